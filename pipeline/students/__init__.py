@@ -1,0 +1,1 @@
+"""Students: the contract and one architecture a file."""

@@ -1,0 +1,174 @@
+"""The tables that the stages hand to each other: their columns, their metadata, and the id that joins them.
+
+Every table is Parquet with zstd. Rows are joined on `id`, never by their order.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import InputError
+from pipeline.storage import new_file
+
+SPLITS = ("train", "validation", "test")
+SIDES = ("first", "second", "both")
+MASK = "[MASK]"
+"""The word that stands for a masked one in every table; the labelling stage turns it into the teacher's own mask token."""
+
+METADATA_KEY = b"offline_distill"
+"""The key of our JSON in a Parquet file's metadata: where the rows come from and how they were made."""
+
+_NAME = pa.dictionary(pa.int32(), pa.string())
+
+EXAMPLES = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("split", _NAME, nullable=False),
+        pa.field("sentence1", pa.string(), nullable=False),
+        pa.field("sentence2", pa.string()),  # null in a task of single sentences
+        pa.field("label", pa.int32()),  # null where unknown
+        pa.field("line", pa.int64(), nullable=False),  # where the row starts in its source file, from 1
+    ]
+)
+
+TOKENS = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("split", _NAME, nullable=False),
+        pa.field("words1", pa.list_(pa.int32()), nullable=False),  # rows of VOCABULARY
+        pa.field("tags1", pa.list_(pa.int16()), nullable=False),  # indices of the metadata's "tags"
+        pa.field("spaces1", pa.list_(pa.bool_())),  # raw text only: is the word followed by a space
+        pa.field("words2", pa.list_(pa.int32())),
+        pa.field("tags2", pa.list_(pa.int16())),
+        pa.field("spaces2", pa.list_(pa.bool_())),
+    ]
+)
+
+VOCABULARY = pa.schema(
+    [
+        pa.field("word_id", pa.int32(), nullable=False),
+        pa.field("word", pa.string(), nullable=False),
+        pa.field("tag_id", pa.int16(), nullable=False),
+        pa.field("tag", pa.string(), nullable=False),
+        pa.field(
+            "count", pa.int64(), nullable=False
+        ),  # in the training split; 0 for a word or tag seen in the others only
+    ]
+)
+
+_LINEAGE = [
+    pa.field("parent_id", pa.string()),  # the original that it was made from; null in an original
+    pa.field("copy", pa.int32()),  # which of the n_iter copies, from 0
+    pa.field("side", _NAME),  # which sentence was augmented: first, second, both
+    *(
+        pa.field(f"{name}{side}", pa.int32())
+        for side in (1, 2)
+        for name in (
+            "masked",  # words that became [MASK], of those that are left
+            "replaced",  # words for which the part-of-speech rule drew (the draw can be the same word)
+            "edited",  # words that other rules changed
+            "ngram_start",  # the window that was kept, in words of the parent; null where all were kept
+            "ngram_size",
+        )
+    ),
+]
+
+AUGMENTED = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        *_LINEAGE,
+        pa.field("sentence1", pa.string(), nullable=False),
+        pa.field("sentence2", pa.string()),
+    ]
+)
+
+
+def logits_schema(classes: int, dtype: pa.DataType | None = None) -> pa.Schema:
+    """Return the schema of a logit data set.
+
+    :param classes: The number of classes C.
+    :param dtype: float32 (default) or float16.
+    :return: id, the sentences, the gold label (null in augmented rows), the lineage, logits as fixed-size lists of C.
+    """
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("sentence1", pa.string(), nullable=False),
+            pa.field("sentence2", pa.string()),
+            pa.field("label", pa.int32()),
+            *_LINEAGE,
+            pa.field("logits", pa.list_(dtype or pa.float32(), classes), nullable=False),
+        ]
+    )
+
+
+def content_ids(sentence1: Iterable[str], sentence2: Iterable[str | None] | None = None) -> list[str]:
+    """Return the id of each row: XXH3-128, in hex, of the UTF-8 text; a pair has the byte 0xFF, which no UTF-8 holds, between.
+
+    :param sentence1: First sentences.
+    :param sentence2: Second sentences; None, or all None, in a task of single sentences.
+    :return: 32 hex digits a row. The canonical big-endian form of https://github.com/Cyan4973/xxHash.
+    """
+    from xxhash import xxh3_128_hexdigest
+
+    if sentence2 is None:
+        return [xxh3_128_hexdigest(text.encode()) for text in sentence1]
+    return [
+        xxh3_128_hexdigest(first.encode() if second is None else first.encode() + b"\xff" + second.encode())
+        for first, second in zip(sentence1, sentence2, strict=True)
+    ]
+
+
+def with_metadata(schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Schema:
+    """Return the schema with our JSON under METADATA_KEY, other keys kept."""
+    return schema.with_metadata(
+        {**(schema.metadata or {}), METADATA_KEY: json.dumps(metadata, ensure_ascii=False, sort_keys=True)}
+    )
+
+
+def metadata_of(path: Path) -> dict[str, Any]:
+    """Return the JSON that `with_metadata` put into a Parquet file; empty where there is none."""
+    stored = pq.read_schema(path).metadata or {}
+    found: dict[str, Any] = json.loads(stored.get(METADATA_KEY, b"{}"))
+    return found
+
+
+def write(path: Path, table: pa.Table, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write a table as one Parquet file with zstd, atomically and with the same bytes for the same rows.
+
+    :param path: The file.
+    :param table: The rows, in the schema that they shall have.
+    :param metadata: Our JSON for the file's metadata.
+    """
+    if metadata is not None:
+        table = table.cast(with_metadata(table.schema, metadata))
+    with new_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file that must have the columns of `schema`.
+
+    :param path: The file.
+    :param schema: What it must hold.
+    :param columns: The columns to read; all of the schema's where None.
+    :raises InputError: If the file is missing, is no Parquet, or has other columns or types.
+    """
+    try:
+        found = pq.read_schema(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; run the stage that makes it with `dvc repro`") from error
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: not a Parquet file: {error}") from error
+    wanted = pa.schema([schema.field(name) for name in columns]) if columns is not None else schema
+    for field in wanted:
+        index = found.get_field_index(field.name)
+        if index < 0:
+            raise InputError(f"{path}: has no column {field.name!r} (it has {', '.join(found.names)})")
+        if found.field(index).type != field.type and not pa.types.is_dictionary(field.type):
+            raise InputError(f"{path}: column {field.name!r} is {found.field(index).type}, not {field.type}")
+    return pq.read_table(path, columns=wanted.names, partitioning=None).cast(wanted)
