@@ -8,8 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.storage import new_file
@@ -41,10 +44,12 @@ TOKENS = pa.schema(
         pa.field("split", _NAME, nullable=False),
         pa.field("words1", pa.list_(pa.int32()), nullable=False),  # rows of VOCABULARY
         pa.field("tags1", pa.list_(pa.int16()), nullable=False),  # indices of the metadata's "tags"
-        pa.field("spaces1", pa.list_(pa.bool_())),  # raw text only: is the word followed by a space
+        pa.field(
+            "spaces1", pa.list_(pa.int16())
+        ),  # raw text only: the white space after it, an index of the metadata's "spaces"
         pa.field("words2", pa.list_(pa.int32())),
         pa.field("tags2", pa.list_(pa.int16())),
-        pa.field("spaces2", pa.list_(pa.bool_())),
+        pa.field("spaces2", pa.list_(pa.int16())),
     ]
 )
 
@@ -107,20 +112,53 @@ def logits_schema(classes: int, dtype: pa.DataType | None = None) -> pa.Schema:
 
 
 def content_ids(sentence1: Iterable[str], sentence2: Iterable[str | None] | None = None) -> list[str]:
-    """Return the id of each row: XXH3-128, in hex, of the UTF-8 text; a pair has the byte 0xFF, which no UTF-8 holds, between.
+    """Return the id of each row: XXH3-128 of its UTF-8 text; in a pair the byte 0xFF, which no UTF-8 holds, stands between.
 
     :param sentence1: First sentences.
     :param sentence2: Second sentences; None, or all None, in a task of single sentences.
-    :return: 32 hex digits a row. The canonical big-endian form of https://github.com/Cyan4973/xxHash.
+    :return: 32 hex digits a row, the canonical big-endian form of https://github.com/Cyan4973/xxHash.
     """
-    from xxhash import xxh3_128_hexdigest
+    first = pa.array(sentence1, pa.string())
+    second = None if sentence2 is None else pa.array(sentence2, pa.string())
+    pairs = second is not None and second.null_count < len(second)
+    ids: list[str] = hex_ids(content_digests(first, second if pairs else None)).to_pylist()
+    return ids
 
-    if sentence2 is None:
-        return [xxh3_128_hexdigest(text.encode()) for text in sentence1]
-    return [
-        xxh3_128_hexdigest(first.encode() if second is None else first.encode() + b"\xff" + second.encode())
-        for first, second in zip(sentence1, sentence2, strict=True)
-    ]
+
+def content_digests(sentence1: pa.Array, sentence2: pa.Array | None = None) -> NDArray[np.uint64]:
+    """Return the ids of `content_ids` as numbers, for work on many rows.
+
+    :param sentence1: [n] strings without nulls.
+    :param sentence2: [n] strings without nulls, or None for single sentences.
+    :return: uint64 [n, 2], the high half first.
+    """
+    from xxhash import xxh3_128_digest
+
+    texts = sentence1.cast(pa.binary())
+    if sentence2 is not None:
+        texts = pc.binary_join_element_wise(texts, sentence2.cast(pa.binary()), b"\xff")
+    digests = b"".join([xxh3_128_digest(text) for text in texts.to_pylist()])
+    return np.frombuffer(digests, ">u8").astype(np.uint64).reshape(-1, 2)
+
+
+def hex_ids(digests: NDArray[np.uint64]) -> pa.StringArray:
+    """Write digests as ids.
+
+    :param digests: uint64 [n, 2], the high half first.
+    :return: [n] strings of 32 hex digits.
+    """
+    letters = digests.astype(">u8").tobytes().hex().encode()
+    offsets = np.arange(len(digests) + 1, dtype=np.int32) * 32
+    return pa.StringArray.from_buffers(len(digests), pa.py_buffer(offsets), pa.py_buffer(letters))
+
+
+def id_digests(ids: pa.Array) -> NDArray[np.uint64]:
+    """Read ids back into digests, the inverse of `hex_ids`.
+
+    :param ids: [n] strings of 32 hex digits.
+    :return: uint64 [n, 2], the high half first.
+    """
+    return np.frombuffer(bytes.fromhex("".join(ids.to_pylist())), ">u8").astype(np.uint64).reshape(-1, 2)
 
 
 def with_metadata(schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Schema:

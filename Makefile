@@ -1,0 +1,42 @@
+# make repro: the whole pipeline on the active tasks.  make test: the tests.  Both set up .venv when it is missing or out of date.
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: repro test check format lock clean
+
+repro: .venv/installed
+	python -m pipeline check
+	dvc repro
+	@python -m pipeline results
+
+test: .venv/installed
+	OMP_NUM_THREADS=1 python -m pytest -n 2
+
+check: .venv/installed
+	ruff format --check .
+	ruff check .
+	mypy
+
+format: .venv/installed
+	ruff check --fix .
+	ruff format .
+
+.venv/installed: requirements.lock requirements-example.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	python -m pip install --quiet --requirement requirements.lock
+	python -m pip install --quiet --require-hashes --no-deps --requirement requirements-example.lock
+	python -m pip install --quiet --no-deps --editable .
+	python -m pipeline plots-page .dvc/plots.html
+	@touch $@
+
+# The newest versions that fit pyproject.toml, written down. torch by hand: its CPU build and its CUDA build share a version.
+lock:
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 --editable '.[text,finetune,dvc,dev]'
+	.venv-lock/bin/python -m pip freeze --exclude-editable --exclude setuptools | sed 's/+cpu$$//' | grep -v -E '^(nvidia|cuda|triton)' > requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

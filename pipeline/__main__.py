@@ -1,0 +1,61 @@
+"""Commands for people: `python -m pipeline check | results | plots-page`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import yaml
+
+from pipeline import params, plugins, report
+from pipeline.console import clear_errors, start_logging
+from pipeline.storage import write_text
+
+
+def main() -> None:
+    """Run one command."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline", description="Distil text classifiers, offline.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, function, text in (
+        ("check", check, "check params.yaml and the active tasks, and import every rule and student"),
+        ("results", results, "print the result table of each active task"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(function=function)
+    command = commands.add_parser("plots-page", help="write the HTML template that shows plots offline")
+    command.add_argument("path", type=Path)
+    command.set_defaults(function=plots_page)
+    arguments = vars(parser.parse_args())
+    start_logging()
+    with clear_errors():
+        arguments.pop("function")(**arguments)
+
+
+def _active_tasks() -> list[str]:
+    found: list[str] = yaml.safe_load(Path("params.yaml").read_bytes())["tasks"]
+    return found
+
+
+def check() -> None:
+    """Check all parameters, and import and build what they name, before hours of work hang on it."""
+    from pipeline.augment.engine import Plan
+
+    for task in _active_tasks():
+        settings = params.load(task)
+        Plan.of(settings.augment)
+        for student in settings.students.values():
+            plugins.load(student.model)
+
+
+def results() -> None:
+    """Print a table for each active task."""
+    for task in _active_tasks():
+        sys.stdout.write(f"\n{task}\n\n{report.result_table(Path('data') / task / 'results')}\n")
+
+
+def plots_page(path: Path) -> None:
+    """Write the template for `dvc plots show`."""
+    write_text(path, report.plots_page())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Sentences as word ids, and the block of copies that augmentation rules work on."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+
+MASKED: Final = 1
+REPLACED: Final = 2
+EDITED: Final = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Sentences:
+    """Sentences in compressed sparse rows: sentence i is `words[offsets[i]:offsets[i + 1]]`."""
+
+    offsets: I64  # [sentences + 1]
+    words: I32  # [words] word ids
+    tags: NDArray[np.int16]  # [words]
+
+    @property
+    def lengths(self) -> I64:
+        """[sentences] words in each."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True, eq=False)
+class Unigrams:
+    """The training words by part-of-speech tag, each as often as it occurs."""
+
+    pool: I32  # word ids, grouped by tag
+    start: I64  # [tags] where a tag's words begin in the pool
+    count: I64  # [tags] how many there are
+    mask: int  # the id of the [MASK] word
+
+    @classmethod
+    def of(cls, word_ids: I32, tag_ids: NDArray[np.int16], counts: I64, mask: int) -> "Unigrams":
+        """Build the pool from the vocabulary's counts: one row a (word, tag) pair."""
+        order = np.argsort(tag_ids, kind="stable")
+        pool = np.repeat(word_ids[order], counts[order])
+        count = np.bincount(tag_ids, weights=counts).astype(np.int64)
+        return cls(pool, np.cumsum(count) - count, count, mask)
+
+    def draw(self, tags: NDArray[np.int16], uniform: NDArray[np.float64]) -> I32:
+        """Draw a word for each tag from the training set's unigram distribution, re-normalised within the tag.
+
+        :param tags: [n] tags that occur in the training set.
+        :param uniform: [n] draws from [0, 1).
+        :return: [n] word ids.
+        """
+        return self.pool[self.start[tags] + (uniform * self.count[tags]).astype(np.int64)]
+
+
+@dataclass(eq=False)
+class Block:
+    """Copies of sentences, a row each, that the rules change one after the other.
+
+    The words are gathered when first asked for, so a rule that only cuts a window (`cut`) costs nothing for the words outside it.
+    """
+
+    sentences: Sentences
+    parents: I64  # [rows] which of the sentences a row copies
+    start: I32  # [rows] the window's first word
+    size: I32  # [rows] its length
+    ngram: Bool  # [rows] whether a rule chose the window
+    edited: I32  # [rows] changes that are no longer seen in `edits`: words deleted, moved
+    tally: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def copies(cls, sentences: Sentences, parents: I64) -> "Block":
+        """Return the block of whole, untouched copies.
+
+        :param sentences: The originals.
+        :param parents: [rows] the sentence that each row copies.
+        """
+        n = len(parents)
+        size = sentences.lengths[parents].astype(np.int32)
+        return cls(sentences, parents, np.zeros(n, np.int32), size, np.zeros(n, np.bool_), np.zeros(n, np.int32))
+
+    def __len__(self) -> int:
+        return len(self.parents)
+
+    @cached_property
+    def offsets(self) -> I64:
+        """[rows + 1] where each row's words begin."""
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.size, dtype=np.int64)])
+
+    @cached_property
+    def rows(self) -> I64:
+        """[words] the row of each word."""
+        return np.repeat(np.arange(len(self)), self.size)
+
+    @cached_property
+    def positions(self) -> I64:
+        """[words] each word's place in its parent."""
+        return np.arange(self.offsets[-1]) - np.repeat(self.offsets[:-1] - self.start, self.size)
+
+    @cached_property
+    def origin(self) -> I64:
+        """[words] where each word stands in the originals."""
+        return self.positions + np.repeat(self.sentences.offsets[self.parents], self.size)
+
+    @cached_property
+    def words(self) -> I32:
+        """[words] word ids; a rule writes here, and says so in `edits`."""
+        return self.sentences.words[self.origin]
+
+    @cached_property
+    def tags(self) -> NDArray[np.int16]:
+        """[words] the tags of the words that stood there in the parent."""
+        return self.sentences.tags[self.origin]
+
+    @cached_property
+    def edits(self) -> NDArray[np.uint8]:
+        """[words] 0 for a word that no rule touched, or MASKED, REPLACED, EDITED."""
+        return np.zeros(self.offsets[-1], np.uint8)
+
+    def count(self, name: str, n: int) -> None:
+        """Add n to the run's tally under a name."""
+        self.tally[name] = self.tally.get(name, 0) + n
+
+    def edits_per_row(self, kind: int) -> I32:
+        """Return how many words of each row carry this edit.
+
+        :param kind: MASKED, REPLACED or EDITED.
+        :return: [rows]
+        """
+        counts = np.bincount(self.rows[self.edits == kind], minlength=len(self)).astype(np.int32)
+        return counts + self.edited if kind == EDITED else counts
+
+    def cut(self, where: Bool, start: I32, size: I32) -> "Block":
+        """Return the block with some rows cut to a window.
+
+        :param where: [rows] the rows to cut.
+        :param start: [rows] the window's first word, counted in the row as it is now.
+        :param size: [rows] its length, at least 1.
+        """
+        new_start = np.where(where, start, 0).astype(np.int32)
+        new_size = np.where(where, size, self.size).astype(np.int32)
+        block = Block(
+            self.sentences, self.parents, self.start + new_start, new_size, self.ngram | where, self.edited, self.tally
+        )
+        if "words" in self.__dict__ or "edits" in self.__dict__:
+            kept = np.arange(block.offsets[-1]) - np.repeat(
+                block.offsets[:-1] - self.offsets[:-1] - new_start, new_size
+            )
+            for name in ("words", "tags", "positions", "edits"):
+                block.__dict__[name] = getattr(self, name)[kept]
+        return block

@@ -1,0 +1,82 @@
+"""Random numbers that depend on what they are for and on nothing else: not on workers, blocks, shards or order.
+
+A draw is a pure function of (seed, parent, copy, side, rule, use, position): the SplitMix64 finaliser (Steele, Lea and Flood 2014,
+"Fast splittable pseudorandom number generators") over a key and a counter.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+U64 = NDArray[np.uint64]
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_A, _B = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_30, _27, _31, _11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
+
+
+def mix(value: U64) -> U64:
+    """Return SplitMix64's finaliser of each value: a bijection on 64 bits whose outputs look independent."""
+    x = value ^ (value >> _30)
+    x *= _A
+    x ^= x >> _27
+    x *= _B
+    x ^= x >> _31
+    return x
+
+
+def name_key(name: str) -> np.uint64:
+    """Return 64 bits of a name's BLAKE2b; any integer seed, of any size or sign, goes in as its decimal digits."""
+    return np.uint64(int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little"))
+
+
+def row_keys(seed: int, parents: U64, copies: NDArray[np.int64], sides: NDArray[np.int64]) -> U64:
+    """Return the key of each sentence copy.
+
+    :param seed: Any integer.
+    :param parents: [n, 2] the parent's 128-bit id as two words.
+    :param copies: [n] which copy of the parent, from 0.
+    :param sides: [n] 0 for the first sentence, 1 for the second.
+    :return: [n] keys, one for each combination.
+    """
+    key = mix(name_key(str(seed)) + parents[:, 0])
+    key = mix(key + parents[:, 1])
+    return mix(key + GOLDEN * (2 * copies + sides + 1).astype(np.uint64))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The draws of one rule. Two uses with different names are independent; the same use asked for twice gives the same numbers."""
+
+    keys: U64  # [rows]
+    rule: str
+
+    def _at(self, use: str, keys: U64) -> U64:
+        return keys ^ name_key(f"{self.rule}/{use}")
+
+    def per_row(self, use: str) -> NDArray[np.float64]:
+        """Return one uniform draw from [0, 1) a row.
+
+        :param use: What it is for.
+        :return: [rows]
+        """
+        return _unit(mix(mix(self._at(use, self.keys))))  # counter 0; words count from 1
+
+    def per_word(self, use: str, rows: NDArray[np.integer], positions: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Return one uniform draw from [0, 1) a word.
+
+        The position is the word's place in the parent, so a word's draw is the same whatever was cut away around it.
+
+        :param use: What it is for.
+        :param rows: [words] the row that each word stands in.
+        :param positions: [words] its place in the parent.
+        :return: [words]
+        """
+        counters = mix(self._at(use, self.keys))[rows]
+        counters += GOLDEN * (positions.astype(np.uint64) + np.uint64(1))
+        return _unit(mix(counters))
+
+
+def _unit(bits: U64) -> NDArray[np.float64]:
+    return (bits >> _11).astype(np.float64) * np.float64(2.0**-53)

@@ -1,0 +1,56 @@
+"""What people look at: the result table of a task, and the page that shows plots without a network."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.console import aligned
+from pipeline.errors import InputError
+from pipeline.storage import read_json
+
+PLOTS = "{plot_divs}"
+
+
+def result_table(results: Path) -> str:
+    """Return the table of a task's results: each teacher, then each student, as Markdown.
+
+    :param results: data/<task>/results, as the evaluate stage leaves it.
+    :raises InputError: If no student has been evaluated.
+    """
+    files = sorted((results / "students").glob("*.json"))
+    if not files:
+        raise InputError(f"{results}: no results yet; run `dvc repro`")
+    students = {file.stem: read_json(file) for file in files}
+    teachers = {found["teacher"]["name"]: found for found in students.values()}
+    splits = [split for split in ("validation", "test") if any(split in found for found in students.values())]
+    head = ["", *(f"{split} accuracy" for split in splits), "agreement", "parameters", "without embeddings", "MB"]
+    rows = [head]
+    for name, found in teachers.items():
+        rows.append([f"{name} (teacher)", *_scores(found, splits, "teacher"), "", *_size(found["teacher"])])
+    last = splits[-1]
+    for name, found in sorted(students.items(), key=lambda item: -item[1][last]["student"]["accuracy"]):
+        agreement = f"{100 * found[last]['student']['agreement']:.1f}"
+        rows.append([name, *_scores(found, splits, "student"), agreement, *_size(found["student"])])
+    return aligned(rows)
+
+
+def _scores(found: Mapping[str, Any], splits: list[str], who: str) -> list[str]:
+    return [f"{100 * found[split][who]['accuracy']:.1f}" if split in found else "" for split in splits]
+
+
+def _size(model: Mapping[str, Any]) -> list[str]:
+    counts = [model.get("parameters"), model.get("parameters without embeddings")]
+    size = model.get("bytes")
+    return [*("" if count is None else f"{count:,}" for count in counts), "" if size is None else f"{size / 1e6:.1f}"]
+
+
+def plots_page() -> str:
+    """Return an HTML template for `dvc plots show` with Vega inside, where DVC's own loads it from a network.
+
+    :return: The page, with the place-holder that DVC fills.
+    """
+    import vl_convert
+
+    bundle = vl_convert.javascript_bundle(None).replace("</script", "<\\/script")
+    head = '<!DOCTYPE html>\n<html>\n<head>\n<meta charset="utf-8">\n<title>Plots</title>'
+    return f"{head}\n<script>{bundle}</script>\n</head>\n<body>\n{PLOTS}\n</body>\n</html>\n"

@@ -1,0 +1,22 @@
+"""Draw n_iter copies of each training example with the augmentation rules.
+
+python stages/augment.py TASK
+"""
+
+from pathlib import Path
+
+from pipeline import params
+from pipeline.augment import engine
+from pipeline.console import run_stage
+from pipeline.storage import write_json
+
+
+def main(task: str) -> None:
+    """Read data/TASK/tokens, write data/TASK/augmented and its summary."""
+    data = Path("data") / task
+    summary = engine.augment(data / "tokens", data / "augmented", params.load(task).augment)
+    write_json(data / "results" / "augment.json", summary)
+
+
+if __name__ == "__main__":
+    run_stage(main, "task")
