@@ -41,7 +41,7 @@ def check() -> None:
 
     for task in _active_tasks():
         settings = params.load(task)
-        Plan.of(settings.augment)
+        Plan.of(settings.augment, settings.file_of("augment", "rules"))
         for student in settings.students.values():
             plugins.load(student.model)
 

@@ -49,7 +49,7 @@ def clear_errors() -> Iterator[None]:
 
 @contextmanager
 def progress(total: int, description: str, unit: str) -> Iterator[Callable[[int], Any]]:
-    """Show a progress bar when standard error is a terminal, a log line at the end otherwise.
+    """Show a progress bar when standard error is a terminal; the caller logs a line at the end in any case.
 
     :param total: How many units there are.
     :param description: What is being done, in two or three words.

@@ -1,7 +1,7 @@
 """params.yaml and tasks/*.yaml as frozen models. An unknown key, a wrong type or value is one line: file, key, value, what is wrong."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from pipeline import plugins
 from pipeline.errors import InputError
+from pipeline.tables import SPLITS
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -26,7 +27,7 @@ def _importable(path: str) -> str:
     try:
         plugins.check(path)
     except InputError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(str(error).removeprefix(f"{path!r} ")) from error  # the value is named before it
     return path
 
 
@@ -66,6 +67,23 @@ class Source(Model):
             raise ValueError("path goes with package: the file inside it")
         if self.hub is not None and self.revision is None:
             raise ValueError("hub needs a revision (a commit), so that the same rows come back")
+        if self.hub is None and (self.config is not None or self.revision is not None):
+            raise ValueError("config and revision go with hub")
+        return self
+
+    @model_validator(mode="after")
+    def _splits_match(self) -> Self:
+        file = self.files if self.package is None else self.path
+        if isinstance(file, dict) and (unknown := set(file) - set(SPLITS)):
+            raise ValueError(f"the files' splits are {', '.join(SPLITS)}, not {', '.join(sorted(unknown))}")
+        if self.sha256 is None:
+            return self
+        if file is None:
+            raise ValueError("sha256 goes with files and package; revision pins a hub data set")
+        if isinstance(file, str) != isinstance(self.sha256, str):
+            raise ValueError("sha256 must be one for one file, a mapping of splits for a mapping of splits")
+        if isinstance(self.sha256, dict) and (unknown := set(self.sha256) - set(file)):
+            raise ValueError(f"sha256 names {', '.join(sorted(unknown))}, for which there is no file")
         return self
 
 
@@ -280,6 +298,13 @@ class Settings(Model):
     vectors: dict[str, Vectors]
     students: dict[str, Student]
 
+    def file_of(self, section: str, *keys: str) -> str:
+        """Say in which file a value stands: the task's where it overrides it, else params.yaml."""
+        value: Any = getattr(self.task, section)
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return "params.yaml" if value is None else f"tasks/{self.name}.yaml"
+
 
 class _ParamsFile(Model):
     """params.yaml by itself, or with a task's overrides laid over it."""
@@ -350,12 +375,15 @@ def _validate(model: type[M], value: Mapping[str, Any], path: Path) -> M:
         return model.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = _key(first["loc"], value)
         if first["type"] == "missing":
+            key = ".".join(str(part) for part in first["loc"])
             raise InputError(f"{path}: {key}: missing; {_help(key)}") from None
         if first["type"] == "extra_forbidden":
             raise InputError(f"{path}: {key}: unknown key (value {first['input']!r})") from None
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "string_type" and isinstance(first["input"], int | float):
+            message += "; write it in quotes"
         shown = (
             f"{key}: {first['input']!r}: "
             if key and not isinstance(first["input"], Mapping)
@@ -364,6 +392,18 @@ def _validate(model: type[M], value: Mapping[str, Any], path: Path) -> M:
             else ""
         )
         raise InputError(f"{path}: {shown}{message}") from None
+
+
+def _key(loc: Iterable[int | str], value: Any) -> str:
+    """Name the key that an error is about, without the parts that pydantic adds for unions and for keys of mappings."""
+    parts = []
+    for part in loc:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            break
+        parts.append(str(part))
+    return ".".join(parts)
 
 
 def _help(key: str) -> str:

@@ -51,6 +51,7 @@ def plots_page() -> str:
     """
     import vl_convert
 
-    bundle = vl_convert.javascript_bundle(None).replace("</script", "<\\/script")
+    script = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the default
+    bundle = script.replace("</script", "<\\/script")
     head = '<!DOCTYPE html>\n<html>\n<head>\n<meta charset="utf-8">\n<title>Plots</title>'
     return f"{head}\n<script>{bundle}</script>\n</head>\n<body>\n{PLOTS}\n</body>\n</html>\n"

@@ -194,7 +194,7 @@ def read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) ->
     :param path: The file.
     :param schema: What it must hold.
     :param columns: The columns to read; all of the schema's where None.
-    :raises InputError: If the file is missing, is no Parquet, or has other columns or types.
+    :raises InputError: If the file is missing, is no Parquet, has other columns or types, or nulls where there may be none.
     """
     try:
         found = pq.read_schema(path)
@@ -209,4 +209,7 @@ def read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) ->
             raise InputError(f"{path}: has no column {field.name!r} (it has {', '.join(found.names)})")
         if found.field(index).type != field.type and not pa.types.is_dictionary(field.type):
             raise InputError(f"{path}: column {field.name!r} is {found.field(index).type}, not {field.type}")
-    return pq.read_table(path, columns=wanted.names, partitioning=None).cast(wanted)
+    try:
+        return pq.read_table(path, columns=wanted.names, partitioning=None).cast(wanted)
+    except (pa.ArrowException, ValueError) as error:
+        raise InputError(f"{path}: does not hold what it should: {error}") from error

@@ -14,7 +14,9 @@ from pipeline.storage import write_json
 def main(task: str) -> None:
     """Read data/TASK/tokens, write data/TASK/augmented and its summary."""
     data = Path("data") / task
-    summary = engine.augment(data / "tokens", data / "augmented", params.load(task).augment)
+    settings = params.load(task)
+    file = settings.file_of("augment", "rules")
+    summary = engine.augment(data / "tokens", data / "augmented", settings.augment, file=file)
     write_json(data / "results" / "augment.json", summary)
 
 

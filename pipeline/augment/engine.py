@@ -44,9 +44,11 @@ class Plan:
     rules: Mapping[str, AugmentationRule]
 
     @classmethod
-    def of(cls, augment: Augment) -> "Plan":
+    def of(cls, augment: Augment, file: str = "params.yaml") -> "Plan":
         """Build the rules that params.yaml names.
 
+        :param augment: The parameters.
+        :param file: Where they stand, for the message.
         :raises InputError: If a rule does not import or refuses its parameters.
         """
         rules = {}
@@ -54,12 +56,17 @@ class Plan:
             try:
                 rules[name] = plugins.build(rule.rule, rule.params)
             except InputError as error:
-                raise InputError(f"params: augment.rules.{name}: {error}") from error
+                raise InputError(f"{file}: augment.rules.{name}: {error}") from error
         return cls(augment.seed, augment.n_iter, rules)
 
 
 def augment(
-    tokens: Path, out: Path, augment: Augment, workers: int | None = None, shard_rows: int = SHARD_ROWS
+    tokens: Path,
+    out: Path,
+    augment: Augment,
+    workers: int | None = None,
+    shard_rows: int = SHARD_ROWS,
+    file: str = "params.yaml",
 ) -> dict[str, Any]:
     """Draw the augmented rows of a task.
 
@@ -68,12 +75,13 @@ def augment(
     :param augment: The parameters.
     :param workers: Processes; one for each core where None.
     :param shard_rows: Copies drawn for one file, at the most (a parent's copies stay together).
+    :param file: Where the parameters stand, for messages.
     :return: A summary in numbers: drawn = kept + duplicates + leaks + unchanged, and how often each rule fired.
     :raises InputError: If a table or a parameter is wrong.
     """
     from joblib import Parallel, delayed
 
-    plan = Plan.of(augment)
+    plan = Plan.of(augment, file)
     corpus = Corpus.read(tokens)
     parents = np.flatnonzero(corpus.training)
     per_shard = max(1, shard_rows // max(1, plan.n_iter))

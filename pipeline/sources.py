@@ -1,0 +1,406 @@
+"""Rows from a file, a Python package or the Hugging Face Hub, as they stand there, each with the line where it starts.
+
+Nothing is judged or mended here, but two faults can only be seen where the bytes are read, so they are noted: a row that is no row
+(`fields`) and text that is no UTF-8 (`encoding`). What becomes of them is `pipeline.preparation`'s business.
+
+Files are UTF-8, with or without a byte order mark, lines ending in LF or CRLF; the suffix tells the kind:
+
+- csv: RFC 4180 with a header; a quoted field may hold commas, line breaks and doubled quotes.
+- tsv: as GLUE has it: a header, one row a line, fields parted by tabs, no quoting at all.
+- jsonl: one JSON object a line; every object has all the keys that the task names (null where there is no value).
+- parquet: one row a row; its number stands in for the line.
+"""
+
+import csv
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import params
+from pipeline.errors import InputError
+from pipeline.storage import sha256_of
+from pipeline.tables import SPLITS
+
+log = logging.getLogger(__name__)
+
+ALL = "all"
+"""The key of a source that is one file, still to be cut into splits."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a row that could not be read as one."""
+
+    kind: Literal["fields", "encoding"]
+    value: str  # what to show of it
+
+
+@dataclass
+class Rows:
+    """The rows of one file, column by column; a row with a fault has nulls for its values."""
+
+    name: str  # the file, as a message names it
+    lines: list[int] = field(default_factory=list)  # from 1, the header counted; rows from 1 in parquet and on the Hub
+    sentence1: list[str | None] = field(default_factory=list)
+    sentence2: list[str | None] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+    faults: dict[int, Fault] = field(default_factory=dict)  # by position in the lists
+    left_out: int = 0  # rows that `where` did not select
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def add(self, line: int, values: Sequence[str | None], fault: Fault | None = None) -> None:
+        """Add a row.
+
+        :param line: Where it starts.
+        :param values: sentence1, sentence2, label.
+        :param fault: What is wrong with it, if anything.
+        """
+        if fault is not None:
+            self.faults[len(self)] = fault
+        self.lines.append(line)
+        for column, value in zip((self.sentence1, self.sentence2, self.labels), values, strict=True):
+            column.append(value)
+
+
+Record = tuple[int, Sequence[str | None] | Fault]
+"""The line of a row, and its values in the columns asked for."""
+
+
+def read(source: params.Source, columns: params.Columns) -> tuple[dict[str, Rows], dict[str, Any]]:
+    """Read a task's rows.
+
+    :param source: Where they are. Paths are relative to the working folder.
+    :param columns: The source's names for our columns.
+    :return: The rows of each split (of `ALL` where the source is one file), and what was read, for the metadata of what is made of it.
+    :raises InputError: If a file, package or column is missing, a SHA-256 differs, a file has no rows, or `where` selects none.
+    """
+    rows, provenance = (_read_files if source.hub is None else _read_hub)(source, columns)
+    return rows, {**provenance, "where": dict(source.where), "licence": source.licence}
+
+
+# --- files and packages -------------------------------------------------------------------------------------------------
+
+
+def _read_files(source: params.Source, columns: params.Columns) -> tuple[dict[str, Rows], dict[str, Any]]:
+    if source.package is None:
+        provenance: dict[str, Any] = {}
+        given = _by_split(source.files)
+        paths = {split: Path(name) for split, name in given.items()}
+        names = given
+    else:
+        provenance = {"package": source.package, "version": _version(source.package)}
+        given = _by_split(source.path)
+        paths = {split: _inside(source.package, name) for split, name in given.items()}
+        names = {split: f"{source.package}/{name}" for split, name in given.items()}
+    wanted = _by_split(source.sha256)
+    digests = {split: _digest(path, names[split], wanted.get(split)) for split, path in paths.items()}
+    rows = {split: _read_file(path, names[split], source, columns) for split, path in paths.items()}
+    files = {split: {"path": given[split], "sha256": digests[split]} for split in given}
+    return rows, {**provenance, "files": files}
+
+
+def _by_split(value: str | Mapping[str, str] | None) -> dict[str, str]:
+    if value is None:
+        return {}
+    return {ALL: value} if isinstance(value, str) else {split: value[split] for split in SPLITS if split in value}
+
+
+def _inside(package: str, path: str) -> Path:
+    """Find a file inside an installed package without importing it."""
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None:
+        raise InputError(
+            f"text.source.package: {package!r} is no installed package (the name that Python imports); "
+            f"install it with `python -m pip install {package}`"
+        )
+    for folder in spec.submodule_search_locations or []:
+        if (Path(folder) / path).is_file():
+            return Path(folder) / path
+    raise InputError(f"text.source.path: the package {package!r} ships no file {path!r}")
+
+
+def _version(package: str) -> str | None:
+    distributions = importlib.metadata.packages_distributions().get(package)
+    return importlib.metadata.version(distributions[0]) if distributions else None
+
+
+def _digest(path: Path, name: str, wanted: str | None) -> str:
+    if not path.is_file():
+        raise InputError(f"{name}: no such file")
+    digest = sha256_of(path)
+    if wanted is not None and digest != wanted.lower():
+        raise InputError(f"{name}: its SHA-256 is {digest}, not {wanted} (text.source.sha256): it is another file")
+    return digest
+
+
+def _read_file(path: Path, name: str, source: params.Source, columns: params.Columns) -> Rows:
+    readers: dict[str, Callable[[Path, str, Sequence[str]], Iterator[Record]]] = {
+        ".csv": _csv,
+        ".tsv": _tsv,
+        ".jsonl": _jsonl,
+        ".parquet": _parquet,
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{name}: a file must be one of {', '.join(readers)}, by its suffix")
+    return _collect(name, reader(path, name, _asked_for(source, columns)), source, columns)
+
+
+@contextmanager
+def _open(path: Path, name: str) -> Iterator[IO[str]]:
+    """Open UTF-8 text that parts lines at LF alone; a byte that is no UTF-8 becomes a lone surrogate."""
+    with path.open("rb") as file:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise InputError(f"{name}: is UTF-16; save it as UTF-8")
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as text:
+        yield text
+
+
+@contextmanager
+def _fields_of_any_size() -> Iterator[None]:
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _csv(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
+    with _open(path, name) as file, _fields_of_any_size():
+        yield from _select(name, _csv_fields(file, name), asked_for)
+
+
+def _csv_fields(file: Iterable[str], name: str) -> Iterator[tuple[int, list[str] | Fault]]:
+    reader = csv.reader(file, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if str(error) == "unexpected end of data":  # all rows after it are inside the quotes: none may be dropped
+                raise InputError(f"{name}, line {line}: a quote opens in this row and never closes") from None
+            until = "" if reader.line_num == line else f" (the row ends at line {reader.line_num})"
+            yield line, Fault("fields", f"{error}{until}")
+        else:
+            yield line, fields
+
+
+def _tsv(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
+    with _open(path, name) as file:
+        lines = (line.removesuffix("\n").removesuffix("\r") for line in file)
+        yield from _select(
+            name, ((n, line.split("\t") if line else []) for n, line in enumerate(lines, start=1)), asked_for
+        )
+
+
+def _select(
+    name: str, rows: Iterator[tuple[int, list[str] | Fault]], asked_for: Sequence[str]
+) -> Iterator[tuple[int, list[str | None] | Fault]]:
+    """Take the columns asked for from rows of fields, the first row being the header."""
+    _, header = next(rows, (0, []))
+    if isinstance(header, Fault) or not header:
+        raise InputError(f"{name}: the first line must name the columns")
+    _check_columns(name, header, asked_for)
+    positions = [header.index(column) for column in asked_for]
+    for line, fields in rows:
+        if isinstance(fields, Fault):
+            yield line, fields
+        elif not fields:  # an empty line: a blank row
+            yield line, [None] * len(positions)
+        elif len(fields) != len(header):
+            yield line, Fault("fields", f"{len(fields)} fields where the header has {len(header)}")
+        else:
+            yield line, [fields[position] for position in positions]
+
+
+def _jsonl(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
+    seen: dict[str, None] = {}
+    with _open(path, name) as file:
+        for line, text in enumerate(file, start=1):
+            if not text.strip():
+                yield line, [None] * len(asked_for)
+                continue
+            try:
+                found = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                yield line, Fault("fields", f"not JSON: {error}")
+                continue
+            if isinstance(found, dict):
+                seen.update(dict.fromkeys(found))
+            yield line, _values(found, asked_for)
+    if seen:
+        _check_columns(name, list(seen), asked_for)
+
+
+def _values(found: Any, asked_for: Sequence[str]) -> list[str | None] | Fault:
+    """Take the keys asked for from what a line of JSON holds."""
+    if not isinstance(found, dict):
+        return Fault("fields", "not a JSON object")
+    for key in asked_for:
+        if key not in found:
+            return Fault("fields", f"has no {key!r} (write null where there is no value)")
+        if isinstance(found[key], dict | list):
+            return Fault("fields", f"{key!r} is a {type(found[key]).__name__}, not text or a number")
+    return [as_text(found[key]) for key in asked_for]
+
+
+def _parquet(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
+    try:
+        there = pq.read_schema(path).names
+        _check_columns(name, there, asked_for)
+        table = pq.read_table(path, columns=list(asked_for), partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{name}: cannot be read as Parquet: {error}") from error
+    yield from _arrow(name, table, asked_for)
+
+
+def _arrow(name: str, table: pa.Table, asked_for: Sequence[str]) -> Iterator[Record]:
+    texts = [_texts(name, column, table[column]) for column in asked_for]
+    return enumerate(zip(*texts, strict=True), start=1)
+
+
+def _texts(name: str, column: str, values: pa.ChunkedArray) -> list[str | None]:
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+        values = values.cast(kind)
+    if pa.types.is_nested(kind):
+        raise InputError(f"{name}: column {column!r} is {kind}, not text or a number")
+    if any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
+        values = values.cast(pa.large_string()).cast(pa.large_binary())  # Arrow does not check that strings are UTF-8
+    return [
+        value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else as_text(value)
+        for value in values.to_pylist()
+    ]
+
+
+# --- the Hub ------------------------------------------------------------------------------------------------------------
+
+
+def _read_hub(source: params.Source, columns: params.Columns) -> tuple[dict[str, Rows], dict[str, Any]]:
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise InputError(
+            "text.source.hub: needs the package datasets; install it with `python -m pip install datasets`"
+        ) from error
+    label = f"{source.hub}@{source.revision}"
+    try:
+        found = load_dataset(source.hub, source.config, revision=source.revision)
+    except (OSError, ValueError) as error:
+        raise InputError(f"text.source.hub: {label}: {' '.join(str(error).split())}") from error
+    if unknown := [split for split in found if split not in SPLITS]:
+        log.warning("%s: only its %s are read, not its %s", label, ", ".join(SPLITS), ", ".join(unknown))
+    asked_for = _asked_for(source, columns)
+    rows = {}
+    for split in (split for split in SPLITS if split in found):
+        name = f"{label}, {split}"
+        _check_columns(name, found[split].column_names, asked_for)
+        records = _hub_records(name, found[split].select_columns(asked_for), asked_for)
+        rows[split] = _collect(name, records, source, columns)
+    if len(rows) == 1:
+        rows = {ALL: next(iter(rows.values()))}
+    return rows, {"hub": source.hub, "config": source.config, "revision": source.revision}
+
+
+def _hub_records(name: str, split: Any, asked_for: Sequence[str]) -> Iterator[Record]:
+    """Read a split of a Hub data set; class numbers become class names, -1 (the Hub's sign for no label) null."""
+    from datasets import ClassLabel
+
+    table = split.with_format("arrow")[:]
+    for index, column in enumerate(table.column_names):
+        feature = split.features[column]
+        if isinstance(feature, ClassLabel):
+            named = [None if n is None or n < 0 else feature.names[n] for n in table[column].to_pylist()]
+            table = table.set_column(index, column, pa.array(named, pa.string()))
+    return _arrow(name, table, asked_for)
+
+
+# --- any source ---------------------------------------------------------------------------------------------------------
+
+
+def as_text(value: object) -> str | None:
+    """Write a value as a person would: 1 and 1.0 as "1", true as "true"; null and not-a-number as null.
+
+    :param value: A string, number, truth value or null.
+    """
+    match value:
+        case None | str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return None if math.isnan(value) else repr(value).removesuffix(".0")
+    return str(value)
+
+
+def _asked_for(source: params.Source, columns: params.Columns) -> list[str]:
+    """Name the columns to read, each once: the text's, the label's, those of `where`."""
+    named = [columns.sentence1, columns.sentence2, columns.label, *source.where]
+    return list(dict.fromkeys(column for column in named if column is not None))
+
+
+def _check_columns(name: str, there: Sequence[str], asked_for: Sequence[str]) -> None:
+    shown = ", ".join(repr(column) for column in there)
+    for column in asked_for:
+        if column not in there:
+            raise InputError(f"{name}: has no column {column!r}, which the task's file names; it has {shown}")
+        if there.count(column) > 1:
+            raise InputError(f"{name}: has more than one column {column!r}; it has {shown}")
+
+
+def _collect(name: str, records: Iterable[Record], source: params.Source, columns: params.Columns) -> Rows:
+    """Gather the rows that `where` selects; a row with a fault cannot be asked, so it is always among them."""
+    positions = {column: n for n, column in enumerate(_asked_for(source, columns))}
+    filters = [(positions[column], as_text(value)) for column, value in source.where.items()]
+    ours = [positions[column] if column else None for column in (columns.sentence1, columns.sentence2, columns.label)]
+    rows = Rows(name)
+    for line, record in records:
+        if isinstance(record, Fault):
+            rows.add(line, (None, None, None), record)
+        elif any(record[n] != value for n, value in filters):
+            rows.left_out += 1
+        else:
+            values = [None if n is None else record[n] for n in ours]
+            broken = next((value for value in values if value and not _is_unicode(value)), None)
+            if broken is None:
+                rows.add(line, values)
+            else:
+                rows.add(line, (None, None, None), Fault("encoding", _shown(broken)))
+    if not len(rows):
+        chosen = ", ".join(f"{column}: {value}" for column, value in source.where.items())
+        raise InputError(
+            f"{name}: text.source.where {{{chosen}}} selects none of its {rows.left_out:,} rows"
+            if rows.left_out
+            else f"{name}: has no rows"
+        )
+    return rows
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(text: str) -> str:
+    # Bytes that are no UTF-8 were read as the lone surrogates U+DC80 to U+DCFF.
+    return text.encode("utf-8", "backslashreplace").decode().replace("\\udc", "\\x")

@@ -1,0 +1,89 @@
+import logging
+import sys
+
+import pytest
+
+from pipeline import console
+from pipeline.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    """Keep the stage's logging out of the other tests."""
+    monkeypatch.setattr(console, "start_logging", lambda: None)
+
+
+def test_run_stage_hands_over_the_arguments():
+    seen = []
+
+    def stage(task: str, student: str) -> None:
+        seen.append((task, student))
+
+    console.run_stage(stage, "task", "student", argv=["films", "tiny"])
+    assert seen == [("films", "tiny")]
+
+
+def test_run_stage_shows_the_scripts_docstring(capsys, monkeypatch):
+    def stage(task: str) -> None: ...
+
+    monkeypatch.setattr(sys.modules[stage.__module__], "__doc__", "Say what\nit does.")
+    with pytest.raises(SystemExit) as left:
+        console.run_stage(stage, "task", argv=["--help"])
+    assert left.value.code == 0
+    assert "Say what\nit does." in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        console.run_stage(stage, "task", argv=[])
+    assert left.value.code == 2
+
+
+def test_an_input_error_is_one_line_and_exit_code_2(capsys):
+    def stage(task: str) -> None:
+        raise InputError(f"{task}: line 3: mend it")
+
+    with pytest.raises(SystemExit) as left:
+        console.run_stage(stage, "task", argv=["films"])
+    assert left.value.code == 2
+    assert capsys.readouterr().err == "error: films: line 3: mend it\n"
+
+
+def test_any_other_error_keeps_its_traceback():
+    def stage() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        console.run_stage(stage, argv=[])
+
+
+def test_progress_is_silent_where_no_terminal_is_attached(capsys):
+    with console.progress(10, "counting", "rows") as move_on:
+        move_on(4)
+        move_on(6)
+    captured = capsys.readouterr()
+    assert captured.err == captured.out == ""
+
+
+def test_progress_bar_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with console.progress(10, "counting", "rows") as move_on:
+        move_on(10)
+    assert "counting" in capsys.readouterr().err
+
+
+def test_aligned():
+    assert console.aligned([["student", "accuracy"], ["bilstm", "0.8"], ["teacher of all", "0.91"]]) == (
+        "| student        | accuracy |\n"
+        "| -------------- | -------: |\n"
+        "| bilstm         |      0.8 |\n"
+        "| teacher of all |     0.91 |"
+    )
+
+
+def test_start_logging_shows_our_lines_and_only_warnings_of_others(monkeypatch):
+    monkeypatch.undo()
+    before = logging.getLogger("pipeline").level
+    try:
+        console.start_logging()
+        assert logging.getLogger("pipeline.anything").isEnabledFor(logging.INFO)
+        assert not logging.getLogger("another").isEnabledFor(logging.INFO)
+    finally:
+        logging.getLogger("pipeline").setLevel(before)

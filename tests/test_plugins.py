@@ -1,0 +1,100 @@
+import sys
+
+import pytest
+
+from pipeline import plugins
+from pipeline.errors import InputError
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Write my_plugin.py into the working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_plugin", raising=False)
+
+    def write(source):
+        (tmp_path / "my_plugin.py").write_text(source)
+
+    yield write
+    sys.modules.pop("my_plugin", None)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class Name: ...",
+        "def Name(): ...",
+        "Name = 1",
+        "from other import Name",
+        "from other import Original as Name",
+        "try:\n    from a import Name\nexcept ImportError:\n    Name = None",
+        "from other import *",
+        "def __getattr__(name): ...",
+    ],
+)
+def test_check_finds_a_name_without_running_the_module(module, source):
+    module(f"raise RuntimeError('run')\n{source}\n")
+    plugins.check("my_plugin:Name")
+    assert "my_plugin" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "message"),
+    [
+        ("my_plugin:Nmae", "class Name: ...", r"'my_plugin:Nmae' does not import: .*my_plugin\.py defines no 'Nmae'"),
+        ("my_plugin:Name", "# class Name\nx = 'Name'\nprint(x)", "defines no 'Name'"),
+        ("my_plugin:Name", "class Name(:", r"my_plugin\.py, line 1: "),
+        ("my_plugni:Name", "", "no module named 'my_plugni'"),
+        ("my_plugin.inner:Name", "", "does not import"),
+        ("my_plugin", "", "write it as package.module:Name"),
+        ("my_plugin:", "", "write it as package.module:Name"),
+        (":Name", "", "write it as package.module:Name"),
+        ("my-plugin:Name", "", "write it as package.module:Name"),
+        ("my_plugin:Name.inner", "", "write it as package.module:Name"),
+    ],
+)
+def test_check_refuses(module, path, source, message):
+    module(source)
+    with pytest.raises(InputError, match=message):
+        plugins.check(path)
+
+
+def test_check_takes_installed_modules():
+    plugins.check("collections:OrderedDict")
+    plugins.check("math:sqrt")  # has no source to look into
+
+
+def test_the_working_folder_comes_first(module):
+    module("Name = 'mine'")
+    assert plugins.load("my_plugin:Name") == "mine"
+
+
+def test_load_refuses_what_does_not_import(module):
+    module("import no_such_module_at_all")
+    with pytest.raises(InputError, match="'my_plugin:Name' does not import: No module named 'no_such_module_at_all'"):
+        plugins.load("my_plugin:Name")
+    with pytest.raises(InputError, match=r"'math:Name' does not import: .*no attribute 'Name'"):
+        plugins.load("math:Name")
+
+
+def test_build(module):
+    module(
+        "class Name:\n"
+        "    def __init__(self, *, classes, size=1):\n"
+        "        if size < 0:\n"
+        "            raise ValueError(f'size: {size}: must not be negative')\n"
+        "        self.made = (classes, size)\n"
+    )
+    assert plugins.build("my_plugin:Name", {"size": 3}, classes=2).made == (2, 3)
+    assert plugins.build("my_plugin:Name", {}, classes=2).made == (2, 1)
+    with pytest.raises(
+        InputError, match=r"unexpected keyword argument 'sise'; it is called as Name\(\*, classes, size=1\)"
+    ):
+        plugins.build("my_plugin:Name", {"sise": 3}, classes=2)
+    with pytest.raises(InputError, match="does not take these parameters: missing a required"):
+        plugins.build("my_plugin:Name", {})
+    with pytest.raises(InputError, match=r"does not take these parameters: .*multiple values"):
+        plugins.build("my_plugin:Name", {"classes": 3}, classes=2)
+    with pytest.raises(InputError, match="'my_plugin:Name': size: -1: must not be negative"):
+        plugins.build("my_plugin:Name", {"size": -1}, classes=2)
