@@ -37,7 +37,7 @@ def _active_tasks() -> list[str]:
 
 def check() -> None:
     """Check all parameters, and import and build what they name, before hours of work hang on it."""
-    from pipeline.augment.engine import Plan
+    from pipeline.augment.copies import Plan
 
     for task in _active_tasks():
         settings = params.load(task)

@@ -134,6 +134,33 @@ class Block:
         counts = np.bincount(self.rows[self.edits == kind], minlength=len(self)).astype(np.int32)
         return counts + self.edited if kind == EDITED else counts
 
+    @property
+    def touched(self) -> Bool:
+        """[rows] whether anything was done to a row (a replacement can still have drawn the same word)."""
+        touched: Bool = (self.edited > 0) | (self.size != self.sentences.lengths[self.parents])
+        touched[self.rows[self.edits > 0]] = True
+        return touched
+
+    def only(self, where: Bool) -> "Block":
+        """Return the block with some of its rows.
+
+        :param where: [rows] the rows to keep.
+        """
+        block = Block(
+            self.sentences,
+            self.parents[where],
+            self.start[where],
+            self.size[where],
+            self.ngram[where],
+            self.edited[where],
+            self.tally,
+        )
+        words = np.repeat(where, self.size)
+        for name in ("words", "tags", "positions", "edits"):
+            if name in self.__dict__:
+                block.__dict__[name] = getattr(self, name)[words]
+        return block
+
     def cut(self, where: Bool, start: I32, size: I32) -> "Block":
         """Return the block with some rows cut to a window.
 

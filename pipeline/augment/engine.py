@@ -17,13 +17,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import plugins, tables
-from pipeline.augment.block import EDITED, I32, I64, MASKED, REPLACED, Block
+from pipeline import tables
+from pipeline.augment.block import I32, I64, Bool
+from pipeline.augment.copies import COLUMNS, Plan, draw
 from pipeline.augment.corpus import Corpus
-from pipeline.augment.draws import Draws, row_keys
-from pipeline.augment.rules import AugmentationRule
 from pipeline.console import progress
-from pipeline.errors import InputError
 from pipeline.params import Augment
 from pipeline.storage import new_folder
 
@@ -31,33 +29,6 @@ log = logging.getLogger(__name__)
 
 SHARD_ROWS = 250_000
 BLOCK_ROWS = 16_384
-FIRST, SECOND, BOTH = range(3)
-SCRATCH = tables.AUGMENTED.remove(0)  # the id is written when the row is known to stay
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to draw: all that a worker needs beside the tokens."""
-
-    seed: int
-    n_iter: int
-    rules: Mapping[str, AugmentationRule]
-
-    @classmethod
-    def of(cls, augment: Augment, file: str = "params.yaml") -> "Plan":
-        """Build the rules that params.yaml names.
-
-        :param augment: The parameters.
-        :param file: Where they stand, for the message.
-        :raises InputError: If a rule does not import or refuses its parameters.
-        """
-        rules = {}
-        for name, rule in augment.rules.items():
-            try:
-                rules[name] = plugins.build(rule.rule, rule.params)
-            except InputError as error:
-                raise InputError(f"{file}: augment.rules.{name}: {error}") from error
-        return cls(augment.seed, augment.n_iter, rules)
 
 
 def augment(
@@ -82,7 +53,7 @@ def augment(
     from joblib import Parallel, delayed
 
     plan = Plan.of(augment, file)
-    corpus = Corpus.read(tokens)
+    corpus = _corpus(tokens)
     parents = np.flatnonzero(corpus.training)
     per_shard = max(1, shard_rows // max(1, plan.n_iter))
     shards = [parents[i : i + per_shard] for i in range(0, len(parents), per_shard)] if plan.n_iter else []
@@ -92,19 +63,17 @@ def augment(
 
     with new_folder(out) as folder, tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as scratch:
         files = [Path(scratch) / f"{number:05}.arrow" for number in range(len(shards))]
-        digests: list[NDArray[np.uint64]] = []
+        drawn: list[Drawn] = []
         with progress(len(parents) * plan.n_iter, "augmenting", "rows") as advance:
-            for found, counts in run(
-                delayed(_draw_shard)(tokens, plan, s, f) for s, f in zip(shards, files, strict=True)
-            ):
-                digests.append(found)
-                tally.update(counts)
-                advance(len(found))
-        fates = _fates(corpus, shards, digests, plan.n_iter)
-        jobs = enumerate(zip(files, digests, fates, strict=True))
+            tasks = (delayed(_draw_shard)(tokens, plan, s, f) for s, f in zip(shards, files, strict=True))
+            for found in run(tasks):
+                drawn.append(found)
+                tally.update(found.tally)
+                advance(len(found.touched))
+        fates = _fates(corpus, shards, drawn, plan.n_iter)
         for _ in run(
-            delayed(_write_shard)(file, folder / f"augmented-{number:05}.parquet", found, fate == KEPT, metadata)
-            for number, (file, found, fate) in jobs
+            delayed(_write_shard)(file, folder / f"augmented-{number:05}.parquet", found, fate, metadata)
+            for number, (file, found, fate) in enumerate(zip(files, drawn, fates, strict=True))
         ):
             pass
         if not shards:
@@ -128,90 +97,32 @@ def _corpus(tokens: Path) -> Corpus:
     return _corpora[tokens][1]
 
 
-def _draw_shard(tokens: Path, plan: Plan, parents: I64, scratch: Path) -> tuple[NDArray[np.uint64], dict[str, int]]:
+@dataclass(frozen=True)
+class Drawn:
+    """What the first pass knows of a shard; the rows themselves are in its scratch file."""
+
+    touched: Bool  # [copies] whether a rule did anything; only those are in the file
+    digests: NDArray[np.uint64]  # [touched copies, 2] the ids of their texts
+    tally: dict[str, int]
+
+
+def _draw_shard(tokens: Path, plan: Plan, parents: I64, scratch: Path) -> Drawn:
     corpus = _corpus(tokens)
     tally: Counter[str] = Counter()
-    digests = []
+    touched, digests = [], []
     per_block = max(1, BLOCK_ROWS // plan.n_iter)
-    with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, SCRATCH) as writer:
+    with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, COLUMNS) as writer:
         for begin in range(0, len(parents), per_block):
-            rows, counts = draw(corpus, plan, parents[begin : begin + per_block])
+            rows, which, counts = draw(corpus, plan, parents[begin : begin + per_block])
+            touched.append(which)
+            digests.append(tables.content_digests(*_texts_of(rows, corpus.pairs)))
             tally.update(counts)
-            second = rows["sentence2"].combine_chunks() if corpus.pairs else None
-            digests.append(tables.content_digests(rows["sentence1"].combine_chunks(), second))
             writer.write_table(rows)
-    return np.concatenate(digests), dict(tally)
+    return Drawn(np.concatenate(touched), np.concatenate(digests), dict(tally))
 
 
-def draw(corpus: Corpus, plan: Plan, parents: I64) -> tuple[pa.Table, dict[str, int]]:
-    """Draw every copy of some originals.
-
-    :param corpus: The originals.
-    :param plan: Seed, n_iter and rules.
-    :param parents: [n] rows of the corpus.
-    :return: A table of n * n_iter rows in the order (parent, copy), tables.AUGMENTED without the id, and the rules' tallies.
-    """
-    row_parents = np.repeat(parents, plan.n_iter)
-    copies = np.tile(np.arange(plan.n_iter), len(parents))
-    # The paper cycles over three ways for a pair: the first sentence, the second, both.
-    sides = copies % 3 if corpus.pairs else np.full(len(copies), FIRST)
-    active = [
-        np.flatnonzero(sides != SECOND),
-        np.flatnonzero(sides != FIRST),
-    ]  # the rows whose sentence 1, 2 is augmented
-    sentence = [row_parents[active[0]], row_parents[active[1]] + len(corpus.ids)]
-    keys = np.concatenate(
-        [
-            row_keys(plan.seed, corpus.digests[row_parents[a]], copies[a], np.full(len(a), side))
-            for side, a in enumerate(active)
-        ]
-    )
-    block = Block.copies(corpus.sentences, np.concatenate(sentence))
-    for name, rule in plan.rules.items():
-        block = rule(block, Draws(keys, name), corpus.unigrams)
-        if len(block) != len(keys) or not block.size.all():
-            raise InputError(
-                f"augment.rules.{name}: the rule left a row without words, or dropped rows; it must leave one word at least"
-            )
-    texts = corpus.decode_block(block)
-    lineage = {
-        "masked": block.edits_per_row(MASKED),
-        "replaced": block.edits_per_row(REPLACED),
-        "edited": block.edits_per_row(EDITED),
-        "ngram_start": pa.array(block.start, mask=~block.ngram),
-        "ngram_size": pa.array(block.size, mask=~block.ngram),
-    }
-    columns: dict[str, Any] = {
-        "parent_id": corpus.ids.take(pa.array(row_parents)),
-        "copy": copies.astype(np.int32),
-        "side": pa.DictionaryArray.from_arrays(pa.array(sides, pa.int32()), list(tables.SIDES)),
-    }
-    for side, begin in enumerate((0, len(active[0]))):
-        n = len(active[side])
-        place = _places(active[side], len(copies))
-        for name, values in lineage.items():
-            columns[f"{name}{side + 1}"] = pa.array(values).slice(begin, n).take(place)
-        if side == 0 or corpus.pairs:
-            held = corpus.texts.take(pa.array(row_parents + side * len(corpus.ids)))
-            columns[f"sentence{side + 1}"] = _coalesce(texts.slice(begin, n).take(place), held)
-        else:
-            columns["sentence2"] = pa.nulls(len(copies), pa.string())
-    return pa.table([columns[field.name] for field in SCRATCH], schema=SCRATCH), dict(block.tally)
-
-
-def _places(rows: I64, total: int) -> pa.Array:
-    """Return where each of `total` rows stands among `rows`, null for those that do not."""
-    place = np.zeros(total, np.int64)
-    absent = np.ones(total, np.bool_)
-    place[rows] = np.arange(len(rows))
-    absent[rows] = False
-    return pa.array(place, mask=absent)
-
-
-def _coalesce(first: pa.Array, second: pa.Array) -> pa.Array:
-    import pyarrow.compute as pc
-
-    return first if first.null_count == 0 else pc.coalesce(first, second)
+def _texts_of(rows: pa.Table, pairs: bool) -> tuple[pa.Array, pa.Array | None]:
+    return rows["sentence1"].combine_chunks(), rows["sentence2"].combine_chunks() if pairs else None
 
 
 # --- between the passes: which copies stay ------------------------------------------------------------------------------
@@ -220,49 +131,55 @@ FATES = ("kept", "duplicates", "leaks", "unchanged")
 KEPT, DUPLICATE, LEAK, UNCHANGED = range(4)
 
 
-def _fates(
-    corpus: Corpus, shards: Sequence[I64], digests: Sequence[NDArray[np.uint64]], n_iter: int
-) -> list[NDArray[np.int8]]:
+def _fates(corpus: Corpus, shards: Sequence[I64], drawn: Sequence[Drawn], n_iter: int) -> list[NDArray[np.int8]]:
     """Return what becomes of each copy: the first of each text stays, unless it is an original of any split.
 
-    :return: For each shard, [rows] indices into FATES: unchanged is the copy's own parent, a leak another split's text,
+    :return: For each shard, [copies] indices into FATES: unchanged is the copy's own parent, a leak another split's text,
         a duplicate an earlier copy's or another training example's.
     """
     if not shards:
         return []
-    texts = tables.content_digests(*_original_texts(corpus))
-    parents = np.concatenate([np.repeat(shard, n_iter) for shard in shards])
-    drawn = np.concatenate(digests)
-    everything = np.concatenate([texts, drawn])
-    order = np.lexsort((everything[:, 1], everything[:, 0]))  # stable: of equal texts the first stays first
-    ordered = everything[order]
-    repeats = np.concatenate([[False], (ordered[1:] == ordered[:-1]).all(axis=1)])
-    first = np.empty(len(everything), np.int64)
-    first[order] = order[np.maximum.accumulate(np.where(repeats, 0, np.arange(len(order))))]
-    first = first[len(texts) :]
-    is_original = first < len(texts)
-    original = np.where(is_original, first, 0)
-    fate = np.where(first == np.arange(len(texts), len(everything)), KEPT, DUPLICATE)
-    fate[is_original & ~corpus.training[original]] = LEAK
-    fate[(drawn == texts[parents]).all(axis=1)] = UNCHANGED
-    return np.split(fate.astype(np.int8), np.cumsum([len(found) for found in digests])[:-1])
-
-
-def _original_texts(corpus: Corpus) -> tuple[pa.Array, pa.Array | None]:
-    """Return the originals as the decoder writes them: pretokenised text with single spaces, whatever the source had."""
+    # The originals as the decoder writes them: pretokenised text with single spaces, whatever the source had.
     n = len(corpus.ids)
-    return corpus.texts.slice(0, n), corpus.texts.slice(n) if corpus.pairs else None
+    originals = tables.content_digests(corpus.texts.slice(0, n), corpus.texts.slice(n) if corpus.pairs else None)
+    touched = np.concatenate([found.touched for found in drawn])
+    digests = np.concatenate([found.digests for found in drawn])
+    parents = np.concatenate([np.repeat(shard, n_iter) for shard in shards])[touched]
+
+    first = _first_of_equals(np.concatenate([originals, digests]))[n:]
+    is_original = first < n
+    fate = np.where(first == n + np.arange(len(digests)), KEPT, DUPLICATE)
+    fate[is_original & ~corpus.training[np.where(is_original, first, 0)]] = LEAK
+    fate[(digests == originals[parents]).all(axis=1)] = UNCHANGED
+    fates = np.full(len(touched), UNCHANGED, np.int8)
+    fates[touched] = fate
+    return np.split(fates, np.cumsum([len(found.touched) for found in drawn])[:-1])
+
+
+def _first_of_equals(digests: NDArray[np.uint64]) -> I64:
+    """Return, for each digest [n, 2], the place of the first one that is equal to it."""
+    high, low = np.ascontiguousarray(digests[:, 0]), digests[:, 1]
+    order = np.argsort(high)  # one half is enough, unless two texts share it: that is looked at below
+    begins = np.flatnonzero(np.concatenate([[True], high[order][1:] != high[order][:-1]]))
+    sizes = np.diff(np.append(begins, len(order)))
+    if not np.array_equal(low[order], np.repeat(low[order[begins]], sizes)):
+        order = np.lexsort((low, high))
+        changed = (digests[order][1:] != digests[order][:-1]).any(axis=1)
+        begins = np.flatnonzero(np.concatenate([[True], changed]))
+        sizes = np.diff(np.append(begins, len(order)))
+    first = np.empty(len(order), np.int64)
+    first[order] = np.repeat(np.minimum.reduceat(order, begins), sizes)
+    return first
 
 
 # --- the second pass: write ---------------------------------------------------------------------------------------------
 
 
-def _write_shard(
-    scratch: Path, path: Path, digests: NDArray[np.uint64], keep: NDArray[np.bool_], metadata: Mapping[str, Any]
-) -> None:
+def _write_shard(scratch: Path, path: Path, drawn: Drawn, fates: NDArray[np.int8], metadata: Mapping[str, Any]) -> None:
+    keep = fates[drawn.touched] == KEPT
     with pa.memory_map(str(scratch)) as source:
         rows = pa.ipc.open_file(source).read_all().filter(pa.array(keep))
-        table = pa.table([tables.hex_ids(digests[keep]), *rows.columns], schema=tables.AUGMENTED)
+        table = pa.table([tables.hex_ids(drawn.digests[keep]), *rows.columns], schema=tables.AUGMENTED)
         tables.write(path, table, metadata)
 
 

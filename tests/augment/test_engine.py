@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -247,3 +248,10 @@ def test_the_accounting_always_holds(write_tokens: Callable, tmp_path: Path, tex
     assert summary["drawn"] == n_iter * sum(split == "train" for split, _ in rows)
     assert summary["kept"] == len(table) == len(set(table["id"].to_pylist()) - set(tables.content_ids(texts)))
     assert table["id"].to_pylist() == tables.content_ids(table["sentence1"].to_pylist())
+
+
+def test_equals_are_found_even_where_half_a_digest_collides():
+    digests = np.array([[5, 1], [5, 2], [3, 1], [5, 1], [3, 1], [5, 2], [9, 9]], np.uint64)
+    assert engine._first_of_equals(digests).tolist() == [0, 1, 2, 0, 2, 1, 6]
+    without_collisions = digests[[0, 2, 3, 4, 6]]
+    assert engine._first_of_equals(without_collisions).tolist() == [0, 1, 0, 1, 4]
