@@ -208,7 +208,9 @@ class Labelling(Model):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="What the teacher computes in; logits are stored as float32"
     )
-    token_budget: Positive = Field(8192, description="Tokens in a batch, padding counted")
+    token_budget: Positive | None = Field(
+        None, description="Tokens in a batch, padding counted; absent: 2,048 on a CPU, 65,536 on a GPU"
+    )
     too_long: Policy = Field(
         "keep", description="A row longer than max_length; keep: truncated for the teacher. Counted and reported always"
     )
@@ -278,7 +280,6 @@ class Task(Model):
     """tasks/<name>.yaml. The five overrides must stand there, `{}` if empty: DVC tracks each."""
 
     description: str
-    metric: Literal["accuracy", "f1"] = "accuracy"
     text: Text
     tag: dict[str, Any]
     augment: dict[str, Any]
@@ -297,6 +298,24 @@ class Settings(Model):
     teachers: dict[str, Teacher]
     vectors: dict[str, Vectors]
     students: dict[str, Student]
+
+    def teacher(self, name: str) -> Teacher:
+        """Return a teacher by its name.
+
+        :raises InputError: If there is none.
+        """
+        if name not in self.teachers:
+            raise InputError(f"params.yaml: teachers: there is no {name!r} (there are {', '.join(self.teachers)})")
+        return self.teachers[name]
+
+    def student(self, name: str) -> Student:
+        """Return a student by its name.
+
+        :raises InputError: If there is none.
+        """
+        if name not in self.students:
+            raise InputError(f"params.yaml: students: there is no {name!r} (there are {', '.join(self.students)})")
+        return self.students[name]
 
     def file_of(self, section: str, *keys: str) -> str:
         """Say in which file a value stands: the task's where it overrides it, else params.yaml."""

@@ -157,7 +157,6 @@ def test_params_error_names_file_key_and_value(project, key, value, message):
         ("text.source", {"files": {"train": "a.csv"}, "sha256": {"test": "0"}}, "text.source: sha256 names test, for which"),
         ("text.source", {"files": {"dev": "a.csv"}}, "text.source: the files' splits are train, validation, test, not dev"),
         ("text.source", {"files": "a.csv", "where": {"x": [1]}}, "text.source.where.x: [1]: "),
-        ("metric", "f2", "metric: 'f2': Input should be 'accuracy' or 'f1'"),
         ("augment", {"n_iter": "x"}, "augment.n_iter: 'x': "),
         ("students", {"tiny": {"epochs": 0}}, "students.tiny.epochs: 0: "),
         ("students", {"tiny": {"model": "my_things:Nobody"}}, "students.tiny.model: 'my_things:Nobody': "),

@@ -1,0 +1,174 @@
+"""A student's words: how text is split into them, and the integer that stands for each."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import InputError
+from pipeline.storage import read_json, write_json
+from pipeline.tables import MASK
+
+TextMode = Literal["pretokenised", "raw"]
+Texts: TypeAlias = pa.Array | pa.ChunkedArray
+
+PADDING, UNKNOWN, MASKED = 0, 1, 2
+"""The ids of what is no word: padding, any word that is not in the vocabulary, and `[MASK]`."""
+
+FIRST_WORD = 3
+FORMAT = 1
+
+# In RE2, which has no look-ahead: n't is parted from its verb first, then every token gets a space on both sides.
+# \x{2019} is the typographer's apostrophe.
+_NOT = r"(?i)(n['\x{2019}]t)\b"
+_TOKEN = r"(\[MASK\]|(?i:n['\x{2019}]t|['\x{2019}](?:s|m|d|ll|re|ve))\b|[\pL\pM\pN_]+|[^\pL\pM\pN_\s])"
+
+
+class WordIds(NamedTuple):
+    """The word ids of n texts, one after the other: text i has `ids[offsets[i]:offsets[i + 1]]`."""
+
+    offsets: npt.NDArray[np.int64]
+    """[n + 1], from 0."""
+    ids: npt.NDArray[np.int32]
+    """[number of words in all texts]."""
+
+
+def split_words(texts: Texts, mode: TextMode) -> pa.ListArray | pa.ChunkedArray:
+    """Split texts into words. Case is kept; a blank text has no words.
+
+    :param texts: Strings.
+    :param mode: pretokenised: words are what white space parts. raw: letters and digits that stand together, each
+        punctuation mark, the English clitics n't 's 'm 'd 'll 're 've, and `[MASK]`, each a word.
+    :return: A list of words for each text, in the chunks of `texts`.
+    """
+    if isinstance(texts, pa.ChunkedArray):
+        return pa.chunked_array([split_words(chunk, mode) for chunk in texts.chunks], pa.list_(pa.string()))
+    if mode == "raw":
+        parted = pc.replace_substring_regex(texts, pattern=_NOT, replacement=r" \1")
+        texts = pc.replace_substring_regex(parted, pattern=_TOKEN, replacement=r" \1 ")
+    lists = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(texts))
+    words = lists.flatten()
+    real = pc.not_equal(words, "")
+    if pc.all(real).as_py():
+        return lists
+    # A blank text was split into one empty word.
+    kept = np.concatenate([[0], np.cumsum(real.to_numpy(zero_copy_only=False))])
+    offsets = kept[np.asarray(lists.offsets)].astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, words.filter(real))
+
+
+def count_words(columns: Iterable[Texts], mode: TextMode) -> list[tuple[str, int]]:
+    """Count words, the commonest first and equally common ones in alphabetical (code point) order.
+
+    :param columns: Columns of texts, first and second sentences say.
+    :param mode: As in `split_words`.
+    :return: Each word with its count.
+    """
+    counts: Counter[str] = Counter()
+    for texts in columns:
+        for chunk in texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]:
+            found = split_words(chunk, mode).flatten().value_counts()
+            counts.update(dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)))
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words that a student knows, and how text is split into them.
+
+    Ids: 0 is padding, 1 any other word, 2 `[MASK]`; the words follow from 3 on.
+    """
+
+    words: tuple[str, ...]
+    text: TextMode
+
+    @classmethod
+    def build(cls, columns: Iterable[Texts], text: TextMode, min_count: int = 1) -> "Vocabulary":
+        """Build the vocabulary of training texts, the commonest word first.
+
+        :param columns: Columns of texts; of the training split alone.
+        :param text: How they are split into words.
+        :param min_count: A word seen less often is left out, so it is unknown.
+        """
+        counted = count_words(columns, text)
+        return cls(tuple(word for word, count in counted if count >= min_count and word != MASK), text)
+
+    def __len__(self) -> int:
+        """Return the number of ids, those that are no words included."""
+        return FIRST_WORD + len(self.words)
+
+    @cached_property
+    def _table(self) -> pa.Array:
+        return pa.array([MASK, *self.words], pa.string())
+
+    def encode(self, texts: Texts, max_words: int) -> WordIds:
+        """Return the word ids of texts.
+
+        :param texts: Strings.
+        :param max_words: A longer text is cut after so many words.
+        """
+        if isinstance(texts, pa.ChunkedArray):
+            return _joined([self.encode(chunk, max_words) for chunk in texts.chunks])
+        lists = split_words(texts, self.text)
+        found = pc.index_in(lists.flatten(), value_set=self._table)
+        ids = pc.fill_null(pc.add(found, MASKED), UNKNOWN).to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+        offsets = np.asarray(lists.offsets).astype(np.int64)
+        lengths = np.diff(offsets)
+        if lengths.size == 0 or lengths.max() <= max_words:
+            return WordIds(offsets, ids)
+        place = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
+        return WordIds(_offsets(np.minimum(lengths, max_words)), ids[place < max_words])
+
+    def save(self, path: Path) -> None:
+        """Write the vocabulary as JSON, one word a line."""
+        write_json(path, {"format": FORMAT, "text": self.text, "words": list(self.words)})
+
+    @classmethod
+    def load(cls, path: Path) -> "Vocabulary":
+        """Read what `save` wrote.
+
+        :raises InputError: If the file is missing, is not a vocabulary, or is of a later format.
+        """
+        stored = read_student_json(path, FORMAT, {"words", "text"})
+        return cls(tuple(stored["words"]), stored["text"])
+
+
+def read_student_json(path: Path, version: int, keys: Set[str]) -> dict[str, Any]:
+    """Read one of the JSON files of a student's folder.
+
+    :param path: The file.
+    :param version: The `format` that it must be of.
+    :param keys: What it must hold.
+    :raises InputError: If it is missing, is not JSON, is of another format, or lacks a key.
+    """
+    try:
+        stored = read_json(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; a student's folder holds one (`dvc repro` makes it)") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from error
+    found: dict[str, Any] = stored if isinstance(stored, dict) else {}
+    if found.get("format") != version:
+        raise InputError(f"{path}: format {found.get('format')!r}; this version reads format {version}")
+    if missing := sorted(keys - found.keys()):
+        raise InputError(f"{path}: {', '.join(missing)}: missing")
+    return found
+
+
+def _offsets(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def _joined(parts: Sequence[WordIds]) -> WordIds:
+    lengths = [np.diff(part.offsets) for part in parts]
+    return WordIds(
+        _offsets(np.concatenate([np.zeros(0, np.int64), *lengths])),
+        np.concatenate([np.zeros(0, np.int32), *(part.ids for part in parts)]),
+    )

@@ -1,0 +1,155 @@
+"""Pretrained word vectors: looked up once in the embed stage, read by training as a table of the words found."""
+
+import importlib.util
+import json
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from pipeline import tables
+from pipeline.errors import InputError
+from pipeline.students.vocabulary import FIRST_WORD, PADDING, TextMode, Texts, Vocabulary, count_words
+
+logger = logging.getLogger(__name__)
+
+RANDOM_DIMENSIONS = 300
+"""The dimensions of the vectors of a student that starts from none: those of word2vec, as in the paper."""
+
+RANDOM_RANGE = 0.25
+"""A word without a pretrained vector starts at U(-0.25, 0.25) in each dimension (Kim 2014, arXiv 1408.5882): about the size of
+word2vec's vectors. Pretrained ones are scaled to the same root mean square: spaCy's are 18 times as large, and saturate an LSTM."""
+
+
+class WordVectors(NamedTuple):
+    """Words with a vector each."""
+
+    words: Sequence[str]
+    matrix: npt.NDArray[np.float32]
+    """[words, dimensions]."""
+
+
+# --- looking up, with spaCy ---------------------------------------------------------------------------------------------
+
+
+def look_up(source: str, words: Sequence[str]) -> tuple[WordVectors, dict[str, Any]]:
+    """Look up words in a source of pretrained vectors: as they are first, then in lower case.
+
+    :param source: `spacy:PIPELINE`, an installed spaCy pipeline with vectors. Only its vectors are read, nothing is imported.
+    :param words: The words.
+    :return: The words found, in the order given, with their vectors; the source, its name, version and licence.
+    :raises InputError: If the pipeline is not installed or has no vectors for whole words.
+    """
+    from spacy.vectors import Vectors
+
+    folder = _spacy_folder(source.removeprefix("spacy:"))
+    table = Vectors().from_disk(folder / "vocab", exclude=["strings"])
+    if table.mode != "default":
+        raise InputError(
+            f"{folder}: its vectors are made from parts of words ({table.mode}); vectors of words are needed"
+        )
+    rows = table.find(keys=words)
+    rows = np.where(rows >= 0, rows, table.find(keys=[word.lower() for word in words]))
+    found = np.flatnonzero(rows >= 0)
+    matrix = np.asarray(table.data[rows[found]], dtype=np.float32)
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    about = {
+        "source": source,
+        "name": f"{meta['lang']}_{meta['name']}",
+        "version": meta["version"],
+        "licence": meta.get("license") or "unknown",
+    }
+    return WordVectors([words[i] for i in found.tolist()], matrix), about
+
+
+def _spacy_folder(package: str) -> Path:
+    """Find the folder of a spaCy pipeline (meta.json, vocab/) inside an installed package without importing it."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"vectors {'spacy:' + package!r}: no such package; `pip install {package.replace('_', '-')}`")
+    roots = [Path(root) for root in spec.submodule_search_locations]
+    folders = [path.parent.parent for root in roots for path in sorted(root.glob("**/vocab/vectors"))]
+    if len(folders) != 1 or not (folders[0] / "meta.json").is_file():
+        raise InputError(f"vectors {'spacy:' + package!r}: {roots[0]} holds no spaCy pipeline with vectors")
+    return folders[0]
+
+
+def embed(source: str, columns: Sequence[Texts], text: TextMode) -> tuple[pa.Table, dict[str, Any]]:
+    """Look up the vectors of all words of the training texts.
+
+    :param source: As in `look_up`.
+    :param columns: Columns of training texts: first sentences, second sentences.
+    :param text: How they are split into words.
+    :return: A table of word and vector (fixed-size list<float32>), the commonest word first, and metadata: the source,
+        its version and licence, and the share of types (distinct words) and of tokens (all words) that it covers.
+    :raises InputError: As in `look_up`, or if no word has a vector.
+    """
+    counted = count_words(columns, text)
+    found, about = look_up(source, [word for word, _ in counted])
+    if not found.words:
+        raise InputError(f"vectors {source!r}: none of the {len(counted)} words of the training text has a vector")
+    counts = dict(counted)
+    metadata = about | {
+        "text": text,
+        "types": round(len(found.words) / len(counts), 4),
+        "tokens": round(sum(counts[word] for word in found.words) / sum(counts.values()), 4),
+    }
+    logger.info(
+        "%s: %d of %d words have a vector: %.1f%% of types, %.1f%% of tokens",
+        *(source, len(found.words), len(counts), 100 * metadata["types"], 100 * metadata["tokens"]),
+    )
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(found.matrix.reshape(-1)), found.matrix.shape[1])
+    return pa.table([pa.array(found.words, pa.string()), vectors], schema=_schema(found.matrix.shape[1])), metadata
+
+
+# --- reading, without spaCy ---------------------------------------------------------------------------------------------
+
+
+def _schema(dimensions: int) -> pa.Schema:
+    return pa.schema([("word", pa.string()), ("vector", pa.list_(pa.float32(), dimensions))])
+
+
+def read_vectors(path: Path) -> WordVectors:
+    """Read the table that the embed stage wrote.
+
+    :param path: vectors.parquet.
+    :raises InputError: If it is missing or has other columns.
+    """
+    words = tables.read(path, pa.schema([("word", pa.string())]))["word"]
+    vectors = pq.read_table(path, columns=["vector"], partitioning=None)["vector"].combine_chunks()
+    if not pa.types.is_fixed_size_list(vectors.type):
+        raise InputError(f"{path}: column 'vector' is {vectors.type}, not a fixed-size list of float32")
+    matrix = vectors.flatten().to_numpy().reshape(len(vectors), vectors.type.list_size)
+    return WordVectors(words.to_pylist(), matrix)
+
+
+def initial_embeddings(vocabulary: Vocabulary, vectors: WordVectors | None, seed: int) -> torch.Tensor:
+    """Return the embeddings that a student starts from.
+
+    :param vocabulary: The student's.
+    :param vectors: Pretrained vectors, scaled by one factor to the size of random ones (RANDOM_RANGE). Words without one, unknown
+        words and `[MASK]` start at random, padding at zero.
+    :param seed: Of the random ones.
+    :return: [V, dimensions], float32.
+    """
+    dimensions = RANDOM_DIMENSIONS if vectors is None else vectors.matrix.shape[1]
+    draws = np.random.default_rng(seed)
+    table = draws.uniform(-RANDOM_RANGE, RANDOM_RANGE, (len(vocabulary), dimensions)).astype(np.float32)
+    table[PADDING] = 0
+    if vectors is not None:
+        scale = RANDOM_RANGE / math.sqrt(3) / float(np.sqrt(np.square(vectors.matrix).mean()))
+        known = pc.index_in(pa.array(vectors.words, pa.string()), value_set=pa.array(vocabulary.words, pa.string()))
+        rows = known.fill_null(-1).to_numpy()
+        table[FIRST_WORD + rows[rows >= 0]] = scale * vectors.matrix[rows >= 0]
+    return torch.from_numpy(table)

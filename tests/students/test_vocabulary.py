@@ -1,0 +1,105 @@
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pipeline.errors import InputError
+from pipeline.students.vocabulary import MASKED, PADDING, UNKNOWN, Vocabulary, split_words
+
+TEXTS = st.lists(
+    st.text(alphabet="abnst'\u2019.é[MASK]-5 \u00a0\t", max_size=24) | st.just("it [MASK] n't"), max_size=6
+)
+LONG = st.lists(st.lists(st.sampled_from(["a", "b", "zz", "[MASK]"]), max_size=9).map(" ".join), max_size=8)
+
+
+def words_of(texts: list[str], mode: str) -> list[list[str]]:
+    return split_words(pa.array(texts, pa.string()), mode).to_pylist()
+
+
+@given(TEXTS)
+def test_pretokenised_words_are_what_white_space_parts(texts: list[str]):
+    assert words_of(texts, "pretokenised") == [text.split() for text in texts]
+
+
+@given(TEXTS)
+@example(["[MASK][MASK]s.", ""])
+def test_raw_words_lose_white_space_alone_and_masks_stay_whole(texts: list[str]):
+    for text, words in zip(texts, words_of(texts, "raw"), strict=True):
+        assert "".join(words) == "".join(text.split())
+        assert words.count("[MASK]") == text.count("[MASK]")
+
+
+def test_raw_words_are_letters_marks_and_clitics():
+    text = "Don't say it\u2019s [MASK]n't naïve: 20% of 'em, well-known film's!"
+    expected = "Do n't say it \u2019s [MASK] n't naïve : 20 % of ' em , well - known film 's !"
+    assert words_of([text], "raw") == [expected.split()]
+
+
+def test_blank_texts_have_no_words_wherever_they_stand():
+    for mode in ("pretokenised", "raw"):
+        assert words_of(["", "a  b", " \t", " c", ""], mode) == [[], ["a", "b"], [], ["c"], []]
+        assert words_of([], mode) == []
+
+
+def test_ids_follow_falling_count_then_the_alphabet():
+    vocabulary = Vocabulary.build([pa.array(["b a [MASK]", "b c c"]), pa.array(["c [MASK] B"])], "pretokenised")
+    assert vocabulary.words == ("c", "b", "B", "a")
+    assert len(vocabulary) == 7
+    ids = vocabulary.encode(pa.array(["c b B a", "[MASK] other"]), max_words=9).ids
+    assert ids.tolist() == [3, 4, 5, 6, MASKED, UNKNOWN]
+    assert PADDING not in ids
+
+
+def test_a_rare_word_is_unknown():
+    vocabulary = Vocabulary.build([pa.array(["a a b", "b c"])], "pretokenised", min_count=2)
+    assert vocabulary.words == ("a", "b")
+
+
+@given(LONG, st.integers(1, 5))
+def test_encoding_is_row_by_row(texts: list[str], max_words: int):
+    vocabulary = Vocabulary(("a", "zz"), "pretokenised")
+    ids = {"[MASK]": 2, "a": 3, "zz": 4}
+    expected = [[ids.get(word, UNKNOWN) for word in text.split()[:max_words]] for text in texts]
+    array = pa.array(texts, pa.string())
+    for given_texts in (array, pa.chunked_array([array[:3], array[3:]]), pa.array(["x", *texts], pa.string())[1:]):
+        offsets, found = vocabulary.encode(given_texts, max_words)
+        assert (offsets.dtype, found.dtype) == (np.int64, np.int32)
+        assert [found[a:b].tolist() for a, b in itertools.pairwise(offsets)] == expected
+
+
+def test_chunks_change_no_id():
+    texts = pa.array(["b a", "a", "c b a"])
+    chunked = pa.chunked_array([texts[:1], texts[1:1], texts[1:]])
+    assert Vocabulary.build([chunked], "raw") == Vocabulary.build([texts], "raw")
+
+
+def test_a_vocabulary_is_saved_as_text_that_a_person_can_read(tmp_path: Path):
+    vocabulary = Vocabulary.build([pa.array(["naïve a a"])], "raw")
+    vocabulary.save(tmp_path / "vocabulary.json")
+    assert '    "naïve"\n' in (tmp_path / "vocabulary.json").read_text(encoding="utf-8")
+    assert Vocabulary.load(tmp_path / "vocabulary.json") == vocabulary
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no such file"),
+        ("{", "not valid JSON"),
+        ("[]", "format None"),
+        (json.dumps({"format": 2, "text": "raw", "words": []}), "format 2; this version reads format 1"),
+        (json.dumps({"format": 1, "text": "raw"}), "words: missing"),
+    ],
+    ids=["missing", "broken", "a list", "newer", "no words"],
+)
+def test_what_is_no_vocabulary_is_refused(tmp_path: Path, content: str | None, said: str):
+    path = tmp_path / "vocabulary.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=said) as error:
+        Vocabulary.load(path)
+    assert str(path) in str(error.value)

@@ -1,0 +1,145 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from logit_rows import PROVENANCE, rows, sentiment
+
+from pipeline import logits
+from pipeline.distill import distill
+from pipeline.errors import InputError
+from pipeline.evaluation import accuracy, evaluate, f1
+from pipeline.params import Student
+from pipeline.students.base import TrainedStudent
+
+ROOT = Path(__file__).resolve().parents[1]
+ABSENT = ("transformers", "tokenizers", "spacy", "nltk", "polars", "dvc", "xxhash", "datasets", "accelerate")
+BLOCK = f"""
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {ABSENT}:
+            raise ModuleNotFoundError(f"{{name}} is not installed here")
+
+sys.meta_path.insert(0, Absent())
+"""
+STUDENT = {
+    "model": "pipeline.students.bilstm:BiLSTM",
+    "params": {"hidden": 4, "classifier": 4},
+    "teacher": "large",
+    "epochs": 2,
+}
+
+
+def test_f1_is_the_positive_class_s_with_two_and_the_mean_with_more():
+    labels, predicted = np.array([1, 1, 1, 0, 0, 0, 0]), np.array([1, 1, 0, 1, 0, 0, 0])
+    assert accuracy(labels, predicted) == pytest.approx(5 / 7)
+    assert f1(labels, predicted, 2) == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert f1(labels, predicted, 3) == pytest.approx((2 / 3 + 2 * 3 / (2 * 3 + 1 + 1) + 0) / 3)
+    assert f1(np.array([0, 0]), np.array([0, 0]), 2) == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1))
+def test_macro_f1_is_the_harmonic_mean_of_precision_and_recall_by_class(pairs: list[tuple[int, int]]):
+    scores = []
+    for c in range(4):
+        hits = sum(label == c == guess for label, guess in pairs)
+        said, there = sum(guess == c for _, guess in pairs), sum(label == c for label, _ in pairs)
+        precision, recall = hits / said if said else 0, hits / there if there else 0
+        scores.append(2 * precision * recall / (precision + recall) if hits else 0)
+    labels, predicted = np.array(pairs).T
+    assert f1(labels, predicted, 4) == pytest.approx(sum(scores) / 4)
+
+
+@pytest.fixture(scope="module")
+def student() -> TrainedStudent:
+    return distill(
+        sentiment(40), sentiment(10, 1), Student(**STUDENT), PROVENANCE["labels"], "pretokenised", pairs=False
+    )[0]
+
+
+def test_student_and_teacher_are_measured_on_the_rows_that_have_a_label(tmp_path: Path, student: TrainedStudent):
+    texts = ["good", "bad film", "the plot", "lovely", "dull"]
+    ours = student.predict_logits(texts).argmax(-1)
+    teacher = [1, 0, int(1 - ours[2]), 1, 1]
+    labels = [1, 0, None, int(ours[3]), 0]
+    table = rows(texts, labels, [(-1, 1) if side else (1, -1) for side in teacher])
+    logits.write(tmp_path / "large", {"train": sentiment(4), "validation": table}, PROVENANCE)
+    student.save(tmp_path / "student")
+    found = evaluate(tmp_path / "student", tmp_path / "large")
+    kept = [i for i, label in enumerate(labels) if label is not None]
+    right = [labels[i] for i in kept]
+    assert found["validation"]["rows"] == 4
+    assert found["validation"]["student"]["accuracy"] == np.mean([ours[i] == labels[i] for i in kept])
+    assert found["validation"]["student"]["agreement"] == np.mean([ours[i] == teacher[i] for i in kept])
+    assert found["validation"]["teacher"] == {
+        "accuracy": np.mean([teacher[i] == labels[i] for i in kept]),
+        "f1": round(f1(np.array(right), np.array([teacher[i] for i in kept]), 2), 6),
+    }
+    assert "test" not in found
+    size = sum(path.stat().st_size for path in (tmp_path / "student").iterdir())
+    assert found["student"]["bytes"] == size
+    assert found["student"]["parameters"] - found["student"]["parameters without embeddings"] == (
+        2 * len(student.vocabulary) * 300
+    )
+    assert found["teacher"] == PROVENANCE["teacher"]
+
+
+def test_a_split_without_labels_is_left_out_and_an_unknown_size_is_null(tmp_path: Path, student: TrainedStudent):
+    student.save(tmp_path / "student")
+    about = PROVENANCE | {"teacher": {}}
+    splits = {"train": sentiment(4), "validation": sentiment(4), "test": rows(["good"], [None], [(0, 1)])}
+    logits.write(tmp_path / "large", splits, about)
+    found = evaluate(tmp_path / "student", tmp_path / "large")
+    assert set(found) == {"validation", "student", "teacher"}
+    assert found["teacher"] == {"name": "large", "parameters": None, "bytes": None}
+
+
+def test_a_student_of_other_classes_is_refused(tmp_path: Path, student: TrainedStudent):
+    student.save(tmp_path / "student")
+    logits.write(tmp_path / "large", {"validation": sentiment(4)}, PROVENANCE | {"labels": ["positive", "negative"]})
+    with pytest.raises(InputError, match="its classes are"):
+        evaluate(tmp_path / "student", tmp_path / "large")
+
+
+def test_train_and_evaluate_need_the_logit_files_alone(tmp_path: Path):
+    """Neither the teacher's folder nor transformers, spaCy, NLTK, polars, DVC, xxhash or datasets is there."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["teachers"] = {"large": {"model": {"source": "folder:nowhere"}, "label": {}}}
+    params["students"] = {"tiny": STUDENT | {"epochs": 3, "batch_size": 10}}
+    task = yaml.safe_load((ROOT / "tasks/example.yaml").read_text())
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/tiny.yaml").write_text(yaml.safe_dump(task))
+    splits = {"train": sentiment(300), "validation": sentiment(60, 1), "test": sentiment(60, 2)}
+    data = tmp_path / "data/tiny"
+    logits.write(data / "logits/large", splits, PROVENANCE)
+    (tmp_path / "block").mkdir()
+    (tmp_path / "block/sitecustomize.py").write_text(BLOCK)
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path / 'block'}{os.pathsep}{ROOT}"}
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        given = [sys.executable, *command]
+        return subprocess.run(given, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    assert "transformers is not installed here" in run("-c", "import transformers").stderr
+    for name in ("train", "evaluate"):
+        done = run(str(ROOT / f"stages/{name}.py"), "tiny", "tiny")
+        assert done.returncode == 0, done.stderr
+    lines = (data / "results/curves/tiny.csv").read_text().splitlines()
+    assert lines[0].split(",")[0::3] == ["epoch", "validation accuracy"]
+    assert len(lines) == 4
+    found = json.loads((data / "results/students/tiny.json").read_text())
+    best = max(float(line.split(",")[-1]) for line in lines[1:])
+    assert found["validation"]["student"]["accuracy"] == pytest.approx(best, abs=1e-6)
+    assert found["test"]["student"]["accuracy"] > 0.9
+    assert found["test"]["teacher"] == {"accuracy": 1.0, "f1": 1.0}
+    done = run(str(ROOT / "stages/train.py"), "tiny", "small")
+    assert (done.returncode, done.stderr) == (2, "error: params.yaml: students: there is no 'small' (there are tiny)\n")
