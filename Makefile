@@ -11,7 +11,7 @@ repro: .venv/installed
 	@python -m pipeline results
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 python -m pytest -n 2
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
 
 check: .venv/installed
 	ruff format --check .

@@ -73,7 +73,9 @@ def _encode(arrays: list[pa.Array]) -> pa.DictionaryArray:
     order = np.asarray(pc.sort_indices(encoded.dictionary))
     rank = np.empty(len(order), np.int32)
     rank[order] = np.arange(len(order))
-    return pa.DictionaryArray.from_arrays(pa.array(rank[np.asarray(encoded.indices)]), encoded.dictionary.take(pa.array(order)))
+    return pa.DictionaryArray.from_arrays(
+        pa.array(rank[np.asarray(encoded.indices)]), encoded.dictionary.take(pa.array(order))
+    )
 
 
 def _tag_shard(texts: list[str], tagger: str, mode: TextMode) -> tuple[np.ndarray, pa.Array, pa.Array, pa.Array]:

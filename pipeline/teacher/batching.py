@@ -1,0 +1,115 @@
+"""Texts into tokens into batches: sorted by length, cut by a token budget, so that little of a batch is padding."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+TOKENISED_ROWS = 1_024
+"""Rows that the tokenizer is given at once: what it returns takes some hundred bytes a token."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of n rows, end to end.
+
+    :param ids: Token ids, int64 [total].
+    :param types: Token type ids, which tell the sentences of a pair apart, int64 [total].
+    :param starts: Where each row starts in the others, int64 [n + 1].
+    """
+
+    ids: NDArray[np.int64]
+    types: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row, int64 [n]."""
+        return np.diff(self.starts)
+
+
+def tokenise(tokenizer: Any, texts: pa.Table, limit: int) -> tuple[Tokens, NDArray[np.bool_]]:
+    """Tokenise sentences or pairs, special tokens added, pairs cut at the longer sentence.
+
+    :param tokenizer: A fast tokenizer of transformers.
+    :param texts: sentence1 and sentence2, n rows; sentence2 is null in all or in none.
+    :param limit: The most tokens of a row.
+    :return: The tokens, and which rows were cut, bool [n].
+    """
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.enable_truncation(limit, strategy="longest_first", direction=tokenizer.truncation_side)
+    pairs = texts["sentence2"].null_count < texts.num_rows
+    parts, truncated = [], []
+    for start in range(0, texts.num_rows, TOKENISED_ROWS):
+        some = texts.slice(start, TOKENISED_ROWS)
+        first = some["sentence1"].to_pylist()
+        rows = backend.encode_batch_fast(
+            list(zip(first, some["sentence2"].to_pylist(), strict=True)) if pairs else first
+        )
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        ids, types = (
+            np.fromiter(itertools.chain.from_iterable(values), np.int64, lengths.sum())
+            for values in ((row.ids for row in rows), (row.type_ids for row in rows))
+        )
+        parts.append(Tokens(ids, types, _starts(lengths)))
+        truncated += [len(row) >= limit and bool(row.overflowing) for row in rows]
+    return _join(parts), np.array(truncated, dtype=np.bool_)
+
+
+def _join(parts: Sequence[Tokens]) -> Tokens:
+    lengths = np.concatenate([part.lengths for part in parts])
+    return Tokens(
+        np.concatenate([part.ids for part in parts]), np.concatenate([part.types for part in parts]), _starts(lengths)
+    )
+
+
+def _starts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(lengths)])
+
+
+def cut(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
+    """Cut rows into batches of similar length, the longest first, so that a budget too big for the memory shows at once.
+
+    :param lengths: Tokens of each row, [n].
+    :param budget: Tokens in a batch, padding counted: rows times the longest of them. A row longer than it is a batch by itself.
+    :return: The rows of each batch: each of 0 to n - 1 is in exactly one.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    batches = []
+    start = 0
+    while start < len(order):
+        rows = max(1, budget // max(1, int(lengths[order[start]])))
+        batches.append(order[start : start + rows])
+        start += rows
+    return batches
+
+
+def pad(
+    values: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    fill: int,
+    side: str = "right",
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Gather rows into one padded array.
+
+    :param values: The rows' values, end to end, [total].
+    :param starts: Where each row starts, [n + 1].
+    :param rows: The rows to gather, [b].
+    :param fill: What stands in the padding.
+    :param side: Where the padding is: right or left.
+    :return: The values [b, longest], and which of them are the rows' own [b, longest].
+    """
+    lengths = (starts[rows + 1] - starts[rows])[:, None]
+    position = np.arange(lengths.max(initial=0))
+    if side == "left":
+        position = position - (len(position) - lengths)
+    own = (position >= 0) & (position < lengths)
+    padded = np.full(own.shape, fill, dtype=np.int64)
+    padded[own] = values[(starts[rows][:, None] + position)[own]]
+    return padded, own

@@ -1,0 +1,168 @@
+"""Make the teacher: train a classifier on an encoder that has none, or take the one that it brings; and write down which it is."""
+
+import importlib.util
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from pipeline import params
+from pipeline.errors import InputError
+from pipeline.storage import write_json
+from pipeline.teacher.model import (
+    RECORD,
+    Files,
+    describe,
+    find_files,
+    load_classifier,
+    load_tokenizer,
+    max_length,
+    open_teacher,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def make_teacher(model: params.TeacherModel, examples: pa.Table, labels: list[str], folder: Path) -> None:
+    """Write what `model.open_recorded` opens: teacher.json, and the classifier where it is trained here.
+
+    :param model: Where the weights come from, and how to fine-tune them.
+    :param examples: The task's rows, `tables.EXAMPLES`.
+    :param labels: The task's class names, in the order of the integer labels.
+    :param folder: An empty folder.
+    :raises InputError: If the model is not there, is unsafe to load, or does not fit the task.
+    """
+    source = find_files(model.source, model.sha256)
+    if model.finetune is None:
+        teacher = open_teacher(source, labels, model.labels)
+        record = {**describe(teacher, model.licence), "finetuned": False}
+    else:
+        outcome = finetune(source, examples, labels, model.finetune, folder)
+        teacher = open_teacher(find_files(f"folder:{folder}"), labels, {})
+        record = {
+            **describe(teacher, model.licence),
+            "source": source.source,
+            "revision": source.revision,
+            "finetuned": True,
+            "finetuning": {"base_sha256": source.sha256, **model.finetune.model_dump(), **outcome},
+        }
+    write_json(folder / RECORD, record)
+
+
+def finetune(
+    source: Files, examples: pa.Table, labels: list[str], how: params.Finetune, folder: Path
+) -> dict[str, Any]:
+    """Train a classifier on the labelled training rows, and write that of the epoch with the best validation accuracy.
+
+    AdamW with a linear schedule (transformers' Trainer). The same seed on the same machine gives the same weights.
+
+    :param source: The encoder's files.
+    :param examples: The task's rows, `tables.EXAMPLES`.
+    :param labels: The task's class names, in the order of the integer labels.
+    :param how: Epochs, batch size, learning rate and so on.
+    :param folder: Where the classifier, its configuration and its tokenizer go.
+    :return: What came of it, as JSON: the rows, the dtype of the computation, the validation accuracy by epoch and the best.
+    :raises InputError: If the training or the validation split has no labelled rows.
+    """
+    if importlib.util.find_spec("accelerate") is None:
+        raise InputError("fine-tuning needs the Python package accelerate: pip install 'offline-distill[finetune]'")
+    from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, set_seed
+
+    set_seed(how.seed)  # the new classifier is random
+    id2label = dict(enumerate(labels))
+    model, missing = load_classifier(
+        source, num_labels=len(labels), id2label=id2label, label2id={name: i for i, name in id2label.items()}
+    )
+    logger.info("fine-tuning %s: new parameters are %s", source.source, ", ".join(missing) or "none")
+    tokenizer = load_tokenizer(source)
+    length = min(how.max_length, max_length(model, tokenizer) or how.max_length)
+    rows = {split: _encoded(tokenizer, examples, split, length) for split in ("train", "validation")}
+    checkpoints = folder / "checkpoints"
+    bfloat16 = _bfloat16_pays()
+    trainer = Trainer(
+        model,
+        _arguments(how, checkpoints, bfloat16),
+        data_collator=DataCollatorWithPadding(tokenizer),
+        train_dataset=rows["train"],
+        eval_dataset=rows["validation"],
+        compute_metrics=lambda found: {"accuracy": float((np.argmax(found[0], axis=-1) == found[1]).mean())},
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    accuracies = [entry["eval_accuracy"] for entry in trainer.state.log_history if "eval_accuracy" in entry]
+    best = max(accuracies)
+    logger.info(
+        "fine-tuned on %d rows: validation accuracy %.4f in epoch %d",
+        len(rows["train"]),
+        best,
+        accuracies.index(best) + 1,
+    )
+    shutil.rmtree(checkpoints)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return {
+        "rows": {split: len(encoded) for split, encoded in rows.items()},
+        "dtype": "bfloat16" if bfloat16 else "float32",
+        "validation_accuracy_by_epoch": accuracies,
+        "validation_accuracy": best,
+    }
+
+
+def _encoded(tokenizer: Any, examples: pa.Table, split: str, length: int) -> list[dict[str, Any]]:
+    rows = examples.filter(pc.and_(pc.equal(examples["split"], split), pc.is_valid(examples["label"])))
+    if rows.num_rows == 0:
+        raise InputError(f"the {split} split has no labelled rows, and fine-tuning the teacher needs them")
+    pairs = rows["sentence2"].null_count < rows.num_rows
+    encoded = tokenizer(
+        rows["sentence1"].to_pylist(),
+        rows["sentence2"].to_pylist() if pairs else None,
+        truncation=True,
+        max_length=length,
+    )
+    encoded["labels"] = rows["label"].to_pylist()
+    return [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
+
+
+def _arguments(how: params.Finetune, checkpoints: Path, bfloat16: bool) -> Any:
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=how.epochs,
+        per_device_train_batch_size=how.batch_size,
+        per_device_eval_batch_size=4 * how.batch_size,
+        learning_rate=how.learning_rate,
+        weight_decay=how.weight_decay,
+        warmup_steps=how.warmup,
+        train_sampling_strategy="group_by_length",
+        seed=how.seed,
+        bf16=bfloat16,
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        save_only_model=True,
+        load_best_model_at_end=True,
+        metric_for_best_model="accuracy",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=not sys.stderr.isatty(),
+    )
+
+
+def _bfloat16_pays() -> bool:
+    """Say whether the machine multiplies bfloat16 matrices by itself; autocast then trains in about half the time.
+
+    The weights, their gradients' sums and AdamW's state stay float32.
+    """
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))

@@ -1,0 +1,299 @@
+"""The teacher: find its files, check them, load it, and line its classes up with the task's by name."""
+
+import hashlib
+import importlib.util
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from pipeline.errors import InputError
+from pipeline.storage import read_json, sha256_of
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = "model.safetensors"
+RECORD = "teacher.json"
+
+
+@dataclass(frozen=True)
+class Files:
+    """A model's files on this machine.
+
+    :param source: Where they come from, as params.yaml has it.
+    :param folder: Where they are.
+    :param revision: The commit, of a model from the Hugging Face Hub.
+    :param sha256: The weights': of model.safetensors, or of the lines that `sha256sum` prints for the shards that its index names.
+    """
+
+    source: str
+    folder: Path
+    revision: str | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A sequence classifier, ready to label.
+
+    :param files: Its files.
+    :param model: The classifier, in float32, on the CPU, in evaluation mode.
+    :param tokenizer: Its (fast) tokenizer.
+    :param labels: The task's class names.
+    :param columns: For each of them, the column of the model's output that holds it.
+    :param max_length: The most tokens, special ones counted, that it can read; None where it does not say.
+    """
+
+    files: Files
+    model: Any
+    tokenizer: Any
+    labels: tuple[str, ...]
+    columns: tuple[int, ...]
+    max_length: int | None
+
+
+def find_files(source: str, sha256: str | None = None) -> Files:
+    """Find a model's files and check its weights.
+
+    :param source: `package:NAME:FOLDER`, a folder of an installed package, which is not imported; `folder:PATH`; or
+        `hub:OWNER/NAME@REVISION`, fetched into the Hugging Face cache unless it is there.
+    :param sha256: What the weights must be; not checked where None.
+    :raises InputError: If there is no such model, if its weights are not safetensors, or if they are not those wanted.
+    """
+    kind, _, place = source.partition(":")
+    match kind:
+        case "package":
+            folder, revision = _package_folder(source, *place.split(":", 1)), None
+        case "hub":
+            folder = _hub_folder(source, *place.rsplit("@", 1))
+            revision = folder.name
+        case _:
+            folder, revision = Path(place), None
+    if not folder.is_dir():
+        raise InputError(f"{source}: {folder} is no folder")
+    found = _weights_sha256(source, folder)
+    if sha256 is not None and found != sha256.lower():
+        raise InputError(f"{source}: the weights in {folder} have sha256 {found}, not {sha256}")
+    return Files(source, folder, revision, found)
+
+
+def _package_folder(source: str, package: str, inside: str) -> Path:
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"{source}: the Python package {package!r} is not installed; install it with pip")
+    return Path(next(iter(spec.submodule_search_locations))) / inside
+
+
+def _hub_folder(source: str, name: str, revision: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=["*.json", "model*.safetensors", "*.txt", "*.model"]
+            )
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(f"{source}: cannot be fetched: {_first_line(error)}") from error
+
+
+def _weights_sha256(source: str, folder: Path) -> str:
+    if (folder / WEIGHTS).is_file():
+        return sha256_of(folder / WEIGHTS)
+    index = folder / f"{WEIGHTS}.index.json"
+    if index.is_file():
+        shards = sorted(set(read_json(index)["weight_map"].values()))
+        lines = "".join(f"{sha256_of(folder / name)}  {name}\n" for name in shards)
+        return hashlib.sha256(lines.encode()).hexdigest()
+    pickled = [
+        path.name for path in sorted(folder.iterdir()) if path.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+    ]
+    only = f", only {', '.join(pickled)}" if pickled else ""
+    raise InputError(
+        f"{source}: {folder} holds no {WEIGHTS}{only}; pickled weights can run code, so they are never loaded: convert them "
+        "once, where that is safe, with save_pretrained of transformers"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def quieten() -> None:
+    """Silence what transformers prints: its warnings, and its progress bars where there is no terminal."""
+    transformers.logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        transformers.logging.disable_progress_bar()
+
+
+def load_tokenizer(files: Files) -> Any:
+    """Load a model's tokenizer.
+
+    :raises InputError: If there is none, or it is not a fast one.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{files.source}: its tokenizer does not load: {_first_line(error)}") from error
+    if not tokenizer.is_fast:
+        raise InputError(f"{files.source}: has no fast tokenizer (tokenizer.json)")
+    return tokenizer
+
+
+def load_classifier(files: Files, **config: Any) -> tuple[Any, list[str]]:
+    """Load a sequence classifier in float32.
+
+    :param files: The model's files.
+    :param config: What differs in its configuration: num_labels, id2label, label2id.
+    :return: The model, and the names of the parameters that its file does not have, which are random.
+    :raises InputError: If transformers cannot open it.
+    """
+    quieten()
+    try:
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            files.folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # a classifier of another size is told like a missing one
+            output_loading_info=True,
+            **config,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"{files.source}: transformers cannot open it as a classifier: {_first_line(error)}"
+        ) from error
+    missing = {*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])}
+    return model, sorted(missing)
+
+
+def open_teacher(files: Files, labels: Sequence[str], names: Mapping[str, str]) -> Teacher:
+    """Load a classifier that is ready to label.
+
+    :param files: Its files.
+    :param labels: The task's class names.
+    :param names: The teacher's class name -> the task's, where they differ.
+    :raises InputError: If it has no classifier, or one for other classes.
+    """
+    columns = align(files, labels, names)  # first: it costs nothing
+    model, missing = load_classifier(files)
+    if missing:
+        raise InputError(
+            f"{files.source}: its weights have no {', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}: it is no trained "
+            "classifier; give the teacher `finetune`, which trains one"
+        )
+    tokenizer = load_tokenizer(files)
+    return Teacher(files, model.eval(), tokenizer, tuple(labels), columns, max_length(model, tokenizer))
+
+
+def align(files: Files, labels: Sequence[str], names: Mapping[str, str]) -> tuple[int, ...]:
+    """Match a teacher's classes with the task's, by name and without regard to case.
+
+    :param files: The teacher's files; its configuration has the class names.
+    :param labels: The task's class names.
+    :param names: The teacher's class name -> the task's, where they differ.
+    :return: For each of `labels`, its column in the teacher's logits.
+    :raises InputError: If the two sets of names are not the same; it shows both.
+    """
+    try:
+        id2label = AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False).id2label
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{files.source}: its config.json does not load: {_first_line(error)}") from error
+    theirs = [str(id2label[i]) for i in range(len(id2label))]
+    # Labels of the task that differ in case alone must match to the letter.
+    fold = str.casefold if len({name.casefold() for name in labels}) == len(labels) else str
+    mapping = {fold(theirs): ours for theirs, ours in names.items()}
+    unknown = sorted(mapping.keys() - {fold(name) for name in theirs})
+    renamed = [fold(mapping.get(fold(name), name)) for name in theirs]
+    if unknown or sorted(renamed) != sorted(fold(name) for name in labels):
+        also = f", and `labels` names {unknown[0]!r}, which is none of them" if unknown else ""
+        raise InputError(
+            f"{files.source}: the teacher's classes are [{', '.join(theirs)}], the task's are [{', '.join(labels)}]{also}; write "
+            f"which is which under the teacher's model, as `labels: {{{theirs[0]}: {labels[0]}, ...}}`"
+        )
+    return tuple(renamed.index(fold(name)) for name in labels)
+
+
+def max_length(model: Any, tokenizer: Any) -> int | None:
+    """Return the most tokens that a model can read, special ones counted; None where neither it nor its tokenizer says."""
+    limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            # The RoBERTa family counts positions from padding_idx + 1.
+            taken = 0 if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - taken)
+    return min((n for n in limits if n is not None and 0 < n < 10**9), default=None)  # 10^30 is a tokenizer's "any"
+
+
+def mask_token(teacher: Teacher) -> str:
+    """Return the word that the teacher reads as a mask, after a check that its tokenizer keeps it as one token.
+
+    :raises InputError: If it has none.
+    """
+    tokenizer = teacher.tokenizer
+    if tokenizer.mask_token is None:
+        raise InputError(f"{teacher.files.source}: has no mask token, but augmented rows hold masked words")
+    ids = tokenizer(f"a {tokenizer.mask_token} b", add_special_tokens=False)["input_ids"]
+    if ids.count(tokenizer.mask_token_id) != 1:
+        raise InputError(
+            f"{teacher.files.source}: its tokenizer does not keep the mask token {tokenizer.mask_token!r} as one token"
+        )
+    return str(tokenizer.mask_token)
+
+
+def describe(teacher: Teacher, licence: str) -> dict[str, Any]:
+    """Return what identifies a teacher, as JSON, for whoever uses its logits.
+
+    :param teacher: The teacher.
+    :param licence: Its weights' licence.
+    """
+    id2label = teacher.model.config.id2label
+    return {
+        "source": teacher.files.source,
+        "revision": teacher.files.revision,
+        "sha256": teacher.files.sha256,
+        "tokenizer_sha256": tokenizer_sha256(teacher.tokenizer),
+        "licence": licence,
+        "architecture": type(teacher.model).__name__,
+        "labels": {name: id2label[column] for name, column in zip(teacher.labels, teacher.columns, strict=True)},
+        "max_length": teacher.max_length,
+        "parameters": sum(parameter.numel() for parameter in teacher.model.parameters()),
+        "bytes": sum(path.stat().st_size for path in teacher.files.folder.glob("model*.safetensors")),
+    }
+
+
+def tokenizer_sha256(tokenizer: Any) -> str:
+    """Return the SHA-256 of a fast tokenizer as its library writes it, without the padding and cutting that calls set."""
+    state = tokenizer.backend_tokenizer
+    state.no_padding()
+    state.no_truncation()
+    return hashlib.sha256(state.to_str().encode()).hexdigest()
+
+
+def open_recorded(folder: Path, labels: Sequence[str]) -> tuple[Teacher, dict[str, Any]]:
+    """Open the teacher that the finetune stage wrote down.
+
+    :param folder: The folder of its teacher.json.
+    :param labels: The task's class names.
+    :return: The teacher, and teacher.json.
+    :raises InputError: If the weights are gone, or are no longer those that were written down.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; run the finetune stage with `dvc repro`")
+    record = read_json(path)
+    source = f"folder:{folder}" if record["finetuned"] else record["source"]
+    names = {theirs: ours for ours, theirs in record["labels"].items()}
+    return open_teacher(find_files(source, record["sha256"]), labels, names), record

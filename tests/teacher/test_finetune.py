@@ -1,0 +1,132 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+import transformers
+from safetensors.torch import load_file
+from tiny import examples_table, tiny_teacher
+
+from pipeline import params, storage, tables
+from pipeline.errors import InputError
+from pipeline.teacher.finetune import make_teacher
+from pipeline.teacher.label import accuracy, label
+from pipeline.teacher.model import open_recorded
+
+WORDS = ["good", "bad", "film", "plot", "the", "a", "is"]
+LABELS = ["negative", "positive"]
+HOW = params.Finetune(epochs=3, batch_size=8, learning_rate=2e-3, max_length=16)
+
+
+def opinions(train: int = 160, validation: int = 40):
+    draws = np.random.default_rng(0)
+    rows = {}
+    while len(rows) < train + validation:
+        words = draws.choice(WORDS[2:], draws.integers(1, 12)).tolist()
+        positive = int(draws.integers(0, 2))
+        words.insert(int(draws.integers(0, len(words) + 1)), WORDS[1 - positive])
+        rows.setdefault(" ".join(words), positive)
+    return examples_table(
+        [
+            ("train" if i < train else "validation", text, None, positive)
+            for i, (text, positive) in enumerate(rows.items())
+        ]
+    )
+
+
+EXAMPLES = opinions()
+
+
+def made(encoder: Path, folder: Path, **finetune: object) -> dict:
+    folder.mkdir()
+    how = HOW.model_copy(update=finetune)
+    make_teacher(params.TeacherModel(source=f"folder:{encoder}", licence="mit", finetune=how), EXAMPLES, LABELS, folder)
+    return storage.read_json(folder / "teacher.json")
+
+
+def test_an_encoder_becomes_a_classifier_that_knows_the_task(tmp_path: Path):
+    encoder = tiny_teacher(tmp_path / "encoder", WORDS)
+    record = made(encoder, tmp_path / "teacher")
+    names = {path.name for path in (tmp_path / "teacher").iterdir()}
+    assert names == {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "teacher.json"}
+    assert record["source"] == f"folder:{encoder}"
+    assert record["sha256"] == storage.sha256_of(tmp_path / "teacher" / "model.safetensors")
+    assert record["labels"] == {"negative": "negative", "positive": "positive"}
+    assert record["finetuned"] is True
+    told = record["finetuning"]
+    assert told["base_sha256"] == storage.sha256_of(encoder / "model.safetensors")
+    assert (told["rows"], told["learning_rate"]) == ({"train": 160, "validation": 40}, 2e-3)
+    assert told["validation_accuracy"] == max(told["validation_accuracy_by_epoch"]) > 0.9
+    teacher, _ = open_recorded(tmp_path / "teacher", LABELS)
+    splits, _ = label(teacher, EXAMPLES, tables.AUGMENTED.empty_table(), params.Labelling())
+    assert accuracy(splits["validation"]) == pytest.approx(
+        told["validation_accuracy"], abs=0.03
+    )  # bfloat16 may tip a row
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path):
+    encoder = tiny_teacher(tmp_path / "encoder", WORDS)
+    first, again = (made(encoder, tmp_path / name, epochs=1) for name in ("a", "b"))
+    other = made(encoder, tmp_path / "c", epochs=1, seed=1)
+    assert first == again
+    assert first["sha256"] != other["sha256"]
+
+
+def test_the_best_epoch_is_kept_not_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Accuracies are made up: the first epoch is the best, so one epoch's weights come out of three."""
+    evaluate = transformers.Trainer.evaluate
+    accuracies = iter([0.9, 0.6, 0.7])
+    seen = []
+
+    def evaluate_as_told(self, *given, **named):
+        metrics = evaluate(self, *given, **named)
+        metrics["eval_accuracy"] = self.state.log_history[-1]["eval_accuracy"] = next(accuracies)
+        seen.append({name: value.clone() for name, value in self.model.state_dict().items()})
+        return metrics
+
+    monkeypatch.setattr(transformers.Trainer, "evaluate", evaluate_as_told)
+    record = made(tiny_teacher(tmp_path / "encoder", WORDS), tmp_path / "teacher")
+    assert record["finetuning"]["validation_accuracy_by_epoch"] == [0.9, 0.6, 0.7]
+    kept = load_file(tmp_path / "teacher" / "model.safetensors")
+    assert all((kept[name] == seen[0][name]).all() for name in kept)
+    assert any((kept[name] != seen[2][name]).any() for name in kept)
+
+
+def test_a_split_without_labels_is_refused(tmp_path: Path):
+    encoder = tiny_teacher(tmp_path / "encoder", WORDS)
+    model = params.TeacherModel(source=f"folder:{encoder}", finetune=HOW)
+    train = EXAMPLES.filter(pc.equal(EXAMPLES["split"], "train"))
+    with pytest.raises(InputError, match="the validation split has no labelled rows"):
+        make_teacher(model, train, LABELS, tmp_path)
+
+
+def test_a_machine_without_accelerate_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    encoder = tiny_teacher(tmp_path / "encoder", WORDS)
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(InputError, match=r"pip install 'offline-distill\[finetune\]'"):
+        made(encoder, tmp_path / "teacher")
+
+
+def test_a_classifier_that_is_brought_stays_where_it_is(tmp_path: Path):
+    folder = tiny_teacher(tmp_path / "model", WORDS, ["LABEL_0", "LABEL_1"])
+    (tmp_path / "teacher").mkdir()
+    names = {"LABEL_0": "positive", "LABEL_1": "negative"}
+    model = params.TeacherModel(source=f"folder:{folder}", licence="mit", labels=names)
+    make_teacher(model, EXAMPLES, LABELS, tmp_path / "teacher")
+    assert [path.name for path in (tmp_path / "teacher").iterdir()] == ["teacher.json"]
+    record = storage.read_json(tmp_path / "teacher" / "teacher.json")
+    weights = load_file(folder / "model.safetensors")
+    assert record == {
+        "source": f"folder:{folder}",
+        "revision": None,
+        "sha256": storage.sha256_of(folder / "model.safetensors"),
+        "tokenizer_sha256": record["tokenizer_sha256"],
+        "licence": "mit",
+        "architecture": "BertForSequenceClassification",
+        "labels": {"negative": "LABEL_1", "positive": "LABEL_0"},
+        "max_length": 512,
+        "parameters": sum(value.numel() for value in weights.values()),
+        "bytes": (folder / "model.safetensors").stat().st_size,
+        "finetuned": False,
+    }

