@@ -67,8 +67,9 @@ class Block:
     sentences: Sentences
     parents: I64  # [rows] which of the sentences a row copies
     start: I32  # [rows] the window's first word
-    size: I32  # [rows] its length
+    size: I32  # [rows] the words that are left
     ngram: Bool  # [rows] whether a rule chose the window
+    window: I32  # [rows] its length when it was chosen
     edited: I32  # [rows] changes that are no longer seen in `edits`: words deleted, moved
     tally: dict[str, int] = field(default_factory=dict)
 
@@ -81,7 +82,8 @@ class Block:
         """
         n = len(parents)
         size = sentences.lengths[parents].astype(np.int32)
-        return cls(sentences, parents, np.zeros(n, np.int32), size, np.zeros(n, np.bool_), np.zeros(n, np.int32))
+        zero = np.zeros(n, np.int32)
+        return cls(sentences, parents, zero, size, np.zeros(n, np.bool_), size, zero)
 
     def __len__(self) -> int:
         return len(self.parents)
@@ -152,6 +154,7 @@ class Block:
             self.start[where],
             self.size[where],
             self.ngram[where],
+            self.window[where],
             self.edited[where],
             self.tally,
         )
@@ -159,6 +162,26 @@ class Block:
         for name in ("words", "tags", "positions", "edits"):
             if name in self.__dict__:
                 block.__dict__[name] = getattr(self, name)[words]
+        return block
+
+    def drop(self, gone: Bool) -> "Block":
+        """Return the block without some of its words; they count as edits of their row.
+
+        :param gone: [words] the words to drop; each row must keep one at least.
+        """
+        lost = np.bincount(self.rows[gone], minlength=len(self)).astype(np.int32)
+        block = Block(
+            self.sentences,
+            self.parents,
+            self.start,
+            self.size - lost,
+            self.ngram,
+            self.window,
+            self.edited + lost,
+            self.tally,
+        )
+        for name in ("words", "tags", "positions", "edits"):
+            block.__dict__[name] = getattr(self, name)[~gone]
         return block
 
     def cut(self, where: Bool, start: I32, size: I32) -> "Block":
@@ -171,7 +194,14 @@ class Block:
         new_start = np.where(where, start, 0).astype(np.int32)
         new_size = np.where(where, size, self.size).astype(np.int32)
         block = Block(
-            self.sentences, self.parents, self.start + new_start, new_size, self.ngram | where, self.edited, self.tally
+            self.sentences,
+            self.parents,
+            self.start + new_start,
+            new_size,
+            self.ngram | where,
+            np.where(where, size, self.window).astype(np.int32),
+            self.edited,
+            self.tally,
         )
         if "words" in self.__dict__ or "edits" in self.__dict__:
             kept = np.arange(block.offsets[-1]) - np.repeat(

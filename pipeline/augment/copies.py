@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import plugins, tables
-from pipeline.augment.block import EDITED, I64, MASKED, REPLACED, Block, Bool
+from pipeline.augment.block import EDITED, I64, MASKED, REPLACED, Block
 from pipeline.augment.corpus import Corpus
 from pipeline.augment.draws import Draws, row_keys
 from pipeline.augment.rules import AugmentationRule
@@ -46,13 +46,13 @@ class Plan:
         return cls(augment.seed, augment.n_iter, rules)
 
 
-def draw(corpus: Corpus, plan: Plan, parents: I64) -> tuple[pa.Table, Bool, dict[str, int]]:
+def draw(corpus: Corpus, plan: Plan, parents: I64) -> tuple[pa.Table, I64, dict[str, int]]:
     """Draw every copy of some originals.
 
     :param corpus: The originals.
     :param plan: Seed, n_iter and rules.
     :param parents: [n] rows of the corpus.
-    :return: The copies that a rule touched, in the order (parent, copy), with COLUMNS; [n * n_iter] which copies those are;
+    :return: The copies that a rule touched, in the order (parent, copy), with COLUMNS; the row of the corpus that each copies;
         the rules' tallies.
     """
     row_parents = np.repeat(parents, plan.n_iter)
@@ -77,7 +77,7 @@ def draw(corpus: Corpus, plan: Plan, parents: I64) -> tuple[pa.Table, Bool, dict
         **_sentences(corpus, block, row_parents, changing),
     }
     columns |= {name: pa.nulls(len(copies), pa.int32()) for name in COLUMNS.names if name not in columns}
-    return pa.table([columns[name] for name in COLUMNS.names], schema=COLUMNS), touched, dict(block.tally)
+    return pa.table([columns[name] for name in COLUMNS.names], schema=COLUMNS), row_parents, dict(block.tally)
 
 
 def _apply(corpus: Corpus, plan: Plan, parents: I64, copies: I64, changing: list[I64]) -> Block:
@@ -106,7 +106,7 @@ def _sentences(corpus: Corpus, block: Block, parents: I64, changing: list[I64]) 
         "replaced": pa.array(block.edits_per_row(REPLACED)),
         "edited": pa.array(block.edits_per_row(EDITED)),
         "ngram_start": pa.array(block.start, mask=~block.ngram),
-        "ngram_size": pa.array(block.size, mask=~block.ngram),
+        "ngram_size": pa.array(block.window, mask=~block.ngram),
     }
     if not corpus.pairs:
         return {"sentence1": texts, **{f"{name}1": values for name, values in lineage.items()}}

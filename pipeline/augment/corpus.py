@@ -1,6 +1,6 @@
 """The originals as word ids, ready to be copied, and the way back from word ids to text."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class Corpus:
     sentences: Sentences
     spaces: NDArray[np.int16] | None  # [words] raw text: the white space after each word, an index of space_strings
     space_strings: pa.StringArray
-    words: pa.StringArray  # [vocabulary + 1] the last one is [MASK]
+    words: pa.StringArray  # [vocabulary + 1] the last one is [MASK]; then what rules added
     unigrams: Unigrams
     pairs: bool
 
@@ -66,6 +66,10 @@ class Corpus:
             pairs=pairs,
         )
 
+    def with_words(self, words: list[str]) -> "Corpus":
+        """Return the corpus with more words at the end of its vocabulary, for rules that write words of their own."""
+        return replace(self, words=pa.concat_arrays([self.words, pa.array(words, pa.string())]))
+
     @cached_property
     def digests(self) -> NDArray[np.uint64]:
         """[rows, 2] the rows' ids as numbers."""
@@ -75,6 +79,12 @@ class Corpus:
     def texts(self) -> pa.StringArray:
         """[sentences] the originals' text, as the decoder writes it."""
         return self.decode(self.sentences.words, self.sentences.offsets, self.spaces)
+
+    @cached_property
+    def text_digests(self) -> NDArray[np.uint64]:
+        """[rows, 2] the ids of the texts as the decoder writes them: pretokenised text with single spaces, whatever the source had."""
+        n = len(self.ids)
+        return tables.content_digests(self.texts.slice(0, n), self.texts.slice(n) if self.pairs else None)
 
     @cached_property
     def _spaced(self) -> pa.StringArray:

@@ -1,12 +1,15 @@
 """The augmentation procedure: n_iter copies of each training example, once each, none equal to an original of any split.
 
-Two passes. The first draws every copy, shard by shard, into scratch files and returns the ids of the texts. Then one look at all ids says which
-copies stay. The second pass writes those. Shards are cut by parents, rows are in the order (parent_id, copy), so workers change nothing.
+Two passes. The first draws every copy, shard by shard, into scratch files: the rows, and the ids of their texts. Then one look at all ids, a
+range at a time, says which copies stay. The second pass writes those. Shards are cut by parents and rows are in the order (parent_id, copy), so
+workers change nothing; nothing that grows with the number of copies is held in memory but a byte for each.
 """
 
 import logging
+import math
 import os
 import tempfile
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import tables
-from pipeline.augment.block import I32, I64, Bool
+from pipeline.augment.block import I64
 from pipeline.augment.copies import COLUMNS, Plan, draw
 from pipeline.augment.corpus import Corpus
 from pipeline.console import progress
@@ -29,6 +32,15 @@ log = logging.getLogger(__name__)
 
 SHARD_ROWS = 250_000
 BLOCK_ROWS = 16_384
+RANGE_ROWS = 1_500_000
+"""Ids that are compared with each other at a time."""
+
+U64 = NDArray[np.uint64]
+FATES = ("kept", "duplicates", "leaks", "unchanged")
+"""What becomes of a copy: a duplicate equals an earlier copy or another training example, a leak a text of another split, an unchanged one
+its own parent."""
+KEPT, DUPLICATE, LEAK = range(3)
+LENGTHS = ((1, 2), (3, 5), (6, 8), (9, 12), (13, 20), (21, math.inf))
 
 
 def augment(
@@ -52,166 +64,190 @@ def augment(
     """
     from joblib import Parallel, delayed
 
-    plan = Plan.of(augment, file)
-    corpus = _corpus(tokens)
+    run = Run(tokens, Plan.of(augment, file), uuid.uuid4().hex)
+    corpus, _ = run.prepared()
     parents = np.flatnonzero(corpus.training)
-    per_shard = max(1, shard_rows // max(1, plan.n_iter))
-    shards = [parents[i : i + per_shard] for i in range(0, len(parents), per_shard)] if plan.n_iter else []
-    run = Parallel(n_jobs=min(workers or os.cpu_count() or 1, max(1, len(shards))), return_as="generator")
+    per_shard = max(1, shard_rows // max(1, augment.n_iter))
+    shards = [parents[i : i + per_shard] for i in range(0, len(parents), per_shard)] if augment.n_iter else []
+    parallel = Parallel(n_jobs=min(workers or os.cpu_count() or 1, max(1, len(shards))), return_as="generator")
+    metadata = {**augment.model_dump(mode="json"), "tagger": tables.metadata_of(tokens / "tokens.parquet")["tagger"]}
     tally: Counter[str] = Counter()
-    metadata = {**augment.model_dump(mode="json"), "tokens": tables.metadata_of(tokens / "tokens.parquet")["tagger"]}
+    found = Counter(dict.fromkeys(FATES, 0))
+    yields: Counter[tuple[int, str]] = Counter()
 
-    with new_folder(out) as folder, tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as scratch:
-        files = [Path(scratch) / f"{number:05}.arrow" for number in range(len(shards))]
-        drawn: list[Drawn] = []
-        with progress(len(parents) * plan.n_iter, "augmenting", "rows") as advance:
-            tasks = (delayed(_draw_shard)(tokens, plan, s, f) for s, f in zip(shards, files, strict=True))
-            for found in run(tasks):
-                drawn.append(found)
-                tally.update(found.tally)
-                advance(len(found.touched))
-        fates = _fates(corpus, shards, drawn, plan.n_iter)
-        for _ in run(
-            delayed(_write_shard)(file, folder / f"augmented-{number:05}.parquet", found, fate, metadata)
-            for number, (file, found, fate) in enumerate(zip(files, drawn, fates, strict=True))
-        ):
-            pass
+    with new_folder(out) as folder, tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as name:
+        scratch = [Path(name) / f"{number:05}" for number in range(len(shards))]
+        counts = []
+        with progress(len(parents) * augment.n_iter, "augmenting", "rows") as advance:
+            draws = (delayed(draw_shard)(run, shard, place) for shard, place in zip(shards, scratch, strict=True))
+            for shard, (changed, counted) in zip(shards, parallel(draws), strict=True):
+                counts.append(changed)
+                tally.update(counted)
+                advance(len(shard) * augment.n_iter)
+        fates = _fates(corpus, scratch, counts) if shards else []
+        writes = (
+            delayed(write_shard)(run, shard, place, folder / f"augmented-{number:05}.parquet", fate, metadata)
+            for number, (shard, place, fate) in enumerate(zip(shards, scratch, fates, strict=True))
+        )
+        for fate, kept in zip(fates, parallel(writes), strict=True):
+            found.update({FATES[code]: int(n) for code, n in enumerate(np.bincount(fate, minlength=3))})
+            yields.update(kept)
         if not shards:
             tables.write(folder / "augmented-00000.parquet", tables.AUGMENTED.empty_table(), metadata)
-    summary = _summary(corpus, shards, fates, plan.n_iter, tally)
+
+    drawn = len(parents) * augment.n_iter
+    found["unchanged"] = drawn - sum(counts)
+    if sum(found.values()) != drawn:
+        raise AssertionError(f"{drawn} copies drawn, {dict(found)} accounted for")
+    summary = {
+        "drawn": drawn,
+        **found,
+        "rules": dict(sorted(tally.items())),
+        "kept per example by words": _means(yields),
+    }
     log.info("augment: %s", ", ".join(f"{key} {summary[key]:,}" for key in ("drawn", *FATES)))
     return summary
 
 
-# --- the first pass: draw -----------------------------------------------------------------------------------------------
+# --- what workers do ----------------------------------------------------------------------------------------------------
 
-_corpora: dict[Path, tuple[int, Corpus]] = {}
-
-
-def _corpus(tokens: Path) -> Corpus:
-    """Return the corpus of a folder; a worker reads it once and keeps the last one."""
-    stamp = (tokens / "tokens.parquet").stat().st_mtime_ns
-    if _corpora.get(tokens, (None,))[0] != stamp:
-        _corpora.clear()
-        _corpora[tokens] = (stamp, Corpus.read(tokens))
-    return _corpora[tokens][1]
+_prepared: dict[str, tuple[Corpus, Plan]] = {}
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What the first pass knows of a shard; the rows themselves are in its scratch file."""
+class Run:
+    """One run of the procedure; a worker reads the tokens, and lets the rules prepare, once for each."""
 
-    touched: Bool  # [copies] whether a rule did anything; only those are in the file
-    digests: NDArray[np.uint64]  # [touched copies, 2] the ids of their texts
-    tally: dict[str, int]
+    tokens: Path
+    plan: Plan
+    name: str
+
+    def prepared(self) -> tuple[Corpus, Plan]:
+        """Return the originals with the rules' own words, and the rules that know them."""
+        if self.name not in _prepared:
+            _prepared.clear()
+            corpus = Corpus.read(self.tokens)
+            for rule in self.plan.rules.values():
+                if hasattr(rule, "extra_words"):
+                    corpus = corpus.with_words(rule.extra_words(corpus.words.to_pylist()))
+            _prepared[self.name] = (corpus, self.plan)
+        return _prepared[self.name]
 
 
-def _draw_shard(tokens: Path, plan: Plan, parents: I64, scratch: Path) -> Drawn:
-    corpus = _corpus(tokens)
+def draw_shard(run: Run, parents: I64, scratch: Path) -> tuple[int, dict[str, int]]:
+    """Draw the copies of some originals into scratch files: .arrow (the rows that differ from their parent), .ids, .parents.
+
+    :return: The number of those rows, and the rules' tallies.
+    """
+    corpus, plan = run.prepared()
     tally: Counter[str] = Counter()
-    touched, digests = [], []
+    ids, row_parents = [], []
     per_block = max(1, BLOCK_ROWS // plan.n_iter)
-    with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, COLUMNS) as writer:
+    with pa.OSFile(f"{scratch}.arrow", "wb") as sink, pa.ipc.new_file(sink, COLUMNS) as writer:
         for begin in range(0, len(parents), per_block):
-            rows, which, counts = draw(corpus, plan, parents[begin : begin + per_block])
-            touched.append(which)
-            digests.append(tables.content_digests(*_texts_of(rows, corpus.pairs)))
-            tally.update(counts)
+            rows, its_parents, counts = draw(corpus, plan, parents[begin : begin + per_block])
+            second = rows["sentence2"].combine_chunks() if corpus.pairs else None
+            digests = tables.content_digests(rows["sentence1"].combine_chunks(), second)
+            changed = (digests != corpus.text_digests[its_parents]).any(axis=1)
+            if not changed.all():
+                rows, digests, its_parents = rows.filter(pa.array(changed)), digests[changed], its_parents[changed]
             writer.write_table(rows)
-    return Drawn(np.concatenate(touched), np.concatenate(digests), dict(tally))
+            ids.append(digests)
+            row_parents.append(its_parents)
+            tally.update(counts)
+    np.concatenate(ids).tofile(f"{scratch}.ids")
+    np.concatenate(row_parents).tofile(f"{scratch}.parents")
+    return sum(map(len, ids)), dict(tally)
 
 
-def _texts_of(rows: pa.Table, pairs: bool) -> tuple[pa.Array, pa.Array | None]:
-    return rows["sentence1"].combine_chunks(), rows["sentence2"].combine_chunks() if pairs else None
+def write_shard(
+    run: Run, parents: I64, scratch: Path, path: Path, fates: NDArray[np.int8], metadata: Mapping[str, Any]
+) -> Counter[tuple[int, str]]:
+    """Write the copies of a shard that stay, and remove its scratch files.
+
+    :return: By length of the original (an index into LENGTHS): how many originals, and how many of their copies stay.
+    """
+    keep = fates == KEPT
+    with pa.memory_map(f"{scratch}.arrow") as source:
+        rows = pa.ipc.open_file(source).read_all().filter(pa.array(keep))
+    table = pa.table([tables.hex_ids(_read_ids(scratch)[keep]), *rows.columns], schema=tables.AUGMENTED)
+    tables.write(path, table, metadata)
+
+    corpus, _ = run.prepared()
+    lengths = corpus.sentences.lengths.reshape(2 if corpus.pairs else 1, -1).sum(axis=0)
+    bounds = [low for low, _ in LENGTHS[1:]]
+    found: Counter[tuple[int, str]] = Counter()
+    for what, originals in (("originals", parents), ("kept", np.fromfile(f"{scratch}.parents", np.int64)[keep])):
+        counts = np.bincount(np.searchsorted(bounds, lengths[originals], side="right"), minlength=len(LENGTHS))
+        found.update({(i, what): int(n) for i, n in enumerate(counts)})
+    for suffix in ("arrow", "ids", "parents"):
+        Path(f"{scratch}.{suffix}").unlink()
+    return found
+
+
+def _read_ids(scratch: Path) -> U64:
+    return np.fromfile(f"{scratch}.ids", np.uint64).reshape(-1, 2)
+
+
+def _means(yields: Mapping[tuple[int, str], int]) -> dict[str, float]:
+    """Return how many copies stay, on average, of originals of each length (both sentences of a pair together)."""
+    return {
+        f"{low}+" if high == math.inf else f"{low}-{high}": round(yields[i, "kept"] / yields[i, "originals"], 2)
+        for i, (low, high) in enumerate(LENGTHS)
+        if yields.get((i, "originals"))
+    }
 
 
 # --- between the passes: which copies stay ------------------------------------------------------------------------------
 
-FATES = ("kept", "duplicates", "leaks", "unchanged")
-KEPT, DUPLICATE, LEAK, UNCHANGED = range(4)
 
+def _fates(corpus: Corpus, scratch: Sequence[Path], counts: Sequence[int]) -> list[NDArray[np.int8]]:
+    """Return what becomes of each changed copy: the first of each text stays, unless it is an original of any split.
 
-def _fates(corpus: Corpus, shards: Sequence[I64], drawn: Sequence[Drawn], n_iter: int) -> list[NDArray[np.int8]]:
-    """Return what becomes of each copy: the first of each text stays, unless it is an original of any split.
+    Equal ids are in the same range of ids, so the ranges can be looked at one after the other.
 
-    :return: For each shard, [copies] indices into FATES: unchanged is the copy's own parent, a leak another split's text,
-        a duplicate an earlier copy's or another training example's.
+    :return: For each shard, KEPT, DUPLICATE or LEAK for each of its rows.
     """
-    if not shards:
-        return []
-    # The originals as the decoder writes them: pretokenised text with single spaces, whatever the source had.
-    n = len(corpus.ids)
-    originals = tables.content_digests(corpus.texts.slice(0, n), corpus.texts.slice(n) if corpus.pairs else None)
-    touched = np.concatenate([found.touched for found in drawn])
-    digests = np.concatenate([found.digests for found in drawn])
-    parents = np.concatenate([np.repeat(shard, n_iter) for shard in shards])[touched]
+    fates = [np.empty(count, np.int8) for count in counts]
+    ranges = 1 + sum(counts) // RANGE_ROWS
+    originals = _range_of(corpus.text_digests, ranges)
+    for number in range(ranges):
+        where = [np.flatnonzero(_range_of(_read_ids(place), ranges) == number) for place in scratch]
+        texts = corpus.text_digests[originals == number]
+        training = corpus.training[originals == number]
+        drawn = [_read_ids(place)[rows] for place, rows in zip(scratch, where, strict=True)]
+        everything = np.concatenate([texts, *drawn])
+        if not len(everything):
+            continue
+        first = first_of_equals(everything)[len(texts) :]
+        is_original = first < len(texts)
+        fate = np.where(first == np.arange(len(texts), len(everything)), KEPT, DUPLICATE).astype(np.int8)
+        if len(texts):
+            fate[is_original & ~training[np.where(is_original, first, 0)]] = LEAK
+        for its_fates, rows, part in zip(
+            fates, where, np.split(fate, np.cumsum([len(d) for d in drawn])[:-1]), strict=True
+        ):
+            its_fates[rows] = part
+    return fates
 
-    first = _first_of_equals(np.concatenate([originals, digests]))[n:]
-    is_original = first < n
-    fate = np.where(first == n + np.arange(len(digests)), KEPT, DUPLICATE)
-    fate[is_original & ~corpus.training[np.where(is_original, first, 0)]] = LEAK
-    fate[(digests == originals[parents]).all(axis=1)] = UNCHANGED
-    fates = np.full(len(touched), UNCHANGED, np.int8)
-    fates[touched] = fate
-    return np.split(fates, np.cumsum([len(found.touched) for found in drawn])[:-1])
+
+def _range_of(digests: U64, ranges: int) -> I64:
+    """Return which of some equal ranges of ids each is in."""
+    return (digests[:, 0] >> np.uint64(32)).astype(np.int64) * ranges >> 32
 
 
-def _first_of_equals(digests: NDArray[np.uint64]) -> I64:
+def first_of_equals(digests: U64) -> I64:
     """Return, for each digest [n, 2], the place of the first one that is equal to it."""
     high, low = np.ascontiguousarray(digests[:, 0]), digests[:, 1]
     order = np.argsort(high)  # one half is enough, unless two texts share it: that is looked at below
-    begins = np.flatnonzero(np.concatenate([[True], high[order][1:] != high[order][:-1]]))
-    sizes = np.diff(np.append(begins, len(order)))
-    if not np.array_equal(low[order], np.repeat(low[order[begins]], sizes)):
+    begins = _group_begins(high[order])
+    if not np.array_equal(low[order], np.repeat(low[order[begins]], np.diff(begins, append=len(order)))):
         order = np.lexsort((low, high))
-        changed = (digests[order][1:] != digests[order][:-1]).any(axis=1)
-        begins = np.flatnonzero(np.concatenate([[True], changed]))
-        sizes = np.diff(np.append(begins, len(order)))
+        begins = np.union1d(_group_begins(high[order]), _group_begins(low[order]))
     first = np.empty(len(order), np.int64)
-    first[order] = np.repeat(np.minimum.reduceat(order, begins), sizes)
+    first[order] = np.repeat(np.minimum.reduceat(order, begins), np.diff(begins, append=len(order)))
     return first
 
 
-# --- the second pass: write ---------------------------------------------------------------------------------------------
-
-
-def _write_shard(scratch: Path, path: Path, drawn: Drawn, fates: NDArray[np.int8], metadata: Mapping[str, Any]) -> None:
-    keep = fates[drawn.touched] == KEPT
-    with pa.memory_map(str(scratch)) as source:
-        rows = pa.ipc.open_file(source).read_all().filter(pa.array(keep))
-        table = pa.table([tables.hex_ids(drawn.digests[keep]), *rows.columns], schema=tables.AUGMENTED)
-        tables.write(path, table, metadata)
-
-
-# --- the summary --------------------------------------------------------------------------------------------------------
-
-LENGTHS = ((1, 2), (3, 5), (6, 8), (9, 12), (13, 20), (21, None))
-
-
-def _summary(
-    corpus: Corpus, shards: Sequence[I64], fates: Sequence[NDArray[np.int8]], n_iter: int, tally: Mapping[str, int]
-) -> dict[str, Any]:
-    fate = np.concatenate([np.zeros(0, np.int8), *fates])
-    counts = np.bincount(fate, minlength=len(FATES))
-    drawn = sum(len(shard) for shard in shards) * n_iter
-    if counts.sum() != drawn:
-        raise AssertionError(f"{drawn} copies drawn, {counts.sum()} accounted for")
-    summary: dict[str, Any] = {"drawn": drawn, **{name: int(n) for name, n in zip(FATES, counts, strict=True)}}
-    summary["rules"] = {name: int(n) for name, n in sorted(tally.items())}
-    summary["kept per example by words"] = _yield_by_length(corpus, shards, fate, n_iter)
-    return summary
-
-
-def _yield_by_length(corpus: Corpus, shards: Sequence[I64], fate: NDArray[np.int8], n_iter: int) -> dict[str, float]:
-    """Return how many of the n_iter copies stay, on average, for originals of some lengths (both sentences of a pair together)."""
-    if not len(fate):
-        return {}
-    parents = np.concatenate(list(shards))
-    lengths: I64 = corpus.sentences.lengths.reshape(2 if corpus.pairs else 1, -1).sum(axis=0)[parents]
-    kept: I32 = (fate.reshape(len(parents), n_iter) == KEPT).sum(axis=1).astype(np.int32)
-    found = {}
-    for low, high in LENGTHS:
-        here = (lengths >= low) & (lengths <= (high or lengths.max()))
-        if here.any():
-            found[f"{low}-{high}" if high else f"{low}+"] = round(float(kept[here].mean()), 2)
-    return found
+def _group_begins(ordered: U64) -> I64:
+    return np.flatnonzero(np.concatenate([np.ones(min(1, len(ordered)), np.bool_), ordered[1:] != ordered[:-1]]))
