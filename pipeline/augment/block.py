@@ -14,6 +14,7 @@ Bool = NDArray[np.bool_]
 MASKED: Final = 1
 REPLACED: Final = 2
 EDITED: Final = 3
+KINDS: Final = (MASKED, REPLACED, EDITED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,42 +128,23 @@ class Block:
         """Add n to the run's tally under a name."""
         self.tally[name] = self.tally.get(name, 0) + n
 
-    def edits_per_row(self, kind: int) -> I32:
-        """Return how many words of each row carry this edit.
+    def edits_per_row(self) -> dict[int, I32]:
+        """Return how many words of each row carry each kind of edit.
 
-        :param kind: MASKED, REPLACED or EDITED.
-        :return: [rows]
+        :return: For MASKED, REPLACED and EDITED, [rows]; EDITED counts the words that are gone as well.
         """
-        counts = np.bincount(self.rows[self.edits == kind], minlength=len(self)).astype(np.int32)
-        return counts + self.edited if kind == EDITED else counts
+        words = np.flatnonzero(self.edits)
+        rows, kinds = self.rows[words], self.edits[words]
+        counts = {kind: np.bincount(rows[kinds == kind], minlength=len(self)).astype(np.int32) for kind in KINDS}
+        counts[EDITED] += self.edited
+        return counts
 
     @property
     def touched(self) -> Bool:
         """[rows] whether anything was done to a row (a replacement can still have drawn the same word)."""
         touched: Bool = (self.edited > 0) | (self.size != self.sentences.lengths[self.parents])
-        touched[self.rows[self.edits > 0]] = True
+        touched[self.rows[np.flatnonzero(self.edits)]] = True
         return touched
-
-    def only(self, where: Bool) -> "Block":
-        """Return the block with some of its rows.
-
-        :param where: [rows] the rows to keep.
-        """
-        block = Block(
-            self.sentences,
-            self.parents[where],
-            self.start[where],
-            self.size[where],
-            self.ngram[where],
-            self.window[where],
-            self.edited[where],
-            self.tally,
-        )
-        words = np.repeat(where, self.size)
-        for name in ("words", "tags", "positions", "edits"):
-            if name in self.__dict__:
-                block.__dict__[name] = getattr(self, name)[words]
-        return block
 
     def drop(self, gone: Bool) -> "Block":
         """Return the block without some of its words; they count as edits of their row.

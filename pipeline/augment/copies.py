@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import plugins, tables
-from pipeline.augment.block import EDITED, I64, MASKED, REPLACED, Block
+from pipeline.augment.block import EDITED, I64, MASKED, REPLACED, Block, Bool
 from pipeline.augment.corpus import Corpus
 from pipeline.augment.draws import Draws, row_keys
 from pipeline.augment.rules import AugmentationRule
@@ -17,8 +16,6 @@ from pipeline.errors import InputError
 from pipeline.params import Augment
 
 FIRST, SECOND, BOTH = range(3)
-COLUMNS = tables.AUGMENTED.remove(0)
-"""The columns of a drawn row: all of tables.AUGMENTED but the id, which is written when the row is known to stay."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +43,20 @@ class Plan:
         return cls(augment.seed, augment.n_iter, rules)
 
 
+def scratch_schema(pairs: bool) -> pa.Schema:
+    """Return the columns of drawn rows: those of tables.AUGMENTED that are neither all null nor known from the row's parent or its text."""
+    absent = {"id", "parent_id"} | (set() if pairs else {name for name in tables.AUGMENTED.names if name.endswith("2")})
+    return pa.schema([field for field in tables.AUGMENTED if field.name not in absent])
+
+
 def draw(corpus: Corpus, plan: Plan, parents: I64) -> tuple[pa.Table, I64, dict[str, int]]:
     """Draw every copy of some originals.
 
     :param corpus: The originals.
     :param plan: Seed, n_iter and rules.
     :param parents: [n] rows of the corpus.
-    :return: The copies that a rule touched, in the order (parent, copy), with COLUMNS; the row of the corpus that each copies;
-        the rules' tallies.
+    :return: The copies that a rule touched, in the order (parent, copy), with the columns of `scratch_schema`; the row of the
+        corpus that each copies; the rules' tallies.
     """
     row_parents = np.repeat(parents, plan.n_iter)
     copies = np.tile(np.arange(plan.n_iter), len(parents))
@@ -61,23 +64,25 @@ def draw(corpus: Corpus, plan: Plan, parents: I64) -> tuple[pa.Table, I64, dict[
     sides = copies % 3 if corpus.pairs else np.full(len(copies), FIRST)
     changing = [np.flatnonzero(sides != SECOND), np.flatnonzero(sides != FIRST)]  # the rows whose sentence 1, 2 changes
     block = _apply(corpus, plan, row_parents, copies, changing)
-
+    row_of = np.concatenate(changing)
     touched = np.zeros(len(copies), np.bool_)
-    touched[np.concatenate(changing)[block.touched]] = True
-    block = block.only(touched[np.concatenate(changing)])
-    place = np.cumsum(touched) - 1
-    changing = [place[rows[touched[rows]]] for rows in changing]
-    row_parents, copies, sides = row_parents[touched], copies[touched], sides[touched]
+    touched[row_of[block.touched]] = True
 
-    columns: dict[str, Any] = {
-        "parent_id": corpus.ids.take(pa.array(row_parents)),
+    which = touched[row_of]
+    sentences = _sentences(corpus, block, which)
+    row_parents, copies, sides = row_parents[touched], copies[touched], sides[touched]
+    if corpus.pairs:
+        row_now = np.cumsum(touched) - 1
+        sentences = _sides(corpus, sentences, row_parents, [row_now[rows[touched[rows]]] for rows in changing])
+    else:
+        sentences = {f"{name}1": values for name, values in sentences.items()}
+    columns = {
         "copy": copies.astype(np.int32),
         "side": pa.DictionaryArray.from_arrays(pa.array(sides, pa.int32()), list(tables.SIDES)),
-        "sentence2": pa.nulls(len(copies), pa.string()),
-        **_sentences(corpus, block, row_parents, changing),
+        **sentences,
     }
-    columns |= {name: pa.nulls(len(copies), pa.int32()) for name in COLUMNS.names if name not in columns}
-    return pa.table([columns[name] for name in COLUMNS.names], schema=COLUMNS), row_parents, dict(block.tally)
+    schema = scratch_schema(corpus.pairs)
+    return pa.table([columns[name] for name in schema.names], schema=schema), row_parents, dict(block.tally)
 
 
 def _apply(corpus: Corpus, plan: Plan, parents: I64, copies: I64, changing: list[I64]) -> Block:
@@ -98,18 +103,22 @@ def _apply(corpus: Corpus, plan: Plan, parents: I64, copies: I64, changing: list
     return block
 
 
-def _sentences(corpus: Corpus, block: Block, parents: I64, changing: list[I64]) -> dict[str, pa.Array]:
-    """Return the text and the lineage columns of each side; a sentence that is held is the parent's, and has no lineage."""
-    texts = corpus.decode_block(block)
-    lineage = {
-        "masked": pa.array(block.edits_per_row(MASKED)),
-        "replaced": pa.array(block.edits_per_row(REPLACED)),
-        "edited": pa.array(block.edits_per_row(EDITED)),
-        "ngram_start": pa.array(block.start, mask=~block.ngram),
-        "ngram_size": pa.array(block.window, mask=~block.ngram),
+def _sentences(corpus: Corpus, block: Block, which: Bool) -> dict[str, pa.Array]:
+    """Return the text and the lineage of some rows of a block."""
+    edits = block.edits_per_row()
+    whole = ~block.ngram[which]
+    return {
+        "sentence": corpus.decode_rows(block, which),
+        "masked": pa.array(edits[MASKED][which]),
+        "replaced": pa.array(edits[REPLACED][which]),
+        "edited": pa.array(edits[EDITED][which]),
+        "ngram_start": pa.array(block.start[which], mask=whole),
+        "ngram_size": pa.array(block.window[which], mask=whole),
     }
-    if not corpus.pairs:
-        return {"sentence1": texts, **{f"{name}1": values for name, values in lineage.items()}}
+
+
+def _sides(corpus: Corpus, sentences: dict[str, pa.Array], parents: I64, changing: list[I64]) -> dict[str, pa.Array]:
+    """Lay sentences out as the two sides of rows; a side that is held has the parent's text and no lineage."""
     columns: dict[str, pa.Array] = {}
     begin = 0
     for side, rows in enumerate(changing):
@@ -117,8 +126,8 @@ def _sentences(corpus: Corpus, block: Block, parents: I64, changing: list[I64]) 
         held = np.ones(len(parents), np.bool_)
         place[rows], held[rows] = begin + np.arange(len(rows)), False
         where = pa.array(place, mask=held)
-        columns |= {f"{name}{side + 1}": values.take(where) for name, values in lineage.items()}
+        columns |= {f"{name}{side + 1}": values.take(where) for name, values in sentences.items()}
         original = corpus.texts.take(pa.array(parents + side * len(corpus.ids)))
-        columns[f"sentence{side + 1}"] = pc.coalesce(texts.take(where), original)
+        columns[f"sentence{side + 1}"] = pc.coalesce(columns[f"sentence{side + 1}"], original)
         begin += len(rows)
     return columns

@@ -94,10 +94,16 @@ class Corpus:
     def _words_and_spaces(self) -> pa.StringArray:
         return pa.concat_arrays([self.words, self.space_strings])
 
-    def decode_block(self, block: Block) -> pa.StringArray:
-        """Return the text of each row of a block."""
-        spaces = None if self.spaces is None else self.spaces[block.origin]
-        return self.decode(block.words, block.offsets, spaces)
+    def decode_rows(self, block: Block, which: NDArray[np.bool_]) -> pa.StringArray:
+        """Return the text of some rows of a block.
+
+        :param block: Any block of this corpus.
+        :param which: [rows] those to decode.
+        """
+        words = np.repeat(which, block.size)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(block.size[which], dtype=np.int64)])
+        spaces = None if self.spaces is None else self.spaces[block.origin[words]]
+        return self.decode(block.words[words], offsets, spaces)
 
     def decode(self, words: I32, offsets: I64, spaces: NDArray[np.int16] | None = None) -> pa.StringArray:
         """Put words together again: one take from a vocabulary whose strings hold the white space, so that the taken buffer is the text.

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline import tables
 from pipeline.augment.block import I64
-from pipeline.augment.copies import COLUMNS, Plan, draw
+from pipeline.augment.copies import Plan, draw, scratch_schema
 from pipeline.augment.corpus import Corpus
 from pipeline.console import progress
 from pipeline.params import Augment
@@ -143,7 +143,7 @@ def draw_shard(run: Run, parents: I64, scratch: Path) -> tuple[int, dict[str, in
     tally: Counter[str] = Counter()
     ids, row_parents = [], []
     per_block = max(1, BLOCK_ROWS // plan.n_iter)
-    with pa.OSFile(f"{scratch}.arrow", "wb") as sink, pa.ipc.new_file(sink, COLUMNS) as writer:
+    with pa.OSFile(f"{scratch}.arrow", "wb") as sink, pa.ipc.new_file(sink, scratch_schema(corpus.pairs)) as writer:
         for begin in range(0, len(parents), per_block):
             rows, its_parents, counts = draw(corpus, plan, parents[begin : begin + per_block])
             second = rows["sentence2"].combine_chunks() if corpus.pairs else None
@@ -167,17 +167,21 @@ def write_shard(
 
     :return: By length of the original (an index into LENGTHS): how many originals, and how many of their copies stay.
     """
+    corpus, _ = run.prepared()
     keep = fates == KEPT
+    kept_parents = np.fromfile(f"{scratch}.parents", np.int64)[keep]
     with pa.memory_map(f"{scratch}.arrow") as source:
         rows = pa.ipc.open_file(source).read_all().filter(pa.array(keep))
-    table = pa.table([tables.hex_ids(_read_ids(scratch)[keep]), *rows.columns], schema=tables.AUGMENTED)
-    tables.write(path, table, metadata)
+    columns = dict(zip(rows.column_names, rows.columns, strict=True))
+    columns["id"] = tables.hex_ids(_read_ids(scratch)[keep])
+    columns["parent_id"] = corpus.ids.take(pa.array(kept_parents))
+    columns |= {field.name: pa.nulls(len(rows), field.type) for field in tables.AUGMENTED if field.name not in columns}
+    tables.write(path, pa.table([columns[name] for name in tables.AUGMENTED.names], schema=tables.AUGMENTED), metadata)
 
-    corpus, _ = run.prepared()
     lengths = corpus.sentences.lengths.reshape(2 if corpus.pairs else 1, -1).sum(axis=0)
     bounds = [low for low, _ in LENGTHS[1:]]
     found: Counter[tuple[int, str]] = Counter()
-    for what, originals in (("originals", parents), ("kept", np.fromfile(f"{scratch}.parents", np.int64)[keep])):
+    for what, originals in (("originals", parents), ("kept", kept_parents)):
         counts = np.bincount(np.searchsorted(bounds, lengths[originals], side="right"), minlength=len(LENGTHS))
         found.update({(i, what): int(n) for i, n in enumerate(counts)})
     for suffix in ("arrow", "ids", "parents"):

@@ -79,7 +79,7 @@ def test_replacements_follow_the_tags_unigram_distribution():
 
 def test_a_draw_of_the_same_word_has_fired_but_changed_nothing():
     block = apply(MaskOrReplace(p_mask=0.0, p_pos=1.0), copies_of([5], n=10))  # the tag's only word
-    assert block.edits_per_row(REPLACED).tolist() == [1] * 10
+    assert block.edits_per_row()[REPLACED].tolist() == [1] * 10
     assert block.tally == {"words": 10, "masked": 0, "replaced": 10, "replaced by another word": 0}
 
 
@@ -175,7 +175,7 @@ def test_a_block_stays_a_block(sentences, p_mask, share, p_ng, seed):
         (block.positions >= 0) & (block.positions < np.array([len(sentences[p]) for p in block.parents])[block.rows])
     ).all()
     assert (
-        block.edits_per_row(MASKED) + block.edits_per_row(REPLACED)
+        block.edits_per_row()[MASKED] + block.edits_per_row()[REPLACED]
         == np.bincount(block.rows[~untouched], minlength=len(block))
     ).all()
 
