@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline import params
 from pipeline.augment import engine
 from pipeline.console import run_stage
-from pipeline.storage import write_json
+from pipeline.storage import write_json, write_text
 
 
 def main(task: str) -> None:
@@ -18,6 +18,9 @@ def main(task: str) -> None:
     file = settings.file_of("augment", "rules")
     summary = engine.augment(data / "tokens", data / "augmented", settings.augment, file=file)
     write_json(data / "results" / "augment.json", summary)
+    kept = summary["kept per example by words"]
+    lines = [f"{words},{copies}\n" for words, copies in kept.items()]
+    write_text(data / "results" / "curves" / "copies-kept.csv", "words,copies kept\n" + "".join(lines))
 
 
 if __name__ == "__main__":

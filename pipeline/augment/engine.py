@@ -59,7 +59,8 @@ def augment(
     :param workers: Processes; one for each core where None.
     :param shard_rows: Copies drawn for one file, at the most (a parent's copies stay together).
     :param file: Where the parameters stand, for messages.
-    :return: A summary in numbers: drawn = kept + duplicates + leaks + unchanged, and how often each rule fired.
+    :return: A summary in numbers: drawn = kept + duplicates + leaks + unchanged; how often each rule fired, beside what was asked;
+        how many copies stay of originals of some lengths.
     :raises InputError: If a table or a parameter is wrong.
     """
     from joblib import Parallel, delayed
@@ -103,6 +104,7 @@ def augment(
         "drawn": drawn,
         **found,
         "rules": dict(sorted(tally.items())),
+        "rates": _rates(run.plan, tally),
         "kept per example by words": _means(yields),
     }
     log.info("augment: %s", ", ".join(f"{key} {summary[key]:,}" for key in ("drawn", *FATES)))
@@ -191,6 +193,16 @@ def write_shard(
 
 def _read_ids(scratch: Path) -> U64:
     return np.fromfile(f"{scratch}.ids", np.uint64).reshape(-1, 2)
+
+
+def _rates(plan: Plan, tally: Mapping[str, int]) -> dict[str, dict[str, float]]:
+    """Return what share the rules reached of what they count, beside what was asked."""
+    rates = {}
+    for rule in plan.rules.values():
+        for name, (whole, asked) in getattr(rule, "asked", {}).items():
+            if tally.get(whole):
+                rates[name] = {"asked": asked, "found": round(tally[name] / tally[whole], 5)}
+    return rates
 
 
 def _means(yields: Mapping[tuple[int, str], int]) -> dict[str, float]:

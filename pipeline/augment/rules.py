@@ -13,9 +13,17 @@ import numpy as np
 from pipeline.augment.block import MASKED, REPLACED, Block, Unigrams
 from pipeline.augment.draws import Draws
 
+Asked = dict[str, tuple[str, float]]
+"""For names that a rule counts: what they are a share of (another counted name), and the share that was asked for."""
+
 
 class AugmentationRule(Protocol):
-    """What a rule is."""
+    """What a rule is.
+
+    Two more things it may have: `asked` (an Asked, so that the summary shows rates beside what was asked), and
+    `extra_words(words: list[str]) -> list[str]`, called once with the vocabulary (words[i] has id i; the last one is [MASK]), whose words get
+    the ids from len(words) on.
+    """
 
     def __call__(self, block: Block, draws: Draws, unigrams: Unigrams) -> Block:
         """Return the block with the rule applied to every row."""
@@ -46,6 +54,15 @@ class MaskOrReplace:
         _fraction("p_pos", self.p_pos)
         if self.p_mask + self.p_pos > 1:
             raise ValueError(f"p_mask + p_pos: {self.p_mask} + {self.p_pos} is more than 1")
+
+    @property
+    def asked(self) -> Asked:
+        """What share of words each edit shall reach; a draw of the same word fires and changes nothing."""
+        return {
+            "masked": ("words", self.p_mask),
+            "replaced": ("words", self.p_pos),
+            "replaced by another word": ("words", self.p_pos),
+        }
 
     def __call__(self, block: Block, draws: Draws, unigrams: Unigrams) -> Block:
         """Return the block with words masked and replaced, in place."""
@@ -86,6 +103,11 @@ class KeepNgram:
         _fraction("p_ng", self.p_ng)
         if not 1 <= self.n_min <= self.n_max:
             raise ValueError(f"n_min, n_max: {self.n_min}, {self.n_max}: must be 1 <= n_min <= n_max")
+
+    @property
+    def asked(self) -> Asked:
+        """What share of rows shall be cut."""
+        return {"cut to an n-gram": ("rows", self.p_ng)}
 
     def __call__(self, block: Block, draws: Draws, unigrams: Unigrams) -> Block:
         """Return the block with some rows cut to a window."""

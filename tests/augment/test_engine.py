@@ -107,6 +107,21 @@ def test_every_copy_is_accounted_for_and_no_original_comes_back(write_tokens: Ca
     assert summary["unchanged"] > 0
 
 
+def test_the_summary_shows_rates_beside_what_was_asked(write_tokens: Callable, tmp_path: Path):
+    summary = engine.augment(write_tokens(SINGLE), tmp_path / "out", settings(n_iter=300), workers=1)
+    rates = summary["rates"]
+    assert {name: rate["asked"] for name, rate in rates.items()} == {
+        "cut to an n-gram": 0.25,
+        "masked": 0.1,
+        "replaced": 0.1,
+        "replaced by another word": 0.1,
+    }
+    for name in ("cut to an n-gram", "masked", "replaced"):
+        assert rates[name]["found"] == pytest.approx(rates[name]["asked"], abs=0.01)
+    assert 0 < rates["replaced by another word"]["found"] < rates["replaced"]["found"]
+    assert set(summary["kept per example by words"]) == {"1-2", "3-5", "6-8", "9-12"}
+
+
 def test_a_copy_that_is_a_test_sentence_is_a_leak_and_dropped(write_tokens: Callable, tmp_path: Path):
     tokens = write_tokens([("train", "a b"), ("test", "a"), ("validation", "b"), ("train", "c")])
     rule = {"rule": "pipeline.augment.rules:KeepNgram", "p_ng": 1.0, "n_max": 1}
