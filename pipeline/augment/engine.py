@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 SHARD_ROWS = 250_000
 BLOCK_ROWS = 16_384
-RANGE_ROWS = 1_500_000
+RANGE_ROWS = 600_000
 """Ids that are compared with each other at a time."""
 
 U64 = NDArray[np.uint64]

@@ -30,7 +30,8 @@ class AugmentationRule(Protocol):
         ...
 
 
-def _fraction(name: str, value: float) -> None:
+def check_probability(name: str, value: float) -> None:
+    """Refuse, with ValueError, what is no number from 0 to 1; for the parameters of rules."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{name}: {value!r}: must be a probability, from 0 to 1")
 
@@ -50,8 +51,8 @@ class MaskOrReplace:
     p_pos: float = 0.1
 
     def __post_init__(self) -> None:
-        _fraction("p_mask", self.p_mask)
-        _fraction("p_pos", self.p_pos)
+        check_probability("p_mask", self.p_mask)
+        check_probability("p_pos", self.p_pos)
         if self.p_mask + self.p_pos > 1:
             raise ValueError(f"p_mask + p_pos: {self.p_mask} + {self.p_pos} is more than 1")
 
@@ -100,7 +101,7 @@ class KeepNgram:
     n_max: int = 5
 
     def __post_init__(self) -> None:
-        _fraction("p_ng", self.p_ng)
+        check_probability("p_ng", self.p_ng)
         if not 1 <= self.n_min <= self.n_max:
             raise ValueError(f"n_min, n_max: {self.n_min}, {self.n_max}: must be 1 <= n_min <= n_max")
 

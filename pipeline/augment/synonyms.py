@@ -1,0 +1,122 @@
+"""Synonym replacement from WordNet (Fellbaum 1998), in the manner of EDA (Wei and Zou 2019, arXiv 1901.11196, section 2).
+
+A worked example of a rule that writes words which the text does not have: the engine calls `extra_words` once in each process, which looks every
+word up, and the rule itself draws from arrays.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.augment.block import EDITED, I32, I64, Block, Unigrams
+from pipeline.augment.draws import Draws
+from pipeline.augment.rules import Asked, check_probability
+from pipeline.errors import InputError
+
+log = logging.getLogger(__name__)
+
+# EDA leaves stop words alone. WordNet has no function words, but it has their spellings: a (angstrom), in (indium), i (iodine), it (IT).
+_FUNCTION_WORDS = """
+a an the this that these those some any each every either neither both all no none such
+i me my mine myself we us our ours ourselves you your yours yourself yourselves he him his himself she her hers herself
+it its itself they them their theirs themselves one who whom whose which what
+about above across after against along among around as at before behind below between beyond by despite down during except for from
+in inside into like near of off on onto out outside over past per since through throughout till to toward towards under until up
+upon via with within without
+and but or nor so yet if because although though unless whereas while whether than then when where why how
+am is are was were be been being do does did doing done have has had having can ca could may might must shall should will would ought
+not never here there only just too very more most less least own same other another
+"""
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
+
+
+@dataclass
+class Synonyms:
+    """Each word becomes a synonym with probability p, drawn uniformly from the lemmas of all its WordNet synsets.
+
+    A synonym is one word (lemmas of several words are left out) and not the word itself. Function words, single characters, words that WordNet does
+    not have and words that an earlier rule edited stay as they are, and do not count as drawn. WordNet is asked for the word in any part of speech, and
+    for its base form, so "films" can become "movie" and "film".
+
+    :param p: The share of words with synonyms that are replaced.
+    """
+
+    p: float = 0.1
+    _count: I64 = field(init=False, repr=False, compare=False)  # [vocabulary] how many synonyms a word has
+    _start: I64 = field(init=False, repr=False, compare=False)  # [vocabulary] where they begin in _synonyms
+    _synonyms: I32 = field(init=False, repr=False, compare=False)  # word ids, grouped by word
+
+    def __post_init__(self) -> None:
+        check_probability("p", self.p)
+
+    def extra_words(self, words: list[str]) -> list[str]:
+        """Look up the synonyms of the vocabulary, and return those that it does not have.
+
+        :param words: The vocabulary; words[i] has the id i.
+        :return: Words that get the next ids, in this order.
+        :raises InputError: If NLTK or its WordNet data is not installed.
+        """
+        lemmas = wordnet()
+        ids = {word: i for i, word in enumerate(words)}
+        extra: list[str] = []
+        found = [synonyms_of(word, lemmas) for word in words]
+        for synonyms in found:
+            for synonym in synonyms:
+                if synonym not in ids:
+                    ids[synonym] = len(words) + len(extra)
+                    extra.append(synonym)
+        self._count = np.array([len(synonyms) for synonyms in found], np.int64)
+        self._start = np.cumsum(self._count) - self._count
+        self._synonyms = np.array([ids[synonym] for synonyms in found for synonym in synonyms], np.int32)
+        log.info("synonyms: for %d of %d words; %d new words", np.count_nonzero(self._count), len(words), len(extra))
+        return extra
+
+    @property
+    def asked(self) -> Asked:
+        """What share shall be replaced of the words that can be."""
+        return {"synonyms: replaced": ("synonyms: words that have some", self.p)}
+
+    def __call__(self, block: Block, draws: Draws, unigrams: Unigrams) -> Block:
+        """Return the block with words replaced, in place."""
+        able = np.flatnonzero(block.edits == 0)
+        able = able[self._count[block.words[able]] > 0]
+        rows, positions = block.rows[able], block.positions[able]
+        fired = draws.per_word("replace", rows, positions) < self.p
+        replaced = able[fired]
+        words = block.words[replaced]
+        uniform = draws.per_word("synonym", rows[fired], positions[fired])
+        block.words[replaced] = self._synonyms[self._start[words] + (uniform * self._count[words]).astype(np.int64)]
+        block.edits[replaced] = EDITED
+        block.count("synonyms: words that have some", len(able))
+        block.count("synonyms: replaced", len(replaced))
+        return block
+
+
+def synonyms_of(word: str, lemmas: Callable[[str], set[str]]) -> list[str]:
+    """Return the synonyms of a word, sorted.
+
+    :param word: A word of the text.
+    :param lemmas: From `wordnet`.
+    """
+    if len(word) == 1 or word.lower() in FUNCTION_WORDS:
+        return []
+    return sorted(lemma for lemma in lemmas(word) if "_" not in lemma and lemma.lower() != word.lower())
+
+
+def wordnet() -> Callable[[str], set[str]]:
+    """Return a function from a word to the lemmas of all its synsets; those of several words are joined by underscores.
+
+    :raises InputError: If NLTK or its WordNet data is not installed, with the lines that install them.
+    """
+    try:
+        from nltk.corpus import wordnet as reader
+
+        reader.ensure_loaded()
+    except (ImportError, LookupError) as error:
+        raise InputError(
+            "rule pipeline.augment.synonyms:Synonyms: WordNet is not installed; "
+            "`pip install nltk` and `python -m nltk.downloader wordnet`"
+        ) from error
+    return lambda word: {lemma for synset in reader.synsets(word) for lemma in synset.lemma_names()}
