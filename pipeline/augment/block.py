@@ -133,17 +133,22 @@ class Block:
 
         :return: For MASKED, REPLACED and EDITED, [rows]; EDITED counts the words that are gone as well.
         """
+        kinds = 1 + max(KINDS)
+        rows, edits = self._edited_words
+        counts = np.bincount(rows * kinds + edits, minlength=len(self) * kinds).reshape(-1, kinds).astype(np.int32)
+        return {kind: counts[:, kind] + (self.edited if kind == EDITED else 0) for kind in KINDS}
+
+    @property
+    def _edited_words(self) -> tuple[I64, NDArray[np.uint8]]:
+        """The row and the edit of each word that a rule touched."""
         words = np.flatnonzero(self.edits)
-        rows, kinds = self.rows[words], self.edits[words]
-        counts = {kind: np.bincount(rows[kinds == kind], minlength=len(self)).astype(np.int32) for kind in KINDS}
-        counts[EDITED] += self.edited
-        return counts
+        return self.rows[words], self.edits[words]
 
     @property
     def touched(self) -> Bool:
         """[rows] whether anything was done to a row (a replacement can still have drawn the same word)."""
         touched: Bool = (self.edited > 0) | (self.size != self.sentences.lengths[self.parents])
-        touched[self.rows[np.flatnonzero(self.edits)]] = True
+        touched[self._edited_words[0]] = True
         return touched
 
     def drop(self, gone: Bool) -> "Block":

@@ -39,7 +39,7 @@ U64 = NDArray[np.uint64]
 FATES = ("kept", "duplicates", "leaks", "unchanged")
 """What becomes of a copy: a duplicate equals an earlier copy or another training example, a leak a text of another split, an unchanged one
 its own parent."""
-KEPT, DUPLICATE, LEAK = range(3)
+KEPT, DUPLICATE, LEAK, UNCHANGED = range(4)
 LENGTHS = ((1, 2), (3, 5), (6, 8), (9, 12), (13, 20), (21, math.inf))
 
 
@@ -91,13 +91,13 @@ def augment(
             for number, (shard, place, fate) in enumerate(zip(shards, scratch, fates, strict=True))
         )
         for fate, kept in zip(fates, parallel(writes), strict=True):
-            found.update({FATES[code]: int(n) for code, n in enumerate(np.bincount(fate, minlength=3))})
+            found.update({FATES[code]: int(n) for code, n in enumerate(np.bincount(fate, minlength=4))})
             yields.update(kept)
         if not shards:
             tables.write(folder / "augmented-00000.parquet", tables.AUGMENTED.empty_table(), metadata)
 
     drawn = len(parents) * augment.n_iter
-    found["unchanged"] = drawn - sum(counts)
+    found["unchanged"] += drawn - sum(counts)  # and those that no rule touched
     if sum(found.values()) != drawn:
         raise AssertionError(f"{drawn} copies drawn, {dict(found)} accounted for")
     summary = {
@@ -137,7 +137,7 @@ class Run:
 
 
 def draw_shard(run: Run, parents: I64, scratch: Path) -> tuple[int, dict[str, int]]:
-    """Draw the copies of some originals into scratch files: .arrow (the rows that differ from their parent), .ids, .parents.
+    """Draw the copies of some originals into scratch files: .arrow (the rows that a rule touched), .ids, .parents.
 
     :return: The number of those rows, and the rules' tallies.
     """
@@ -150,9 +150,6 @@ def draw_shard(run: Run, parents: I64, scratch: Path) -> tuple[int, dict[str, in
             rows, its_parents, counts = draw(corpus, plan, parents[begin : begin + per_block])
             second = rows["sentence2"].combine_chunks() if corpus.pairs else None
             digests = tables.content_digests(rows["sentence1"].combine_chunks(), second)
-            changed = (digests != corpus.text_digests[its_parents]).any(axis=1)
-            if not changed.all():
-                rows, digests, its_parents = rows.filter(pa.array(changed)), digests[changed], its_parents[changed]
             writer.write_table(rows)
             ids.append(digests)
             row_parents.append(its_parents)
@@ -171,14 +168,15 @@ def write_shard(
     """
     corpus, _ = run.prepared()
     keep = fates == KEPT
-    kept_parents = np.fromfile(f"{scratch}.parents", np.int64)[keep]
+    kept_parents = _read_parents(scratch)[keep]
     with pa.memory_map(f"{scratch}.arrow") as source:
         rows = pa.ipc.open_file(source).read_all().filter(pa.array(keep))
     columns = dict(zip(rows.column_names, rows.columns, strict=True))
     columns["id"] = tables.hex_ids(_read_ids(scratch)[keep])
     columns["parent_id"] = corpus.ids.take(pa.array(kept_parents))
     columns |= {field.name: pa.nulls(len(rows), field.type) for field in tables.AUGMENTED if field.name not in columns}
-    tables.write(path, pa.table([columns[name] for name in tables.AUGMENTED.names], schema=tables.AUGMENTED), metadata)
+    table = pa.table([columns[name] for name in tables.AUGMENTED.names], schema=tables.AUGMENTED)
+    tables.write(path, table, metadata)
 
     lengths = corpus.sentences.lengths.reshape(2 if corpus.pairs else 1, -1).sum(axis=0)
     bounds = [low for low, _ in LENGTHS[1:]]
@@ -193,6 +191,10 @@ def write_shard(
 
 def _read_ids(scratch: Path) -> U64:
     return np.fromfile(f"{scratch}.ids", np.uint64).reshape(-1, 2)
+
+
+def _read_parents(scratch: Path) -> I64:
+    return np.fromfile(f"{scratch}.parents", np.int64)
 
 
 def _rates(plan: Plan, tally: Mapping[str, int]) -> dict[str, dict[str, float]]:
@@ -218,19 +220,19 @@ def _means(yields: Mapping[tuple[int, str], int]) -> dict[str, float]:
 
 
 def _fates(corpus: Corpus, scratch: Sequence[Path], counts: Sequence[int]) -> list[NDArray[np.int8]]:
-    """Return what becomes of each changed copy: the first of each text stays, unless it is an original of any split.
+    """Return what becomes of each touched copy: the first of each text stays, unless it is an original of any split.
 
     Equal ids are in the same range of ids, so the ranges can be looked at one after the other.
 
-    :return: For each shard, KEPT, DUPLICATE or LEAK for each of its rows.
+    :return: For each shard, KEPT, DUPLICATE, LEAK or UNCHANGED for each of its rows.
     """
     fates = [np.empty(count, np.int8) for count in counts]
     ranges = 1 + sum(counts) // RANGE_ROWS
     originals = _range_of(corpus.text_digests, ranges)
     for number in range(ranges):
         where = [np.flatnonzero(_range_of(_read_ids(place), ranges) == number) for place in scratch]
-        texts = corpus.text_digests[originals == number]
-        training = corpus.training[originals == number]
+        places = np.flatnonzero(originals == number)
+        texts, training = corpus.text_digests[places], corpus.training[places]
         drawn = [_read_ids(place)[rows] for place, rows in zip(scratch, where, strict=True)]
         everything = np.concatenate([texts, *drawn])
         if not len(everything):
@@ -240,6 +242,8 @@ def _fates(corpus: Corpus, scratch: Sequence[Path], counts: Sequence[int]) -> li
         fate = np.where(first == np.arange(len(texts), len(everything)), KEPT, DUPLICATE).astype(np.int8)
         if len(texts):
             fate[is_original & ~training[np.where(is_original, first, 0)]] = LEAK
+            parents = [_read_parents(place)[rows] for place, rows in zip(scratch, where, strict=True)]
+            fate[is_original & (places[np.where(is_original, first, 0)] == np.concatenate(parents))] = UNCHANGED
         for its_fates, rows, part in zip(
             fates, where, np.split(fate, np.cumsum([len(d) for d in drawn])[:-1]), strict=True
         ):
