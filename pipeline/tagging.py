@@ -6,7 +6,7 @@ Work is cut into shards that return arrays of tags: `nlp.pipe(n_process=...)` se
 """
 
 import logging
-import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,10 +17,13 @@ import pyarrow.compute as pc
 
 from pipeline.console import progress
 from pipeline.errors import InputError
-from pipeline.tables import SPLITS, TOKENS, VOCABULARY
+from pipeline.tables import MASK, SPLITS, TOKENS, VOCABULARY, content_digests, id_digests
 
 log = logging.getLogger(__name__)
 SHARD = 1000
+BATCH_CHARACTERS = 20_000
+"""What spaCy tags at a time: a word takes 12 kB there, and small batches of long texts are faster too."""
+
 TextMode = Literal["pretokenised", "raw"]
 Tagged = tuple[list[str], list[str], list[str]]
 """The words, tags and following white space (empty in pretokenised mode) of one text."""
@@ -45,12 +48,12 @@ def tag_texts(texts: Iterable[str], tagger: str, mode: TextMode, workers: int | 
     :param workers: Processes; one for each core where None.
     :raises InputError: If the tagger or its data is not installed.
     """
-    from joblib import Parallel, delayed
+    from joblib import Parallel, delayed, effective_n_jobs
 
     texts = list(texts)
     load_tagger(tagger, mode)  # a clear error here rather than in a worker
     shards = [texts[i : i + SHARD] for i in range(0, len(texts), SHARD)]
-    workers = min(workers or os.cpu_count() or 1, max(1, len(shards)))
+    workers = min(workers or effective_n_jobs(-1), max(1, len(shards)))
     counts: list[np.ndarray] = []
     words: list[pa.Array] = []
     tags: list[pa.Array] = []
@@ -117,19 +120,24 @@ def _spacy(name: str, mode: TextMode) -> Callable[[list[str]], Iterator[Tagged]]
         raise InputError(
             f"tagger spacy:{name}: {error}; install it (`pip install spacy {name}`) or name another"
         ) from error
+    nlp.max_length = sys.maxsize  # the limit is for the parser and NER, which are not loaded
     if "tagger" not in nlp.pipe_names:
         raise InputError(f"tagger spacy:{name}: this pipeline has no tagger (it has {', '.join(nlp.pipe_names)})")
 
     def pretokenised(texts: list[str]) -> Iterator[Tagged]:
         docs = (Doc(nlp.vocab, words=words) for words in split_words(texts))
-        for doc in nlp.pipe(docs, batch_size=256):
+        for doc in nlp.pipe(docs, batch_size=_batch_size(texts)):
             yield [t.text for t in doc], [t.tag_ for t in doc], []
 
     def raw(texts: list[str]) -> Iterator[Tagged]:
-        for doc in nlp.pipe(texts, batch_size=256):
+        for doc in nlp.pipe(texts, batch_size=_batch_size(texts)):
             yield _fold_spaces(doc)
 
     return raw if mode == "raw" else pretokenised
+
+
+def _batch_size(texts: list[str]) -> int:
+    return max(1, BATCH_CHARACTERS * len(texts) // sum(map(len, texts)))
 
 
 def _fold_spaces(doc: Any) -> Tagged:
@@ -183,11 +191,12 @@ def tokens_tables(
     :param tagger: As in `tag_texts`.
     :param mode: As in `tag_texts`.
     :param workers: As in `tag_texts`.
-    :return: The tables of tables.TOKENS and tables.VOCABULARY, and their metadata (tags, spaces, pairs, tagger, text).
+    :return: The tables of tables.TOKENS and tables.VOCABULARY, and the metadata of both (tags, spaces, pairs, tagger, text, corpus).
+    :raises InputError: If a sentence has no words or holds tables.MASK, or the tagger is not installed.
     """
     pairs = examples["sentence2"].null_count < len(examples)
     n = len(examples)
-    sides = [examples["sentence1"], examples["sentence2"]] if pairs else [examples["sentence1"]]
+    sides = [_checked(examples, f"sentence{number}") for number in ((1, 2) if pairs else (1,))]
     tagged = tag_texts([text for side in sides for text in side.to_pylist()], tagger, mode, workers)
 
     columns: dict[str, pa.Array] = {"id": examples["id"], "split": examples["split"]}
@@ -205,15 +214,49 @@ def tokens_tables(
                     pa.array(tagged.offsets[rows], pa.int32()), values.cast(kind)
                 )
     tokens = pa.table(columns).cast(TOKENS)
+    in_training = np.asarray(pc.equal(examples["split"].cast(pa.string()), SPLITS[0]))
     metadata = {
         "tags": tagged.tags.dictionary.to_pylist(),
         "spaces": tagged.spaces.dictionary.to_pylist() if tagged.spaces is not None else None,
         "pairs": pairs,
         "tagger": tagger,
         "text": mode,
+        "corpus": corpus_digest(id_digests(examples["id"]), _digests_of_decoded(sides, mode), in_training),
     }
-    in_training = np.tile(np.asarray(pc.equal(examples["split"].cast(pa.string()), SPLITS[0])), len(sides))
-    return tokens, _vocabulary(tagged, in_training), metadata
+    return tokens, _vocabulary(tagged, np.tile(in_training, len(sides))), metadata
+
+
+def _checked(examples: pa.Table, name: str) -> pa.StringArray:
+    """Return a column of sentences without white space around them, each known to have words."""
+    texts = pc.utf8_trim_whitespace(examples[name].combine_chunks().fill_null(""))
+    for wrong, where in (("has no words", pc.equal(texts, "")), (f"holds {MASK}", pc.match_substring(texts, MASK))):
+        if (row := pc.index(where, True).as_py()) >= 0:
+            raise InputError(
+                f"examples.parquet: id {examples['id'][row]}: {name} {wrong}; run the prepare stage, which refuses such rows"
+            )
+    return texts
+
+
+def _digests_of_decoded(sides: list[pa.StringArray], mode: TextMode) -> np.ndarray:
+    """Return the ids [rows, 2] of the texts that words make when they are put together again."""
+    if mode == "pretokenised":
+        sides = [pc.binary_join(pc.utf8_split_whitespace(side), " ") for side in sides]
+    return content_digests(*sides)
+
+
+def corpus_digest(ids: np.ndarray, texts: np.ndarray, in_training: np.ndarray) -> str:
+    """Return one digest of a corpus, the same for any order of the rows: two tables that carry it are of one run, and hold all of its text.
+
+    :param ids: uint64 [rows, 2] the examples' ids.
+    :param texts: uint64 [rows, 2] the ids of their texts as words put them together again: in pretokenised mode white space is one space.
+    :param in_training: [rows] in the training split.
+    :return: XXH3-128, 32 hex digits.
+    """
+    from xxhash import xxh3_128_hexdigest
+
+    order = np.lexsort((ids[:, 1], ids[:, 0]))
+    rows = np.column_stack([ids, texts, in_training.astype(np.uint64)])[order]
+    return xxh3_128_hexdigest(rows.astype(">u8").tobytes())
 
 
 def _vocabulary(tagged: TaggedTexts, in_training: np.ndarray) -> pa.Table:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline import tables
 from pipeline.augment.block import I32, I64, Block, Sentences, Unigrams
 from pipeline.errors import InputError
+from pipeline.tagging import corpus_digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,10 @@ class Corpus:
         vocabulary = tables.read(folder / "vocabulary.parquet", tables.VOCABULARY)
         tokens = tables.read(folder / "tokens.parquet", tables.TOKENS).sort_by("id").combine_chunks()
         metadata = tables.metadata_of(folder / "tokens.parquet")
+        if "corpus" not in metadata:
+            raise InputError(
+                f"{folder / 'tokens.parquet'}: not as the tag stage writes it now: run the tag stage again"
+            )
         pairs: bool = metadata["pairs"]
         sides = ("1", "2") if pairs else ("1",)
 
@@ -48,6 +53,8 @@ class Corpus:
 
         words = flat("words")
         lengths = np.concatenate([_column(tokens, "words" + side).value_lengths().to_numpy() for side in sides])
+        if not lengths.all():
+            raise InputError(f"{folder / 'tokens.parquet'}: holds a sentence without words: run the tag stage again")
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
         strings = _by_id(vocabulary, len(words) and int(words.max()) + 1)
         return cls(
@@ -65,6 +72,19 @@ class Corpus:
             ),
             pairs=pairs,
         )
+
+    def check(self, folder: Path) -> None:
+        """Check that the tables of a folder are of one run, whole and unaltered.
+
+        :param folder: Where this corpus was read from.
+        :raises InputError: If the vocabulary is another's, or the texts are not those that the ids were made from.
+        """
+        tokens = tables.metadata_of(folder / "tokens.parquet")
+        found = corpus_digest(self.digests, self.text_digests, self.training)
+        if tokens != tables.metadata_of(folder / "vocabulary.parquet") or tokens.get("corpus") != found:
+            raise InputError(
+                f"{folder}: tokens.parquet and vocabulary.parquet are not of one run, or were altered: run the tag stage again"
+            )
 
     def with_words(self, words: list[str]) -> "Corpus":
         """Return the corpus with more words at the end of its vocabulary, for rules that write words of their own."""

@@ -7,8 +7,8 @@ workers change nothing; nothing that grows with the number of copies is held in 
 
 import logging
 import math
-import os
 import tempfile
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -63,14 +63,16 @@ def augment(
         how many copies stay of originals of some lengths.
     :raises InputError: If a table or a parameter is wrong.
     """
-    from joblib import Parallel, delayed
+    from joblib import Parallel, delayed, effective_n_jobs
 
-    run = Run(tokens, Plan.of(augment, file), uuid.uuid4().hex)
-    corpus, _ = run.prepared()
+    tokens, out = tokens.resolve(), out.resolve()  # a worker on another machine is in another folder
+    run = Run(tokens, augment, file, uuid.uuid4().hex)
+    corpus, plan = run.prepared()
+    corpus.check(tokens)
     parents = np.flatnonzero(corpus.training)
     per_shard = max(1, shard_rows // max(1, augment.n_iter))
     shards = [parents[i : i + per_shard] for i in range(0, len(parents), per_shard)] if augment.n_iter else []
-    parallel = Parallel(n_jobs=min(workers or os.cpu_count() or 1, max(1, len(shards))), return_as="generator")
+    parallel = Parallel(n_jobs=min(workers or effective_n_jobs(-1), max(1, len(shards))), return_as="generator")
     metadata = {**augment.model_dump(mode="json"), "tagger": tables.metadata_of(tokens / "tokens.parquet")["tagger"]}
     tally: Counter[str] = Counter()
     found = Counter(dict.fromkeys(FATES, 0))
@@ -104,7 +106,7 @@ def augment(
         "drawn": drawn,
         **found,
         "rules": dict(sorted(tally.items())),
-        "rates": _rates(run.plan, tally),
+        "rates": _rates(plan, tally),
         "kept per example by words": _means(yields),
     }
     log.info("augment: %s", ", ".join(f"{key} {summary[key]:,}" for key in ("drawn", *FATES)))
@@ -114,26 +116,33 @@ def augment(
 # --- what workers do ----------------------------------------------------------------------------------------------------
 
 _prepared: dict[str, tuple[Corpus, Plan]] = {}
+_preparing = threading.Lock()  # a Dask worker has threads
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the procedure; a worker reads the tokens, and lets the rules prepare, once for each."""
+    """One run of the procedure; a worker reads the tokens, builds the rules and lets them prepare, once for each.
+
+    Rules travel as parameters: a Dask worker that cannot unpickle one for want of its module does not fail, it hangs.
+    """
 
     tokens: Path
-    plan: Plan
+    augment: Augment
+    file: str
     name: str
 
     def prepared(self) -> tuple[Corpus, Plan]:
         """Return the originals with the rules' own words, and the rules that know them."""
-        if self.name not in _prepared:
-            _prepared.clear()
-            corpus = Corpus.read(self.tokens)
-            for rule in self.plan.rules.values():
-                if hasattr(rule, "extra_words"):
-                    corpus = corpus.with_words(rule.extra_words(corpus.words.to_pylist()))
-            _prepared[self.name] = (corpus, self.plan)
-        return _prepared[self.name]
+        with _preparing:
+            if self.name not in _prepared:
+                _prepared.clear()
+                plan = Plan.of(self.augment, self.file)
+                corpus = Corpus.read(self.tokens)
+                for rule in plan.rules.values():
+                    if hasattr(rule, "extra_words"):
+                        corpus = corpus.with_words(rule.extra_words(corpus.words.to_pylist()))
+                _prepared[self.name] = (corpus, plan)
+            return _prepared[self.name]
 
 
 def draw_shard(run: Run, parents: I64, scratch: Path) -> tuple[int, dict[str, int]]:
