@@ -30,7 +30,7 @@ from pipeline.storage import new_folder
 
 log = logging.getLogger(__name__)
 
-SHARD_ROWS = 250_000
+SHARD_ROWS = 125_000
 BLOCK_ROWS = 16_384
 RANGE_ROWS = 600_000
 """Ids that are compared with each other at a time."""
