@@ -10,7 +10,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from pipeline import logits, params, storage, tables
 from pipeline.errors import InputError
 from pipeline.teacher import label as labelling
-from pipeline.teacher.label import PaddedClassifier, label, predict, provenance, read_augmented, unique_texts
+from pipeline.teacher.classifiers import PaddedClassifier
+from pipeline.teacher.label import label, predict, provenance, read_augmented, unique_texts
 from pipeline.teacher.model import Teacher, describe, find_files, open_teacher
 
 WORDS = ["good", "bad", "film", "plot", "the", "a", "is"]
