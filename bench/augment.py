@@ -63,9 +63,7 @@ def write_tokens(folder: Path, texts: Sequence[str], workers: int) -> None:
     }
     tag = Tag()
     examples = pa.table(columns).cast(tables.EXAMPLES)
-    tokens, vocabulary, metadata = tagging.tokens_tables(examples, tag.tagger, "pretokenised", workers)
-    for name, table in (("tokens", tokens), ("vocabulary", vocabulary)):
-        tables.write(folder / f"{name}.parquet", table, metadata)
+    tagging.write_tables(folder, *tagging.tokens_tables(examples, tag.tagger, "pretokenised", workers))
 
 
 def write_pairs(singles: Path, folder: Path) -> None:
@@ -104,13 +102,14 @@ def _read(folder: Path) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
 
 
 def _write(folder: Path, tokens: pa.Table, vocabulary: pa.Table, metadata: dict[str, Any]) -> None:
-    digest = tagging.corpus_digest(
+    tokens = tokens.sort_by("id").combine_chunks()
+    rows = tagging.digest_rows(
         tables.id_digests(tokens["id"].combine_chunks()),
         tables.content_digests(*(_texts(tokens, vocabulary, side) for side in (1, 2)[: 1 + metadata["pairs"]])),
         np.asarray(pc.equal(tokens["split"].cast(pa.string()), tables.SPLITS[0])),
     )
-    for name, table in (("tokens", tokens), ("vocabulary", vocabulary)):
-        tables.write(folder / f"{name}.parquet", table, {**metadata, "corpus": digest})
+    digest = tagging.digest_of_rows([rows.tobytes()])
+    tagging.write_tables(folder, tokens, vocabulary, {**metadata, "corpus": digest})
 
 
 def _replace(table: pa.Table, name: str, values: Any) -> pa.Table:

@@ -137,7 +137,7 @@ def content_digests(sentence1: pa.Array, sentence2: pa.Array | None = None) -> N
     texts = sentence1.cast(pa.binary())
     if sentence2 is not None:
         texts = pc.binary_join_element_wise(texts, sentence2.cast(pa.binary()), b"\xff")
-    digests = b"".join([xxh3_128_digest(text) for text in texts.to_pylist()])
+    digests = b"".join(map(xxh3_128_digest, texts.to_pylist()))
     return np.frombuffer(digests, ">u8").astype(np.uint64).reshape(-1, 2)
 
 
@@ -175,17 +175,20 @@ def metadata_of(path: Path) -> dict[str, Any]:
     return found
 
 
-def write(path: Path, table: pa.Table, metadata: Mapping[str, Any] | None = None) -> None:
+def write(
+    path: Path, table: pa.Table, metadata: Mapping[str, Any] | None = None, row_group_rows: int | None = None
+) -> None:
     """Write a table as one Parquet file with zstd, atomically and with the same bytes for the same rows.
 
     :param path: The file.
     :param table: The rows, in the schema that they shall have.
     :param metadata: Our JSON for the file's metadata.
+    :param row_group_rows: The rows that a reader of a part of the table reads at once; a million where None.
     """
     if metadata is not None:
         table = table.cast(with_metadata(table.schema, metadata))
     with new_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd", row_group_size=row_group_rows)
 
 
 def read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
@@ -196,20 +199,30 @@ def read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) ->
     :param columns: The columns to read; all of the schema's where None.
     :raises InputError: If the file is missing, is no Parquet, has other columns or types, or nulls where there may be none.
     """
+    wanted = pa.schema([schema.field(name) for name in columns]) if columns is not None else schema
+    check(path, wanted)
+    try:
+        return pq.read_table(path, columns=wanted.names, partitioning=None).cast(wanted)
+    except (pa.ArrowException, ValueError) as error:
+        raise InputError(f"{path}: does not hold what it should: {error}") from error
+
+
+def check(path: Path, schema: pa.Schema) -> None:
+    """Check that a file is Parquet and has the columns of `schema`, without reading a row.
+
+    :param path: The file.
+    :param schema: What it must hold.
+    :raises InputError: If it is missing, is no Parquet, or has other columns or types.
+    """
     try:
         found = pq.read_schema(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; run the stage that makes it with `dvc repro`") from error
     except pa.ArrowInvalid as error:
         raise InputError(f"{path}: not a Parquet file: {error}") from error
-    wanted = pa.schema([schema.field(name) for name in columns]) if columns is not None else schema
-    for field in wanted:
+    for field in schema:
         index = found.get_field_index(field.name)
         if index < 0:
             raise InputError(f"{path}: has no column {field.name!r} (it has {', '.join(found.names)})")
         if found.field(index).type != field.type and not pa.types.is_dictionary(field.type):
             raise InputError(f"{path}: column {field.name!r} is {found.field(index).type}, not {field.type}")
-    try:
-        return pq.read_table(path, columns=wanted.names, partitioning=None).cast(wanted)
-    except (pa.ArrowException, ValueError) as error:
-        raise InputError(f"{path}: does not hold what it should: {error}") from error

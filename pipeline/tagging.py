@@ -9,18 +9,22 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline import tables
 from pipeline.console import progress
 from pipeline.errors import InputError
 from pipeline.tables import MASK, SPLITS, TOKENS, VOCABULARY, content_digests, id_digests
 
 log = logging.getLogger(__name__)
 SHARD = 1000
+ROW_GROUP = 4_096
+"""Rows of the tokens table that are read at once."""
 BATCH_CHARACTERS = 20_000
 """What spaCy tags at a time: a word takes 12 kB there, and small batches of long texts are faster too."""
 
@@ -191,9 +195,13 @@ def tokens_tables(
     :param tagger: As in `tag_texts`.
     :param mode: As in `tag_texts`.
     :param workers: As in `tag_texts`.
-    :return: The tables of tables.TOKENS and tables.VOCABULARY, and the metadata of both (tags, spaces, pairs, tagger, text, corpus).
+    :return: The tables of tables.TOKENS, in the order of the ids, and of tables.VOCABULARY, and the metadata of both (tags, spaces,
+        pairs, tagger, text, corpus).
     :raises InputError: If a sentence has no words or holds tables.MASK, or the tagger is not installed.
     """
+    examples = examples.sort_by(
+        "id"
+    )  # so that nothing hangs on the source's order, and a part of the table can be read by itself
     pairs = examples["sentence2"].null_count < len(examples)
     n = len(examples)
     sides = [_checked(examples, f"sentence{number}") for number in ((1, 2) if pairs else (1,))]
@@ -221,7 +229,9 @@ def tokens_tables(
         "pairs": pairs,
         "tagger": tagger,
         "text": mode,
-        "corpus": corpus_digest(id_digests(examples["id"]), _digests_of_decoded(sides, mode), in_training),
+        "corpus": digest_of_rows(
+            [digest_rows(id_digests(examples["id"]), _digests_of_decoded(sides, mode), in_training).tobytes()]
+        ),
     }
     return tokens, _vocabulary(tagged, np.tile(in_training, len(sides))), metadata
 
@@ -244,19 +254,35 @@ def _digests_of_decoded(sides: list[pa.StringArray], mode: TextMode) -> np.ndarr
     return content_digests(*sides)
 
 
-def corpus_digest(ids: np.ndarray, texts: np.ndarray, in_training: np.ndarray) -> str:
-    """Return one digest of a corpus, the same for any order of the rows: two tables that carry it are of one run, and hold all of its text.
+def digest_rows(ids: np.ndarray, texts: np.ndarray, in_training: np.ndarray) -> np.ndarray:
+    """Return what `digest_of_rows` is made of.
 
     :param ids: uint64 [rows, 2] the examples' ids.
     :param texts: uint64 [rows, 2] the ids of their texts as words put them together again: in pretokenised mode white space is one space.
     :param in_training: [rows] in the training split.
+    :return: Big-endian uint64 [rows, 5].
+    """
+    return np.column_stack([ids, texts, in_training.astype(np.uint64)]).astype(">u8", order="C")
+
+
+def digest_of_rows(parts: Iterable[bytes]) -> str:
+    """Return one digest of a corpus: two tables that carry it are of one run, and hold all of its text.
+
+    :param parts: The bytes of `digest_rows`, in the order of the ids, cut anywhere.
     :return: XXH3-128, 32 hex digits.
     """
-    from xxhash import xxh3_128_hexdigest
+    from xxhash import xxh3_128
 
-    order = np.lexsort((ids[:, 1], ids[:, 0]))
-    rows = np.column_stack([ids, texts, in_training.astype(np.uint64)])[order]
-    return xxh3_128_hexdigest(rows.astype(">u8").tobytes())
+    hasher = xxh3_128()
+    for part in parts:
+        hasher.update(part)
+    return hasher.hexdigest()
+
+
+def write_tables(folder: Path, tokens: pa.Table, vocabulary: pa.Table, metadata: dict[str, Any]) -> None:
+    """Write what `tokens_tables` returns: tokens.parquet, in row groups that can be read one by one, and vocabulary.parquet."""
+    tables.write(folder / "vocabulary.parquet", vocabulary, metadata)
+    tables.write(folder / "tokens.parquet", tokens, metadata, ROW_GROUP)
 
 
 def _vocabulary(tagged: TaggedTexts, in_training: np.ndarray) -> pa.Table:

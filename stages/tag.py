@@ -15,8 +15,7 @@ def main(task: str) -> None:
     data = Path("data") / task
     examples = tables.read(data / "examples" / "examples.parquet", tables.EXAMPLES)
     tokens, vocabulary, metadata = tagging.tokens_tables(examples, tag.tagger, tag.text)
-    tables.write(data / "tokens" / "vocabulary.parquet", vocabulary, metadata)
-    tables.write(data / "tokens" / "tokens.parquet", tokens, metadata)
+    tagging.write_tables(data / "tokens", tokens, vocabulary, metadata)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Sentences as word ids, and the block of copies that augmentation rules work on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -95,19 +96,23 @@ class Block:
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.size, dtype=np.int64)])
 
     @cached_property
-    def rows(self) -> I64:
+    def rows(self) -> I32:
         """[words] the row of each word."""
-        return np.repeat(np.arange(len(self)), self.size)
+        rows: I32 = np.repeat(np.arange(len(self), dtype=np.int32), self.size)
+        return rows
 
     @cached_property
-    def positions(self) -> I64:
+    def positions(self) -> I32:
         """[words] each word's place in its parent."""
-        return np.arange(self.offsets[-1]) - np.repeat(self.offsets[:-1] - self.start, self.size)
+        begins = (self.offsets[:-1] - self.start).astype(np.int32)
+        positions: I32 = np.arange(self.offsets[-1], dtype=np.int32) - np.repeat(begins, self.size)
+        return positions
 
     @cached_property
     def origin(self) -> I64:
         """[words] where each word stands in the originals."""
-        return self.positions + np.repeat(self.sentences.offsets[self.parents], self.size)
+        origin: I64 = np.repeat(self.sentences.offsets[self.parents], self.size) + self.positions
+        return origin
 
     @cached_property
     def words(self) -> I32:
@@ -134,22 +139,20 @@ class Block:
         :return: For MASKED, REPLACED and EDITED, [rows]; EDITED counts the words that are gone as well.
         """
         kinds = 1 + max(KINDS)
-        rows, edits = self._edited_words
-        counts = np.bincount(rows * kinds + edits, minlength=len(self) * kinds).reshape(-1, kinds).astype(np.int32)
+        words = np.flatnonzero(self.edits != 0)
+        edits = self.rows[words].astype(np.int64) * kinds + self.edits[words]
+        counts = np.bincount(edits, minlength=len(self) * kinds).reshape(-1, kinds).astype(np.int32)
         return {kind: counts[:, kind] + (self.edited if kind == EDITED else 0) for kind in KINDS}
 
-    @property
-    def _edited_words(self) -> tuple[I64, NDArray[np.uint8]]:
-        """The row and the edit of each word that a rule touched."""
-        words = np.flatnonzero(self.edits)
-        return self.rows[words], self.edits[words]
+    def touched(self, edits: Mapping[int, I32]) -> Bool:
+        """Return whether anything was done to each row, [rows] (a replacement can still have drawn the same word).
 
-    @property
-    def touched(self) -> Bool:
-        """[rows] whether anything was done to a row (a replacement can still have drawn the same word)."""
-        touched: Bool = (self.edited > 0) | (self.size != self.sentences.lengths[self.parents])
-        touched[self._edited_words[0]] = True
-        return touched
+        :param edits: What `edits_per_row` returns.
+        """
+        found: Bool = self.size != self.sentences.lengths[self.parents]
+        for count in edits.values():
+            found |= count > 0
+        return found
 
     def drop(self, gone: Bool) -> "Block":
         """Return the block without some of its words; they count as edits of their row.

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import plugins, tables
-from pipeline.augment.block import EDITED, I64, MASKED, REPLACED, Block, Bool
-from pipeline.augment.corpus import Corpus
+from pipeline.augment.block import EDITED, I32, I64, MASKED, REPLACED, Block, Bool
+from pipeline.augment.corpus import Corpus, Originals
 from pipeline.augment.draws import Draws, row_keys
 from pipeline.augment.rules import AugmentationRule
 from pipeline.errors import InputError
 from pipeline.params import Augment
 
-FIRST, SECOND, BOTH = range(3)
+FIRST, SECOND = range(2)
 
 
 @dataclass(frozen=True)
@@ -49,31 +49,33 @@ def scratch_schema(pairs: bool) -> pa.Schema:
     return pa.schema([field for field in tables.AUGMENTED if field.name not in absent])
 
 
-def draw(corpus: Corpus, plan: Plan, parents: I64) -> tuple[pa.Table, I64, dict[str, int]]:
+def draw(corpus: Corpus, originals: Originals, plan: Plan, parents: I64) -> tuple[pa.Table, I64, dict[str, int]]:
     """Draw every copy of some originals.
 
-    :param corpus: The originals.
+    :param corpus: Their vocabulary.
+    :param originals: The originals.
     :param plan: Seed, n_iter and rules.
-    :param parents: [n] rows of the corpus.
+    :param parents: [n] the rows of the originals to copy.
     :return: The copies that a rule touched, in the order (parent, copy), with the columns of `scratch_schema`; the row of the
-        corpus that each copies; the rules' tallies.
+        originals that each copies; the rules' tallies.
     """
     row_parents = np.repeat(parents, plan.n_iter)
     copies = np.tile(np.arange(plan.n_iter), len(parents))
     # The paper cycles over three ways for a pair: the first sentence, the second, both.
     sides = copies % 3 if corpus.pairs else np.full(len(copies), FIRST)
     changing = [np.flatnonzero(sides != SECOND), np.flatnonzero(sides != FIRST)]  # the rows whose sentence 1, 2 changes
-    block = _apply(corpus, plan, row_parents, copies, changing)
+    block = _apply(corpus, originals, plan, row_parents, copies, changing)
     row_of = np.concatenate(changing)
+    edits = block.edits_per_row()
     touched = np.zeros(len(copies), np.bool_)
-    touched[row_of[block.touched]] = True
+    touched[row_of[block.touched(edits)]] = True
 
     which = touched[row_of]
-    sentences = _sentences(corpus, block, which)
+    sentences = _sentences(corpus, originals, block, edits, which)
     row_parents, copies, sides = row_parents[touched], copies[touched], sides[touched]
     if corpus.pairs:
         row_now = np.cumsum(touched) - 1
-        sentences = _sides(corpus, sentences, row_parents, [row_now[rows[touched[rows]]] for rows in changing])
+        sentences = _sides(originals, sentences, row_parents, [row_now[rows[touched[rows]]] for rows in changing])
     else:
         sentences = {f"{name}1": values for name, values in sentences.items()}
     columns = {
@@ -85,14 +87,14 @@ def draw(corpus: Corpus, plan: Plan, parents: I64) -> tuple[pa.Table, I64, dict[
     return pa.table([columns[name] for name in schema.names], schema=schema), row_parents, dict(block.tally)
 
 
-def _apply(corpus: Corpus, plan: Plan, parents: I64, copies: I64, changing: list[I64]) -> Block:
+def _apply(corpus: Corpus, originals: Originals, plan: Plan, parents: I64, copies: I64, changing: list[I64]) -> Block:
     """Return the rules' work on each changing sentence: those of sentence 1 first, then those of sentence 2."""
     keys = [
-        row_keys(plan.seed, corpus.digests[parents[rows]], copies[rows], np.full(len(rows), side))
+        row_keys(plan.seed, originals.digests[parents[rows]], copies[rows], np.full(len(rows), side))
         for side, rows in enumerate(changing)
     ]
-    sentences = [parents[rows] + side * len(corpus.ids) for side, rows in enumerate(changing)]
-    block = Block.copies(corpus.sentences, np.concatenate(sentences))
+    sentences = [parents[rows] + side * len(originals) for side, rows in enumerate(changing)]
+    block = Block.copies(originals.sentences, np.concatenate(sentences))
     for name, rule in plan.rules.items():
         changed = rule(block, Draws(np.concatenate(keys), name), corpus.unigrams)
         if len(changed) != len(block) or not changed.size.all():
@@ -103,12 +105,13 @@ def _apply(corpus: Corpus, plan: Plan, parents: I64, copies: I64, changing: list
     return block
 
 
-def _sentences(corpus: Corpus, block: Block, which: Bool) -> dict[str, pa.Array]:
+def _sentences(
+    corpus: Corpus, originals: Originals, block: Block, edits: Mapping[int, I32], which: Bool
+) -> dict[str, pa.Array]:
     """Return the text and the lineage of some rows of a block."""
-    edits = block.edits_per_row()
     whole = ~block.ngram[which]
     return {
-        "sentence": corpus.decode_rows(block, which),
+        "sentence": corpus.decode_rows(originals, block, which),
         "masked": pa.array(edits[MASKED][which]),
         "replaced": pa.array(edits[REPLACED][which]),
         "edited": pa.array(edits[EDITED][which]),
@@ -117,7 +120,9 @@ def _sentences(corpus: Corpus, block: Block, which: Bool) -> dict[str, pa.Array]
     }
 
 
-def _sides(corpus: Corpus, sentences: dict[str, pa.Array], parents: I64, changing: list[I64]) -> dict[str, pa.Array]:
+def _sides(
+    originals: Originals, sentences: dict[str, pa.Array], parents: I64, changing: list[I64]
+) -> dict[str, pa.Array]:
     """Lay sentences out as the two sides of rows; a side that is held has the parent's text and no lineage."""
     columns: dict[str, pa.Array] = {}
     begin = 0
@@ -127,7 +132,7 @@ def _sides(corpus: Corpus, sentences: dict[str, pa.Array], parents: I64, changin
         place[rows], held[rows] = begin + np.arange(len(rows)), False
         where = pa.array(place, mask=held)
         columns |= {f"{name}{side + 1}": values.take(where) for name, values in sentences.items()}
-        original = corpus.texts.take(pa.array(parents + side * len(corpus.ids)))
+        original = originals.texts.take(pa.array(parents + side * len(originals)))
         columns[f"sentence{side + 1}"] = pc.coalesce(columns[f"sentence{side + 1}"], original)
         begin += len(rows)
     return columns

@@ -1,67 +1,75 @@
-"""The originals as word ids, ready to be copied, and the way back from word ids to text."""
+"""The originals as word ids, read a range of rows at a time, and the way back from word ids to text."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import tables
-from pipeline.augment.block import I32, I64, Block, Sentences, Unigrams
+from pipeline.augment.block import I32, I64, Block, Bool, Sentences, Unigrams
 from pipeline.errors import InputError
-from pipeline.tagging import corpus_digest
 
 
 @dataclass(frozen=True, eq=False)
-class Corpus:
-    """The originals of a task, sorted by id, so that nothing depends on the order of the source.
+class Originals:
+    """Some of a task's originals, in the order of their ids.
 
     The first sentences of all rows come first, then the second sentences of all rows: row r's are sentences r and r + rows.
     """
 
-    ids: pa.StringArray  # [rows]
-    training: NDArray[np.bool_]  # [rows] in the training split
+    digests: NDArray[np.uint64]  # [rows, 2] the rows' ids as numbers
+    training: Bool  # [rows] in the training split
     sentences: Sentences
     spaces: NDArray[np.int16] | None  # [words] raw text: the white space after each word, an index of space_strings
+    texts: pa.StringArray  # [sentences] the text, as the decoder writes it
+    text_digests: NDArray[
+        np.uint64
+    ]  # [rows, 2] the ids of those texts: pretokenised text with single spaces, whatever the source had
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """The tables of the tag stage: the vocabulary in memory, the rows on disk."""
+
+    folder: Path
+    rows: int
     space_strings: pa.StringArray
     words: pa.StringArray  # [vocabulary + 1] the last one is [MASK]; then what rules added
     unigrams: Unigrams
     pairs: bool
+    raw: bool
+    digest: str
+    """What `tagging.corpus_digest` says of the rows."""
 
     @classmethod
     def read(cls, folder: Path) -> "Corpus":
-        """Read the tables that the tag stage wrote.
+        """Open the tables that the tag stage wrote.
 
         :param folder: data/<task>/tokens.
         :raises InputError: If a table is missing, or the two are not of the same run.
         """
         vocabulary = tables.read(folder / "vocabulary.parquet", tables.VOCABULARY)
-        tokens = tables.read(folder / "tokens.parquet", tables.TOKENS).sort_by("id").combine_chunks()
-        metadata = tables.metadata_of(folder / "tokens.parquet")
+        path = folder / "tokens.parquet"
+        tables.check(path, tables.TOKENS)
+        metadata = tables.metadata_of(path)
         if "corpus" not in metadata:
-            raise InputError(
-                f"{folder / 'tokens.parquet'}: not as the tag stage writes it now: run the tag stage again"
-            )
-        pairs: bool = metadata["pairs"]
-        sides = ("1", "2") if pairs else ("1",)
-
-        def flat(name: str) -> NDArray[np.integer]:
-            return np.concatenate([_column(tokens, name + side).values.to_numpy() for side in sides])
-
-        words = flat("words")
-        lengths = np.concatenate([_column(tokens, "words" + side).value_lengths().to_numpy() for side in sides])
-        if not lengths.all():
-            raise InputError(f"{folder / 'tokens.parquet'}: holds a sentence without words: run the tag stage again")
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-        strings = _by_id(vocabulary, len(words) and int(words.max()) + 1)
+            raise InputError(f"{path}: not as the tag stage writes it now: run the tag stage again")
+        if metadata != tables.metadata_of(folder / "vocabulary.parquet"):
+            raise _altered(folder)
+        strings = _by_id(folder, vocabulary)
         return cls(
-            ids=_column(tokens, "id"),
-            training=np.asarray(pc.equal(tokens["split"].cast(pa.string()), tables.SPLITS[0])),
-            sentences=Sentences(offsets, words.astype(np.int32), flat("tags").astype(np.int16)),
-            spaces=flat("spaces").astype(np.int16) if metadata["text"] == "raw" else None,
+            folder=folder,
+            rows=pq.read_metadata(path).num_rows,
             space_strings=pa.array([*(metadata["spaces"] or []), ""], pa.string()),
             words=pa.concat_arrays([strings, pa.array([tables.MASK])]),
             unigrams=Unigrams.of(
@@ -70,41 +78,81 @@ class Corpus:
                 vocabulary["count"].to_numpy(),
                 mask=len(strings),
             ),
-            pairs=pairs,
+            pairs=metadata["pairs"],
+            raw=metadata["text"] == "raw",
+            digest=metadata["corpus"],
         )
-
-    def check(self, folder: Path) -> None:
-        """Check that the tables of a folder are of one run, whole and unaltered.
-
-        :param folder: Where this corpus was read from.
-        :raises InputError: If the vocabulary is another's, or the texts are not those that the ids were made from.
-        """
-        tokens = tables.metadata_of(folder / "tokens.parquet")
-        found = corpus_digest(self.digests, self.text_digests, self.training)
-        if tokens != tables.metadata_of(folder / "vocabulary.parquet") or tokens.get("corpus") != found:
-            raise InputError(
-                f"{folder}: tokens.parquet and vocabulary.parquet are not of one run, or were altered: run the tag stage again"
-            )
 
     def with_words(self, words: list[str]) -> "Corpus":
         """Return the corpus with more words at the end of its vocabulary, for rules that write words of their own."""
         return replace(self, words=pa.concat_arrays([self.words, pa.array(words, pa.string())]))
 
-    @cached_property
-    def digests(self) -> NDArray[np.uint64]:
-        """[rows, 2] the rows' ids as numbers."""
-        return tables.id_digests(self.ids)
+    def originals(self, begin: int = 0, end: int | None = None) -> Originals:
+        """Read some rows.
+
+        :param begin: The first, counted in the order of the table.
+        :param end: The one after the last; to the end of the table where None.
+        :raises InputError: If the rows are not what the tag stage wrote.
+        """
+        table = self._read(begin, self.rows if end is None else end)
+        sides = ("1", "2") if self.pairs else ("1",)
+
+        def flat(name: str) -> NDArray[np.integer]:
+            return np.concatenate([_column(table, name + side).flatten().to_numpy() for side in sides])
+
+        words, tags = flat("words").astype(np.int32), flat("tags").astype(np.int16)
+        lengths = np.concatenate([_column(table, "words" + side).value_lengths().to_numpy() for side in sides])
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+        training = np.asarray(pc.equal(table["split"].cast(pa.string()), tables.SPLITS[0]))
+        known = len(words) == 0 or (
+            words.min() >= 0
+            and words.max() < self.unigrams.mask
+            and tags.min() >= 0
+            and tags.max() < len(self.unigrams.count)
+        )
+        if not lengths.all() or len(words) != len(tags) or not known:
+            raise _altered(self.folder)
+        in_training = np.repeat(np.tile(training, len(sides)), lengths)
+        if not self.unigrams.count[tags[in_training]].all():  # a rule would draw from nothing
+            raise _altered(self.folder)
+        spaces = flat("spaces").astype(np.int16) if self.raw else None
+        texts = self.decode(words, offsets, spaces)
+        n = len(table)
+        text_digests = tables.content_digests(texts.slice(0, n), texts.slice(n) if self.pairs else None)
+        return Originals(
+            tables.id_digests(_column(table, "id")),
+            training,
+            Sentences(offsets, words, tags),
+            spaces,
+            texts,
+            text_digests,
+        )
+
+    def check(self, rows: Iterable[bytes]) -> None:
+        """Check that the rows are whole and unaltered.
+
+        :param rows: What `tagging.digest_rows` makes of the originals, a part after the other.
+        :raises InputError: If they are not those that the tag stage wrote.
+        """
+        from pipeline.tagging import digest_of_rows
+
+        if digest_of_rows(rows) != self.digest:
+            raise _altered(self.folder)
 
     @cached_property
-    def texts(self) -> pa.StringArray:
-        """[sentences] the originals' text, as the decoder writes it."""
-        return self.decode(self.sentences.words, self.sentences.offsets, self.spaces)
+    def _file(self) -> Any:
+        return pq.ParquetFile(self.folder / "tokens.parquet")
 
-    @cached_property
-    def text_digests(self) -> NDArray[np.uint64]:
-        """[rows, 2] the ids of the texts as the decoder writes them: pretokenised text with single spaces, whatever the source had."""
-        n = len(self.ids)
-        return tables.content_digests(self.texts.slice(0, n), self.texts.slice(n) if self.pairs else None)
+    def _read(self, begin: int, end: int) -> pa.Table:
+        """Read rows [begin, end): the row groups that hold them, and no others."""
+        metadata = self._file.metadata
+        starts = np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
+        groups = [i for i in range(metadata.num_row_groups) if starts[i] < end and starts[i + 1] > begin]
+        columns = [f.name for f in tables.TOKENS if self.pairs or not f.name.endswith("2")]
+        columns = [name for name in columns if self.raw or not name.startswith("spaces")]
+        table = self._file.read_row_groups(groups, columns, use_threads=False)
+        first = int(starts[groups[0]]) if groups else 0
+        return table.slice(begin - first, end - begin).combine_chunks()
 
     @cached_property
     def _spaced(self) -> pa.StringArray:
@@ -114,15 +162,16 @@ class Corpus:
     def _words_and_spaces(self) -> pa.StringArray:
         return pa.concat_arrays([self.words, self.space_strings])
 
-    def decode_rows(self, block: Block, which: NDArray[np.bool_]) -> pa.StringArray:
+    def decode_rows(self, originals: Originals, block: Block, which: Bool) -> pa.StringArray:
         """Return the text of some rows of a block.
 
+        :param originals: What the block's rows are copies of.
         :param block: Any block of this corpus.
         :param which: [rows] those to decode.
         """
         words = np.repeat(which, block.size)
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(block.size[which], dtype=np.int64)])
-        spaces = None if self.spaces is None else self.spaces[block.origin[words]]
+        spaces = None if originals.spaces is None else originals.spaces[block.origin[words]]
         return self.decode(block.words[words], offsets, spaces)
 
     def decode(self, words: I32, offsets: I64, spaces: NDArray[np.int16] | None = None) -> pa.StringArray:
@@ -150,13 +199,19 @@ class Corpus:
         return pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(byte_offsets), taken.buffers()[2])
 
 
+def _altered(folder: Path) -> InputError:
+    return InputError(
+        f"{folder}: tokens.parquet and vocabulary.parquet are not of one run, or were altered: run the tag stage again"
+    )
+
+
 def _column(table: pa.Table, name: str) -> pa.Array:
     column = table[name]
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _by_id(vocabulary: pa.Table, needed: int) -> pa.StringArray:
+def _by_id(folder: Path, vocabulary: pa.Table) -> pa.StringArray:
     ids, first = np.unique(vocabulary["word_id"].to_numpy(), return_index=True)
-    if len(ids) < needed or not np.array_equal(ids, np.arange(len(ids))):
-        raise InputError("tokens.parquet and vocabulary.parquet are not of one run: run the tag stage again")
+    if not np.array_equal(ids, np.arange(len(ids))):
+        raise _altered(folder)
     return vocabulary["word"].take(pa.array(first)).combine_chunks()

@@ -1,8 +1,9 @@
 """The augmentation procedure: n_iter copies of each training example, once each, none equal to an original of any split.
 
-Two passes. The first draws every copy, shard by shard, into scratch files: the rows, and the ids of their texts. Then one look at all ids, a
-range at a time, says which copies stay. The second pass writes those. Shards are cut by parents and rows are in the order (parent_id, copy), so
-workers change nothing; nothing that grows with the number of copies is held in memory but a byte for each.
+The originals are cut into shards by their ids. First every shard's copies are drawn into scratch files: the rows, and the ids of their texts by
+range. Then each range of ids is looked at by itself, which says what copies stay. Then every shard writes those. Rows are in the order
+(parent_id, copy), and workers change nothing. A worker holds a shard's ids and a block of its rows; nothing that grows with the task is in
+memory but the vocabulary.
 """
 
 import logging
@@ -11,35 +12,45 @@ import tempfile
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline import tables
+from pipeline import tables, tagging
+from pipeline.augment import duplicates
 from pipeline.augment.block import I64
 from pipeline.augment.copies import Plan, draw, scratch_schema
 from pipeline.augment.corpus import Corpus
+from pipeline.augment.duplicates import FATES, KEPT, Spread
 from pipeline.console import progress
 from pipeline.params import Augment
 from pipeline.storage import new_folder
 
 log = logging.getLogger(__name__)
 
-SHARD_ROWS = 125_000
-BLOCK_ROWS = 16_384
-RANGE_ROWS = 600_000
+SHARDS = 16
+"""How many a task is cut into, so that workers end at about the same time; fewer where they would be smaller than the first of
+SHARD_ROWS, more where they would be larger than the second."""
+SHARD_ROWS = (80_000, 1_000_000)
+BLOCK_ROWS = 8_192
+RANGE_ROWS = 250_000
 """Ids that are compared with each other at a time."""
 
-U64 = NDArray[np.uint64]
-FATES = ("kept", "duplicates", "leaks", "unchanged")
-"""What becomes of a copy: a duplicate equals an earlier copy or another training example, a leak a text of another split, an unchanged one
-its own parent."""
-KEPT, DUPLICATE, LEAK, UNCHANGED = range(4)
+ROW_GROUP_ROWS = 100_000
+PARQUET: Final[dict[str, Any]] = {
+    "compression": "zstd",
+    # Each text is there once: a dictionary of texts would be built and thrown away.
+    "use_dictionary": [name for name in tables.AUGMENTED.names if name not in ("id", "sentence1", "sentence2")],
+    "column_encoding": dict.fromkeys(("id", "sentence1", "sentence2"), "DELTA_LENGTH_BYTE_ARRAY"),
+    "write_statistics": False,  # nobody looks for a range of texts or of random ids
+}
+
 LENGTHS = ((1, 2), (3, 5), (6, 8), (9, 12), (13, 20), (21, math.inf))
 
 
@@ -48,7 +59,7 @@ def augment(
     out: Path,
     augment: Augment,
     workers: int | None = None,
-    shard_rows: int = SHARD_ROWS,
+    shard_rows: int | None = None,
     file: str = "params.yaml",
 ) -> dict[str, Any]:
     """Draw the augmented rows of a task.
@@ -57,7 +68,7 @@ def augment(
     :param out: The folder to write: augmented-00000.parquet, ... in the schema of tables.AUGMENTED.
     :param augment: The parameters.
     :param workers: Processes; one for each core where None.
-    :param shard_rows: Copies drawn for one file, at the most (a parent's copies stay together).
+    :param shard_rows: Copies drawn for one file, at the most (a parent's copies stay together); from the size of the task where None.
     :param file: Where the parameters stand, for messages.
     :return: A summary in numbers: drawn = kept + duplicates + leaks + unchanged; how often each rule fired, beside what was asked;
         how many copies stay of originals of some lengths.
@@ -68,46 +79,64 @@ def augment(
     tokens, out = tokens.resolve(), out.resolve()  # a worker on another machine is in another folder
     run = Run(tokens, augment, file, uuid.uuid4().hex)
     corpus, plan = run.prepared()
-    corpus.check(tokens)
-    parents = np.flatnonzero(corpus.training)
-    per_shard = max(1, shard_rows // max(1, augment.n_iter))
-    shards = [parents[i : i + per_shard] for i in range(0, len(parents), per_shard)] if augment.n_iter else []
-    parallel = Parallel(n_jobs=min(workers or effective_n_jobs(-1), max(1, len(shards))), return_as="generator")
+    copies = corpus.rows * max(1, augment.n_iter)  # an upper bound: not all rows are training rows
+    per_shard = max(
+        1, (shard_rows or min(max(copies // SHARDS, SHARD_ROWS[0]), SHARD_ROWS[1])) // max(1, augment.n_iter)
+    )
+    begins = range(0, corpus.rows, per_shard)
+    ranges = 1 + copies // RANGE_ROWS
+    parallel = Parallel(n_jobs=min(workers or effective_n_jobs(-1), max(1, len(begins))), return_as="generator")
     metadata = {**augment.model_dump(mode="json"), "tagger": tables.metadata_of(tokens / "tokens.parquet")["tagger"]}
-    tally: Counter[str] = Counter()
-    found = Counter(dict.fromkeys(FATES, 0))
-    yields: Counter[tuple[int, str]] = Counter()
 
     with new_folder(out) as folder, tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as name:
-        scratch = [Path(name) / f"{number:05}" for number in range(len(shards))]
-        counts = []
-        with progress(len(parents) * augment.n_iter, "augmenting", "rows") as advance:
-            draws = (delayed(draw_shard)(run, shard, place) for shard, place in zip(shards, scratch, strict=True))
-            for shard, (changed, counted) in zip(shards, parallel(draws), strict=True):
-                counts.append(changed)
-                tally.update(counted)
-                advance(len(shard) * augment.n_iter)
-        fates = _fates(corpus, scratch, counts) if shards else []
+        shards = [Path(name) / f"{number:05}" for number in range(len(begins))]
+        verdicts = [Path(name) / f"verdict-{number:05}" for number in range(ranges)]
+        drawn = []
+        with progress(corpus.rows, "augmenting", "originals") as advance:
+            draws = (
+                delayed(draw_shard)(run, begin, min(begin + per_shard, corpus.rows), ranges, shard)
+                for begin, shard in zip(begins, shards, strict=True)
+            )
+            for found in parallel(draws):
+                drawn.append(found)
+                advance(found.originals)
+        corpus.check(Path(f"{shard}.originals").read_bytes() for shard in shards)
+        spreads = [found.spread for found in drawn]
+        for _ in parallel(delayed(duplicates.judge)(shards, spreads, n, path) for n, path in enumerate(verdicts)):
+            pass
+        before = np.cumsum([np.zeros(ranges, np.int64), *(spread.copies for spread in spreads)], axis=0)
         writes = (
-            delayed(write_shard)(run, shard, place, folder / f"augmented-{number:05}.parquet", fate, metadata)
-            for number, (shard, place, fate) in enumerate(zip(shards, scratch, fates, strict=True))
+            delayed(write_shard)(
+                *(run, begin, shard, spread.copies, earlier, verdicts),
+                folder / f"augmented-{number:05}.parquet",
+                metadata,
+            )
+            for number, (begin, shard, spread, earlier) in enumerate(zip(begins, shards, spreads, before, strict=False))
         )
-        for fate, kept in zip(fates, parallel(writes), strict=True):
-            found.update({FATES[code]: int(n) for code, n in enumerate(np.bincount(fate, minlength=4))})
-            yields.update(kept)
+        written = list(parallel(writes))
         if not shards:
             tables.write(folder / "augmented-00000.parquet", tables.AUGMENTED.empty_table(), metadata)
+    return _summary(plan, drawn, written)
 
-    drawn = len(parents) * augment.n_iter
-    found["unchanged"] += drawn - sum(counts)  # and those that no rule touched
-    if sum(found.values()) != drawn:
-        raise AssertionError(f"{drawn} copies drawn, {dict(found)} accounted for")
+
+def _summary(plan: Plan, drawn: Sequence["Drawn"], written: Sequence["Written"]) -> dict[str, Any]:
+    copies = plan.n_iter * sum(found.training for found in drawn)
+    fates = sum((found.fates for found in written), start=np.zeros(len(FATES), np.int64))
+    counts = dict(zip(FATES, fates.tolist(), strict=True))
+    counts["unchanged"] += copies - sum(found.touched for found in drawn)  # and those that no rule touched
+    if sum(counts.values()) != copies:
+        raise AssertionError(f"{copies} copies drawn, {counts} accounted for")
+    tally = sum((Counter(found.tally) for found in drawn), start=Counter())
+    originals, kept = (
+        sum((getattr(found, name) for found in some), start=np.zeros(len(LENGTHS), np.int64))
+        for some, name in ((drawn, "by_length"), (written, "kept_by_length"))
+    )
     summary = {
-        "drawn": drawn,
-        **found,
+        "drawn": copies,
+        **counts,
         "rules": dict(sorted(tally.items())),
         "rates": _rates(plan, tally),
-        "kept per example by words": _means(yields),
+        "kept per example by words": _means(originals, kept),
     }
     log.info("augment: %s", ", ".join(f"{key} {summary[key]:,}" for key in ("drawn", *FATES)))
     return summary
@@ -145,65 +174,116 @@ class Run:
             return _prepared[self.name]
 
 
-def draw_shard(run: Run, parents: I64, scratch: Path) -> tuple[int, dict[str, int]]:
-    """Draw the copies of some originals into scratch files: .arrow (the rows that a rule touched), .ids, .parents.
+@dataclass(frozen=True)
+class Drawn:
+    """What is known of a shard when its copies are drawn."""
 
-    :return: The number of those rows, and the rules' tallies.
+    originals: int
+    training: int
+    by_length: I64  # of the training rows, by LENGTHS
+    touched: int  # copies that a rule touched
+    tally: dict[str, int]  # the rules'
+    spread: Spread
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of a shard's touched copies."""
+
+    fates: I64  # by FATES
+    kept_by_length: I64  # by LENGTHS of the original
+
+
+def draw_shard(run: Run, begin: int, end: int, ranges: int, shard: Path) -> Drawn:
+    """Draw the copies of some originals into scratch files: .arrow, the rows that a rule touched; .originals, what `Corpus.check` wants; ids.
+
+    :param begin: The first original.
+    :param end: The one after the last.
+    :param ranges: How many ranges of ids there are.
+    :param shard: The scratch files, without their suffix.
     """
     corpus, plan = run.prepared()
+    originals = corpus.originals(begin, end)
+    parents = np.flatnonzero(originals.training)
     tally: Counter[str] = Counter()
-    ids, row_parents = [], []
-    per_block = max(1, BLOCK_ROWS // plan.n_iter)
-    with pa.OSFile(f"{scratch}.arrow", "wb") as sink, pa.ipc.new_file(sink, scratch_schema(corpus.pairs)) as writer:
-        for begin in range(0, len(parents), per_block):
-            rows, its_parents, counts = draw(corpus, plan, parents[begin : begin + per_block])
+    ids, row_parents = [np.empty((0, 2), np.uint64)], [np.empty(0, np.int64)]
+    per_block = max(1, BLOCK_ROWS // max(1, plan.n_iter))
+    with pa.OSFile(f"{shard}.arrow", "wb") as sink, pa.ipc.new_file(sink, scratch_schema(corpus.pairs)) as writer:
+        for first in range(0, len(parents) if plan.n_iter else 0, per_block):
+            rows, its_parents, counts = draw(corpus, originals, plan, parents[first : first + per_block])
             second = rows["sentence2"].combine_chunks() if corpus.pairs else None
-            digests = tables.content_digests(rows["sentence1"].combine_chunks(), second)
-            writer.write_table(rows)
-            ids.append(digests)
+            ids.append(tables.content_digests(rows["sentence1"].combine_chunks(), second))
             row_parents.append(its_parents)
+            writer.write_table(rows)
             tally.update(counts)
-    np.concatenate(ids).tofile(f"{scratch}.ids")
-    np.concatenate(row_parents).tofile(f"{scratch}.parents")
-    return sum(map(len, ids)), dict(tally)
+    tagging.digest_rows(originals.digests, originals.text_digests, originals.training).tofile(f"{shard}.originals")
+    lengths = originals.sentences.lengths.reshape(2 if corpus.pairs else 1, -1).sum(axis=0)
+    bins = np.searchsorted([low for low, _ in LENGTHS[1:]], lengths, side="right").astype(np.int8)
+    bins.tofile(f"{shard}.lengths")
+    spread = duplicates.spread(
+        shard,
+        ranges,
+        begin,
+        np.concatenate(ids),
+        np.concatenate(row_parents),
+        originals.text_digests,
+        originals.training,
+    )
+    by_length = np.bincount(bins[parents], minlength=len(LENGTHS))
+    return Drawn(end - begin, len(parents), by_length, sum(map(len, ids)), dict(tally), spread)
 
 
 def write_shard(
-    run: Run, parents: I64, scratch: Path, path: Path, fates: NDArray[np.int8], metadata: Mapping[str, Any]
-) -> Counter[tuple[int, str]]:
-    """Write the copies of a shard that stay, and remove its scratch files.
+    run: Run,
+    begin: int,
+    shard: Path,
+    copies: I64,
+    before: I64,
+    verdicts: Sequence[Path],
+    path: Path,
+    metadata: Mapping[str, Any],
+) -> Written:
+    """Write the copies of a shard that stay.
 
-    :return: By length of the original (an index into LENGTHS): how many originals, and how many of their copies stay.
+    :param begin: The shard's first original.
+    :param shard: Its scratch files, which are removed.
+    :param copies: As in `duplicates.judged`, like `before` and `verdicts`.
+    :param path: The file to write, in a folder that is renamed when it is whole.
+    :param metadata: For the file.
     """
-    corpus, _ = run.prepared()
+    fates, ids, parents = duplicates.judged(shard, copies, before, verdicts)
     keep = fates == KEPT
-    kept_parents = _read_parents(scratch)[keep]
-    with pa.memory_map(f"{scratch}.arrow") as source:
-        rows = pa.ipc.open_file(source).read_all().filter(pa.array(keep))
-    columns = dict(zip(rows.column_names, rows.columns, strict=True))
-    columns["id"] = tables.hex_ids(_read_ids(scratch)[keep])
-    columns["parent_id"] = corpus.ids.take(pa.array(kept_parents))
-    columns |= {field.name: pa.nulls(len(rows), field.type) for field in tables.AUGMENTED if field.name not in columns}
-    table = pa.table([columns[name] for name in tables.AUGMENTED.names], schema=tables.AUGMENTED)
-    tables.write(path, table, metadata)
-
-    lengths = corpus.sentences.lengths.reshape(2 if corpus.pairs else 1, -1).sum(axis=0)
-    bounds = [low for low, _ in LENGTHS[1:]]
-    found: Counter[tuple[int, str]] = Counter()
-    for what, originals in (("originals", parents), ("kept", kept_parents)):
-        counts = np.bincount(np.searchsorted(bounds, lengths[originals], side="right"), minlength=len(LENGTHS))
-        found.update({(i, what): int(n) for i, n in enumerate(counts)})
-    for suffix in ("arrow", "ids", "parents"):
-        Path(f"{scratch}.{suffix}").unlink()
-    return found
+    parent_ids = tables.hex_ids(np.fromfile(f"{shard}.originals", ">u8").reshape(-1, 5)[:, :2])
+    kept = parents[keep] - begin
+    columns = {"id": tables.hex_ids(ids[keep]), "parent_id": parent_ids.take(pa.array(kept))}
+    schema = tables.with_metadata(tables.AUGMENTED, metadata)
+    with pq.ParquetWriter(path, schema, **PARQUET) as writer:
+        first = 0
+        for rows in _kept_rows(shard, keep):
+            known = {name: values.slice(first, len(rows)) for name, values in columns.items()}
+            known |= dict(zip(rows.column_names, rows.columns, strict=True))
+            nulls = {f.name: pa.nulls(len(rows), f.type) for f in tables.AUGMENTED if f.name not in known}
+            writer.write_table(pa.table([(known | nulls)[name] for name in schema.names], schema=schema))
+            first += len(rows)
+    bins = np.fromfile(f"{shard}.lengths", np.int8)
+    for scratch in shard.parent.glob(f"{shard.name}.*"):
+        scratch.unlink()
+    return Written(np.bincount(fates, minlength=len(FATES)), np.bincount(bins[kept], minlength=len(LENGTHS)))
 
 
-def _read_ids(scratch: Path) -> U64:
-    return np.fromfile(f"{scratch}.ids", np.uint64).reshape(-1, 2)
-
-
-def _read_parents(scratch: Path) -> I64:
-    return np.fromfile(f"{scratch}.parents", np.int64)
+def _kept_rows(shard: Path, keep: NDArray[np.bool_]) -> Iterator[pa.Table]:
+    """Read the rows that stay, a row group at a time."""
+    with pa.memory_map(f"{shard}.arrow") as source:
+        blocks = pa.ipc.open_file(source)
+        parts: list[pa.RecordBatch] = []
+        first = 0
+        for number in range(blocks.num_record_batches):
+            block = blocks.get_batch(number)
+            parts.append(block.filter(pa.array(keep[first : first + len(block)])))
+            first += len(block)
+            if sum(map(len, parts)) >= ROW_GROUP_ROWS or number == blocks.num_record_batches - 1:
+                yield pa.Table.from_batches(parts)
+                parts = []
 
 
 def _rates(plan: Plan, tally: Mapping[str, int]) -> dict[str, dict[str, float]]:
@@ -216,67 +296,10 @@ def _rates(plan: Plan, tally: Mapping[str, int]) -> dict[str, dict[str, float]]:
     return rates
 
 
-def _means(yields: Mapping[tuple[int, str], int]) -> dict[str, float]:
+def _means(originals: I64, kept: I64) -> dict[str, float]:
     """Return how many copies stay, on average, of originals of each length (both sentences of a pair together)."""
     return {
-        f"{low}+" if high == math.inf else f"{low}-{high}": round(yields[i, "kept"] / yields[i, "originals"], 2)
+        f"{low}+" if high == math.inf else f"{low}-{high}": round(int(kept[i]) / int(originals[i]), 2)
         for i, (low, high) in enumerate(LENGTHS)
-        if yields.get((i, "originals"))
+        if originals[i]
     }
-
-
-# --- between the passes: which copies stay ------------------------------------------------------------------------------
-
-
-def _fates(corpus: Corpus, scratch: Sequence[Path], counts: Sequence[int]) -> list[NDArray[np.int8]]:
-    """Return what becomes of each touched copy: the first of each text stays, unless it is an original of any split.
-
-    Equal ids are in the same range of ids, so the ranges can be looked at one after the other.
-
-    :return: For each shard, KEPT, DUPLICATE, LEAK or UNCHANGED for each of its rows.
-    """
-    fates = [np.empty(count, np.int8) for count in counts]
-    ranges = 1 + sum(counts) // RANGE_ROWS
-    originals = _range_of(corpus.text_digests, ranges)
-    for number in range(ranges):
-        where = [np.flatnonzero(_range_of(_read_ids(place), ranges) == number) for place in scratch]
-        places = np.flatnonzero(originals == number)
-        texts, training = corpus.text_digests[places], corpus.training[places]
-        drawn = [_read_ids(place)[rows] for place, rows in zip(scratch, where, strict=True)]
-        everything = np.concatenate([texts, *drawn])
-        if not len(everything):
-            continue
-        first = first_of_equals(everything)[len(texts) :]
-        is_original = first < len(texts)
-        fate = np.where(first == np.arange(len(texts), len(everything)), KEPT, DUPLICATE).astype(np.int8)
-        if len(texts):
-            fate[is_original & ~training[np.where(is_original, first, 0)]] = LEAK
-            parents = [_read_parents(place)[rows] for place, rows in zip(scratch, where, strict=True)]
-            fate[is_original & (places[np.where(is_original, first, 0)] == np.concatenate(parents))] = UNCHANGED
-        for its_fates, rows, part in zip(
-            fates, where, np.split(fate, np.cumsum([len(d) for d in drawn])[:-1]), strict=True
-        ):
-            its_fates[rows] = part
-    return fates
-
-
-def _range_of(digests: U64, ranges: int) -> I64:
-    """Return which of some equal ranges of ids each is in."""
-    return (digests[:, 0] >> np.uint64(32)).astype(np.int64) * ranges >> 32
-
-
-def first_of_equals(digests: U64) -> I64:
-    """Return, for each digest [n, 2], the place of the first one that is equal to it."""
-    high, low = np.ascontiguousarray(digests[:, 0]), digests[:, 1]
-    order = np.argsort(high)  # one half is enough, unless two texts share it: that is looked at below
-    begins = _group_begins(high[order])
-    if not np.array_equal(low[order], np.repeat(low[order[begins]], np.diff(begins, append=len(order)))):
-        order = np.lexsort((low, high))
-        begins = np.union1d(_group_begins(high[order]), _group_begins(low[order]))
-    first = np.empty(len(order), np.int64)
-    first[order] = np.repeat(np.minimum.reduceat(order, begins), np.diff(begins, append=len(order)))
-    return first
-
-
-def _group_begins(ordered: U64) -> I64:
-    return np.flatnonzero(np.concatenate([np.ones(min(1, len(ordered)), np.bool_), ordered[1:] != ordered[:-1]]))

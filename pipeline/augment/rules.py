@@ -67,16 +67,15 @@ class MaskOrReplace:
 
     def __call__(self, block: Block, draws: Draws, unigrams: Unigrams) -> Block:
         """Return the block with words masked and replaced, in place."""
-        x = draws.per_word("edit", block.rows, block.positions)
-        touched = np.flatnonzero(x < self.p_mask + self.p_pos)
+        touched = np.flatnonzero(draws.fires("edit", block.rows, block.positions, self.p_mask + self.p_pos))
         touched = touched[block.edits[touched] == 0]
-        is_mask = x[touched] < self.p_mask
+        is_mask = draws.fires("edit", block.rows[touched], block.positions[touched], self.p_mask)
         masked, replaced = touched[is_mask], touched[~is_mask]
         block.words[masked] = unigrams.mask
         block.edits[masked] = MASKED
         uniform = draws.per_word("word", block.rows[replaced], block.positions[replaced])
         drawn = unigrams.draw(block.tags[replaced], uniform)
-        block.count("words", len(x))
+        block.count("words", len(block.rows))
         block.count("masked", len(masked))
         block.count("replaced", len(replaced))
         block.count("replaced by another word", int(np.count_nonzero(drawn != block.words[replaced])))
@@ -112,10 +111,12 @@ class KeepNgram:
 
     def __call__(self, block: Block, draws: Draws, unigrams: Unigrams) -> Block:
         """Return the block with some rows cut to a window."""
-        fired = draws.per_row("fire") < self.p_ng
-        n = self.n_min + (draws.per_row("size") * (self.n_max - self.n_min + 1)).astype(np.int32)
-        size = np.minimum(n, block.size)
-        start = (draws.per_row("window") * (block.size - size + 1)).astype(np.int32)
+        fires = draws.per_row("fire") < self.p_ng
+        fired = np.flatnonzero(fires)
+        n = self.n_min + (draws.per_row("size", fired) * (self.n_max - self.n_min + 1)).astype(np.int32)
+        size, start = block.size.copy(), np.zeros(len(block), np.int32)
+        size[fired] = np.minimum(n, block.size[fired])
+        start[fired] = (draws.per_row("window", fired) * (block.size[fired] - size[fired] + 1)).astype(np.int32)
         block.count("rows", len(block))
-        block.count("cut to an n-gram", int(np.count_nonzero(fired)))
-        return block.cut(fired, start, size)
+        block.count("cut to an n-gram", len(fired))
+        return block.cut(fires, start, size)

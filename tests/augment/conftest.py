@@ -42,8 +42,7 @@ def write_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         ).cast(tables.EXAMPLES)
         folder = tmp_path / name
         tokens, vocabulary, metadata = tagging.tokens_tables(examples, "spacy:letters", mode, workers=1)
-        tables.write(folder / "tokens.parquet", tokens, metadata)
-        tables.write(folder / "vocabulary.parquet", vocabulary, metadata)
+        tagging.write_tables(folder, tokens, vocabulary, metadata)
         return folder
 
     return write

@@ -83,3 +83,13 @@ def test_draws_for_different_things_are_independent():
         for other in names[i + 1 :]:
             joint = (kinds[one] * 8).astype(int) * 8 + (kinds[other] * 8).astype(int)
             assert abs(uniformity((joint + 0.5) / 64)) < 5, (one, other)
+
+
+@given(st.floats(0, 1) | st.sampled_from([0.1, 0.2, 2**-53, 1 - 2**-53, 5e-324]), st.integers())
+def test_fires_is_the_draw_below_p(p: float, seed: int):
+    keys = row_keys(seed, np.zeros((4, 2), np.uint64), np.arange(4), np.zeros(4, np.int64))
+    draws, rows, positions = Draws(keys, "rule"), np.repeat(np.arange(4), 50), np.tile(np.arange(50), 4)
+    x = draws.per_word("use", rows, positions)
+    assert (draws.fires("use", rows, positions, p) == (x < p)).all()
+    for own in x[:20]:  # and to the last bit
+        assert (draws.fires("use", rows, positions, own) == (x < own)).all()

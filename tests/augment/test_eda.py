@@ -80,7 +80,7 @@ def test_deletion_rate_and_count(p: float):
     assert block.tally == {"deletion: words": 62_000, "deletion: dropped": lost.sum()}
     if p in (0, 1):
         assert (lost[2000:] == 29 * p).all()
-        assert block.touched.tolist() == [False] * 2000 + [p == 1] * 2000
+        assert block.touched(block.edits_per_row()).tolist() == [False] * 2000 + [p == 1] * 2000
     else:
         assert sigmas(lost.sum(), 60_000, p) < 5
 
@@ -134,7 +134,7 @@ def test_the_words_that_moved_are_the_ones_counted_and_places_stay():
 def test_two_swaps_can_undo_each_other_and_nothing_happened():
     block = apply(RandomSwap(alpha=1.0), copies_of(2, n=10))
     assert block.words.tolist() == [0, 1] * 10
-    assert not block.touched.any()
+    assert not block.touched(block.edits_per_row()).any()
 
 
 def test_a_masked_word_that_moves_is_still_a_masked_word():
@@ -178,7 +178,7 @@ def test_a_row_keeps_words_of_its_own_and_its_counts_are_right(lengths, p, alpha
     lost = np.array(lengths)[block.parents] - block.size
     edited = lost + np.bincount(block.rows[moved], minlength=len(block))
     assert (block.edits_per_row()[EDITED] == edited).all()
-    assert (block.touched == (edited > 0)).all()
+    assert (block.touched(block.edits_per_row()) == (edited > 0)).all()
 
 
 @pytest.mark.parametrize("rule", [RandomDeletion(0.4), RandomSwap(0.4)])

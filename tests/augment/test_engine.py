@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from letters import settings, tag_of
 
 from pipeline import tables
-from pipeline.augment import engine
+from pipeline.augment import duplicates, engine
 from pipeline.errors import InputError
 
 SINGLE = [
@@ -267,6 +267,6 @@ def test_the_accounting_always_holds(write_tokens: Callable, tmp_path: Path, tex
 
 def test_equals_are_found_even_where_half_a_digest_collides():
     digests = np.array([[5, 1], [5, 2], [3, 1], [5, 1], [3, 1], [5, 2], [9, 9]], np.uint64)
-    assert engine.first_of_equals(digests).tolist() == [0, 1, 2, 0, 2, 1, 6]
+    assert duplicates.first_of_equals(digests).tolist() == [0, 1, 2, 0, 2, 1, 6]
     without_collisions = digests[[0, 2, 3, 4, 6]]
-    assert engine.first_of_equals(without_collisions).tolist() == [0, 1, 0, 1, 4]
+    assert duplicates.first_of_equals(without_collisions).tolist() == [0, 1, 0, 1, 4]

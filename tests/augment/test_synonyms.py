@@ -109,14 +109,14 @@ def test_words_are_replaced_as_often_as_asked_and_uniformly(wordnet: None):
 def test_words_without_synonyms_stay_and_do_not_count(wordnet: None):
     block = apply(ready(1.0), copies_of([2, 3, 5, 6], [3, 1], n=100))
     assert block.edits_per_row()[EDITED].tolist() == [0] * 100 + [1] * 100
-    assert block.touched.tolist() == [False] * 100 + [True] * 100
+    assert block.touched(block.edits_per_row()).tolist() == [False] * 100 + [True] * 100
     assert words_of(block.words[400:402]) == ["unknown", "good"]
     assert block.tally == {"synonyms: words that have some": 100, "synonyms: replaced": 100}
 
 
 def test_nothing_is_replaced_with_p_0(wordnet: None):
     block = apply(ready(0.0), copies_of([0, 1, 4], n=100))
-    assert not block.touched.any()
+    assert not block.touched(block.edits_per_row()).any()
     assert block.tally == {"synonyms: words that have some": 300, "synonyms: replaced": 0}
 
 

@@ -1,0 +1,142 @@
+"""Which copies stay: each text once, none that is an original's. Exact, out of core, in any number of processes.
+
+Ids are spread over ranges while copies are drawn. Equal ids are in the same range, so that each range is looked at by itself. Scratch files
+hold numbers end to end; a shard's are named `<shard>.<what>`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.augment.block import I64
+
+U64 = NDArray[np.uint64]
+I8 = NDArray[np.int8]
+
+FATES: Final = ("kept", "duplicates", "leaks", "unchanged")
+"""What becomes of a copy: a duplicate equals an earlier copy or another training example, a leak a text of another split, an unchanged one
+its own parent."""
+KEPT, DUPLICATE, LEAK, UNCHANGED = range(4)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How many ids of a shard are in each range: of its copies, and of its originals."""
+
+    copies: I64  # [ranges]
+    originals: I64  # [ranges]
+
+
+def spread(
+    shard: Path, ranges: int, begin: int, ids: U64, parents: I64, originals: U64, training: NDArray[np.bool_]
+) -> Spread:
+    """Write a shard's ids by range, for `judge`; and the order of its copies, for `judged`.
+
+    :param shard: The shard's scratch files, without the suffix.
+    :param ranges: How many ranges of ids there are.
+    :param begin: The number of the shard's first original.
+    :param ids: [copies, 2] the ids of the copies' texts.
+    :param parents: [copies] which of the shard's originals each copies.
+    :param originals: [n, 2] the ids of the originals' texts.
+    :param training: [n] whether each is in the training split.
+    """
+    order, copies = _by_range(ids, ranges)
+    order.astype(np.int32).tofile(f"{shard}.order")
+    _numbered(ids, parents + begin)[order].tofile(f"{shard}.copies")
+    order, texts = _by_range(originals, ranges)
+    numbers = np.arange(begin, begin + len(originals))
+    _numbered(originals, 2 * numbers + training)[order].tofile(f"{shard}.texts")
+    return Spread(copies, texts)
+
+
+def _numbered(ids: U64, numbers: I64) -> U64:
+    """Return [n, 3]: ids and a number beside each."""
+    found = np.empty((len(ids), 3), np.uint64)
+    found[:, :2], found[:, 2] = ids, numbers
+    return found
+
+
+def judge(shards: Sequence[Path], spreads: Sequence[Spread], number: int, verdict: Path) -> None:
+    """Decide on the copies of one range of ids: the first of each text stays, unless it is an original of any split.
+
+    :param shards: All shards' scratch files.
+    :param spreads: What `spread` returned for each.
+    :param number: Which range.
+    :param verdict: The file to write: for each shard's copies in the range, one after the other, KEPT, DUPLICATE, LEAK or UNCHANGED.
+    """
+    texts = _parts(shards, "texts", [s.originals for s in spreads], number)
+    copies = _parts(shards, "copies", [s.copies for s in spreads], number)
+    rows, training = texts[:, 2] >> np.uint64(1), texts[:, 2] & np.uint64(1)
+    first = first_of_equals(np.concatenate([texts[:, :2], copies[:, :2]]))[len(texts) :]
+    fate = np.where(first == np.arange(len(texts), len(texts) + len(copies)), KEPT, DUPLICATE).astype(np.int8)
+    equal = np.flatnonzero(first < len(texts))
+    original = first[equal]
+    fate[equal[training[original] == 0]] = LEAK
+    fate[equal[rows[original] == copies[equal, 2]]] = UNCHANGED
+    fate.tofile(verdict)
+
+
+def judged(shard: Path, copies: I64, before: I64, verdicts: Sequence[Path]) -> tuple[I8, U64, I64]:
+    """Put together what was decided on a shard's copies.
+
+    :param shard: Its scratch files.
+    :param copies: [ranges] how many of its copies are in each range.
+    :param before: [ranges] how many of the shards' before it.
+    :param verdicts: What `judge` wrote, a file a range.
+    :return: In the order in which the copies were drawn: their fates [copies], ids [copies, 2], and parents [copies] as numbers of originals.
+    """
+    parts = [
+        np.fromfile(verdict, np.int8, int(count), offset=int(begin))
+        for verdict, begin, count in zip(verdicts, before, copies, strict=True)
+    ]
+    order = np.fromfile(f"{shard}.order", np.int32)
+    fates, rows = np.empty(len(order), np.int8), np.empty((len(order), 3), np.uint64)
+    fates[order] = np.concatenate(parts)
+    rows[order] = np.fromfile(f"{shard}.copies", np.uint64).reshape(-1, 3)
+    return fates, rows[:, :2], rows[:, 2].astype(np.int64)
+
+
+def _parts(shards: Sequence[Path], suffix: str, counts: Sequence[I64], number: int) -> U64:
+    """Read one range's numbered ids of all shards."""
+    return np.concatenate(
+        [
+            np.fromfile(f"{shard}.{suffix}", np.uint64, 3 * int(n[number]), offset=24 * int(n[:number].sum()))
+            for shard, n in zip(shards, counts, strict=True)
+        ]
+    ).reshape(-1, 3)
+
+
+def _by_range(digests: U64, ranges: int) -> tuple[I64, I64]:
+    """Return the order that sorts ids by their range, equal ranges as they stand, and how many are in each."""
+    which = (((digests[:, 0] >> np.uint64(32)) * np.uint64(ranges)) >> np.uint64(32)).astype(np.uint16)
+    return np.argsort(which, kind="stable"), np.bincount(which, minlength=ranges)
+
+
+def first_of_equals(digests: U64) -> I64:
+    """Return, for each digest [n, 2], the place of the first one that is equal to it."""
+    first = np.arange(len(digests))
+    high, low = np.ascontiguousarray(digests[:, 0]), digests[:, 1]
+    order = np.argsort(high)
+    repeats = np.flatnonzero(~_differ(high[order]))  # few: those whose upper half stood there just before
+    alike = np.zeros(len(digests), np.bool_)
+    alike[repeats] = alike[repeats - 1] = True
+    some = order[alike]
+    begins = _differ(high[some])
+    if (_differ(low[some]) & ~begins).any():  # two texts share an upper half
+        some = some[np.lexsort((low[some], high[some]))]
+        begins = _differ(high[some]) | _differ(low[some])
+    if len(some):
+        at = np.flatnonzero(begins)
+        first[some] = np.repeat(np.minimum.reduceat(some, at), np.diff(at, append=len(some)))
+    return first
+
+
+def _differ(ordered: U64) -> NDArray[np.bool_]:
+    """Return whether each number is another than the one before it."""
+    found = np.ones(len(ordered), np.bool_)
+    found[1:] = ordered[1:] != ordered[:-1]
+    return found
