@@ -3,6 +3,7 @@
 python stages/augment.py TASK
 """
 
+import re
 from pathlib import Path
 
 from pipeline import params
@@ -19,7 +20,9 @@ def main(task: str) -> None:
     summary = engine.augment(data / "tokens", data / "augmented", settings.augment, file=file)
     write_json(data / "results" / "augment.json", summary)
     kept = summary["kept per example by words"]
-    lines = [f"{words},{copies}\n" for words, copies in kept.items()]
+    # The plot sorts its bars as text: with 01-02 and 03-05 that is the order of the numbers.
+    bars = {re.sub(r"\d+", lambda number: number[0].zfill(2), words): copies for words, copies in kept.items()}
+    lines = [f"{words},{copies}\n" for words, copies in bars.items()]
     write_text(data / "results" / "curves" / "copies-kept.csv", "words,copies kept\n" + "".join(lines))
 
 

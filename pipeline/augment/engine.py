@@ -37,12 +37,12 @@ log = logging.getLogger(__name__)
 SHARDS = 16
 """How many a task is cut into, so that workers end at about the same time; fewer where they would be smaller than the first of
 SHARD_ROWS, more where they would be larger than the second."""
-SHARD_ROWS = (80_000, 1_000_000)
+SHARD_ROWS = (80_000, 240_000)
 BLOCK_ROWS = 8_192
 RANGE_ROWS = 250_000
 """Ids that are compared with each other at a time."""
 
-ROW_GROUP_ROWS = 100_000
+ROW_GROUP_ROWS = 40_000
 PARQUET: Final[dict[str, Any]] = {
     "compression": "zstd",
     # Each text is there once: a dictionary of texts would be built and thrown away.
@@ -254,14 +254,14 @@ def write_shard(
     fates, ids, parents = duplicates.judged(shard, copies, before, verdicts)
     keep = fates == KEPT
     parent_ids = tables.hex_ids(np.fromfile(f"{shard}.originals", ">u8").reshape(-1, 5)[:, :2])
-    kept = parents[keep] - begin
-    columns = {"id": tables.hex_ids(ids[keep]), "parent_id": parent_ids.take(pa.array(kept))}
+    ids, kept = ids[keep], parents[keep] - begin
     schema = tables.with_metadata(tables.AUGMENTED, metadata)
     with pq.ParquetWriter(path, schema, **PARQUET) as writer:
         first = 0
         for rows in _kept_rows(shard, keep):
-            known = {name: values.slice(first, len(rows)) for name, values in columns.items()}
-            known |= dict(zip(rows.column_names, rows.columns, strict=True))
+            known = dict(zip(rows.column_names, rows.columns, strict=True))
+            known["id"] = tables.hex_ids(ids[first : first + len(rows)])
+            known["parent_id"] = parent_ids.take(pa.array(kept[first : first + len(rows)]))
             nulls = {f.name: pa.nulls(len(rows), f.type) for f in tables.AUGMENTED if f.name not in known}
             writer.write_table(pa.table([(known | nulls)[name] for name in schema.names], schema=schema))
             first += len(rows)
