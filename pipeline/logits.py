@@ -20,7 +20,7 @@ import yaml
 from pipeline import tables
 from pipeline.console import aligned
 from pipeline.errors import InputError
-from pipeline.storage import new_file, read_json, sha256_of, write_json, write_text
+from pipeline.storage import new_file, read_json, remove_temporaries, sha256_of, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ def write(folder: Path, splits: Mapping[str, pa.Table | Stream], provenance: Map
     ]
     write_text(folder / "README.md", _card(provenance, shards))
     write_json(folder / "manifest.json", {"format": FORMAT, "provenance": provenance, "shards": shards})
+    remove_temporaries(folder)
     named = {folder / shard["path"] for shard in shards}
     for path in sorted((folder / "data").iterdir()):  # and the temporary files of killed runs
         if path not in named:

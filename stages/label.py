@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline import params, tables
 from pipeline.console import run_stage
-from pipeline.storage import write_json
+from pipeline.storage import remove_temporaries, write_json
 from pipeline.teacher.label import label, provenance
 from pipeline.teacher.labellers import Opening
 from pipeline.teacher.model import open_recorded
@@ -35,6 +35,7 @@ def main(task: str, name: str) -> None:
         provenance=provenance(source, augmentation, settings.tag.text, {"name": name, **record}),
         opening=Opening(folder, tuple(source["labels"]), how),
     )
+    remove_temporaries(data / "results", f"label-{name}.json")
     write_json(data / "results" / f"label-{name}.json", summary)
 
 

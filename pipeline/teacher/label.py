@@ -184,7 +184,7 @@ def harvest(folder: Path, store: LabelStore, wanted: pa.Array, labeller: Labelle
     """
     try:
         same = logits.provenance(folder).get("labelling", {}).get("fingerprint") == fingerprint(labeller.facts)
-    except InputError:
+    except (InputError, OSError):
         return
     taken = 0
     for path in logits.intact_shards(folder) if same else ():

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
-from pipeline.storage import TEMPORARY, new_file, sha256_of, write_json
+from pipeline.storage import new_file, remove_temporaries, sha256_of, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -128,8 +128,7 @@ class LabelStore:
             yield store
 
     def _read(self) -> None:
-        for path in sorted(self.folder.glob(f"*{TEMPORARY}*")):
-            path.unlink()
+        remove_temporaries(self.folder)
         for path in sorted(self.folder.glob("*.arrow")):
             if sha256_of(path) == path.stem:
                 with pa.memory_map(str(path)) as source:
