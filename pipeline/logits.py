@@ -8,7 +8,8 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import yaml
 from pipeline import tables
 from pipeline.console import aligned
 from pipeline.errors import InputError
-from pipeline.storage import new_file, read_json, write_json, write_text
+from pipeline.storage import new_file, read_json, remove_temporaries, sha256_of, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +47,26 @@ _COLUMNS = {
 }
 
 
-def write(folder: Path, splits: Mapping[str, pa.Table], provenance: Mapping[str, Any]) -> None:
+@dataclass(frozen=True)
+class Stream:
+    """Rows that come a table at a time, so that they need not be in memory together.
+
+    :param num_rows: How many there are in all.
+    :param parts: The tables; they can be read once.
+    """
+
+    num_rows: int
+    parts: Iterable[pa.Table]
+
+
+def write(folder: Path, splits: Mapping[str, pa.Table | Stream], provenance: Mapping[str, Any]) -> None:
     """Write a logit data set, or bring the one that is there up to date. The same rows and provenance give the same bytes.
 
     New shards are written first, then the card and the manifest, and only then are shards that the manifest does not name
     removed: what a killed run leaves is never read as something whole, and the next run cleans up.
 
     :param folder: The data set's folder; it may exist.
-    :param splits: The rows of each split, as `tables.logits_schema(C)`.
+    :param splits: The rows of each split, as `tables.logits_schema(C)`; a shard's are in memory at a time.
     :param provenance: Where the rows come from, as JSON. Its `labels` are the C class names in the order of the logits;
         `rows`, the rows of each split, is added here.
     """
@@ -67,6 +80,7 @@ def write(folder: Path, splits: Mapping[str, pa.Table], provenance: Mapping[str,
     ]
     write_text(folder / "README.md", _card(provenance, shards))
     write_json(folder / "manifest.json", {"format": FORMAT, "provenance": provenance, "shards": shards})
+    remove_temporaries(folder)
     named = {folder / shard["path"] for shard in shards}
     for path in sorted((folder / "data").iterdir()):  # and the temporary files of killed runs
         if path not in named:
@@ -74,12 +88,13 @@ def write(folder: Path, splits: Mapping[str, pa.Table], provenance: Mapping[str,
             path.unlink()
 
 
-def _write_shards(folder: Path, split: str, table: pa.Table, schema: pa.Schema) -> list[tuple[Path, int, str]]:
-    written = []
+def _write_shards(
+    folder: Path, split: str, rows: pa.Table | Stream, schema: pa.Schema
+) -> Iterator[tuple[Path, int, str]]:
     # An empty split has no shard: datasets fails on one without rows.
-    for start in range(0, table.num_rows, SHARD_ROWS):
+    for table in _regrouped(part.cast(schema) for part in (rows.parts if isinstance(rows, Stream) else [rows])):
         # One chunk a column: where pages end in the file must follow from the rows, not from how they came together.
-        shard = table.slice(start, SHARD_ROWS).cast(schema).combine_chunks()
+        shard = table.combine_chunks()
         sink = pa.BufferOutputStream()
         pq.write_table(shard, sink, compression="zstd")
         content = sink.getvalue()
@@ -87,8 +102,22 @@ def _write_shards(folder: Path, split: str, table: pa.Table, schema: pa.Schema) 
         path = folder / f"{split}-{sha256[:16]}.parquet"
         with new_file(path) as temporary:
             temporary.write_bytes(content)
-        written.append((path, shard.num_rows, sha256))
-    return written
+        yield path, shard.num_rows, sha256
+
+
+def _regrouped(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the same rows SHARD_ROWS at a time."""
+    waiting: list[pa.Table] = []
+    for part in parts:
+        while part.num_rows:
+            missing = SHARD_ROWS - sum(table.num_rows for table in waiting)
+            waiting.append(part.slice(0, missing))
+            part = part.slice(missing)
+            if waiting[-1].num_rows == missing:
+                yield pa.concat_tables(waiting)
+                waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def _stored_schema(provenance: Mapping[str, Any]) -> pa.Schema:
@@ -140,6 +169,30 @@ def provenance(folder: Path) -> dict[str, Any]:
     """
     found: dict[str, Any] = _manifest(folder)["provenance"]
     return found
+
+
+def stored_schema(folder: Path) -> pa.Schema:
+    """Return the schema of the shards as they are in the files, which `read_split` turns into `tables.logits_schema(C)`.
+
+    :param folder: The data set's folder.
+    :raises InputError: If there is no data set, or one of a later format.
+    """
+    return _stored_schema(provenance(folder))
+
+
+def intact_shards(folder: Path) -> Iterator[Path]:
+    """Yield the shards whose bytes are those that the manifest tells of; a warning names each that is missing or altered.
+
+    :param folder: The data set's folder.
+    :raises InputError: If there is no data set, or one of a later format.
+    """
+    for shard in _manifest(folder)["shards"]:
+        path = folder / shard["path"]
+        if path.is_file() and sha256_of(path) == shard["sha256"]:
+            yield path
+        else:
+            fault = "is altered" if path.is_file() else "is missing"
+            logger.warning("%s: %s: its sha256 is not that of manifest.json, so nothing is taken from it", path, fault)
 
 
 def read_split(folder: Path, split: str, columns: Sequence[str] | None = None) -> pa.Table:

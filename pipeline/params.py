@@ -190,15 +190,27 @@ class TeacherModel(Model):
     """The weights, and what the finetune stage does to them. A change here makes a new teacher."""
 
     source: str = Field(
-        pattern=r"^(package:[^:]+:.+|hub:[^/]+/[^@]+@\w+|folder:.+)$",
-        description="package:NAME:FOLDER_INSIDE, hub:OWNER/NAME@REVISION, or folder:PATH",
+        pattern=r"^(package:[^:]+:.+|hub:[^/]+/[^@]+@\w+|folder:.+|python:[^:]+:\w+)$",
+        description="package:NAME:FOLDER_INSIDE, hub:OWNER/NAME@REVISION, folder:PATH, or python:MODULE:NAME, a class of your own",
     )
+    params: dict[str, Any] = Field({}, description="With python: the class's keyword parameters")
     sha256: str | None = Field(None, description="What its model.safetensors must be")
     licence: str = Field("unknown", description="The weights' licence, for the card of what is made from them")
     labels: dict[str, str] = Field(
         {}, description="The teacher's class name -> the task's, where they differ (LABEL_0: negative)"
     )
     finetune: Finetune | None = Field(None, description="For an encoder without a classifier; absent: it brings one")
+
+    @model_validator(mode="after")
+    def _own(self) -> Self:
+        if not self.source.startswith("python:"):
+            if self.params:
+                raise ValueError("params goes with source: python:MODULE:NAME")
+            return self
+        if self.sha256 is not None or self.finetune is not None:
+            raise ValueError("sha256 and finetune go with a model of transformers, not with python:")
+        _importable(self.source.removeprefix("python:"))
+        return self
 
 
 class Labelling(Model):

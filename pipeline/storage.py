@@ -35,6 +35,16 @@ def new_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_temporaries(folder: Path, name: str = "*") -> None:
+    """Remove the temporary files that killed writers left. Only for files that nobody else writes now.
+
+    :param folder: The folder.
+    :param name: The final name of the files, or a pattern of names.
+    """
+    for path in sorted(folder.glob(f"{name}{TEMPORARY}*")):
+        path.unlink()
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder to fill; on success it becomes `path`, whole, and replaces what was there.

@@ -161,6 +161,25 @@ def id_digests(ids: pa.Array) -> NDArray[np.uint64]:
     return np.frombuffer(bytes.fromhex("".join(ids.to_pylist())), ">u8").astype(np.uint64).reshape(-1, 2)
 
 
+def id_bytes(ids: pa.ChunkedArray) -> pa.FixedSizeBinaryArray:
+    """Return ids as 16 bytes each, half the size.
+
+    :param ids: [n] strings of 32 hex digits.
+    :raises InputError: If one is something else.
+    """
+    strings = ids.combine_chunks()
+    strings = pa.concat_arrays(strings.chunks) if isinstance(strings, pa.ChunkedArray) else strings
+    _, offsets, letters = strings.buffers()
+    ends = np.frombuffer(offsets, np.int32)[strings.offset : strings.offset + len(strings) + 1] if len(strings) else [0]
+    try:
+        raw = bytes.fromhex(str(memoryview(letters)[ends[0] : ends[-1]], "ascii")) if len(strings) else b""
+    except ValueError:
+        raw = None
+    if raw is None or (np.diff(ends) != 32).any():
+        raise InputError("an id is not 32 hex digits; make the table anew with `dvc repro --force`")
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(strings), [None, pa.py_buffer(raw)])
+
+
 def with_metadata(schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Schema:
     """Return the schema with our JSON under METADATA_KEY, other keys kept."""
     return schema.with_metadata(

@@ -1,15 +1,19 @@
 """Label every unique text with the teacher's logits: data/TASK/logits/TEACHER and data/TASK/results/label-TEACHER.json.
 
 python stages/label.py TASK TEACHER
+
+What the teacher said of each text is kept in data/labelled, so a run that was ended goes on, and a text is never labelled twice.
 """
 
 from pathlib import Path
 
-from pipeline import logits, params, tables
+from pipeline import params, tables
 from pipeline.console import run_stage
-from pipeline.storage import write_json
-from pipeline.teacher.label import label, length_limit, provenance, read_augmented
+from pipeline.storage import remove_temporaries, write_json
+from pipeline.teacher.label import label, provenance
+from pipeline.teacher.labellers import Opening
 from pipeline.teacher.model import open_recorded
+from pipeline.teacher.rows import Rows, augmented_files
 
 
 def main(task: str, name: str) -> None:
@@ -19,13 +23,19 @@ def main(task: str, name: str) -> None:
     data = Path("data") / task
     path = data / "examples" / "examples.parquet"
     examples, source = tables.read(path, tables.EXAMPLES), tables.metadata_of(path)
-    augmented, augmentation = read_augmented(data / "augmented")
-    teacher, record = open_recorded(data / "teachers" / name, source["labels"])
-    splits, summary = label(teacher, examples, augmented, how)
-    facts = provenance(
-        source, augmentation, settings.tag.text, {"name": name, **record}, length_limit(teacher, how), how.dtype
+    files, augmentation = augmented_files(data / "augmented")
+    folder = (data / "teachers" / name).resolve()
+    teacher, record = open_recorded(folder, source["labels"])
+    summary = label(
+        teacher,
+        Rows.read(examples, files),
+        how,
+        stores=Path("data") / "labelled",
+        out=data / "logits" / name,
+        provenance=provenance(source, augmentation, settings.tag.text, {"name": name, **record}),
+        opening=Opening(folder, tuple(source["labels"]), how),
     )
-    logits.write(data / "logits" / name, splits, facts)
+    remove_temporaries(data / "results", f"label-{name}.json")
     write_json(data / "results" / f"label-{name}.json", summary)
 
 

@@ -89,6 +89,7 @@ def test_new_rows_replace_the_old_ones_and_leave_nothing_of_them(folder: Path, t
     before = contents(folder)
     (folder / "data" / "train-0000000000000000.parquet").write_bytes(b"left by a run that was killed")
     (folder / "data" / "train-1.parquet.tmp-1-2").write_bytes(b"the same")
+    (folder / "README.md.tmp-1-2").write_bytes(b"the same")
     new = SPLITS | {"train": make(["other", "rows"])}
     logits.write(folder, new, PROVENANCE)
     logits.write(tmp_path / "fresh", new, PROVENANCE)

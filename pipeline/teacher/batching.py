@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 TOKENISED_ROWS = 1_024
 """Rows that the tokenizer is given at once: what it returns takes some hundred bytes a token."""
@@ -40,9 +41,24 @@ def tokenise(tokenizer: Any, texts: pa.Table, limit: int) -> tuple[Tokens, NDArr
     :param limit: The most tokens of a row.
     :return: The tokens, and which rows were cut, bool [n].
     """
-    backend = tokenizer.backend_tokenizer
+    return encode(prepare(tokenizer, limit), limit, texts)
+
+
+def prepare(tokenizer: Any, limit: int) -> Tokenizer:
+    """Set a tokenizer to cut rows, and not to pad them.
+
+    :param tokenizer: A fast tokenizer of transformers.
+    :param limit: The most tokens of a row.
+    :return: The part of it that needs no transformers.
+    """
+    backend: Tokenizer = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.enable_truncation(limit, strategy="longest_first", direction=tokenizer.truncation_side)
+    return backend
+
+
+def encode(backend: Tokenizer, limit: int, texts: pa.Table) -> tuple[Tokens, NDArray[np.bool_]]:
+    """Tokenise as `tokenise` does, with what `prepare` returns."""
     pairs = texts["sentence2"].null_count < texts.num_rows
     parts, truncated = [], []
     for start in range(0, texts.num_rows, TOKENISED_ROWS):

@@ -15,6 +15,7 @@ import torch
 from pipeline import params
 from pipeline.errors import InputError
 from pipeline.storage import write_json
+from pipeline.teacher import own
 from pipeline.teacher.model import (
     RECORD,
     Files,
@@ -38,6 +39,10 @@ def make_teacher(model: params.TeacherModel, examples: pa.Table, labels: list[st
     :param folder: An empty folder.
     :raises InputError: If the model is not there, is unsafe to load, or does not fit the task.
     """
+    if model.source.startswith(own.SCHEME):
+        theirs = own.open_own(model.source, model.params, labels, model.labels)
+        write_json(folder / RECORD, {**own.describe_own(theirs, model.licence), "finetuned": False})
+        return
     source = find_files(model.source, model.sha256)
     if model.finetune is None:
         teacher = open_teacher(source, labels, model.labels)

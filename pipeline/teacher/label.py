@@ -1,8 +1,8 @@
-"""Texts to logits: label every unique text once with the teacher, and give each row its logits by id."""
+"""Texts to logits: label each unique text that the store does not have, then give every row its logits by id."""
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,20 +13,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import params, tables
+from pipeline import logits, params, tables
 from pipeline.console import progress
 from pipeline.errors import InputError
-from pipeline.teacher.batching import tokenise
-from pipeline.teacher.classifiers import PaddedClassifier, device, open_classifier
-from pipeline.teacher.model import Teacher, mask_token
+from pipeline.teacher.labellers import Labeller, Opening, labelled_pools, open_labeller, processes_wanted
+from pipeline.teacher.model import Teacher
+from pipeline.teacher.own import OwnTeacher
+from pipeline.teacher.rows import Rows
+from pipeline.teacher.store import LabelStore, Writer, fingerprint, locked, writing
 
 logger = logging.getLogger(__name__)
 
-POOL_ROWS = 16_384
-"""Rows that are tokenised and sorted by length together; memory is bounded by them, whatever the corpus."""
-
-SHOWN = 10
-"""Rows that a message names before it says how many more there are."""
+POOL_ROWS = 8_192
+"""Texts that are tokenised, sorted by length, labelled and stored together, on average; a killed run loses the pools it was at."""
 
 
 @dataclass(frozen=True)
@@ -41,233 +40,261 @@ class Labelled:
     too_long: NDArray[np.bool_]
 
 
-def label(
-    teacher: Teacher, examples: pa.Table, augmented: pa.Table, how: params.Labelling
-) -> tuple[dict[str, pa.Table], dict[str, Any]]:
-    """Label the originals of every split and the augmented rows of the training split.
+def predict(teacher: Teacher | OwnTeacher, texts: pa.Table, how: params.Labelling) -> Labelled:
+    """Return a teacher's logits of a table of texts, without a store.
 
-    :param teacher: The teacher.
-    :param examples: The originals, `tables.EXAMPLES`.
-    :param augmented: Their augmented copies, `tables.AUGMENTED`.
-    :param how: Maximum length, dtype, token budget, what to do with rows that are too long.
-    :return: The rows of each split as `tables.logits_schema(C)`, originals first, and a summary as JSON.
-    :raises InputError: If a row cannot be labelled: it is too long and how.too_long is refuse, or its logits are not finite.
-    """
-    texts, row_texts = unique_texts(examples, augmented)
-    started = time.perf_counter()
-    labelled = predict(teacher, texts, how)
-    seconds = time.perf_counter() - started
-    logger.info(
-        "labelled %d texts of %d rows in %.1f s (%.0f a second)",
-        texts.num_rows,
-        len(row_texts),
-        seconds,
-        texts.num_rows / max(seconds, 1e-9),
-    )
-    if labelled.too_long.any():
-        logger.warning(
-            "%d texts are longer than %d tokens (label.too_long: %s): %s",
-            labelled.too_long.sum(),
-            length_limit(teacher, how),
-            how.too_long,
-            _named(texts, np.flatnonzero(labelled.too_long)),
-        )
-    splits = assemble(examples, augmented, row_texts, labelled, drop=how.too_long == "drop")
-    rows = {split: table.num_rows for split, table in splits.items()}
-    summary = {
-        "rows": rows,
-        "unique_texts": texts.num_rows,
-        "too_long": _counts(texts, labelled.too_long),
-        "dropped": len(row_texts) - sum(rows.values()),
-        "accuracy": {split: accuracy(splits[split]) for split in ("validation", "test") if split in splits},
-    }
-    return splits, summary
-
-
-def unique_texts(examples: pa.Table, augmented: pa.Table) -> tuple[pa.Table, NDArray[np.int64]]:
-    """Return each text once, and where each row's is.
-
-    :param examples: The originals, `tables.EXAMPLES`.
-    :param augmented: The augmented rows, `tables.AUGMENTED`.
-    :return: id, sentence1, sentence2, split and line (both null in augmented rows) of the n unique texts, in the order of
-        their first rows; and for each original and then each augmented row the text with its id, int64 [rows].
-    """
-    text = ["id", "sentence1", "sentence2"]
-    originals = examples.select([*text, "split", "line"]).set_column(3, "split", examples["split"].cast(pa.string()))
-    rows = pa.concat_tables([originals, augmented.select(text)], promote_options="default")
-    ids = rows["id"].combine_chunks().dictionary_encode()
-    row_texts = ids.indices.to_numpy().astype(np.int64)
-    first = np.unique(row_texts, return_index=True)[1]
-    return rows.take(pa.array(first)), row_texts
-
-
-# --- the model ----------------------------------------------------------------------------------------------------------
-
-
-def predict(teacher: Teacher, texts: pa.Table, how: params.Labelling) -> Labelled:
-    """Return a teacher's logits.
-
-    :param teacher: The teacher. Its model is moved to the GPU, if there is one, and cast to the dtype in place: open one for each labelling.
-    :param texts: What `unique_texts` returns.
+    :param teacher: The teacher. A model is moved to the GPU, if there is one, and cast to the dtype in place: open one for each labelling.
+    :param texts: id, sentence1 and sentence2; sentence2 is null in all rows or in none. split and line, where they are, name a row in messages.
     :param how: Maximum length, dtype, token budget, what to do with rows that are too long.
     :raises InputError: If a text is too long and how.too_long is refuse, or its logits are not finite, or it has no tokens.
     """
-    limit = length_limit(teacher, how)
-    texts = _with_masks(teacher, texts)
-    classifier = open_classifier(teacher, how)
-    logits = np.full((texts.num_rows, len(teacher.labels)), np.nan, dtype=np.float32)
-    too_long = np.zeros(texts.num_rows, dtype=np.bool_)
+    for name, dtype in (("split", pa.string()), ("line", pa.int64())):
+        if name not in texts.column_names:
+            texts = texts.append_column(name, pa.nulls(texts.num_rows, dtype))
+    labeller = open_labeller(teacher, how)
+    pools = (texts.slice(start, 2 * POOL_ROWS) for start in range(0, texts.num_rows, 2 * POOL_ROWS))
     with progress(texts.num_rows, "labelling", "texts") as advance:
-        for start in range(0, texts.num_rows, POOL_ROWS):
-            pool = texts.slice(start, POOL_ROWS)
-            tokens, truncated = tokenise(teacher.tokenizer, pool, limit)
-            if how.too_long == "refuse":
-                advice = "raise label.max_length, or set label.too_long to keep or drop"
-                _refuse(pool, np.flatnonzero(truncated), f"longer than {limit} tokens ({advice})")
-            _refuse(pool, np.flatnonzero(tokens.lengths == 0), "the tokenizer leaves nothing of it")
-            too_long[start : start + POOL_ROWS] = truncated
-            rows = np.flatnonzero(~truncated) if how.too_long == "drop" else np.arange(pool.num_rows)
-            for batch, found in classifier.run(tokens, rows):
-                logits[start + batch] = found
-                advance(len(batch))
-            finite = np.isfinite(logits[start + rows]).all(axis=1)
-            _refuse(pool, rows[~finite], f"the teacher's logits, computed in {how.dtype}, are not finite")
-    return Labelled(logits, too_long)
+        found = [(values, long) for _, values, long in labelled_pools(labeller, pools, texts.num_rows, how, advance)]
+    empty = np.empty((0, len(teacher.labels)), dtype=np.float32), np.empty(0, dtype=np.bool_)
+    values, too_long = (np.concatenate(parts) for parts in zip(empty, *found, strict=True))
+    return Labelled(values, too_long)
 
 
-def length_limit(teacher: Teacher, how: params.Labelling) -> int:
-    """Return the tokens at which a text is cut.
+def label(
+    teacher: Teacher | OwnTeacher,
+    rows: Rows,
+    how: params.Labelling,
+    stores: Path,
+    out: Path,
+    provenance: Mapping[str, Any],
+    opening: Opening | None = None,
+    processes: int | None = None,
+) -> dict[str, Any]:
+    """Label the texts that the store does not have, and write the logit data set. The same rows and teacher give the same bytes.
 
-    :raises InputError: If that is more than the teacher reads, or the teacher does not say how many it reads and neither do we.
+    The run may be killed at any moment: every finished pool stays in the store, and the next run goes on from there.
+
+    :param teacher: The teacher; see `predict`.
+    :param rows: The originals of every split and the augmented rows of the training split.
+    :param how: Maximum length, dtype, token budget, what to do with rows that are too long.
+    :param stores: The folder of the label stores.
+    :param out: The data set's folder. What it holds of the same teacher goes into the store, where it is as its manifest says.
+    :param provenance: What the data set says of itself, but for `labelling`.
+    :param opening: How other processes open the teacher; without it this one labels alone.
+    :param processes: How many label; `labellers.processes_wanted` where None.
+    :return: A summary as JSON: rows, texts labelled now and reused, too long, dropped, accuracy.
+    :raises InputError: If a row cannot be labelled (it is too long and how.too_long is refuse, its logits are not finite), another process
+        is at it, or a file cannot be written.
     """
-    limit = how.max_length or teacher.max_length
-    if limit is None:
-        raise InputError(f"{teacher.files.source}: does not say how many tokens it reads; set label.max_length")
-    if teacher.max_length is not None and limit > teacher.max_length:
+    labeller = open_labeller(teacher, how)
+    drop = how.too_long == "drop"
+    name = fingerprint({"out": str(out.resolve())})
+    with (
+        locked(stores / f"{name}.lock", f"the data set {out}"),
+        LabelStore.opened(stores, labeller.facts, len(labeller.labels)) as store,
+    ):
+        places = store.places(rows.texts, with_unlabelled=drop)
+        if (places < 0).any():
+            harvest(out, store, rows.texts.filter(pa.array(places < 0)), labeller)
+            places = store.places(rows.texts, with_unlabelled=drop)
+        missing = places < 0
+        if how.too_long == "refuse":
+            _refuse_stored(rows, store, places, labeller)
+        _label_missing(labeller, rows, missing, how, store, opening, processes)
+        if missing.any():
+            places = store.places(rows.texts, with_unlabelled=drop)
+        too_long = store.take(places)[1]
+        if too_long.any():
+            limit = labeller.facts["max_length"]
+            fault = f"{too_long.sum()} texts are longer than {limit} tokens (label.too_long: {how.too_long})"
+            logger.warning("%s: %s", fault, rows.named(too_long))
+        splits = assemble(rows, store, places, too_long if drop else np.zeros_like(too_long))
+        about = {**provenance, "labelling": _facts(labeller)}
+        with writing(out):
+            logits.write(out, splits, about)
+        kept = {split: table.num_rows for split, table in splits.items()}
+        originals = store.take(places[rows.text_of[: rows.examples.num_rows]])[0].argmax(axis=1)
+        return {
+            "rows": kept,
+            "unique_texts": len(rows.texts),
+            "labelled": int(missing.sum()),
+            "reused": int((~missing).sum()),
+            "too_long": rows.counts(too_long),
+            "dropped": len(rows.text_of) - sum(kept.values()),
+            "accuracy": _accuracies(rows.examples, originals, too_long[rows.text_of[: len(originals)]] & drop),
+        }
+
+
+def _facts(labeller: Labeller) -> dict[str, Any]:
+    known = {key: labeller.facts.get(key) for key in ("max_length", "dtype", "attention", "device")}
+    return {**known, "fingerprint": fingerprint(labeller.facts)}
+
+
+def _refuse_stored(rows: Rows, store: LabelStore, places: NDArray[np.int64], labeller: Labeller) -> None:
+    there = places >= 0
+    long = np.zeros_like(there)
+    long[there] = store.take(places[there])[1]
+    if long.any():
         raise InputError(
-            f"{teacher.files.source}: label.max_length is {limit}, and it reads {teacher.max_length} tokens"
+            f"longer than {labeller.facts['max_length']} tokens (raise label.max_length, or set label.too_long to keep or "
+            f"drop): {rows.named(long)}"
         )
-    return limit
 
 
-def _with_masks(teacher: Teacher, texts: pa.Table) -> pa.Table:
-    """Turn our word for a masked one into the teacher's."""
-    sentences = ("sentence1", "sentence2")
-    if not any(pc.any(pc.match_substring(texts[name], tables.MASK)).as_py() for name in sentences):
-        return texts
-    mask = mask_token(teacher)
-    for name in sentences:
-        texts = texts.set_column(
-            texts.schema.get_field_index(name), name, pc.replace_substring(texts[name], tables.MASK, mask)
-        )
-    return texts
+def _label_missing(
+    labeller: Labeller,
+    rows: Rows,
+    missing: NDArray[np.bool_],
+    how: params.Labelling,
+    store: LabelStore,
+    opening: Opening | None,
+    processes: int | None,
+) -> None:
+    texts = int(missing.sum())
+    started = time.perf_counter()
+    if texts:
+        with progress(texts, "labelling", "texts") as advance, Writer(store) as writer:
+
+            def check(done: int) -> None:
+                writer.check()
+                advance(done)
+
+            pools = rows.pools(missing, POOL_ROWS)
+            many = processes or processes_wanted()
+            for pool, values, truncated in labelled_pools(labeller, pools, texts, how, check, opening, many):
+                writer.put(tables.id_bytes(pool["id"]), values, truncated)
+    seconds = time.perf_counter() - started
+    logger.info(
+        "labelled %d texts of %d rows in %.1f s (%.0f a second); %d texts were labelled before",
+        texts,
+        len(rows.text_of),
+        seconds,
+        texts / max(seconds, 1e-9),
+        len(rows.texts) - texts,
+    )
 
 
-# --- rows that a message names ------------------------------------------------------------------------------------------
+def harvest(folder: Path, store: LabelStore, wanted: pa.Array, labeller: Labeller) -> None:
+    """Take logits from a data set that is there already, fetched with `dvc pull` say, into the store.
+
+    :param folder: The data set; nothing is taken where there is none, or one that another teacher labelled.
+    :param store: The store.
+    :param wanted: The texts to take, [n] of 16 bytes.
+    :param labeller: The teacher, which tells again which texts are too long for it.
+    """
+    try:
+        same = logits.provenance(folder).get("labelling", {}).get("fingerprint") == fingerprint(labeller.facts)
+    except (InputError, OSError):
+        return
+    taken = 0
+    for path in logits.intact_shards(folder) if same else ():
+        table = tables.read(path, logits.stored_schema(folder), ["id", "sentence1", "sentence2", "logits"])
+        ids = tables.id_bytes(table["id"])
+        new = pc.and_(pc.is_in(ids, value_set=wanted), pa.array(_firsts(ids)))
+        found = table.filter(new)
+        pools = (found.slice(start, POOL_ROWS).combine_chunks() for start in range(0, found.num_rows, POOL_ROWS))
+        for pool, _, truncated in labeller.prepare(pools_named(pools), found.num_rows):
+            values = pool["logits"].combine_chunks().flatten().to_numpy().reshape(pool.num_rows, -1)
+            with writing(store.folder):
+                store.add(tables.id_bytes(pool["id"]), values, truncated)
+        taken += found.num_rows
+    if taken:
+        logger.info("took the logits of %d texts from %s", taken, folder)
 
 
-def _refuse(texts: pa.Table, rows: NDArray[np.int64], fault: str) -> None:
-    if len(rows):
-        raise InputError(f"{fault}: {_named(texts, rows)}")
+def pools_named(pools: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Add the columns by which messages name rows."""
+    for pool in pools:
+        nulls = [pa.nulls(pool.num_rows, dtype) for dtype in (pa.string(), pa.int64())]
+        yield pool.append_column("split", nulls[0]).append_column("line", nulls[1])
 
 
-def _counts(texts: pa.Table, chosen: NDArray[np.bool_]) -> dict[str, int]:
-    """Count chosen texts by split, augmented rows by themselves."""
-    found = pc.value_counts(pc.fill_null(texts["split"].filter(pa.array(chosen)), "augmented"))
-    counts = {entry["values"].as_py(): entry["counts"].as_py() for entry in found}
-    return {name: counts.get(name, 0) for name in (*tables.SPLITS, "augmented")}
-
-
-def _named(texts: pa.Table, rows: NDArray[np.int64]) -> str:
-    """Name texts: originals by the line of their source, augmented rows by id alone."""
-    shown = [
-        f"augmented row {row['id']}"
-        if row["line"] is None
-        else f"{row['split']} row {row['id']} (line {row['line']} of its source)"
-        for row in texts.select(["id", "split", "line"]).take(pa.array(rows[:SHOWN])).to_pylist()
-    ]
-    return ", ".join(shown) + (f" and {len(rows) - SHOWN:,} more" if len(rows) > SHOWN else "")
+def _firsts(ids: pa.Array) -> NDArray[np.bool_]:
+    codes = ids.dictionary_encode().indices.to_numpy()
+    first = np.zeros(len(ids), dtype=np.bool_)
+    first[np.unique(codes, return_index=True)[1]] = True
+    return first
 
 
 # --- the rows -----------------------------------------------------------------------------------------------------------
 
 
 def assemble(
-    examples: pa.Table, augmented: pa.Table, row_texts: NDArray[np.int64], labelled: Labelled, drop: bool
-) -> dict[str, pa.Table]:
+    rows: Rows, store: LabelStore, places: NDArray[np.int64], left_out: NDArray[np.bool_]
+) -> dict[str, logits.Stream]:
     """Give each row its logits.
 
-    :param examples: The originals, `tables.EXAMPLES`.
-    :param augmented: The augmented rows, `tables.AUGMENTED`; they go after the originals of the training split.
-    :param row_texts: What `unique_texts` returns: for each original and then each augmented row its text.
-    :param labelled: The teacher's logits by text.
-    :param drop: Leave out rows that are too long, and the copies of such originals.
-    :return: The rows of each split that has originals, as `tables.logits_schema(C)`, in the order of `examples`.
+    :param rows: The rows.
+    :param store: The store.
+    :param places: Where it has each text, int64 [n].
+    :param left_out: Texts whose rows are left out, and the copies of such originals, bool [n].
+    :return: The rows of each split that has any, as `tables.logits_schema(C)`: originals in the order of the examples, then, in the training
+        split, augmented rows in the order of their files, which are read as the stream is.
     """
-    schema = tables.logits_schema(labelled.logits.shape[1])
-    originals = _with_logits(examples.drop_columns(["split", "line"]), row_texts[: examples.num_rows], labelled, schema)
-    copies = _with_logits(augmented, row_texts[examples.num_rows :], labelled, schema)
-    split_of = examples["split"].cast(pa.string())
-    if drop:
-        too_long = labelled.too_long[row_texts]
-        gone = too_long[: examples.num_rows]
-        orphans = pc.is_in(copies["parent_id"], value_set=originals["id"].filter(pa.array(gone)).combine_chunks())
-        copies = copies.filter(pc.invert(pc.or_(pa.array(too_long[examples.num_rows :]), orphans)))
-        originals, split_of = originals.filter(pa.array(~gone)), split_of.filter(pa.array(~gone))
-    splits = {split: originals.filter(pc.equal(split_of, split)) for split in tables.SPLITS}
-    splits["train"] = pa.concat_tables([splits["train"], copies])
-    return {split: table for split, table in splits.items() if table.num_rows}
+    originals = rows.examples.num_rows
+    gone = left_out[rows.text_of[:originals]]
+    lost = pa.array(rows.examples["id"].filter(pa.array(gone)).combine_chunks(), pa.string())
+    split_of = rows.examples["split"].cast(pa.string())
+    mine = {split: pc.equal(split_of, split).to_numpy() & ~gone for split in tables.SPLITS}
+    kept = [_copies_kept(rows, number, left_out, lost) for number in range(len(rows.files))]
+
+    def of_split(split: str) -> Iterator[pa.Table]:
+        chosen = np.flatnonzero(mine[split])
+        examples = rows.examples.drop_columns(["split", "line"]).take(pa.array(chosen))
+        yield _with_logits(examples, store.take(places[rows.text_of[chosen]])[0])
+        if split == "train":
+            for path, start, keep in zip(rows.files, rows.starts[1:], kept, strict=False):
+                copies = tables.read(path, tables.AUGMENTED).take(pa.array(keep))
+                yield _with_logits(copies, store.take(places[rows.text_of[start + keep]])[0])
+
+    counts = {split: int(chosen.sum()) for split, chosen in mine.items()}
+    counts["train"] += sum(map(len, kept))
+    return {split: logits.Stream(count, of_split(split)) for split, count in counts.items() if count}
 
 
-def _with_logits(rows: pa.Table, row_texts: NDArray[np.int64], labelled: Labelled, schema: pa.Schema) -> pa.Table:
-    """Add the logits, and nulls for the columns of `schema` that the rows do not have."""
-    classes = labelled.logits.shape[1]
+def _copies_kept(rows: Rows, number: int, left_out: NDArray[np.bool_], lost: pa.Array) -> NDArray[np.int64]:
+    """Return the rows of a file of augmented rows that are not left out, int64."""
+    start, end = rows.starts[number + 1 : number + 3]
+    keep = ~left_out[rows.text_of[start:end]]
+    if len(lost):
+        parents = tables.read(rows.files[number], tables.AUGMENTED, ["parent_id"])["parent_id"]
+        keep &= ~pc.is_in(parents, value_set=lost).to_numpy()
+    return np.flatnonzero(keep)
+
+
+def _with_logits(rows: pa.Table, values: NDArray[np.float32]) -> pa.Table:
+    """Add the logits, and nulls for the columns that the rows do not have."""
+    schema = tables.logits_schema(values.shape[1])
     found = {name: rows[name] for name in rows.column_names}
-    found["logits"] = pa.FixedSizeListArray.from_arrays(pa.array(labelled.logits[row_texts].ravel()), classes)
+    found["logits"] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
     columns = [found.get(field.name, pa.nulls(rows.num_rows, field.type)) for field in schema]
     return pa.table(columns, names=schema.names).cast(schema)
 
 
-def accuracy(rows: pa.Table) -> float | None:
-    """Return the share of the labelled rows for which the greatest logit is the label's; None where no row has a label."""
-    rows = rows.filter(pc.is_valid(rows["label"]))
-    if rows.num_rows == 0:
-        return None
-    logits = rows["logits"].combine_chunks().flatten().to_numpy().reshape(rows.num_rows, -1)
-    return float((logits.argmax(axis=1) == rows["label"].to_numpy()).mean())
+def _accuracies(examples: pa.Table, predicted: NDArray[np.int64], gone: NDArray[np.bool_]) -> dict[str, float | None]:
+    """Return, for validation and test, the share of the labelled rows that the teacher gets right; None where no row has a label."""
+    found = {}
+    for split in ("validation", "test"):
+        its = pc.equal(examples["split"].cast(pa.string()), split).to_numpy() & ~gone
+        if its.any():
+            known = its & pc.is_valid(examples["label"]).to_numpy()
+            right = predicted[known] == pc.fill_null(examples["label"], -1).to_numpy()[known]
+            found[split] = float(right.mean()) if known.any() else None
+    return found
 
 
 # --- where the rows come from -------------------------------------------------------------------------------------------
 
 
-def read_augmented(folder: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """Read the augmented rows of a folder, and the parameters that made them.
-
-    :raises InputError: If there are none.
-    """
-    paths = sorted(folder.glob("*.parquet"))
-    if not paths:
-        raise InputError(f"{folder}: holds no Parquet file; run the augment stage with `dvc repro`")
-    rows = pa.concat_tables([tables.read(path, tables.AUGMENTED) for path in paths])
-    return rows.unify_dictionaries(), tables.metadata_of(paths[0])
-
-
 def provenance(
-    source: Mapping[str, Any],
-    augmentation: Mapping[str, Any],
-    text: str,
-    teacher: Mapping[str, Any],
-    limit: int,
-    dtype: str,
+    source: Mapping[str, Any], augmentation: Mapping[str, Any], text: str, teacher: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what the logit data set says of itself.
+    """Return what the logit data set says of itself, but for `labelling`.
 
     :param source: The metadata of the examples: task, labels, pairs, source.
     :param augmentation: The metadata of the augmented rows.
     :param text: How text became words: pretokenised or raw.
     :param teacher: teacher.json, and the teacher's name.
-    :param limit: The tokens at which rows were cut.
-    :param dtype: What the teacher computed in.
     """
     return {
         **{key: source[key] for key in ("task", "labels", "pairs")},
@@ -275,12 +302,6 @@ def provenance(
         "source": source["source"],
         "augmentation": augmentation,
         "teacher": teacher,
-        "labelling": {
-            "max_length": limit,
-            "dtype": dtype,
-            "attention": PaddedClassifier.attention,
-            "device": device().type,
-        },
         "versions": {
             name: _version(name) for name in ("offline-distill", "torch", "transformers", "tokenizers", "pyarrow")
         },

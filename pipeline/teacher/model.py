@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -16,6 +16,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from pipeline.errors import InputError
 from pipeline.storage import read_json, sha256_of
+
+if TYPE_CHECKING:
+    from pipeline.teacher.own import OwnTeacher
 
 logger = logging.getLogger(__name__)
 
@@ -212,6 +215,19 @@ def align(files: Files, labels: Sequence[str], names: Mapping[str, str]) -> tupl
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{files.source}: its config.json does not load: {_first_line(error)}") from error
     theirs = [str(id2label[i]) for i in range(len(id2label))]
+    return match(files.source, theirs, labels, names)
+
+
+def match(source: str, theirs: Sequence[str], labels: Sequence[str], names: Mapping[str, str]) -> tuple[int, ...]:
+    """Match class names as `align` does.
+
+    :param source: The teacher, for the message.
+    :param theirs: Its class names, in the order of its logits.
+    :param labels: The task's class names.
+    :param names: The teacher's class name -> the task's, where they differ.
+    :return: For each of `labels`, its place in `theirs`.
+    :raises InputError: If the two sets of names are not the same; it shows both.
+    """
     # Labels of the task that differ in case alone must match to the letter.
     fold = str.casefold if len({name.casefold() for name in labels}) == len(labels) else str
     mapping = {fold(theirs): ours for theirs, ours in names.items()}
@@ -220,7 +236,7 @@ def align(files: Files, labels: Sequence[str], names: Mapping[str, str]) -> tupl
     if unknown or sorted(renamed) != sorted(fold(name) for name in labels):
         also = f", and `labels` names {unknown[0]!r}, which is none of them" if unknown else ""
         raise InputError(
-            f"{files.source}: the teacher's classes are [{', '.join(theirs)}], the task's are [{', '.join(labels)}]{also}; write "
+            f"{source}: the teacher's classes are [{', '.join(theirs)}], the task's are [{', '.join(labels)}]{also}; write "
             f"which is which under the teacher's model, as `labels: {{{theirs[0]}: {labels[0]}, ...}}`"
         )
     return tuple(renamed.index(fold(name)) for name in labels)
@@ -282,7 +298,7 @@ def tokenizer_sha256(tokenizer: Any) -> str:
     return hashlib.sha256(state.to_str().encode()).hexdigest()
 
 
-def open_recorded(folder: Path, labels: Sequence[str]) -> tuple[Teacher, dict[str, Any]]:
+def open_recorded(folder: Path, labels: Sequence[str]) -> "tuple[Teacher | OwnTeacher, dict[str, Any]]":
     """Open the teacher that the finetune stage wrote down.
 
     :param folder: The folder of its teacher.json.
@@ -294,6 +310,16 @@ def open_recorded(folder: Path, labels: Sequence[str]) -> tuple[Teacher, dict[st
     if not path.is_file():
         raise InputError(f"{path}: no such file; run the finetune stage with `dvc repro`")
     record = read_json(path)
-    source = f"folder:{folder}" if record["finetuned"] else record["source"]
     names = {theirs: ours for ours, theirs in record["labels"].items()}
+    if record["source"].startswith("python:"):
+        from pipeline.teacher.own import describe_own, open_own
+
+        own = open_own(record["source"], record["params"], labels, names)
+        if describe_own(own, record["licence"])["fingerprint"] != record["fingerprint"]:
+            raise InputError(
+                f"{record['source']}: its fingerprint is no longer {record['fingerprint']!r}, as {path} has it; run the finetune "
+                "stage anew with `dvc repro --force --single-item`"
+            )
+        return own, record
+    source = f"folder:{folder}" if record["finetuned"] else record["source"]
     return open_teacher(find_files(source, record["sha256"]), labels, names), record

@@ -4,19 +4,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from labelled import NO_COPIES, label
 from tiny import augmented_table, examples_table, tiny_teacher
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from pipeline import logits, params, storage, tables
 from pipeline.errors import InputError
 from pipeline.teacher import label as labelling
-from pipeline.teacher.classifiers import PaddedClassifier
-from pipeline.teacher.label import label, predict, provenance, read_augmented, unique_texts
+from pipeline.teacher import labellers
+from pipeline.teacher.classifiers import PaddedClassifier, device
+from pipeline.teacher.label import predict, provenance
 from pipeline.teacher.model import Teacher, describe, find_files, open_teacher
+from pipeline.teacher.rows import Rows, augmented_files
 
 WORDS = ["good", "bad", "film", "plot", "the", "a", "is"]
 LABELS = ["negative", "neutral", "positive"]
-NO_COPIES = tables.AUGMENTED.empty_table()
 ODD = [
     "!",
     "\u200b",
@@ -132,13 +134,14 @@ def test_a_text_is_labelled_once_and_joined_by_id(teacher: Teacher, monkeypatch:
     examples = examples_table([("train", shared, None, 2), ("test", "bad", None, 0)])
     augmented = augmented_table([("p", text, None) for text in ("a plot", shared, "a plot", "the film")])
     seen = []
-    tokenise = labelling.tokenise
+    tokenise = labellers.tokenised_pools
 
-    def count(tokenizer, texts, limit):
-        seen.extend(texts["sentence1"].to_pylist())
-        return tokenise(tokenizer, texts, limit)
+    def count(tokenizer, pools, limit, processes):
+        for pool, *tokens in tokenise(tokenizer, pools, limit, processes):
+            seen.extend(pool["sentence1"].to_pylist())
+            yield pool, *tokens
 
-    monkeypatch.setattr(labelling, "tokenise", count)
+    monkeypatch.setattr(labellers, "tokenised_pools", count)
     splits, summary = label(teacher, examples, augmented, params.Labelling())
     assert seen == [shared, "bad", "a plot", "the film"]
     assert summary["unique_texts"] == 4
@@ -147,12 +150,6 @@ def test_a_text_is_labelled_once_and_joined_by_id(teacher: Teacher, monkeypatch:
     for text, row in zip(train["sentence1"].to_pylist(), of(train).tolist(), strict=True):
         assert by_text.setdefault(text, row) == row
     assert len(by_text) == 3
-
-
-def test_unique_texts_of_a_shuffled_table_are_the_same_texts():
-    examples = examples_table([("train", text, None, None) for text in sentences(20)])
-    texts, rows = unique_texts(examples.take(pa.array(range(19, -1, -1))), NO_COPIES)
-    assert texts["id"].take(pa.array(rows)).to_pylist() == examples["id"].to_pylist()[::-1]
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta"])
@@ -281,24 +278,28 @@ def test_out_of_memory_halves_the_budget_and_goes_on(teacher: Teacher, monkeypat
 
 
 def test_bfloat16_is_near_and_stored_as_float32(teacher: Teacher):
-    texts, _ = unique_texts(examples_table([("train", text, None, None) for text in sentences(50)]), NO_COPIES)
+    texts = examples_table([("train", text, None, None) for text in sentences(50)])
     exact = predict(teacher, texts, params.Labelling()).logits
     near = predict(teacher, texts, params.Labelling(dtype="bfloat16")).logits
     assert near.dtype == np.float32
     assert 0 < np.abs(near - exact).max() < 0.1
 
 
-def test_augmented_rows_of_several_shards_and_of_none(tmp_path: Path):
-    rows = [("p", "a film", None), ("p", "the film", None)]
-    for i, row in enumerate(rows):
-        tables.write(tmp_path / f"augmented-{i}.parquet", augmented_table([row]), {"seed": 3})
-    found, how = read_augmented(tmp_path)
-    assert (found["sentence1"].to_pylist(), how) == (["a film", "the film"], {"seed": 3})
+def test_augmented_rows_of_several_files_and_of_none(teacher: Teacher, tmp_path: Path):
+    examples = examples_table([("train", "good", None, 0), ("test", "plot", None, 0)])
+    copies = augmented_table([("p", text, None) for text in ("a film", "the film", "a plot")])
+    one, summary = label(teacher, examples, copies, params.Labelling())
+    many, _ = label(teacher, examples, copies, params.Labelling(), copies_in_file=1)
+    assert many == one
+    assert (one["train"]["sentence1"].to_pylist(), summary["rows"]["train"]) == (
+        ["good", "a film", "the film", "a plot"],
+        4,
+    )
     tables.write(tmp_path / "none" / "augmented-0.parquet", NO_COPIES, {"seed": 3})
-    assert read_augmented(tmp_path / "none")[0].num_rows == 0
+    assert augmented_files(tmp_path / "none") == ([tmp_path / "none" / "augmented-0.parquet"], {"seed": 3})
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty: holds no Parquet file; run the augment stage"):
-        read_augmented(tmp_path / "empty")
+        augmented_files(tmp_path / "empty")
 
 
 def test_what_is_written_says_where_it_comes_from(teacher: Teacher, tmp_path: Path):
@@ -310,16 +311,18 @@ def test_what_is_written_says_where_it_comes_from(teacher: Teacher, tmp_path: Pa
         "rows": 3,
     }
     record = {"name": "tiny", **describe(teacher, "apache-2.0"), "finetuned": False}
-    facts = provenance(source, {"seed": 3, "n_iter": 2}, "raw", record, 64, "bfloat16")
-    splits, _ = label(teacher, examples_table([("train", "good", None, 0)]), NO_COPIES, params.Labelling())
-    logits.write(tmp_path / "out", splits, facts)
+    facts = provenance(source, {"seed": 3, "n_iter": 2}, "raw", record)
+    examples = examples_table([("train", "good", None, 0)])
+    how = params.Labelling(max_length=64, dtype="bfloat16")
+    labelling.label(teacher, Rows.read(examples, []), how, tmp_path / "stores", tmp_path / "out", facts)
     found = logits.provenance(tmp_path / "out")
-    assert found == facts | {"rows": {"train": 1}}
+    assert {key: value for key, value in found.items() if key != "labelling"} == facts | {"rows": {"train": 1}}
+    assert found["labelling"].pop("attention") in ("padded", "packed")
     assert found["labelling"] == {
         "max_length": 64,
         "dtype": "bfloat16",
-        "attention": "padded",
-        "device": labelling.device().type,
+        "device": device().type,
+        "fingerprint": next(path.parent.name for path in (tmp_path / "stores").glob("*/fingerprint.json")),
     }
     assert found["teacher"]["sha256"] == storage.sha256_of(teacher.files.folder / "model.safetensors")
     assert found["versions"]["torch"].startswith("2.")

@@ -1,0 +1,45 @@
+"""The label stage's work on tables in memory: written down, labelled, and read back from the data set."""
+
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline import logits, params, tables
+from pipeline.teacher import label as labelling
+from pipeline.teacher.model import Teacher
+from pipeline.teacher.own import OwnTeacher
+from pipeline.teacher.rows import Rows
+
+NO_COPIES = tables.AUGMENTED.empty_table()
+
+
+def label_in(
+    folder: Path,
+    teacher: Teacher | OwnTeacher,
+    examples: pa.Table,
+    augmented: pa.Table = NO_COPIES,
+    how: params.Labelling | None = None,
+    copies_in_file: int = 1_000,
+    **more: object,
+) -> dict:
+    """Label in a folder, where `stores` and the data set `out` are, and return the summary."""
+    files = []
+    for start in range(0, augmented.num_rows, copies_in_file):
+        files.append(folder / f"augmented-{start:05}.parquet")
+        tables.write(files[-1], augmented.slice(start, copies_in_file))
+    about = {"task": "films", "labels": list(teacher.labels), "pairs": False}
+    rows = Rows.read(examples, files)
+    how = how or params.Labelling()
+    return labelling.label(teacher, rows, how, folder / "stores", folder / "out", about, **more)
+
+
+def label(
+    teacher: Teacher | OwnTeacher, examples: pa.Table, augmented: pa.Table, how: params.Labelling, **more: object
+) -> tuple[dict[str, pa.Table], dict]:
+    """Label, and return the rows of each split and the summary."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        summary = label_in(folder, teacher, examples, augmented, how, **more)
+        splits = {split: logits.read_split(folder / "out", split) for split in summary["rows"]}
+    return splits, summary

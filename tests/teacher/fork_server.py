@@ -1,0 +1,99 @@
+"""A process that has imported what the label stage needs and forks one for each run, so that twenty runs do not pay for twenty imports.
+
+It reads one JSON object a line and answers with one: {"start": {...}} -> {"pid"}, {"wait": pid, "stops": false} -> {"code"}, or {"stopped": true} where it may stop.
+A run is the stage in a process group of its own. Its events are counted: each file that it opens, flushes, renames or removes in data/,
+each batch that it labels. At event `at`, counted from 1, the signal `signal` goes to the whole group.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib.externals.loky  # noqa: F401  and what else a run would import by itself
+import tqdm  # noqa: F401
+from transformers import BertForSequenceClassification, PreTrainedTokenizerFast  # noqa: F401
+
+from pipeline.console import run_stage
+from pipeline.teacher import label, labellers
+from stages import label as stage
+
+FILE_EVENTS = {"open", "os.mkdir", "os.remove", "os.rename"}
+
+
+def run(job: dict[str, Any]) -> None:
+    os.setsid()
+    os.chdir(job["folder"])
+    log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 2)
+    label.POOL_ROWS = job["pool_rows"]
+    seen = 0
+
+    def count() -> None:
+        nonlocal seen
+        seen += 1
+        if seen == job["at"]:
+            os.killpg(0, job["signal"])
+
+    def hook(event: str, arguments: tuple) -> None:
+        if event in FILE_EVENTS and "data/" in os.fspath(str(arguments[0])):
+            count()
+
+    class Counting:
+        def __init__(self, classifier: Any) -> None:
+            self.classifier, self.attention = classifier, classifier.attention
+
+        def run(self, tokens: Any, rows: Any) -> Iterator[Any]:
+            for batch in self.classifier.run(tokens, rows):
+                yield batch
+                count()
+
+    fsync, open_classifier = os.fsync, labellers.open_classifier
+
+    def counted_fsync(file: int) -> None:
+        fsync(file)
+        count()
+
+    os.fsync = counted_fsync
+    labellers.open_classifier = lambda *given: Counting(open_classifier(*given))
+    exec(job["code"], {})
+    sys.addaudithook(hook)
+    try:
+        run_stage(stage.main, "task", "teacher", argv=[job["task"], "tiny"])
+    finally:
+        Path("events").write_text(str(seen))
+
+
+def main() -> None:
+    for line in sys.stdin:
+        command = json.loads(line)
+        if "wait" in command:
+            _, status = os.waitpid(command["wait"], os.WUNTRACED if command["stops"] else 0)
+            answer = {"stopped": True} if os.WIFSTOPPED(status) else {"code": os.waitstatus_to_exitcode(status)}
+        else:
+            pid = os.fork()
+            if pid == 0:
+                code = 70
+                try:
+                    run(command["start"])
+                    code = 0
+                except SystemExit as error:
+                    code = error.code
+                except BaseException:
+                    import traceback
+
+                    traceback.print_exc()
+                finally:
+                    sys.stderr.flush()
+                    os._exit(code)
+            answer = {"pid": pid}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    main()
