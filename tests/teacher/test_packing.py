@@ -215,3 +215,18 @@ def test_other_errors_are_not_taken_for_memory(opened, monkeypatch):
     monkeypatch.setattr(PackedClassifier, "_forward", broken)
     with pytest.raises(RuntimeError, match="something else"):
         list(classifier.run(tokens, np.arange(3)))
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "warned"),
+    [({"avx512_bf16": False, "amx_bf16": False}, True), ({"avx512_bf16": True, "amx_bf16": False}, False), ({}, False)],
+)
+def test_bfloat16_on_a_processor_without_it_is_warned_of_and_works(tmp_path, monkeypatch, caplog, capabilities, warned):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    teacher = open_tiny(tmp_path, "bert")
+    classifier = PackedClassifier(teacher, params.Labelling(dtype="bfloat16"))
+    assert np.isfinite(run(classifier, table(TEXTS[:5]), teacher.tokenizer)).all()
+    assert any("no instructions for bfloat16" in record.message for record in caplog.records) == warned
+    caplog.clear()
+    open_classifier(open_tiny(tmp_path, "bert"), params.Labelling())
+    assert not caplog.records
