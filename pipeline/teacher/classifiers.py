@@ -168,6 +168,6 @@ def device() -> torch.device:
 
 def lacks_bfloat16() -> bool:
     """Return whether this processor is known to have no instructions for bfloat16."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # newer than PyTorch 2.10
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than PyTorch 2.10
     known = [has for name, has in capabilities.items() if "bf16" in name]
     return bool(known) and not any(known)
