@@ -21,6 +21,12 @@ def main() -> None:
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(function=function)
+    for name, on_folder, text in (
+        ("verify", verify, "check a logit data set: hashes, ids, lineage, logits; exit 1 if anything is wrong"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("folder", type=Path)
+        command.set_defaults(function=on_folder)
     command = commands.add_parser("plots-page", help="write the HTML template that shows plots offline")
     command.add_argument("path", type=Path)
     command.set_defaults(function=plots_page)
@@ -50,6 +56,16 @@ def results() -> None:
     """Print a table for each active task."""
     for task in _active_tasks():
         sys.stdout.write(f"\n{task}\n\n{report.result_table(Path('data') / task / 'results')}\n")
+
+
+def verify(folder: Path) -> None:
+    """Check a logit data set, and exit with 1 if anything is wrong."""
+    from pipeline import verify
+
+    checks = verify.verify(folder)
+    sys.stdout.write(verify.listed(checks) + "\n")
+    if not verify.is_whole(checks):
+        raise SystemExit(1)
 
 
 def plots_page(path: Path) -> None:

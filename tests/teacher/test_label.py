@@ -294,6 +294,7 @@ def test_what_is_written_says_where_it_comes_from(teacher: Teacher, tmp_path: Pa
     assert found["labelling"] == {
         "max_length": 64,
         "dtype": "bfloat16",
+        "stored": "float32",
         "device": device().type,
         "fingerprint": next(path.parent.name for path in (tmp_path / "stores").glob("*/fingerprint.json")),
     }
