@@ -105,13 +105,14 @@ def card(folder: Path, provenance: Mapping[str, Any], shards: Sequence[Mapping[s
         aligned([("split", "rows"), *((split, f"{n:,}") for split, n in rows.items())]),
         "## Train a student from it",
         _HOW_TO,
-        "## Ten rows" if sum(rows.values()) >= EXAMPLES else "## Rows",
+        "## Ten rows" if rows.get("train", 0) >= EXAMPLES else "## Rows",
         "Words that a rule took away are ~~struck out~~, words that it put there are **bold**.",
         _examples(folder, labels, shards),
         "## Columns",
         _table([("column", "holds"), *COLUMNS.items()]),
         "## Rules",
         _rules(provenance.get("augmentation", {})),
+        *([_MERGED] if "merged" in provenance else []),
         "## The teacher on validation",
         _calibration(folder, shards),
         "## Can I trust it?",
@@ -192,7 +193,7 @@ about = logits.provenance(folder)
 rows = [logits.read_split(folder, split) for split in ("train", "validation")]
 settings = params.Student(model="pipeline.students.bilstm:BiLSTM", teacher=about["teacher"]["name"])
 student, _ = distill.distill(*rows, settings, labels=about["labels"], text=about["text"], pairs=about["pairs"])
-student.save("student")
+student.save(Path("student"))
 ```
 
 Or in a project of its own: `text: {source: {logits: "folder:..."}}` in a task's file, then `dvc repro`. With anything else:
@@ -201,6 +202,9 @@ Or in a project of its own: `text: {source: {logits: "folder:..."}}` in a task's
 _TRUST = """`python -m pipeline verify path/to/this/folder` recomputes what can be recomputed, and executes nothing from here: the SHA-256 of each shard,
 `id` from the text (XXH3-128), whose logits are whose (a digest), the parents of all augmented rows, that no training text is one of validation or test,
 that the provenance of each shard is that of `manifest.json`. A student inherits the terms of the text and of the teacher."""
+
+
+_MERGED = "This is the union of several data sets. The rules above are the first one's; what each drew stands under `merged` below."
 
 
 def _cite(provenance: Mapping[str, Any]) -> str:
@@ -324,7 +328,7 @@ def examples(folder: Path, shards: Sequence[Mapping[str, Any]]) -> list[dict[str
     :return: Up to EXAMPLES rows, two of them originals; an augmented row has `original`, the row that it was made from, if that is there.
     """
     paths = [folder / shard["path"] for shard in shards if shard["split"] == "train"]
-    originals, copies = _candidates(paths)
+    originals, copies = changes.first_rows(paths, EXAMPLES, CANDIDATES)
     chosen: list[int] = []
     for shows in (
         lambda row: row["ngram_size1"] is not None or row["ngram_size2"] is not None,
@@ -342,18 +346,6 @@ def examples(folder: Path, shards: Sequence[Mapping[str, Any]]) -> list[dict[str
     shown = [copies[i] for i in sorted(chosen)]
     changes.add_originals(paths, shown)
     return [*originals[: EXAMPLES - len(shown)], *shown]
-
-
-def _candidates(paths: Sequence[Path]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    originals: list[dict[str, Any]] = []
-    copies: list[dict[str, Any]] = []
-    for batch in changes.batches(paths):
-        augmented = pc.is_valid(batch["parent_id"])
-        originals += batch.filter(pc.invert(augmented)).slice(0, EXAMPLES - len(originals)).to_pylist()
-        copies += batch.filter(augmented).slice(0, CANDIDATES - len(copies)).to_pylist()
-        if len(copies) == CANDIDATES:
-            break
-    return originals, copies
 
 
 def _examples(folder: Path, labels: Sequence[str], shards: Sequence[Mapping[str, Any]]) -> str:
@@ -387,7 +379,7 @@ def _marked(row: Mapping[str, Any], side: int) -> str:
 
 def _safe(text: str) -> str:
     """Return text as Markdown that shows it and does nothing else, on one line."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~$&^])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]<>|~$&])", r"\\\1", " ".join(text.split()))
 
 
 def _code(text: str) -> str:

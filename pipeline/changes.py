@@ -84,6 +84,26 @@ def batches(paths: Sequence[Path], columns: list[str] | None = None) -> Iterator
                 yield pa.Table.from_batches([batch])
 
 
+def first_rows(
+    paths: Sequence[Path], originals: int, copies: int | None = None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the first originals and the first augmented rows of some shards.
+
+    :param paths: The shards.
+    :param originals: How many originals at the most.
+    :param copies: How many augmented rows at the most; as many as originals where None.
+    """
+    copies = originals if copies is None else copies
+    found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = [], []
+    for batch in batches(paths):
+        augmented = pc.is_valid(batch["parent_id"])
+        for rows, which, most in zip(found, (pc.invert(augmented), augmented), (originals, copies), strict=True):
+            rows += batch.filter(which).slice(0, most - len(rows)).to_pylist()
+        if len(found[1]) == copies:
+            break
+    return found
+
+
 def add_originals(paths: Sequence[Path], rows: Sequence[dict[str, Any]]) -> None:
     """Give each row `original`: the row that it was made from with its id and sentences, None in an original or where it is not found.
 

@@ -217,19 +217,24 @@ def _shards_in(folder: Path) -> list[str]:
     return [f"data/{path.name}" for path in sorted((folder / "data").glob("*.parquet"))]
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def manifest(folder: Path) -> dict[str, Any]:
+    """Return manifest.json of a logit data set: format, provenance, shards.
+
+    :param folder: The data set's folder.
+    :raises InputError: If there is no data set, or one of a later format.
+    """
     path = folder / "manifest.json"
     try:
-        manifest: dict[str, Any] = read_json(path)
+        found: dict[str, Any] = read_json(path)
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: no such file, so {folder} is no logit data set; make it with `dvc repro` or fetch it with `dvc pull`"
         ) from error
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON: {error}; make it anew with `dvc repro --force`") from error
-    if manifest.get("format") != FORMAT:
-        raise InputError(f"{path}: format {manifest.get('format')!r}; this version reads format {FORMAT}")
-    return manifest
+    if found.get("format") != FORMAT:
+        raise InputError(f"{path}: format {found.get('format')!r}; this version reads format {FORMAT}")
+    return found
 
 
 def provenance(folder: Path) -> dict[str, Any]:
@@ -238,7 +243,19 @@ def provenance(folder: Path) -> dict[str, Any]:
     :param folder: The data set's folder.
     :raises InputError: If there is no data set, or one of a later format.
     """
-    found: dict[str, Any] = _manifest(folder)["provenance"]
+    found: dict[str, Any] = manifest(folder)["provenance"]
+    return found
+
+
+def shards(folder: Path) -> dict[str, list[Path]]:
+    """Return the shards of each split that has rows, in the order of the rows.
+
+    :param folder: The data set's folder.
+    :raises InputError: If there is no data set, or one of a later format.
+    """
+    found: dict[str, list[Path]] = {}
+    for shard in manifest(folder)["shards"]:
+        found.setdefault(shard["split"], []).append(folder / shard["path"])
     return found
 
 
@@ -257,7 +274,7 @@ def intact_shards(folder: Path) -> Iterator[Path]:
     :param folder: The data set's folder.
     :raises InputError: If there is no data set, or one of a later format.
     """
-    for shard in _manifest(folder)["shards"]:
+    for shard in manifest(folder)["shards"]:
         path = folder / shard["path"]
         if path.is_file() and sha256_of(path) == shard["sha256"]:
             yield path
@@ -275,22 +292,22 @@ def read_split(folder: Path, split: str, columns: Sequence[str] | None = None) -
     :return: The rows, in the types of `tables.logits_schema(C)`: float32, however they are stored.
     :raises InputError: If there is no data set or no such split, or the shards are not those that the manifest names.
     """
-    manifest = _manifest(folder)
-    named = {shard["path"] for shard in manifest["shards"]}
+    about = manifest(folder)
+    named = {shard["path"] for shard in about["shards"]}
     found = set(_shards_in(folder))
     for path in sorted(named ^ found):
         fault = "is missing" if path in named else "is not in manifest.json"
         raise InputError(
             f"{folder / path}: {fault}; write the data set anew with `dvc repro` or fetch it with `dvc pull`"
         )
-    rows = manifest["provenance"]["rows"]
+    rows = about["provenance"]["rows"]
     if split not in rows:
         raise InputError(f"{folder}: has no split {split!r} (it has {', '.join(rows)})")
-    stored = _stored_schema(manifest["provenance"])
-    schema = tables.logits_schema(len(manifest["provenance"]["labels"]))
+    stored = _stored_schema(about["provenance"])
+    schema = tables.logits_schema(len(about["provenance"]["labels"]))
     schema = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     parts = [schema.empty_table()]
-    for shard in manifest["shards"]:
+    for shard in about["shards"]:
         if shard["split"] != split:
             continue
         part = tables.read(folder / shard["path"], stored, columns)

@@ -123,6 +123,17 @@ def is_whole(checks: Sequence[Check]) -> bool:
     return all(check.outcome == OK for check in checks)
 
 
+def refuse_damaged(folder: Path) -> None:
+    """Refuse a data set that does not pass.
+
+    :param folder: Its folder.
+    :raises InputError: If a check finds something; the message says what.
+    """
+    faults = [f"{check.name}: {check.detail}" for check in verify(folder) if check.outcome == FAILED]
+    if faults:
+        raise InputError(f"{folder}: does not pass `python -m pipeline verify`: {'; '.join(faults)}")
+
+
 def listed(checks: Sequence[Check]) -> str:
     """Lay out what the checks found, a line each."""
     width = max(len(check.name) for check in checks)
