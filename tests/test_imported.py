@@ -3,10 +3,11 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import readme
 import yaml
 from logit_sets import LABELS, ORIGINALS, changed, rows, shard_of, write
 
-from pipeline import imported, logits, storage, tables, verify
+from pipeline import imported, logits, params, storage, tables, verify
 from pipeline.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -73,6 +74,12 @@ def test_a_task_starts_at_train(project: Path):
     assert found["teacher"]["name"] == "large"
     assert set(found["test"]) == {"rows", "student", "teacher"}
     assert storage.read_json(data / "results/label-large.json")["rows"] == {"train": 9, "validation": 4, "test": 2}
+
+
+def test_the_readmes_task_is_one():
+    text = yaml.safe_load(readme.block("file", "tasks/films.yaml"))
+    params.Task.model_validate(text)
+    assert text["text"] == TASK["text"] | {"source": {"logits": "folder:data/raw/films/minilm"}}
 
 
 def test_the_hub_gives_the_files_of_a_data_set_and_no_others(project: Path, monkeypatch: pytest.MonkeyPatch):
