@@ -80,9 +80,7 @@ def augment(
     run = Run(tokens, augment, file, uuid.uuid4().hex)
     corpus, plan = run.prepared()
     copies = corpus.rows * max(1, augment.n_iter)  # an upper bound: not all rows are training rows
-    per_shard = max(
-        1, (shard_rows or min(max(copies // SHARDS, SHARD_ROWS[0]), SHARD_ROWS[1])) // max(1, augment.n_iter)
-    )
+    per_shard = _per_shard(corpus.rows, augment.n_iter, shard_rows)
     begins = range(0, corpus.rows, per_shard)
     ranges = 1 + copies // RANGE_ROWS
     parallel = Parallel(n_jobs=min(workers or effective_n_jobs(-1), max(1, len(begins))), return_as="generator")
@@ -117,6 +115,14 @@ def augment(
         if not shards:
             tables.write(folder / "augmented-00000.parquet", tables.AUGMENTED.empty_table(), metadata)
     return _summary(plan, drawn, written)
+
+
+def _per_shard(rows: int, n_iter: int, shard_rows: int | None) -> int:
+    """Return how many originals go into a shard, by what was asked for or else by the size of the task."""
+    smallest, largest = SHARD_ROWS
+    wanted = shard_rows or min(max(rows * n_iter // SHARDS, smallest), largest)
+    most = max(1, wanted // max(1, n_iter))
+    return most if shard_rows else -(-rows // max(1, round(rows / most)))  # all of about one size
 
 
 def _summary(plan: Plan, drawn: Sequence["Drawn"], written: Sequence["Written"]) -> dict[str, Any]:
