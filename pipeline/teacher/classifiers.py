@@ -78,18 +78,20 @@ class Classifier(ABC):
             try:
                 started.append((batches[0], self._start(tokens, batches[0])))
                 batches.popleft()
+                continue
             except (RuntimeError, MemoryError) as error:
-                batches = self._smaller(tokens, batches, error)
+                memory = _memory_that_ran_out(error)
+                if memory is None:
+                    raise
+            # Not above: until the error is gone, its traceback holds what the batch had allocated.
+            batches = self._smaller(tokens, batches, memory)
 
-    def _smaller(self, tokens: Tokens, batches: deque[NDArray[np.int64]], error: Exception) -> deque[NDArray[np.int64]]:
-        """Halve the budget after an error for want of memory, and cut what is left again; raise an error of another kind."""
-        memory = _memory_that_ran_out(error)
-        if memory is None:
-            raise error
+    def _smaller(self, tokens: Tokens, batches: deque[NDArray[np.int64]], memory: str) -> deque[NDArray[np.int64]]:
+        """Halve the budget when memory has run out, and cut what is left again."""
         if len(batches[0]) == 1:
             raise InputError(
                 f"a row of {tokens.lengths[batches[0]][0]} tokens does not fit the {memory}'s memory; lower label.max_length"
-            ) from error
+            )
         if memory == "GPU":
             torch.cuda.empty_cache()
         self.budget //= 2
