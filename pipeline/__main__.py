@@ -1,13 +1,15 @@
-"""Commands for people: `python -m pipeline check | results | plots-page`."""
+"""Commands for people: `python -m pipeline check | results | audit | plots-page`."""
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from pipeline import params, plugins, report
 from pipeline.console import clear_errors, start_logging
+from pipeline.errors import InputError
 from pipeline.storage import write_text
 
 
@@ -24,10 +26,40 @@ def main() -> None:
     command = commands.add_parser("plots-page", help="write the HTML template that shows plots offline")
     command.add_argument("path", type=Path)
     command.set_defaults(function=plots_page)
+    _add_audit(commands)
     arguments = vars(parser.parse_args())
     start_logging()
     with clear_errors():
         arguments.pop("function")(**arguments)
+
+
+def _add_audit(commands: Any) -> None:
+    text = "label some rows of a logit data set again; exit code 1 where a logit is further off than the tolerance"
+    command = commands.add_parser("audit", help=text, description=text)
+    command.add_argument("folder", type=Path, help="data/TASK/logits/TEACHER")
+    command.add_argument("--percent", type=float, default=1.0, help="of the rows, at random (default: 1)")
+    command.add_argument("--seed", type=int, default=0, help="which rows")
+    command.add_argument("--dtype", action="append", default=[], choices=["float32", "bfloat16", "float16"])
+    command.add_argument(
+        "--tolerance", type=float, default=0.01, help="the largest difference of a logit (default: 0.01)"
+    )
+    command.add_argument("--teacher", type=Path, help="the folder with its teacher.json")
+    command.set_defaults(function=audit)
+
+
+def audit(folder: Path, percent: float, seed: int, dtype: list[str], tolerance: float, teacher: Path | None) -> None:
+    """Print how far the teacher is from what is stored."""
+    from pipeline.teacher.audit import audit as run
+    from pipeline.teacher.audit import show
+
+    if not 0 < percent <= 100:
+        raise InputError(f"--percent: {percent}: must be more than 0, and 100 at most")
+    found = run(folder, percent / 100, seed, dtype, teacher)
+    sys.stdout.write(show(found) + "\n")
+    worst = max(drift.largest for drift in found)
+    if not worst <= tolerance:
+        sys.stdout.write(f"the largest difference, {worst:.2e}, is beyond the tolerance of {tolerance:g}\n")
+        raise SystemExit(1)
 
 
 def _active_tasks() -> list[str]:

@@ -112,7 +112,7 @@ def opened(tmp_path_factory):
 def test_any_order_and_any_cut_give_the_same_logits(opened, order, cuts):
     classifier, tokens, expected = opened
     for rows in np.split(np.array(order), sorted(cuts)):
-        assert np.abs(classifier._logits(tokens, rows) - expected[rows]).max() < 1e-5
+        assert np.abs(classifier._start(tokens, rows)() - expected[rows]).max() < 1e-5
 
 
 def test_no_hook_stays_whatever_happens(opened):
@@ -120,7 +120,7 @@ def test_no_hook_stays_whatever_happens(opened):
     before = sum(len(module._forward_hooks) for module in classifier._model.modules())
     with pytest.raises(IndexError):
         classifier._packed(np.array([10**6]), None, packing.Layout(np.array([1]), torch.device("cpu")))
-    classifier._logits(tokens, np.arange(3))
+    classifier._start(tokens, np.arange(3))()
     assert sum(len(module._forward_hooks) for module in classifier._model.modules()) == before
 
 
