@@ -30,7 +30,12 @@ def open_classifier(teacher: Teacher, how: params.Labelling) -> "Classifier":
     :param teacher: The teacher; its model is moved, cast and changed in place.
     :param how: The dtype and the token budget.
     """
-    return (PackedClassifier if packing.supports(teacher.model) else PaddedClassifier)(teacher, how)
+    return kind_of(teacher)(teacher, how)
+
+
+def kind_of(teacher: Teacher) -> "type[PackedClassifier | PaddedClassifier]":
+    """Return which classifier `open_classifier` opens; its `attention` is packed or padded."""
+    return PackedClassifier if packing.supports(teacher.model) else PaddedClassifier
 
 
 IN_FLIGHT = 2
