@@ -80,12 +80,17 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "load_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "system": platform.system(),
         "versions": versions,
     }
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def _cpu() -> str:

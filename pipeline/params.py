@@ -221,7 +221,7 @@ class Labelling(Model):
         "float32", description="What the teacher computes in; logits are stored as float32"
     )
     token_budget: Positive | None = Field(
-        None, description="Tokens in a batch, padding counted; absent: 2,048 on a CPU, 65,536 on a GPU"
+        None, description="Tokens in a batch, with any padding; absent: 2,048 on a CPU, 65,536 on a GPU"
     )
     too_long: Policy = Field(
         "keep", description="A row longer than max_length; keep: truncated for the teacher. Counted and reported always"

@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from pipeline import tables
 
-ROBERTA_LIKE = {"roberta", "xlm-roberta", "camembert"}
-WITH_TYPES = {"bert", "electra", "albert"}
+ROBERTA_LIKE = {"roberta", "xlm-roberta", "camembert", "data2vec-text"}
+WITH_TYPES = {"bert", "electra", "albert", "ernie"}
 
 
 def tiny_teacher(
@@ -23,6 +23,7 @@ def tiny_teacher(
     layers: int = 1,
     hidden: int = 32,
     max_length: int = 512,
+    **more: object,
 ) -> Path:
     """Write a model of transformers with random weights, in a folder as `save_pretrained` does.
 
@@ -32,10 +33,14 @@ def tiny_teacher(
     :param architecture: What transformers calls the model's type. The RoBERTa family gets a byte-level BPE tokenizer and <mask>, the
         others BERT's lower-casing WordPiece and [MASK].
     :param max_length: The most tokens that it reads.
+    :param more: What else its configuration says.
     """
     tokenizer = (_roberta_tokenizer if architecture in ROBERTA_LIKE else _bert_tokenizer)(
         sorted(set(words)), max_length, types=architecture in WITH_TYPES
     )
+    if architecture == "xlnet":  # it has no last position, and reads the last token where others read the first
+        tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
+    taken = 2 if architecture in ROBERTA_LIKE else 0
     names = None if labels is None else dict(enumerate(labels))
     config = AutoConfig.for_model(
         architecture,
@@ -45,7 +50,7 @@ def tiny_teacher(
         num_hidden_layers=layers,
         num_attention_heads=4,
         intermediate_size=2 * hidden,
-        max_position_embeddings=max_length + (2 if architecture in ROBERTA_LIKE else 0),
+        **({"d_head": hidden // 4} if architecture == "xlnet" else {"max_position_embeddings": max_length + taken}),
         type_vocab_size=2 if architecture in WITH_TYPES else 1,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.cls_token_id,
@@ -54,6 +59,7 @@ def tiny_teacher(
         sep_token_id=tokenizer.sep_token_id,
         initializer_range=0.2,  # so that texts differ in their logits
         **({} if names is None else {"id2label": names, "label2id": {name: i for i, name in names.items()}}),
+        **more,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -88,21 +88,41 @@ def _starts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(lengths)])
 
 
-def cut(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
+def cut(lengths: NDArray[np.int64], budget: int, padded: bool = True) -> list[NDArray[np.int64]]:
     """Cut rows into batches of similar length, the longest first, so that a budget too big for the memory shows at once.
 
     :param lengths: Tokens of each row, [n].
-    :param budget: Tokens in a batch, padding counted: rows times the longest of them. A row longer than it is a batch by itself.
+    :param budget: Tokens in a batch. A row longer than it is a batch by itself.
+    :param padded: Whether padding counts: rows times the longest of them, not the sum of the rows' own.
     :return: The rows of each batch: each of 0 to n - 1 is in exactly one.
     """
     order = np.argsort(-lengths, kind="stable")
+    upto = np.cumsum(lengths[order])
     batches = []
     start = 0
     while start < len(order):
-        rows = max(1, budget // max(1, int(lengths[order[start]])))
-        batches.append(order[start : start + rows])
-        start += rows
+        if padded:
+            rows = budget // max(1, int(lengths[order[start]]))
+        else:
+            before = upto[start] - lengths[order[start]]
+            rows = int(np.searchsorted(upto, before + budget, side="right")) - start
+        batches.append(order[start : start + max(1, rows)])
+        start += max(1, rows)
     return batches
+
+
+def pack(values: NDArray[np.int64], starts: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Gather rows into one array without padding.
+
+    :param values: The rows' values, end to end, [total].
+    :param starts: Where each row starts, [n + 1].
+    :param rows: The rows to gather, [b].
+    :return: The values of these rows, end to end.
+    """
+    lengths = starts[rows + 1] - starts[rows]
+    ends = np.cumsum(lengths)
+    packed: NDArray[np.int64] = values[np.arange(lengths.sum()) + np.repeat(starts[rows] - (ends - lengths), lengths)]
+    return packed
 
 
 def pad(

@@ -2,10 +2,11 @@
 
 import inspect
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline import params
 from pipeline.errors import InputError
-from pipeline.teacher.batching import Tokens, cut, pad
+from pipeline.teacher import packing
+from pipeline.teacher.batching import Tokens, cut, pack, pad
 from pipeline.teacher.model import Teacher
 
 logger = logging.getLogger(__name__)
@@ -22,42 +24,32 @@ TOKEN_BUDGETS = {"cpu": 2_048, "cuda": 65_536}
 """Tokens in a batch by default: on a CPU the batch's activations should stay in its caches, on a GPU they should fill it."""
 
 
-class Classifier(Protocol):
-    """What labels tokenised rows."""
-
-    attention: str
-
-    def run(self, tokens: Tokens, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Yield rows, and their logits, float32 [b, C] in the order of the task's labels, until each was yielded once."""
-        ...
-
-
-def open_classifier(teacher: Teacher, how: params.Labelling) -> Classifier:
+def open_classifier(teacher: Teacher, how: params.Labelling) -> "Classifier":
     """Return the fastest classifier that is right for a teacher's architecture.
 
-    :param teacher: The teacher; its model is moved and cast in place.
+    :param teacher: The teacher; its model is moved, cast and changed in place.
     :param how: The dtype and the token budget.
     """
-    return PaddedClassifier(teacher, how)
+    return (PackedClassifier if packing.supports(teacher.model) else PaddedClassifier)(teacher, how)
 
 
-class PaddedClassifier:
-    """A teacher that reads batches padded to their longest row: right for every architecture.
+class Classifier(ABC):
+    """What labels tokenised rows.
 
-    :param teacher: The teacher; its model is moved and cast in place.
+    :param teacher: The teacher; its model is moved, cast and changed in place.
     :param how: The dtype and the token budget.
     """
 
-    attention = "padded"
+    attention: ClassVar[str]
 
     def __init__(self, teacher: Teacher, how: params.Labelling) -> None:
         self._tokenizer = teacher.tokenizer
-        if self._tokenizer.pad_token_id is None:
-            raise InputError(f"{teacher.files.source}: its tokenizer has no padding token")
         self._device = device()
         self._model = teacher.model.to(self._device, getattr(torch, how.dtype))
         if self._device.type == "cpu" and how.dtype == "float32":
             _multiply_with_onednn(self._model)
+        if self._device.type == "cpu" and how.dtype == "bfloat16" and lacks_bfloat16():
+            logger.warning("this processor has no instructions for bfloat16: float32 would be faster, and exact")
         self._takes_types = "token_type_ids" in inspect.signature(self._model.forward).parameters and (
             "token_type_ids" in self._tokenizer.model_input_names
         )
@@ -65,34 +57,74 @@ class PaddedClassifier:
         self.budget = how.token_budget or TOKEN_BUDGETS[self._device.type]
 
     def run(self, tokens: Tokens, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Label rows in batches within the token budget, which is halved when the GPU's memory runs out.
+        """Label rows in batches within the token budget, which is halved when memory runs out.
 
-        :param tokens: A pool of rows.
+        :param tokens: A pool of rows, none of them empty.
         :param rows: Those to label.
-        :yields: Rows, and their logits, float32 [b, C] in the order of the task's labels.
+        :yields: Rows, and their logits, float32 [b, C] in the order of the task's labels, until each was yielded once.
         :raises InputError: If the memory does not hold a single row.
         """
-        batches = deque(rows[batch] for batch in cut(tokens.lengths[rows], self.budget))
+        batches = self._batches(tokens, rows)
         while batches:
             try:
                 found = self._logits(tokens, batches[0])
-            except torch.OutOfMemoryError:
-                found = None
-            if found is not None:
+            except (RuntimeError, MemoryError) as error:
+                memory = _memory_that_ran_out(error)
+                if memory is None:
+                    raise
+            else:
                 yield batches.popleft(), found
                 continue
             if len(batches[0]) == 1:
                 raise InputError(
-                    f"a row of {tokens.lengths[batches[0]][0]} tokens does not fit the GPU's memory; lower label.max_length"
+                    f"a row of {tokens.lengths[batches[0]][0]} tokens does not fit the {memory}'s memory; lower label.max_length"
                 )
-            torch.cuda.empty_cache()
+            if memory == "GPU":
+                torch.cuda.empty_cache()
             self.budget //= 2
-            logger.warning("out of GPU memory: going on with a token budget of %d", self.budget)
-            left = np.concatenate(batches)
-            batches = deque(left[batch] for batch in cut(tokens.lengths[left], self.budget))
+            logger.warning("out of %s memory: going on with a token budget of %d", memory, self.budget)
+            batches = self._batches(tokens, np.concatenate(batches))
+
+    def _batches(self, tokens: Tokens, rows: NDArray[np.int64]) -> deque[NDArray[np.int64]]:
+        batches = cut(tokens.lengths[rows], self.budget, padded=self.attention == "padded")
+        return deque(rows[batch] for batch in batches)
 
     @torch.inference_mode()
     def _logits(self, tokens: Tokens, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = self._forward(tokens, rows)[:, self._columns].float().cpu().numpy()
+        return found
+
+    @abstractmethod
+    def _forward(self, tokens: Tokens, rows: NDArray[np.int64]) -> torch.Tensor:
+        """Return the model's own logits of a batch, [b, its classes]."""
+
+
+class PackedClassifier(Classifier):
+    """A teacher that reads batches without padding, of an architecture that `packing.supports`."""
+
+    attention = "packed"
+
+    def __init__(self, teacher: Teacher, how: params.Labelling) -> None:
+        super().__init__(teacher, how)
+        self._packed = packing.PackedModel(self._model)
+
+    def _forward(self, tokens: Tokens, rows: NDArray[np.int64]) -> torch.Tensor:
+        layout = packing.Layout(tokens.lengths[rows], self._device)
+        types = pack(tokens.types, tokens.starts, rows) if self._takes_types else None
+        return self._packed(pack(tokens.ids, tokens.starts, rows), types, layout)
+
+
+class PaddedClassifier(Classifier):
+    """A teacher that reads batches padded to their longest row: right for every architecture."""
+
+    attention = "padded"
+
+    def __init__(self, teacher: Teacher, how: params.Labelling) -> None:
+        if teacher.tokenizer.pad_token_id is None:
+            raise InputError(f"{teacher.files.source}: its tokenizer has no padding token")
+        super().__init__(teacher, how)
+
+    def _forward(self, tokens: Tokens, rows: NDArray[np.int64]) -> torch.Tensor:
         side = self._tokenizer.padding_side
         ids, own = pad(tokens.ids, tokens.starts, rows, self._tokenizer.pad_token_id, side)
         inputs = {"input_ids": ids, "attention_mask": own.astype(np.int64)}
@@ -100,9 +132,16 @@ class PaddedClassifier:
             fill = self._tokenizer.pad_token_type_id
             inputs["token_type_ids"], _ = pad(tokens.types, tokens.starts, rows, fill, side)
         on_device = {name: torch.from_numpy(value).to(self._device) for name, value in inputs.items()}
-        logits = self._model(**on_device).logits[:, self._columns]
-        found: NDArray[np.float32] = logits.float().cpu().numpy()
-        return found
+        logits: torch.Tensor = self._model(**on_device).logits
+        return logits
+
+
+def _memory_that_ran_out(error: Exception) -> str | None:
+    """Return whose memory did not suffice, GPU or machine; None for an error of another kind."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return "GPU"
+    # PyTorch's allocator of CPU memory raises a plain RuntimeError.
+    return "machine" if isinstance(error, MemoryError) or "can't allocate memory" in str(error) else None
 
 
 def _multiply_with_onednn(model: torch.nn.Module) -> None:
@@ -125,3 +164,10 @@ def _linear(multiply: Any, layer: torch.nn.Linear, inputs: torch.Tensor) -> torc
 def device() -> torch.device:
     """Return where the teacher runs: the GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def lacks_bfloat16() -> bool:
+    """Return whether this processor is known to have no instructions for bfloat16."""
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than PyTorch 2.10
+    known = [has for name, has in capabilities.items() if "bf16" in name]
+    return bool(known) and not any(known)

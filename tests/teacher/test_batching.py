@@ -9,25 +9,39 @@ from tiny import tiny_teacher
 from transformers import AutoTokenizer
 
 from pipeline.teacher import batching
-from pipeline.teacher.batching import cut, pad, tokenise
+from pipeline.teacher.batching import cut, pack, pad, tokenise
 
 LENGTHS = st.lists(st.integers(0, 60), max_size=80).map(lambda lengths: np.array(lengths, dtype=np.int64))
 
 
-@given(lengths=LENGTHS, budget=st.integers(1, 200))
-def test_every_row_is_in_one_batch_within_the_budget_or_alone(lengths, budget):
-    batches = cut(lengths, budget)
+def size(lengths: np.ndarray, padded: bool) -> int:
+    return len(lengths) * lengths.max() if padded else lengths.sum()
+
+
+@given(lengths=LENGTHS, budget=st.integers(1, 200), padded=st.booleans())
+def test_every_row_is_in_one_batch_within_the_budget_or_alone(lengths, budget, padded):
+    batches = cut(lengths, budget, padded)
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
     for batch in batches:
-        assert len(batch) == 1 or len(batch) * lengths[batch].max() <= budget or lengths[batch].max() == 0
+        assert len(batch) == 1 or size(lengths[batch], padded) <= budget
 
 
-@given(lengths=LENGTHS.map(lambda lengths: lengths + 1), budget=st.integers(1, 200))
-def test_batches_hold_neighbours_in_length_and_as_many_as_fit(lengths, budget):
-    batches = cut(lengths, budget)
+@given(lengths=LENGTHS.map(lambda lengths: lengths + 1), budget=st.integers(1, 200), padded=st.booleans())
+def test_batches_hold_neighbours_in_length_and_as_many_as_fit(lengths, budget, padded):
+    batches = cut(lengths, budget, padded)
     for batch, following in itertools.pairwise(batches):
         assert lengths[batch].min() >= lengths[following].max()
-        assert (len(batch) + 1) * lengths[batch].max() > budget
+        more = np.append(lengths[batch], lengths[following[0]])
+        assert size(more, padded) > budget
+
+
+@given(lengths=LENGTHS, draw=st.data())
+def test_packing_gives_each_row_back(lengths, draw):
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    values = np.arange(1, starts[-1] + 1)
+    rows = np.array(draw.draw(st.permutations(range(len(lengths))))[:7], dtype=np.int64)
+    expected = [value for row in rows for value in values[starts[row] : starts[row + 1]]]
+    assert pack(values, starts, rows).tolist() == expected
 
 
 @given(lengths=LENGTHS, side=st.sampled_from(["right", "left"]), draw=st.data())

@@ -12,7 +12,7 @@ from pipeline import logits, params, storage, tables
 from pipeline.errors import InputError
 from pipeline.teacher import label as labelling
 from pipeline.teacher import labellers
-from pipeline.teacher.classifiers import PaddedClassifier, device
+from pipeline.teacher.classifiers import device
 from pipeline.teacher.label import predict, provenance
 from pipeline.teacher.model import Teacher, describe, find_files, open_teacher
 from pipeline.teacher.rows import Rows, augmented_files
@@ -248,33 +248,6 @@ def test_logits_that_are_not_finite_are_refused_with_the_row(teacher: Teacher, v
         label(teacher, examples, NO_COPIES, params.Labelling())
     assert f"test row {examples['id'][1].as_py()} (line 3 of its source)" in str(raised.value)
     assert (examples["id"][0].as_py() in str(raised.value)) == np.isinf(value)
-
-
-def test_out_of_memory_halves_the_budget_and_goes_on(teacher: Teacher, monkeypatch: pytest.MonkeyPatch, caplog):
-    examples = examples_table([("train", text, None, None) for text in sentences(60)])
-    expected = of(label(teacher, examples, NO_COPIES, params.Labelling())[0]["train"])
-    run = PaddedClassifier._logits
-    sizes = []
-
-    def small(self, tokens, rows):
-        size = len(rows) * tokens.lengths[rows].max()
-        if size > 150:
-            raise torch.OutOfMemoryError
-        sizes.append(size)
-        return run(self, tokens, rows)
-
-    monkeypatch.setattr(PaddedClassifier, "_logits", small)
-    found = of(label(teacher, examples, NO_COPIES, params.Labelling(token_budget=1000))[0]["train"])
-    assert np.abs(found - expected).max() < 1e-5
-    assert max(sizes) > 62
-    assert [record.args for record in caplog.records if "out of GPU memory" in record.message] == [
-        (500,),
-        (250,),
-        (125,),
-    ]
-    long = examples_table([("train", "film " * 300, None, None)])
-    with pytest.raises(InputError, match="a row of 302 tokens does not fit the GPU's memory"):
-        label(teacher, long, NO_COPIES, params.Labelling())
 
 
 def test_bfloat16_is_near_and_stored_as_float32(teacher: Teacher):

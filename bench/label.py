@@ -1,0 +1,159 @@
+"""Labelling against transformers.pipeline as a user would call it: texts to logits on a CPU, files to files on a GPU.
+
+python bench/label.py                       # what the machine has: the CPU's part, or the GPU's where there is one
+python bench/label.py --threads 1           # where other work is running: threads that wait for each other measure that work
+python bench/label.py --part files --shapes tiny --texts 300    # the GPU's part on any machine, to see that it runs
+"""
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import common
+import label_files
+import numpy as np
+import pyarrow as pa
+import torch
+import transformers
+
+from pipeline import params
+from pipeline.console import aligned
+from pipeline.storage import write_json
+from pipeline.teacher.classifiers import open_classifier
+from pipeline.teacher.model import find_files, open_teacher, quieten
+from pipeline.teacher.tokenising import tokenised_pools
+
+MODEL = Path(__file__).parents[2] / "shared" / "models" / "minilm-sst2"
+PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
+LABELS = ("negative", "positive")
+PEER = "transformers.pipeline, batch_size 32, float32"
+OURS = {"ours, float32": "float32", "ours, bfloat16": "bfloat16"}
+GOALS = {"ours, float32": 2.5, "ours, bfloat16": 4.0}
+MOST_DIFFERENCE, LEAST_AGREEMENT = 1e-4, 0.995
+"""Of float32's logits with the peer's, and of bfloat16's classes with the peer's."""
+
+
+def peer_of(model: Path) -> Callable[[list[str]], np.ndarray]:
+    """Return texts to logits, float32 [n, 2], as transformers.pipeline has it."""
+    classify = transformers.pipeline(
+        "text-classification", model=str(model), dtype=torch.float32, batch_size=32, device="cpu"
+    )
+
+    def run(texts: list[str]) -> np.ndarray:
+        found = classify(texts, function_to_apply="none", top_k=None)
+        by_name = [{entry["label"]: entry["score"] for entry in row} for row in found]
+        return np.array([[row[name] for name in LABELS] for row in by_name], dtype=np.float32)
+
+    return run
+
+
+def ours_of(model: Path, dtype: str) -> Callable[[list[str]], np.ndarray]:
+    """Return texts to logits, float32 [n, 2], as the label stage makes them: tokenised, sorted, packed, put back in order."""
+    teacher = open_teacher(find_files(f"folder:{model}"), LABELS, {})
+    classifier = open_classifier(teacher, params.Labelling(dtype=dtype))
+    if classifier.attention != "packed":
+        raise SystemExit(f"{model}: the benchmark is of packed batches, and this model has none")
+
+    def run(texts: list[str]) -> np.ndarray:
+        pool = pa.table({"sentence1": texts, "sentence2": pa.nulls(len(texts), pa.string())})
+        logits = np.empty((len(texts), len(LABELS)), dtype=np.float32)
+        for _, tokens, _ in tokenised_pools(teacher.tokenizer, [pool], teacher.max_length or 512, 0):
+            for rows, found in classifier.run(tokens, np.arange(len(texts))):
+                logits[rows] = found
+        return logits
+
+    return run
+
+
+def measure(model: Path, texts: list[str], repeats: int) -> dict[str, Any]:
+    """Run all kinds in turn, on the same texts, in this process.
+
+    :return: For each kind: the seconds of each run, wall and processor; the greatest difference of its logits from the peer's, and the
+        share of texts with the same greatest logit.
+    """
+    kinds = {PEER: peer_of(model)} | {name: ours_of(model, dtype) for name, dtype in OURS.items()}
+    for run in kinds.values():
+        run(texts[:64])
+    runs: dict[str, dict[str, Any]] = {name: {"seconds": [], "cpu_seconds": []} for name in kinds}
+    for _ in range(repeats):
+        found = {}
+        for name, run in kinds.items():
+            gc.collect()
+            found[name], took = common.timed(lambda run=run: run(texts))
+            for key, seconds in took.items():
+                runs[name][key].append(seconds)
+    expected = found[PEER]
+    for name, logits in found.items():
+        runs[name]["difference"] = float(np.abs(logits - expected).max())
+        runs[name]["agreement"] = float((logits.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    for name in OURS:
+        for key in ("seconds", "cpu_seconds"):
+            each = [theirs / ours for theirs, ours in zip(runs[PEER][key], runs[name][key], strict=True)]
+            runs[name][f"{key}_ratios"] = each
+            runs[name][f"{key}_ratio"] = statistics.median(each)
+    return runs
+
+
+def show(runs: dict[str, Any], texts: int) -> None:
+    """Print the table, and what is not as it shall be."""
+    rows = [["", "texts/s", "x the peer", "x, processor time", "goal", "logits differ by", "same class"]]
+    for name, run in runs.items():
+        rate = texts / statistics.median(run["seconds"])
+        ratios = [f"{run[key]:.1f}" if key in run else "" for key in ("seconds_ratio", "cpu_seconds_ratio")]
+        goal = str(GOALS.get(name, ""))
+        rows.append([name, f"{rate:,.0f}", *ratios, goal, f"{run['difference']:.1e}", f"{run['agreement']:.2%}"])
+    print(aligned(rows))
+    exact, fast = (runs[name] for name in OURS)
+    if exact["difference"] > MOST_DIFFERENCE:
+        print(f"float32's logits differ by more than {MOST_DIFFERENCE}")
+    if fast["agreement"] < LEAST_AGREEMENT:
+        print(f"bfloat16's classes agree in less than {LEAST_AGREEMENT:.1%}")
+    for name, goal in GOALS.items():
+        if runs[name]["seconds_ratio"] < goal:
+            print(f"{name}: less than {goal} x the peer")
+
+
+def on_cpu(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure texts to logits."""
+    for path, what in ((options.model, "a classifier with the classes negative and positive"), (options.data, "SST-2")):
+        if not path.exists():
+            raise SystemExit(f"{path}: no such file or folder; name {what} with --model or --data")
+    texts = common.sst2_sentences(options.data)
+    texts = texts[:: max(1, len(texts) // options.texts)][: options.texts]
+    runs = measure(options.model, texts, options.repeats)
+    show(runs, len(texts))
+    return {"texts": len(texts), "threads": torch.get_num_threads(), "runs": runs, "goals": GOALS}
+
+
+def main() -> None:
+    """Measure, print, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=common.SST2, help="SST-2's train.tsv")
+    parser.add_argument(
+        "--model", type=Path, default=MODEL, help="a classifier; of a GPU's part only its tokenizer is used"
+    )
+    parser.add_argument("--texts", type=int, help="2,000 on a CPU; of files 200,000")
+    parser.add_argument("--repeats", type=int, default=3, help="of which the median counts")
+    parser.add_argument("--threads", type=int, default=0, help="of all kinds alike; all cores where absent")
+    parser.add_argument("--part", choices=["texts", "files"], help="texts on a CPU, files on a GPU")
+    parser.add_argument("--shapes", nargs="+", choices=label_files.SHAPES, default=["base", "large"])
+    parser.add_argument("--json", type=Path, help="bench/label.json, or bench/label-files.json")
+    options = parser.parse_args()
+    part = options.part or ("files" if torch.cuda.is_available() else "texts")
+    options.texts = options.texts or (2_000 if part == "texts" else 200_000)
+    torch.set_num_threads(options.threads or common.cores())
+    quieten()
+    machine = common.machine(PACKAGES)
+    started = time.perf_counter()
+    report = on_cpu(options) if part == "texts" else label_files.measure(options)
+    report = {"machine": machine, "took": time.perf_counter() - started, **report}
+    default = Path(__file__).with_name("label.json" if part == "texts" else "label-files.json")
+    write_json(options.json or default, common.rounded(report))
+
+
+if __name__ == "__main__":
+    main()
