@@ -100,7 +100,7 @@ def label(
         missing = places < 0
         if how.too_long == "refuse":
             _refuse_stored(rows, store, places, labeller)
-        _label_missing(labeller, rows, missing, how, store, opening, processes)
+        _label_missing(teacher, labeller, rows, missing, how, store, opening, processes)
         if missing.any():
             places = store.places(rows.texts, with_unlabelled=drop)
         too_long = store.take(places)[1]
@@ -142,6 +142,7 @@ def _refuse_stored(rows: Rows, store: LabelStore, places: NDArray[np.int64], lab
 
 
 def _label_missing(
+    teacher: Teacher | OwnTeacher,
     labeller: Labeller,
     rows: Rows,
     missing: NDArray[np.bool_],
@@ -160,7 +161,9 @@ def _label_missing(
                 advance(done)
 
             pools = rows.pools(missing, POOL_ROWS)
-            many = processes or processes_wanted()
+            many = (processes or processes_wanted()) if opening else 1
+            if many > 1 and isinstance(teacher, Teacher):
+                teacher.model.to("cpu")  # the others open their own, and one of them on this GPU
             for pool, values, truncated in labelled_pools(labeller, pools, texts, how, check, opening, many):
                 writer.put(tables.id_bytes(pool["id"]), values, truncated)
     seconds = time.perf_counter() - started

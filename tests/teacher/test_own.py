@@ -1,5 +1,7 @@
+import os
 import runpy
 import sys
+import uuid
 from pathlib import Path
 
 import joblib
@@ -14,9 +16,10 @@ from tiny import augmented_table, examples_table, tiny_teacher
 from pipeline import logits, params, plugins, storage, tables
 from pipeline.errors import InputError
 from pipeline.teacher import label as labelling
+from pipeline.teacher import labellers
 from pipeline.teacher.finetune import make_teacher
 from pipeline.teacher.label import predict
-from pipeline.teacher.labellers import Opening
+from pipeline.teacher.labellers import Opening, _claim_device, processes_wanted
 from pipeline.teacher.model import find_files, open_recorded, open_teacher
 from pipeline.teacher.own import describe_own, open_own
 
@@ -232,6 +235,28 @@ def label_apart(folder: Path, recorded: Path, **more: object) -> tuple[dict, dic
     return summary, files, {path.name for path in (folder / "stores").rglob("*.arrow")}
 
 
+def test_each_gpu_has_one_process(monkeypatch: pytest.MonkeyPatch):
+    """Without a GPU: what torch says of them is made up. A lock holds against another one of the same process, too."""
+    assert processes_wanted() == max(1, torch.cuda.device_count())
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert processes_wanted() == 3
+    taken, held = [], []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    run = uuid.uuid4().hex
+    for _ in range(3):
+        claimed: list[int] = []
+        monkeypatch.setattr(labellers, "_claimed", claimed)
+        _claim_device(run)
+        _claim_device(run)  # a process keeps the one it has
+        held += claimed
+    assert taken == [0, 1, 2]
+    os.close(held[1])  # it died
+    monkeypatch.setattr(labellers, "_claimed", [])
+    _claim_device(run)
+    assert taken[-1] == 1
+
+
 def test_two_processes_change_no_byte(here: Path, recorded: dict, one_thread, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(labelling, "POOL_ROWS", 4)
     for name, folder in recorded.items():
@@ -264,4 +289,5 @@ def test_a_dask_cluster_changes_no_byte(here: Path, recorded: dict, one_thread, 
     alone = label_apart(here / "alone", recorded["model"])
     cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0")
     with cluster, distributed.Client(cluster), joblib.parallel_config(backend="dask"):
+        assert processes_wanted() == 2
         assert label_apart(here / "cluster", recorded["model"]) == alone
