@@ -270,6 +270,7 @@ def test_a_fault_in_a_process_or_in_what_feeds_them_is_the_runs(here: Path, reco
     monkeypatch.setattr(labelling, "POOL_ROWS", 4)
     for fault, told in (
         ("raises", r"^python:mine:Teacher: predict_logits raises ConnectionError: the service is down$"),
+        ("nan", r"^the teacher's logits \(python:mine:Teacher\) are not finite: train row "),
         ("dies", r"^a process that labels died"),
     ):
         (here / fault).mkdir()
