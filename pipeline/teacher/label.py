@@ -24,8 +24,8 @@ from pipeline.teacher.store import LabelStore, Writer, fingerprint, locked, writ
 
 logger = logging.getLogger(__name__)
 
-POOL_ROWS = 8_192
-"""Texts that are tokenised, sorted by length, labelled and stored together, on average; a killed run loses the pools it was at."""
+POOL_ROWS = 16_384
+"""Texts that are tokenised, sorted by length, labelled and stored together; a killed run loses the pools it was at."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def predict(teacher: Teacher | OwnTeacher, texts: pa.Table, how: params.Labellin
         if name not in texts.column_names:
             texts = texts.append_column(name, pa.nulls(texts.num_rows, dtype))
     labeller = open_labeller(teacher, how)
-    pools = (texts.slice(start, 2 * POOL_ROWS) for start in range(0, texts.num_rows, 2 * POOL_ROWS))
+    pools = (texts.slice(start, POOL_ROWS) for start in range(0, texts.num_rows, POOL_ROWS))
     with progress(texts.num_rows, "labelling", "texts") as advance:
         found = [(values, long) for _, values, long in labelled_pools(labeller, pools, texts.num_rows, how, advance)]
     empty = np.empty((0, len(teacher.labels)), dtype=np.float32), np.empty(0, dtype=np.bool_)
