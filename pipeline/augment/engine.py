@@ -83,10 +83,14 @@ def augment(
     per_shard = _per_shard(corpus.rows, augment.n_iter, shard_rows)
     begins = range(0, corpus.rows, per_shard)
     ranges = 1 + copies // RANGE_ROWS
-    parallel = Parallel(n_jobs=min(workers or effective_n_jobs(-1), max(1, len(begins))), return_as="generator")
+    processes = min(workers or effective_n_jobs(-1), max(1, len(begins)))
     metadata = {**augment.model_dump(mode="json"), "tagger": tables.metadata_of(tokens / "tokens.parquet")["tagger"]}
 
-    with new_folder(out) as folder, tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as name:
+    with (
+        new_folder(out) as folder,
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as name,
+        Parallel(n_jobs=processes, return_as="generator") as parallel,
+    ):
         shards = [Path(name) / f"{number:05}" for number in range(len(begins))]
         verdicts = [Path(name) / f"verdict-{number:05}" for number in range(ranges)]
         drawn = []
