@@ -1,4 +1,4 @@
-"""Commands for people: `python -m pipeline check | results | audit | plots-page`."""
+"""Commands for people: `python -m pipeline --help` lists them."""
 
 import argparse
 import sys
@@ -23,6 +23,32 @@ def main() -> None:
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(function=function)
+    for name, on_folder, text in (
+        ("verify", verify, "check a logit data set: hashes, ids, lineage, logits; exit 1 if anything is wrong"),
+        ("card", card, "print a logit data set's card, made anew from its rows"),
+        ("stats", stats, "draw a logit data set's confidences, classes, lengths and entropies"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("folder", type=Path)
+        command.set_defaults(function=on_folder)
+    command = commands.add_parser("head", help="show a few rows of a logit data set, and what was done to them")
+    command.add_argument("folder", type=Path)
+    command.add_argument("-n", "--rows", type=int, default=10, help="how many (10)")
+    command.add_argument("--split", default="train", help="train, validation or test (train)")
+    command.set_defaults(function=head)
+    command = commands.add_parser("merge", help="write the union of logit data sets of one task and one teacher")
+    command.add_argument("folders", type=Path, nargs="+", metavar="folder")
+    command.add_argument("-o", "--out", type=Path, required=True, help="the folder to write")
+    command.add_argument("--tolerance", type=float, default=1e-3, help="between two logits of one text (0.001)")
+    command.set_defaults(function=merge)
+    command = commands.add_parser(
+        "publish", help="upload a logit data set to the Hugging Face Hub, if it passes verify"
+    )
+    command.add_argument("folder", type=Path)
+    command.add_argument("repository", metavar="OWNER/NAME")
+    command.add_argument("--private", action="store_true", help="where the repository is new")
+    command.add_argument("--dry-run", action="store_true", help="list what would go, and upload nothing")
+    command.set_defaults(function=publish)
     command = commands.add_parser("plots-page", help="write the HTML template that shows plots offline")
     command.add_argument("path", type=Path)
     command.set_defaults(function=plots_page)
@@ -82,6 +108,54 @@ def results() -> None:
     """Print a table for each active task."""
     for task in _active_tasks():
         sys.stdout.write(f"\n{task}\n\n{report.result_table(Path('data') / task / 'results')}\n")
+
+
+def verify(folder: Path) -> None:
+    """Check a logit data set, and exit with 1 if anything is wrong."""
+    from pipeline import verify
+
+    checks = verify.verify(folder)
+    sys.stdout.write(verify.listed(checks) + "\n")
+    if not verify.is_whole(checks):
+        raise SystemExit(1)
+
+
+def card(folder: Path) -> None:
+    """Print a logit data set's card."""
+    from pipeline import card, logits
+
+    found = logits.manifest(folder)
+    sys.stdout.write(card.card(folder, found["provenance"], found["shards"]))
+
+
+def stats(folder: Path) -> None:
+    """Draw what is in a logit data set."""
+    from pipeline import stats
+
+    sys.stdout.write(stats.stats(folder) + "\n")
+
+
+def head(folder: Path, rows: int, split: str) -> None:
+    """Show rows of a logit data set."""
+    from pipeline import stats
+
+    sys.stdout.write(stats.head(folder, rows, split) + "\n")
+
+
+def merge(folders: list[Path], out: Path, tolerance: float) -> None:
+    """Write the union of logit data sets."""
+    from pipeline import merge
+
+    rows = merge.merge(folders, out, tolerance)
+    sys.stdout.write("".join(f"{split}: {n:,} rows\n" for split, n in rows.items()))
+
+
+def publish(folder: Path, repository: str, private: bool, dry_run: bool) -> None:
+    """Upload a logit data set."""
+    from pipeline import publish
+
+    for path, size in publish.publish(folder, repository, private, dry_run):
+        sys.stdout.write(f"{size:>13,}  {path}\n")
 
 
 def plots_page(path: Path) -> None:

@@ -7,7 +7,7 @@ What the teacher said of each text is kept in data/labelled, so a run that was e
 
 from pathlib import Path
 
-from pipeline import params, tables
+from pipeline import imported, params, tables
 from pipeline.console import run_stage
 from pipeline.storage import remove_temporaries, write_json
 from pipeline.teacher.label import label, provenance
@@ -23,6 +23,9 @@ def main(task: str, name: str) -> None:
     how = settings.teacher(name).label
     data = Path("data") / task
     path = data / "examples" / "examples.parquet"
+    if (note := imported.note_of(path)) is not None:
+        write_json(data / "results" / f"label-{name}.json", imported.place(note, name, data / "logits" / name))
+        return
     examples, source = tables.read(path, tables.EXAMPLES), tables.metadata_of(path)
     files, augmentation = augmented_files(data / "augmented")
     folder = (data / "teachers" / name).resolve()

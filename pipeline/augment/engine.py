@@ -30,7 +30,7 @@ from pipeline.augment.corpus import Corpus
 from pipeline.augment.duplicates import FATES, KEPT, Spread
 from pipeline.console import progress
 from pipeline.params import Augment
-from pipeline.storage import new_folder
+from pipeline.storage import new_folder, write_json
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def augment(
     """Draw the augmented rows of a task.
 
     :param tokens: The folder that the tag stage wrote.
-    :param out: The folder to write: augmented-00000.parquet, ... in the schema of tables.AUGMENTED.
+    :param out: The folder to write: augmented-00000.parquet, ... in the schema of tables.AUGMENTED, and the summary.
     :param augment: The parameters.
     :param workers: Processes; one for each core where None.
     :param shard_rows: Copies drawn for one file, at the most (a parent's copies stay together); from the size of the task where None.
@@ -118,7 +118,9 @@ def augment(
         written = list(parallel(writes))
         if not shards:
             tables.write(folder / "augmented-00000.parquet", tables.AUGMENTED.empty_table(), metadata)
-    return _summary(plan, drawn, written)
+        summary = _summary(plan, drawn, written)
+        write_json(folder / tables.SUMMARY, summary)
+    return summary
 
 
 def _per_shard(rows: int, n_iter: int, shard_rows: int | None) -> int:

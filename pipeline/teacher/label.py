@@ -109,7 +109,7 @@ def label(
             fault = f"{too_long.sum()} texts are longer than {limit} tokens (label.too_long: {how.too_long})"
             logger.warning("%s: %s", fault, rows.named(too_long))
         splits = assemble(rows, store, places, too_long if drop else np.zeros_like(too_long))
-        about = {**provenance, "labelling": _facts(labeller)}
+        about = {**provenance, "labelling": _facts(labeller) | {"stored": how.stored}}
         with writing(out):
             logits.write(out, splits, about)
         kept = {split: table.num_rows for split, table in splits.items()}
@@ -180,13 +180,15 @@ def _label_missing(
 def harvest(folder: Path, store: LabelStore, wanted: pa.Array, labeller: Labeller) -> None:
     """Take logits from a data set that is there already, fetched with `dvc pull` say, into the store.
 
-    :param folder: The data set; nothing is taken where there is none, or one that another teacher labelled.
+    :param folder: The data set; nothing is taken where there is none, one that another teacher labelled, or one of rounded logits.
     :param store: The store.
     :param wanted: The texts to take, [n] of 16 bytes.
     :param labeller: The teacher, which tells again which texts are too long for it.
     """
     try:
-        same = logits.provenance(folder).get("labelling", {}).get("fingerprint") == fingerprint(labeller.facts)
+        about = logits.provenance(folder)
+        same = about.get("labelling", {}).get("fingerprint") == fingerprint(labeller.facts)
+        same = same and logits.stored_as(about) == "float32"
     except (InputError, OSError):
         return
     taken = 0

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline import tables
 from pipeline.errors import InputError
+from pipeline.storage import read_json
 
 SHOWN = 10
 """Rows that a message names before it says how many more there are."""
@@ -119,14 +120,16 @@ class Rows:
 
 
 def augmented_files(folder: Path) -> tuple[list[Path], dict[str, Any]]:
-    """Return the files of augmented rows in a folder, and the parameters that made them.
+    """Return the files of augmented rows in a folder, and the parameters that made them with a `summary` of what came of them, if it is there.
 
     :raises InputError: If there are none.
     """
     paths = sorted(folder.glob("*.parquet"))
     if not paths:
         raise InputError(f"{folder}: holds no Parquet file; run the augment stage with `dvc repro`")
-    return paths, tables.metadata_of(paths[0])
+    made = tables.metadata_of(paths[0])
+    summary = folder / tables.SUMMARY
+    return paths, {**made, "summary": read_json(summary)} if summary.exists() else made
 
 
 def refuse(texts: pa.Table, rows: NDArray[np.int64], fault: str) -> None:

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -316,6 +317,7 @@ def test_what_is_written_says_where_it_comes_from(teacher: Teacher, tmp_path: Pa
     assert found["labelling"] == {
         "max_length": 64,
         "dtype": "bfloat16",
+        "stored": "float32",
         "device": device().type,
         "fingerprint": next(path.parent.name for path in (tmp_path / "stores").glob("*/fingerprint.json")),
     }
@@ -324,3 +326,19 @@ def test_what_is_written_says_where_it_comes_from(teacher: Teacher, tmp_path: Pa
     card = (tmp_path / "out" / "README.md").read_text()
     assert card.startswith("---\nlicense: mit\n")
     assert '"licence": "apache-2.0"' in card
+
+
+def test_rounded_logits_are_written_but_not_labelled_from(teacher: Teacher, tmp_path: Path):
+    """A data set of float16 must not become the source of one of float32."""
+    examples = examples_table([("train", text, None, 0) for text in sentences(8)])
+    half = params.Labelling(stored="float16")
+    label_in(tmp_path, teacher, examples, how=half)
+    rounded = logits.logits_of(logits.read_split(tmp_path / "out", "train"))
+    shutil.rmtree(tmp_path / "stores")
+    summary = label_in(tmp_path, teacher, examples)
+    assert (summary["labelled"], summary["reused"]) == (8, 0)
+    whole = logits.logits_of(logits.read_split(tmp_path / "out", "train"))
+    np.testing.assert_array_equal(whole.astype(np.float16), rounded.astype(np.float16))
+    assert (whole != rounded).any()
+    summary = label_in(tmp_path, teacher, examples, how=half)
+    assert summary["labelled"] == 0, "how logits are stored is no reason to label again"
