@@ -168,6 +168,8 @@ def test_every_table_is_there_and_none_is_in_git(clone: Clone):
         "students/bag",
         "students/bilstm",
         "results",
+        "artefacts/bag",
+        "artefacts/bilstm",
     ):
         assert any((data / name).iterdir()), name
     changed = clone.run("git", "status", "--porcelain", "--untracked-files=all").split()
@@ -194,7 +196,7 @@ def test_a_deleted_student_comes_back_alone(clone: Clone):
 
 def test_a_changed_student_is_trained_alone(clone: Clone):
     edit(clone.folder / "params.yaml", lambda params: params["students"]["bag"].update(seed=1))
-    assert clone.stages_run("dvc", "repro") == {"train@tickets-bag", "evaluate@tickets-bag"}
+    assert clone.stages_run("dvc", "repro") == {"train@tickets-bag", "evaluate@tickets-bag", "export@tickets-bag"}
 
 
 def test_a_changed_rule_draws_and_labels_again_but_tags_nothing(clone: Clone):
