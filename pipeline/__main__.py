@@ -1,4 +1,4 @@
-"""Commands for people: `python -m pipeline check | results | plots-page`."""
+"""Commands for people: `python -m pipeline check | results | predict | plots-page`."""
 
 import argparse
 import sys
@@ -21,6 +21,15 @@ def main() -> None:
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(function=function)
+    text = "predict the class of each line of text, as JSON lines"
+    command = commands.add_parser("predict", help=text, description=text)
+    command.add_argument("folder", type=Path, help="a student's folder: data/TASK/artefacts/STUDENT")
+    command.add_argument(
+        "file", type=Path, nargs="?", help="a text a line, a pair with a tab between; standard input where absent"
+    )
+    command.add_argument("--int8", action="store_true", help="use the quantised network")
+    command.add_argument("--batch", type=int, default=1024, help="lines that are read, and answered, together (1024)")
+    command.set_defaults(function=predict)
     command = commands.add_parser("plots-page", help="write the HTML template that shows plots offline")
     command.add_argument("path", type=Path)
     command.set_defaults(function=plots_page)
@@ -50,6 +59,13 @@ def results() -> None:
     """Print a table for each active task."""
     for task in _active_tasks():
         sys.stdout.write(f"\n{task}\n\n{report.result_table(Path('data') / task / 'results')}\n")
+
+
+def predict(folder: Path, file: Path | None, int8: bool, batch: int) -> None:
+    """Answer lines of text."""
+    from pipeline import predict as predicting
+
+    predicting.predict(folder, file, int8, batch)
 
 
 def plots_page(path: Path) -> None:
