@@ -22,7 +22,19 @@ from pipeline.params import Student
 from pipeline.students.base import TrainedStudent
 
 ROOT = Path(__file__).resolve().parents[1]
-ABSENT = ("transformers", "tokenizers", "spacy", "nltk", "polars", "dvc", "xxhash", "datasets", "accelerate", "onnx", "onnxruntime")
+ABSENT = (
+    "transformers",
+    "tokenizers",
+    "spacy",
+    "nltk",
+    "polars",
+    "dvc",
+    "xxhash",
+    "datasets",
+    "accelerate",
+    "onnx",
+    "onnxruntime",
+)
 BLOCK = f"""
 import sys
 

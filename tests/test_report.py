@@ -50,6 +50,20 @@ def test_times_are_shown_where_they_were_measured(tmp_path: Path):
     assert [row[-2:] for row in rows] == [["12.00", "100"], ["0.25", "4,321"], ["12.00", "100"], ["", ""]]
 
 
+def test_seeds_of_a_student_have_a_row_of_their_mean_and_deviation(tmp_path: Path):
+    for name, accuracy in (
+        ("cnn-seed0", 0.8),
+        ("cnn-seed1", 0.84),
+        ("cnn-seed10", 0.85),
+        ("other-seed0", 0.7),
+        ("cnn", 0.5),
+    ):
+        write_student(tmp_path, name, accuracy)
+    rows = cells(result_table(tmp_path))
+    assert len(rows) == 2 + 1 + 5 + 1
+    assert rows[-1] == ["cnn (mean of 3 seeds)", "83.0 ± 2.6", "90.0 ± 0.0", "", "", ""]
+
+
 def test_without_results_it_says_what_to_run(tmp_path: Path):
     with pytest.raises(InputError, match="no results yet; run `dvc repro`"):
         result_table(tmp_path)
