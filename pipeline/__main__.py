@@ -49,6 +49,15 @@ def main() -> None:
     command.add_argument("--private", action="store_true", help="where the repository is new")
     command.add_argument("--dry-run", action="store_true", help="list what would go, and upload nothing")
     command.set_defaults(function=publish)
+    text = "predict the class of each line of text, as JSON lines"
+    command = commands.add_parser("predict", help=text, description=text)
+    command.add_argument("folder", type=Path, help="a student's folder: data/TASK/artefacts/STUDENT")
+    command.add_argument(
+        "file", type=Path, nargs="?", help="a text a line, a pair with a tab between; standard input where absent"
+    )
+    command.add_argument("--int8", action="store_true", help="use the quantised network")
+    command.add_argument("--batch", type=int, default=1024, help="lines that are read, and answered, together (1024)")
+    command.set_defaults(function=predict)
     command = commands.add_parser("plots-page", help="write the HTML template that shows plots offline")
     command.add_argument("path", type=Path)
     command.set_defaults(function=plots_page)
@@ -156,6 +165,13 @@ def publish(folder: Path, repository: str, private: bool, dry_run: bool) -> None
 
     for path, size in publish.publish(folder, repository, private, dry_run):
         sys.stdout.write(f"{size:>13,}  {path}\n")
+
+
+def predict(folder: Path, file: Path | None, int8: bool, batch: int) -> None:
+    """Answer lines of text."""
+    from pipeline import predict as predicting
+
+    predicting.predict(folder, file, int8, batch)
 
 
 def plots_page(path: Path) -> None:
