@@ -11,6 +11,7 @@ where a text is a pair of sentences, and `params` the keyword parameters that pa
 
 Padding must not change the logits: the words of sentence i are `ids1[i, :lengths1[i]]`, and there is at least one. Word vectors
 belong in `torch.nn.Embedding` modules: their parameters are counted apart, and updated only where a batch has the word.
+`pipeline.students.siamese.Siamese` has the last layers and the comparison of a pair.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
