@@ -254,17 +254,27 @@ class Optimiser(Model):
 
 
 class Objective(Model):
-    """alpha * cross-entropy with the hard label + (1 - alpha) * soft."""
+    """alpha * cross-entropy with the hard label + (1 - alpha) * soft, which compares logits with the teacher's."""
 
     alpha: Fraction = 0.0
-    soft: Literal["mse", "kl"] = "mse"
+    soft: Literal["mse", "kl", "cosine"] = "mse"
     temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="For kl alone")
 
     @model_validator(mode="after")
     def _temperature_is_for_kl(self) -> Self:
-        if self.soft == "mse" and self.temperature != 1.0:
-            raise ValueError("temperature goes with soft: kl; mse compares raw logits")
+        if self.soft != "kl" and self.temperature != 1.0:
+            raise ValueError(f"temperature goes with soft: kl; {self.soft} compares raw logits")
         return self
+
+
+class RowWeights(Model):
+    """How much a row counts beside others."""
+
+    augmented: Annotated[float, Field(ge=0)] = Field(1.0, description="An augmented row; an original counts 1")
+    confidence: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="Times the teacher's greatest probability to this power: with more, rows that it is sure of count more",
+    )
 
 
 class Student(Model):
@@ -272,10 +282,14 @@ class Student(Model):
 
     model: ImportPath
     params: dict[str, Any] = Field({}, description="The architecture's keyword parameters")
-    teacher: str = Field(description="The name of the teacher whose logit data set it reads")
+    teacher: str | Annotated[list[str], Field(min_length=1)] | Annotated[dict[str, float], Field(min_length=1)] = Field(
+        description="The teacher whose logit data set it reads; several as a list, or with a weight each"
+    )
+    average: Literal["logits", "distributions"] = Field("logits", description="What is averaged of several teachers")
     rows: Literal["all", "originals"] = Field("all", description="originals: without augmented rows")
     vectors: str | None = Field(None, description="The name of the word vectors it starts from; random where absent")
     objective: Objective = Objective()
+    weights: RowWeights = RowWeights()
     optimiser: Optimiser = Optimiser()
     batch_size: Positive = 50
     epochs: Positive = 10
@@ -283,6 +297,21 @@ class Student(Model):
     max_words: Positive = Field(256, description="Words of a sentence that are read; the rest is cut")
     min_count: Positive = Field(1, description="A word seen less often in the training rows is unknown")
     seed: int = 0
+
+    @property
+    def teachers(self) -> dict[str, float]:
+        """The names of the teachers, each with its weight."""
+        if isinstance(self.teacher, dict):
+            return dict(self.teacher)
+        return dict.fromkeys([self.teacher] if isinstance(self.teacher, str) else self.teacher, 1.0)
+
+    @model_validator(mode="after")
+    def _teachers_count(self) -> Self:
+        if isinstance(self.teacher, list) and len(set(self.teacher)) < len(self.teacher):
+            raise ValueError(f"teacher: {self.teacher}: a name stands there twice; give it a weight instead")
+        if not all(math.isfinite(weight) and weight > 0 for weight in self.teachers.values()):
+            raise ValueError(f"teacher: {self.teacher}: weights must be greater than 0")
+        return self
 
 
 # --- the files ----------------------------------------------------------------------------------------------------------
@@ -350,10 +379,11 @@ class _ParamsFile(Model):
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
         for name, student in self.students.items():
-            if student.teacher not in self.teachers:
-                raise ValueError(
-                    f"students.{name}.teacher: there is no teacher {student.teacher!r} (there are {', '.join(self.teachers)})"
-                )
+            for teacher in student.teachers:
+                if teacher not in self.teachers:
+                    raise ValueError(
+                        f"students.{name}.teacher: there is no teacher {teacher!r} (there are {', '.join(self.teachers)})"
+                    )
             if student.vectors is not None and student.vectors not in self.vectors:
                 raise ValueError(
                     f"students.{name}.vectors: there are no vectors {student.vectors!r} (there are {', '.join(self.vectors) or 'none'})"

@@ -46,4 +46,5 @@ class BiLSTM(Siamese):
     def _last(self, lstm: nn.LSTM, words: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         states, _ = lstm(torch.cat([self.frozen(words), self.tuned(words)], dim=-1))  # [L, B, hidden]
         at: torch.Tensor = last[None, :, None].expand(1, -1, states.shape[-1])
-        return states.gather(0, at)[0]
+        found: torch.Tensor = states.gather(0, at)[0]
+        return found
