@@ -85,7 +85,7 @@ def distill(
             max_words=settings.max_words,
         )
         rows, held_out = (encoded_rows(table, student, settings) for table in (training, validation))
-        history = _Training(module, rows, held_out, settings, checkpoint).run()
+        history = Training(module, rows, held_out, settings, checkpoint).run()
     module.to("cpu").eval()
     return student, history
 
@@ -113,7 +113,7 @@ def encoded_rows(table: pa.Table, student: TrainedStudent, settings: Student) ->
 # --- the loop -----------------------------------------------------------------------------------------------------------
 
 
-class _Training:
+class Training:
     """A student in training, with its optimisers and where it stands.
 
     :param module: The student; trained in place.
@@ -165,7 +165,7 @@ class _Training:
         started = time.perf_counter()
         # Not the state that the epochs before have left: an epoch's dropout is the same when training starts again with it.
         torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, number]).generate_state(1)[0]))
-        loss = self._learn(number)
+        loss = self.learn(number)
         trained = time.perf_counter() - started
         found = Epoch(number + 1, loss, *_measure(self.module, self.validation, self.objective))
         logger.info(
@@ -175,7 +175,7 @@ class _Training:
         )
         return found
 
-    def _learn(self, number: int) -> float:
+    def learn(self, number: int) -> float:
         """Train on every row once and return the mean loss."""
         self.module.train()
         draws = np.random.default_rng([self.settings.seed, number])
