@@ -73,6 +73,7 @@ def export(student_folder: Path, out: Path, results: Mapping[str, Any], provenan
     config = read_student_json(student_folder / "config.json", FORMAT, set())
     with new_folder(out) as temporary:
         for name in config["files"]:
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             copyfile(student_folder / name, temporary / name)
         networks, problem = [MODEL, MODEL_INT8], ""
         try:
@@ -100,6 +101,8 @@ def write_onnx(student: TrainedStudent, path: Path) -> None:
     :raises NotExportableError: If ONNX has no way to say what the module does, or says something else.
     :raises InputError: If the extra `export` is not installed.
     """
+    if not isinstance(student.module, torch.nn.Module):
+        raise NotExportableError("it is no torch module")
     onnx, _ = _libraries()
     module = IdsIn(student.module.cpu())
     sides = ["ids1", "ids2"][: 2 if student.pairs else 1]
