@@ -3,11 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from pipeline import params, plugins, report
 from pipeline.console import clear_errors, start_logging
+from pipeline.errors import InputError
 from pipeline.storage import write_text
 
 
@@ -47,13 +49,52 @@ def main() -> None:
     command.add_argument("--private", action="store_true", help="where the repository is new")
     command.add_argument("--dry-run", action="store_true", help="list what would go, and upload nothing")
     command.set_defaults(function=publish)
+    text = "predict the class of each line of text, as JSON lines"
+    command = commands.add_parser("predict", help=text, description=text)
+    command.add_argument("folder", type=Path, help="a student's folder: data/TASK/artefacts/STUDENT")
+    command.add_argument(
+        "file", type=Path, nargs="?", help="a text a line, a pair with a tab between; standard input where absent"
+    )
+    command.add_argument("--int8", action="store_true", help="use the quantised network")
+    command.add_argument("--batch", type=int, default=1024, help="lines that are read, and answered, together (1024)")
+    command.set_defaults(function=predict)
     command = commands.add_parser("plots-page", help="write the HTML template that shows plots offline")
     command.add_argument("path", type=Path)
     command.set_defaults(function=plots_page)
+    _add_audit(commands)
     arguments = vars(parser.parse_args())
     start_logging()
     with clear_errors():
         arguments.pop("function")(**arguments)
+
+
+def _add_audit(commands: Any) -> None:
+    text = "label some rows of a logit data set again; exit code 1 where a logit is further off than the tolerance"
+    command = commands.add_parser("audit", help=text, description=text)
+    command.add_argument("folder", type=Path, help="data/TASK/logits/TEACHER")
+    command.add_argument("--percent", type=float, default=1.0, help="of the rows, at random (default: 1)")
+    command.add_argument("--seed", type=int, default=0, help="which rows")
+    command.add_argument("--dtype", action="append", default=[], choices=["float32", "bfloat16", "float16"])
+    command.add_argument(
+        "--tolerance", type=float, default=0.01, help="the largest difference of a logit (default: 0.01)"
+    )
+    command.add_argument("--teacher", type=Path, help="the folder with its teacher.json")
+    command.set_defaults(function=audit)
+
+
+def audit(folder: Path, percent: float, seed: int, dtype: list[str], tolerance: float, teacher: Path | None) -> None:
+    """Print how far the teacher is from what is stored."""
+    from pipeline.teacher.audit import audit as run
+    from pipeline.teacher.audit import show
+
+    if not 0 < percent <= 100:
+        raise InputError(f"--percent: {percent}: must be more than 0, and 100 at most")
+    found = run(folder, percent / 100, seed, dtype, teacher)
+    sys.stdout.write(show(found) + "\n")
+    worst = max(drift.largest for drift in found)
+    if not worst <= tolerance:
+        sys.stdout.write(f"the largest difference, {worst:.2e}, is beyond the tolerance of {tolerance:g}\n")
+        raise SystemExit(1)
 
 
 def _active_tasks() -> list[str]:
@@ -124,6 +165,13 @@ def publish(folder: Path, repository: str, private: bool, dry_run: bool) -> None
 
     for path, size in publish.publish(folder, repository, private, dry_run):
         sys.stdout.write(f"{size:>13,}  {path}\n")
+
+
+def predict(folder: Path, file: Path | None, int8: bool, batch: int) -> None:
+    """Answer lines of text."""
+    from pipeline import predict as predicting
+
+    predicting.predict(folder, file, int8, batch)
 
 
 def plots_page(path: Path) -> None:

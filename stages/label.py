@@ -14,6 +14,7 @@ from pipeline.teacher.label import label, provenance
 from pipeline.teacher.labellers import Opening
 from pipeline.teacher.model import open_recorded
 from pipeline.teacher.rows import Rows, augmented_files
+from pipeline.teacher.store import writing
 
 
 def main(task: str, name: str) -> None:
@@ -38,8 +39,10 @@ def main(task: str, name: str) -> None:
         provenance=provenance(source, augmentation, settings.tag.text, {"name": name, **record}),
         opening=Opening(folder, tuple(source["labels"]), how),
     )
-    remove_temporaries(data / "results", f"label-{name}.json")
-    write_json(data / "results" / f"label-{name}.json", summary)
+    results = data / "results"
+    with writing(results):
+        remove_temporaries(results, f"label-{name}.json")
+        write_json(results / f"label-{name}.json", summary)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from pipeline.teacher.store import LabelStore, Writer, fingerprint, locked, writ
 
 logger = logging.getLogger(__name__)
 
-POOL_ROWS = 8_192
-"""Texts that are tokenised, sorted by length, labelled and stored together, on average; a killed run loses the pools it was at."""
+POOL_ROWS = 16_384
+"""Texts that are tokenised, sorted by length, labelled and stored together; a killed run loses the pools it was at."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def predict(teacher: Teacher | OwnTeacher, texts: pa.Table, how: params.Labellin
         if name not in texts.column_names:
             texts = texts.append_column(name, pa.nulls(texts.num_rows, dtype))
     labeller = open_labeller(teacher, how)
-    pools = (texts.slice(start, 2 * POOL_ROWS) for start in range(0, texts.num_rows, 2 * POOL_ROWS))
+    pools = (texts.slice(start, POOL_ROWS) for start in range(0, texts.num_rows, POOL_ROWS))
     with progress(texts.num_rows, "labelling", "texts") as advance:
         found = [(values, long) for _, values, long in labelled_pools(labeller, pools, texts.num_rows, how, advance)]
     empty = np.empty((0, len(teacher.labels)), dtype=np.float32), np.empty(0, dtype=np.bool_)
@@ -100,7 +100,7 @@ def label(
         missing = places < 0
         if how.too_long == "refuse":
             _refuse_stored(rows, store, places, labeller)
-        _label_missing(labeller, rows, missing, how, store, opening, processes)
+        _label_missing(teacher, labeller, rows, missing, how, store, opening, processes)
         if missing.any():
             places = store.places(rows.texts, with_unlabelled=drop)
         too_long = store.take(places)[1]
@@ -142,6 +142,7 @@ def _refuse_stored(rows: Rows, store: LabelStore, places: NDArray[np.int64], lab
 
 
 def _label_missing(
+    teacher: Teacher | OwnTeacher,
     labeller: Labeller,
     rows: Rows,
     missing: NDArray[np.bool_],
@@ -160,7 +161,9 @@ def _label_missing(
                 advance(done)
 
             pools = rows.pools(missing, POOL_ROWS)
-            many = processes or processes_wanted()
+            many = (processes or processes_wanted()) if opening else 1
+            if many > 1 and isinstance(teacher, Teacher):
+                teacher.model.to("cpu")  # the others open their own, and one of them on this GPU
             for pool, values, truncated in labelled_pools(labeller, pools, texts, how, check, opening, many):
                 writer.put(tables.id_bytes(pool["id"]), values, truncated)
     seconds = time.perf_counter() - started

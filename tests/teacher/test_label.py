@@ -227,6 +227,28 @@ def test_long_rows_are_refused(teacher: Teacher, with_long_rows):
     label(teacher, *with_long_rows, params.Labelling(too_long="refuse"))
 
 
+def test_what_to_do_with_long_rows_can_change_and_only_they_are_labelled_for_it(
+    teacher: Teacher, with_long_rows, tmp_path: Path
+):
+    def again(too_long: str) -> tuple[int, int]:
+        how = params.Labelling(max_length=16, too_long=too_long)
+        summary = label_in(tmp_path, teacher, *with_long_rows, how)
+        return summary["labelled"], summary["dropped"]
+
+    assert again("drop") == (7, 4)
+    with pytest.raises(
+        InputError, match=r"longer than 16 tokens \(raise.*: train row \w+ \(line 3 of its source\), test"
+    ):
+        again("refuse")
+    assert again("drop") == (0, 4)
+    assert again("keep") == (3, 0)
+    with pytest.raises(
+        InputError, match=r"longer than 16 tokens \(raise.*: train row \w+ \(line 3 of its source\), test"
+    ):
+        again("refuse")
+    assert again("keep") == (0, 0)
+
+
 def test_a_maximum_length_must_be_known_and_possible(tmp_path: Path):
     examples = examples_table([("train", "good", None, None)])
     teacher = teacher_of(tmp_path, max_length=40)
