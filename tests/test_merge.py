@@ -98,6 +98,23 @@ def test_others_are_refused(one: Path, tmp_path: Path, change: dict, message: st
         merge.merge([one, other(tmp_path / "two", **change)], tmp_path / "both")
 
 
+def test_teachers_of_ones_own_are_told_apart_by_path_and_parameters(tmp_path: Path):
+    def own(name: str, **of: object) -> Path:
+        given = {"sha256": None, "source": "python:ours:Ours", "params": {"n": 1}, "fingerprint": None, **of}
+        about = changed()
+        about["teacher"] |= given
+        return write(tmp_path / name, about)
+
+    one = own("one")
+    assert merge.merge([one, own("same")], tmp_path / "both")["train"] == 9
+    with pytest.raises(InputError, match=r"its teacher\.source is 'python:ours:Theirs'"):
+        merge.merge([one, own("path", source="python:ours:Theirs")], tmp_path / "path-both")
+    with pytest.raises(InputError, match=r"its teacher\.params is \{'n': 2\}"):
+        merge.merge([one, own("params", params={"n": 2})], tmp_path / "params-both")
+    with pytest.raises(InputError, match=r"its teacher\.fingerprint is 'b'"):
+        merge.merge([one, own("stamp", fingerprint="b")], tmp_path / "stamp-both")
+
+
 def test_other_class_names_are_refused(one: Path, tmp_path: Path):
     labels = ["bad", "good"]
     theirs = changed(labels=labels, teacher__labels={"bad": "LABEL_0", "good": "LABEL_1"})
