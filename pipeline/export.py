@@ -30,6 +30,7 @@ from pipeline.students.files import FORMAT, hashes_of, read_student_json
 logger = logging.getLogger(__name__)
 
 OWN_FILES = ("model.safetensors", "vocabulary.json")
+"""Of a student whose config.json names none: versions before 2026-11-24 wrote no hashes."""
 
 OPSET = 17
 """Of ONNX: what onnxruntime has read since 1.12 (2022)."""
@@ -77,8 +78,9 @@ def export(student_folder: Path, out: Path, results: Mapping[str, Any], provenan
     student = TrainedStudent.from_pretrained(student_folder)
     config = read_student_json(student_folder / "config.json", FORMAT, set())
     with new_folder(out) as temporary:
-        own = sorted(set(config.get("files", {})) | set(OWN_FILES))
+        own = sorted(config.get("files") or OWN_FILES)
         for name in own:
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             copyfile(student_folder / name, temporary / name)
         networks, problem = [MODEL, MODEL_INT8], ""
         try:
@@ -107,7 +109,10 @@ def write_onnx(student: TrainedStudent, path: Path) -> None:
     :raises InputError: If the extra `export` is not installed.
     """
     onnx, _ = _libraries()
-    module = IdsIn(student.module.cpu())
+    network: Any = student.module
+    if not isinstance(network, torch.nn.Module):
+        raise NotExportableError(f"{student.model} is no torch module")
+    module = IdsIn(network.cpu())
     sides = _inputs(student)
     axes = {name: {0: "rows", 1: f"words{name[-1]}"} for name in sides} | {"logits": {0: "rows"}}
     with evaluating(module), _symbolic_len(module), _gathered_bags(module), warnings.catch_warnings():

@@ -143,6 +143,19 @@ def test_lines_end_where_files_say_not_where_unicode_does(folder: Path):
     assert out.getvalue().count("\n") == 3
 
 
+def test_a_task_of_one_class_is_answered_by_its_value():
+    class Lengths:
+        labels, pairs = ("length",), False
+
+        def predict_logits(self, texts):
+            return np.array([[len(text)] for text in texts], np.float32)
+
+    out = io.StringIO()
+    predict_lines(Lengths(), [b"abc\n", b"\n"], "x", 9, out)
+    answers = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert answers == [{"label": "length", "value": 3.0}, {"label": "length", "value": 0.0}]
+
+
 def test_a_mark_inside_a_file_is_text():
     assert list(texts_of(["\ufeffa\n".encode(), "\ufeffb\n".encode()], "x", False)) == ["a", "\ufeffb"]
     with pytest.raises(InputError, match=r"x: line 2: byte 3 \(0xe9\)"):
