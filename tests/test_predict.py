@@ -63,6 +63,19 @@ def test_a_student_of_the_train_stage_predicts_too(folder: Path):
     assert "model.int8.onnx: no such file; the export stage writes one" in errors
 
 
+def test_it_runs_where_numpy_and_onnxruntime_are_all_there_is(folder: Path):
+    script = f"""
+import runpy, sys
+for name in ("torch", "transformers", "tokenizers", "pyarrow", "safetensors", "onnx", "yaml", "pydantic", "tqdm", "joblib"):
+    sys.modules[name] = None
+sys.argv = ["pipeline", "predict", {str(folder)!r}]
+runpy.run_module("pipeline", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, input=b"a good film\n", capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(done.stdout)["label"] == "positive"
+
+
 @pytest.mark.parametrize(
     ("student", "given", "answered", "said"),
     [
