@@ -34,7 +34,7 @@ format: .venv/installed
 # The newest versions that fit pyproject.toml, written down. torch by hand: its CPU build and its CUDA build share a version.
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 --editable '.[text,finetune,dvc,dev]'
+	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 --editable '.[text,finetune,export,dvc,dev]'
 	.venv-lock/bin/python -m pip freeze --exclude-editable --exclude setuptools | sed 's/+cpu$$//' | grep -v -E '^(nvidia|cuda|triton)' > requirements.lock
 	rm -rf .venv-lock
 

@@ -1,5 +1,6 @@
 """How good a student is, next to its teacher: measured on stored logits and gold labels, so no teacher is loaded."""
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import logits
+from pipeline.calibration import best_temperature, calibration_error, divergence
 from pipeline.distill import COLUMNS, teacher_logits
 from pipeline.errors import InputError
 from pipeline.students.base import TrainedStudent, parameters_of
@@ -17,6 +19,8 @@ Integers = npt.NDArray[np.int64]
 
 SPLITS = ("validation", "test")
 DIGITS = 6
+DRAWS, SEED, LEVEL = 2000, 0, 0.95
+"""Of the bootstrap: how often rows are drawn, from which seed, and the share of the draws inside an interval."""
 
 
 def accuracy(labels: Integers, predicted: Integers) -> float:
@@ -42,31 +46,99 @@ def f1(labels: Integers, predicted: Integers, classes: int) -> float:
     return float(scores[-1] if classes == 2 else scores.mean())
 
 
-def measure(student: TrainedStudent, rows: pa.Table) -> dict[str, Any]:
+Statistic = Callable[[Integers], npt.NDArray[np.float64]]
+
+
+def intervals(
+    columns: Sequence[Integers], classes: int, statistics: Mapping[str, Statistic]
+) -> dict[str, tuple[float, float]]:
+    """Return percentile bootstrap confidence intervals of statistics that only count rows (Efron and Tibshirani 1993, chapter 13).
+
+    Drawing n rows with replacement draws, of each kind of row there is, a multinomial number; so a draw costs as much as there are
+    kinds (combinations of classes), however many rows.
+
+    :param columns: What is known of each row, as classes: k arrays [n], n > 0, each value less than C. At most a few.
+    :param classes: The number of classes C.
+    :param statistics: By name, functions of counts [DRAWS, C, ..., C] (k times C) to a number for each draw.
+    :return: The ends of each statistic's interval that leave out (1 - LEVEL) / 2 of the draws on either side.
+    """
+    shape = (classes,) * len(columns)
+    kinds, counts = np.unique(np.ravel_multi_index(tuple(columns), shape), return_counts=True)
+    drawn = np.random.default_rng(SEED).multinomial(counts.sum(), counts / counts.sum(), size=DRAWS)
+    cells = classes ** len(columns)
+    values: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in statistics}
+    for part in np.array_split(drawn, 1 + DRAWS * cells // 4_000_000):  # with many classes, not all tables at once
+        table = np.zeros((len(part), cells), np.int64)
+        table[:, kinds] = part
+        for name, statistic in statistics.items():
+            values[name].append(statistic(table.reshape(len(part), *shape)))
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    ends = {name: np.quantile(np.concatenate(parts), tails).tolist() for name, parts in values.items()}
+    return {name: (low, high) for name, (low, high) in ends.items()}
+
+
+def _f1_of_counts(counts: Integers) -> npt.NDArray[np.float64]:
+    """Return `f1` of confusion matrices [draws, C, C] of label and prediction."""
+    right = np.diagonal(counts, axis1=1, axis2=2)
+    both = counts.sum(axis=1) + counts.sum(axis=2)
+    scores: npt.NDArray[np.float64] = 2 * right / np.maximum(both, 1)
+    return scores[:, -1] if scores.shape[1] == 2 else scores.mean(axis=1)
+
+
+def _share_equal(counts: Integers) -> npt.NDArray[np.float64]:
+    """Return the share of rows on the diagonal of matrices [draws, C, C]."""
+    shares: npt.NDArray[np.float64] = np.trace(counts, axis1=1, axis2=2) / counts.sum(axis=(1, 2))
+    return shares
+
+
+def measure(student: TrainedStudent, rows: pa.Table, temperature: float | None = None) -> tuple[dict[str, Any], float]:
     """Measure a student and its teacher on rows of a logit data set.
 
     :param student: The student.
     :param rows: n > 0 rows with a label each.
-    :return: rows; student: accuracy, f1, and agreement, the share of rows on which it predicts what the teacher does;
-        teacher: accuracy and f1.
+    :param temperature: What calibrates the student; where None, it is fitted on these rows.
+    :return: A mapping, and the temperature. In the mapping: rows; student: accuracy, f1 and agreement (the share of rows on which it
+        predicts what the teacher does), each with its interval, `kl to the teacher`, `calibration error` and the same after the logits
+        were divided by the temperature; teacher: accuracy and f1 with intervals, and its calibration error.
     """
     classes = len(student.labels)
     labels = rows["label"].to_numpy().astype(np.int64)
     texts = [rows[name] for name in (("sentence1", "sentence2") if student.pairs else ("sentence1",))]
-    ours = student.predict_columns(*texts).argmax(-1)
-    teachers = teacher_logits(rows, classes).numpy().argmax(-1)
-    return {
+    ours, theirs = student.predict_columns(*texts), teacher_logits(rows, classes).numpy()
+    temperature = best_temperature(labels, ours) if temperature is None else temperature
+    predicted, teachers = ours.argmax(-1), theirs.argmax(-1)
+    found = {
         "rows": len(labels),
-        "student": _scores(labels, ours, classes) | {"agreement": round(accuracy(teachers, ours), DIGITS)},
-        "teacher": _scores(labels, teachers, classes),
+        "student": {
+            **_scores(labels, predicted, classes),
+            **_with_interval("agreement", accuracy(teachers, predicted), _agreement(teachers, predicted, classes)),
+            "kl to the teacher": round(divergence(theirs, ours), DIGITS),
+            "calibration error": round(calibration_error(labels, ours), DIGITS),
+            "calibration error, scaled": round(calibration_error(labels, ours, temperature), DIGITS),
+        },
+        "teacher": {
+            **_scores(labels, teachers, classes),
+            "calibration error": round(calibration_error(labels, theirs), DIGITS),
+        },
     }
+    return found, temperature
+
+
+def _agreement(teachers: Integers, predicted: Integers, classes: int) -> tuple[float, float]:
+    return intervals((teachers, predicted), classes, {"agreement": _share_equal})["agreement"]
 
 
 def _scores(labels: Integers, predicted: Integers, classes: int) -> dict[str, float]:
+    ends = intervals((labels, predicted), classes, {"accuracy": _share_equal, "f1": _f1_of_counts})
     return {
-        "accuracy": round(accuracy(labels, predicted), DIGITS),
-        "f1": round(f1(labels, predicted, classes), DIGITS),
+        **_with_interval("accuracy", accuracy(labels, predicted), ends["accuracy"]),
+        **_with_interval("f1", f1(labels, predicted, classes), ends["f1"]),
     }
+
+
+def _with_interval(name: str, value: float, ends: tuple[float, float]) -> dict[str, float]:
+    named = {name: value, f"{name} low": ends[0], f"{name} high": ends[1]}
+    return {key: round(number, DIGITS) for key, number in named.items()}
 
 
 def evaluate(student_folder: Path, logits_folder: Path) -> dict[str, Any]:
@@ -75,7 +147,8 @@ def evaluate(student_folder: Path, logits_folder: Path) -> dict[str, Any]:
     :param student_folder: What training wrote.
     :param logits_folder: The logit data set of the student's teacher.
     :return: For each split what `measure` says; then for student and teacher the parameters and the bytes on disk, the student's
-        parameters without word embeddings, and the teacher's name. A teacher whose size the data set does not tell has null.
+        parameters without word embeddings and the temperature that calibrates it (fitted on validation; null where that has no
+        labels), and the teacher's name. A teacher whose size the data set does not tell has null.
     :raises InputError: If a file is missing or damaged, or the classes of the two differ.
     """
     student = TrainedStudent.from_pretrained(student_folder)
@@ -86,16 +159,26 @@ def evaluate(student_folder: Path, logits_folder: Path) -> dict[str, Any]:
             "train the student again"
         )
     found: dict[str, Any] = {}
-    for split in SPLITS:
+    temperature = None
+    for split in SPLITS:  # validation first
         if split in about["rows"]:
             rows = logits.read_split(logits_folder, split, COLUMNS)
             rows = rows.filter(pc.is_valid(rows["label"]))
             if rows.num_rows:
-                found[split] = measure(student, rows)
+                found[split], fitted = measure(student, rows, temperature)
+                if split == "validation":
+                    temperature = fitted
+                elif temperature is None:  # fitted on the rows that it would be measured on
+                    del found[split]["student"]["calibration error, scaled"]
     everything, without = parameters_of(student.module)
     size = sum(file.stat().st_size for file in student_folder.iterdir() if file.is_file())
     teacher = about["teacher"]
     return found | {
-        "student": {"parameters": everything, "parameters without embeddings": without, "bytes": size},
+        "student": {
+            "parameters": everything,
+            "parameters without embeddings": without,
+            "bytes": size,
+            "temperature": None if temperature is None else round(temperature, DIGITS),
+        },
         "teacher": {"name": logits_folder.name, "parameters": teacher.get("parameters"), "bytes": teacher.get("bytes")},
     }

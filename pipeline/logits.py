@@ -1,7 +1,7 @@
 """The logit data set: Parquet shards with the text, its lineage and the teacher's logits. Whatever trains a student reads this alone.
 
 - README.md: the data set's card, which `datasets.load_dataset(folder)` reads too;
-- manifest.json: format, provenance, and path, split, rows and sha256 of each shard;
+- manifest.json: format, provenance, and path, split, rows, sha256 and rows_digest of each shard;
 - data/<split>-<16 hex>.parquet: the rows; a shard is named by the start of its sha256.
 """
 
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import yaml
 
-from pipeline import tables
-from pipeline.console import aligned
+from pipeline import card, tables
 from pipeline.errors import InputError
 from pipeline.storage import new_file, read_json, remove_temporaries, sha256_of, write_json, write_text
 
@@ -30,21 +30,10 @@ FORMAT = 1
 SHARD_ROWS = 1_000_000
 """Rows in a shard: few large files, 100 to 250 MB each with sentences."""
 
-_COLUMNS = {
-    "id": "Content hash (XXH3-128) of the sentence or pair",
-    "sentence1": "The text, or the first of a pair",
-    "sentence2": "The second of a pair; null in a task of single sentences",
-    "label": "The gold label; null where unknown, and in every augmented row",
-    "parent_id": "The original that the row was made from; null in an original",
-    "copy": "Which copy of the original, from 0",
-    "side": "Which sentence was augmented: first, second, both",
-    "masked1, masked2": "Words that became `[MASK]`, in the first and the second sentence",
-    "replaced1, replaced2": "Words drawn anew within their part of speech",
-    "edited1, edited2": "Words that other rules changed",
-    "ngram_start1, ngram_start2": "Where the kept n-gram starts in the parent, in words; null where all were kept",
-    "ngram_size1, ngram_size2": "Its words",
-    "logits": "The teacher's raw outputs (temperature 1), in the order of the label names",
-}
+ROW_GROUP_ROWS = 131_072
+"""Rows that a reader of a part of a shard reads at once."""
+
+_TEXTS = ("id", "sentence1", "sentence2")
 
 
 @dataclass(frozen=True)
@@ -68,17 +57,16 @@ def write(folder: Path, splits: Mapping[str, pa.Table | Stream], provenance: Map
     :param folder: The data set's folder; it may exist.
     :param splits: The rows of each split, as `tables.logits_schema(C)`; a shard's are in memory at a time.
     :param provenance: Where the rows come from, as JSON. Its `labels` are the C class names in the order of the logits;
-        `rows`, the rows of each split, is added here.
+        `rows`, the rows of each split, is added here. Where its `labelling` says `stored: float16`, the logits are stored so.
+    :raises InputError: If logits are too large for float16.
     """
     (folder / "data").mkdir(parents=True, exist_ok=True)
     provenance = {**provenance, "rows": {split: table.num_rows for split, table in splits.items()}}
     schema = _stored_schema(provenance)
     shards: list[dict[str, Any]] = [
-        {"path": f"data/{path.name}", "split": split, "rows": rows, "sha256": sha256}
-        for split, table in splits.items()
-        for path, rows, sha256 in _write_shards(folder / "data", split, table, schema)
+        shard for split, table in splits.items() for shard in _write_shards(folder / "data", split, table, schema)
     ]
-    write_text(folder / "README.md", _card(provenance, shards))
+    write_text(folder / "README.md", card.card(folder, provenance, shards))
     write_json(folder / "manifest.json", {"format": FORMAT, "provenance": provenance, "shards": shards})
     remove_temporaries(folder)
     named = {folder / shard["path"] for shard in shards}
@@ -88,21 +76,96 @@ def write(folder: Path, splits: Mapping[str, pa.Table | Stream], provenance: Map
             path.unlink()
 
 
-def _write_shards(
-    folder: Path, split: str, rows: pa.Table | Stream, schema: pa.Schema
-) -> Iterator[tuple[Path, int, str]]:
-    # An empty split has no shard: datasets fails on one without rows.
-    for table in _regrouped(part.cast(schema) for part in (rows.parts if isinstance(rows, Stream) else [rows])):
+def _write_shards(folder: Path, split: str, rows: pa.Table | Stream, schema: pa.Schema) -> Iterator[dict[str, Any]]:
+    """Write the shards of a split, and yield what the manifest says of each."""
+    parts = (_stored(part, schema) for part in (rows.parts if isinstance(rows, Stream) else [rows]))
+    for table in _regrouped(parts):  # An empty split has no shard: datasets fails on one without rows.
         # One chunk a column: where pages end in the file must follow from the rows, not from how they came together.
         shard = table.combine_chunks()
         sink = pa.BufferOutputStream()
-        pq.write_table(shard, sink, compression="zstd")
+        pq.write_table(shard, sink, row_group_size=ROW_GROUP_ROWS, **_parquet(schema))
         content = sink.getvalue()
         sha256 = hashlib.sha256(content).hexdigest()
         path = folder / f"{split}-{sha256[:16]}.parquet"
         with new_file(path) as temporary:
             temporary.write_bytes(content)
-        yield path, shard.num_rows, sha256
+        yield {
+            "path": f"data/{path.name}",
+            "split": split,
+            "rows": shard.num_rows,
+            "sha256": sha256,
+            "rows_digest": rows_digest(shard),
+        }
+
+
+def _parquet(schema: pa.Schema) -> dict[str, Any]:
+    """Return how shards are written: what bench/logits.py found small, and all of pyarrow, polars, DuckDB and datasets read."""
+    half = schema.field("logits").type.value_type == pa.float16()
+    return {
+        "compression": "zstd",
+        # Each id and text is there once: a dictionary of them would be built and thrown away.
+        "use_dictionary": [name for name in schema.names if name not in (*_TEXTS, "logits")],
+        "column_encoding": {
+            **dict.fromkeys(_TEXTS, "DELTA_LENGTH_BYTE_ARRAY"),
+            **({} if half else {"logits.list.element": "BYTE_STREAM_SPLIT"}),
+        },
+        "write_statistics": False,  # nobody looks for a range of texts or of random ids
+    }
+
+
+def _stored(part: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Cast rows to the types of the files."""
+    if schema.field("logits").type.value_type == pa.float16():
+        part = as_floats(part, np.float16)
+    return part.cast(schema)
+
+
+def as_floats(rows: pa.Table, dtype: type[np.float16] | type[np.float32]) -> pa.Table:
+    """Return rows with their logits in another precision.
+
+    :param rows: Rows with the column logits.
+    :param dtype: float16 or float32.
+    :raises InputError: If a finite logit is beyond what the precision holds.
+    """
+    index = rows.schema.get_field_index("logits")
+    values = logits_of(rows)
+    with np.errstate(over="ignore"):
+        found = values.astype(dtype)
+    if (lost := np.flatnonzero((np.isfinite(values) & ~np.isfinite(found)).any(axis=1))).size:
+        raise InputError(
+            f"logits {values[lost[0]].tolist()} do not fit {np.dtype(dtype)}; set label.stored: float32 for this teacher"
+        )
+    column = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), values.shape[1])
+    return rows.set_column(index, pa.field("logits", column.type, nullable=False), column)
+
+
+def logits_of(rows: pa.Table) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return the logits of rows as an array [n, C] of the precision that they have.
+
+    :param rows: Rows with the column logits.
+    """
+    column = rows["logits"]
+    values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    empty = np.empty(0, column.type.value_type.to_pandas_dtype())
+    return np.concatenate([empty, *values]).reshape(-1, column.type.list_size)
+
+
+def rows_digest(rows: pa.Table) -> str:
+    """Return a digest of whose logits and gold label are whose, whatever the order of the rows.
+
+    A shard's sha256 tells of any change of its bytes, but whoever rewrites a shard writes a new sha256 too; this one is of the content.
+
+    :param rows: Rows with id, label and logits as they are stored.
+    :return: SHA-256, in hex, of three columns with the rows sorted by id: ids as text, labels as little-endian int32 (null: -1), logits as
+        little-endian floats.
+    """
+    order = pc.sort_indices(rows, [("id", "ascending")]).to_numpy()
+    digest = hashlib.sha256("".join(rows["id"].take(pa.array(order)).to_pylist()).encode())
+    labels = pc.fill_null(rows["label"].cast(pa.int64()), -1).to_numpy()[order]
+    digest.update(labels.astype("<i4").tobytes())
+    values = logits_of(rows)
+    digest.update(values[order].astype(values.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
 
 
 def _regrouped(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -120,9 +183,17 @@ def _regrouped(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
+_DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
+
+
+def stored_as(provenance: Mapping[str, Any]) -> str:
+    """Return the precision of the stored logits, float32 or float16, as a data set's provenance says."""
+    return str(provenance.get("labelling", {}).get("stored", "float32"))
+
+
 def _stored_schema(provenance: Mapping[str, Any]) -> pa.Schema:
     """Return the schema of the shards: `tables.logits_schema(C)` in the types of `datasets`, with its metadata and ours."""
-    schema = tables.logits_schema(len(provenance["labels"]))
+    schema = tables.logits_schema(len(provenance["labels"]), _DTYPES[stored_as(provenance)])
     for i, field in enumerate(schema):
         if pa.types.is_dictionary(field.type):
             schema = schema.set(i, field.with_type(field.type.value_type))
@@ -134,7 +205,7 @@ def _stored_schema(provenance: Mapping[str, Any]) -> pa.Schema:
     features["label"] = {"names": list(provenance["labels"]), "_type": "ClassLabel"}
     logits = schema.field("logits").type
     features["logits"] = {  # as datasets < 4 wrote it; later ones read it, while older ones fail on "List"
-        "feature": {"dtype": "float32", "_type": "Value"},
+        "feature": {"dtype": stored_as(provenance), "_type": "Value"},
         "length": logits.list_size,
         "_type": "Sequence",
     }
@@ -146,19 +217,24 @@ def _shards_in(folder: Path) -> list[str]:
     return [f"data/{path.name}" for path in sorted((folder / "data").glob("*.parquet"))]
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def manifest(folder: Path) -> dict[str, Any]:
+    """Return manifest.json of a logit data set: format, provenance, shards.
+
+    :param folder: The data set's folder.
+    :raises InputError: If there is no data set, or one of a later format.
+    """
     path = folder / "manifest.json"
     try:
-        manifest: dict[str, Any] = read_json(path)
+        found: dict[str, Any] = read_json(path)
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: no such file, so {folder} is no logit data set; make it with `dvc repro` or fetch it with `dvc pull`"
         ) from error
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON: {error}; make it anew with `dvc repro --force`") from error
-    if manifest.get("format") != FORMAT:
-        raise InputError(f"{path}: format {manifest.get('format')!r}; this version reads format {FORMAT}")
-    return manifest
+    if found.get("format") != FORMAT:
+        raise InputError(f"{path}: format {found.get('format')!r}; this version reads format {FORMAT}")
+    return found
 
 
 def provenance(folder: Path) -> dict[str, Any]:
@@ -167,7 +243,19 @@ def provenance(folder: Path) -> dict[str, Any]:
     :param folder: The data set's folder.
     :raises InputError: If there is no data set, or one of a later format.
     """
-    found: dict[str, Any] = _manifest(folder)["provenance"]
+    found: dict[str, Any] = manifest(folder)["provenance"]
+    return found
+
+
+def shards(folder: Path) -> dict[str, list[Path]]:
+    """Return the shards of each split that has rows, in the order of the rows.
+
+    :param folder: The data set's folder.
+    :raises InputError: If there is no data set, or one of a later format.
+    """
+    found: dict[str, list[Path]] = {}
+    for shard in manifest(folder)["shards"]:
+        found.setdefault(shard["split"], []).append(folder / shard["path"])
     return found
 
 
@@ -186,7 +274,7 @@ def intact_shards(folder: Path) -> Iterator[Path]:
     :param folder: The data set's folder.
     :raises InputError: If there is no data set, or one of a later format.
     """
-    for shard in _manifest(folder)["shards"]:
+    for shard in manifest(folder)["shards"]:
         path = folder / shard["path"]
         if path.is_file() and sha256_of(path) == shard["sha256"]:
             yield path
@@ -201,25 +289,25 @@ def read_split(folder: Path, split: str, columns: Sequence[str] | None = None) -
     :param folder: The data set's folder.
     :param split: train, validation or test.
     :param columns: The columns to read; all where None.
-    :return: The rows, in the types of `tables.logits_schema(C)`.
+    :return: The rows, in the types of `tables.logits_schema(C)`: float32, however they are stored.
     :raises InputError: If there is no data set or no such split, or the shards are not those that the manifest names.
     """
-    manifest = _manifest(folder)
-    named = {shard["path"] for shard in manifest["shards"]}
+    about = manifest(folder)
+    named = {shard["path"] for shard in about["shards"]}
     found = set(_shards_in(folder))
     for path in sorted(named ^ found):
         fault = "is missing" if path in named else "is not in manifest.json"
         raise InputError(
             f"{folder / path}: {fault}; write the data set anew with `dvc repro` or fetch it with `dvc pull`"
         )
-    rows = manifest["provenance"]["rows"]
+    rows = about["provenance"]["rows"]
     if split not in rows:
         raise InputError(f"{folder}: has no split {split!r} (it has {', '.join(rows)})")
-    stored = _stored_schema(manifest["provenance"])
-    schema = tables.logits_schema(len(manifest["provenance"]["labels"]))
+    stored = _stored_schema(about["provenance"])
+    schema = tables.logits_schema(len(about["provenance"]["labels"]))
     schema = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     parts = [schema.empty_table()]
-    for shard in manifest["shards"]:
+    for shard in about["shards"]:
         if shard["split"] != split:
             continue
         part = tables.read(folder / shard["path"], stored, columns)
@@ -228,45 +316,7 @@ def read_split(folder: Path, split: str, columns: Sequence[str] | None = None) -
                 f"{folder / shard['path']}: holds {part.num_rows} rows, manifest.json says {shard['rows']}; "
                 "write the data set anew with `dvc repro --force` or fetch it with `dvc pull`"
             )
+        if "logits" in schema.names and part.schema.field("logits").type != schema.field("logits").type:
+            part = as_floats(part, np.float32)
         parts.append(part.cast(schema))
     return pa.concat_tables(parts).unify_dictionaries()
-
-
-def _card(provenance: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> str:
-    task, labels, rows = provenance["task"], provenance["labels"], provenance["rows"]
-    files = [
-        {"split": split, "path": [shard["path"] for shard in shards if shard["split"] == split]}
-        for split in rows
-        if rows[split]
-    ]
-    front = {
-        "license": provenance.get("source", {}).get("licence", "unknown"),
-        "task_categories": ["text-classification"],
-        # Shards by their names, which change with what they hold: from a pattern, datasets would serve old rows from its cache.
-        "configs": [{"config_name": "default", "data_files": files}],
-    }
-    counts = aligned([("split", "rows"), *((split, f"{n:,}") for split, n in rows.items())])
-    columns = "\n".join(["| column | holds |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in _COLUMNS.items())])
-    return f"""---
-{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---
-
-# {task}: text with a teacher's logits
-
-Made by [offline-distill](https://arxiv.org/abs/1903.12136): original and augmented rows of the task `{task}`, each with the raw
-logits of a teacher, so that students are trained from these files alone. `label` and the columns of `logits` are, in order:
-{", ".join(f"`{name}`" for name in labels)}.
-
-{counts}
-
-## Columns
-
-{columns}
-
-## Provenance
-
-The licence above is the text's; the teacher's stands below.
-
-```json
-{json.dumps(provenance, indent=2, ensure_ascii=False)}
-```
-"""

@@ -38,7 +38,7 @@ ImportPath = Annotated[str, AfterValidator(_importable)]
 
 
 class Source(Model):
-    """Where the rows come from: exactly one of `files`, `package`, `hub`."""
+    """Where the rows come from: exactly one of `files`, `package`, `hub`, `logits`."""
 
     files: str | dict[str, str] | None = Field(
         None, description="A csv, tsv, jsonl or parquet file, or one for each split"
@@ -50,6 +50,11 @@ class Source(Model):
         None, description="With `package`: the file inside it, or one for each split"
     )
     hub: str | None = Field(None, description="A Hugging Face data set, owner/name")
+    logits: str | None = Field(
+        None,
+        pattern=r"^(folder:.+|hub:[^/]+/[^@]+@\w+)$",
+        description="A logit data set, folder:PATH or hub:OWNER/NAME@REVISION: its rows are trained on as they are, without its teacher",
+    )
     config: str | None = Field(None, description="With `hub`: the configuration")
     revision: str | None = Field(None, description="With `hub`: the commit; a branch name can move")
     sha256: str | dict[str, str] | None = Field(None, description="What the file (or each split's) must be")
@@ -60,9 +65,9 @@ class Source(Model):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        kinds = [name for name in ("files", "package", "hub") if getattr(self, name) is not None]
+        kinds = [name for name in ("files", "package", "hub", "logits") if getattr(self, name) is not None]
         if len(kinds) != 1:
-            raise ValueError(f"exactly one of files, package, hub is needed, not {len(kinds)}")
+            raise ValueError(f"exactly one of files, package, hub, logits is needed, not {len(kinds)}")
         if (self.package is not None) != (self.path is not None):
             raise ValueError("path goes with package: the file inside it")
         if self.hub is not None and self.revision is None:
@@ -217,8 +222,9 @@ class Labelling(Model):
     """How the teacher labels. A change here labels again, with the same teacher."""
 
     max_length: Positive | None = Field(None, description="Tokens; the model's own maximum where absent")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="What the teacher computes in; logits are stored as float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="What the teacher computes in")
+    stored: Literal["float32", "float16"] = Field(
+        "float32", description="What the logits are stored in; readers get float32 back"
     )
     token_budget: Positive | None = Field(
         None, description="Tokens in a batch, with any padding; absent: 2,048 on a CPU, 65,536 on a GPU"

@@ -1,6 +1,8 @@
 """What people look at: the result table of a task, and the page that shows plots without a network."""
 
-from collections.abc import Mapping
+import re
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ PLOTS = "{plot_divs}"
 def result_table(results: Path) -> str:
     """Return the table of a task's results: each teacher, then each student, as Markdown.
 
+    Accuracies have their 95% intervals, where they are known; times are there if stages/latency.py was run: of one thread, in ONNX
+    Runtime with float32 where a student has that. Students named NAME-seed0, NAME-seed1 and so on have a row more, of their mean and
+    standard deviation.
+
     :param results: data/<task>/results, as the evaluate stage leaves it.
     :raises InputError: If no student has been evaluated.
     """
@@ -23,19 +29,61 @@ def result_table(results: Path) -> str:
     students = {file.stem: read_json(file) for file in files}
     teachers = {found["teacher"]["name"]: found for found in students.values()}
     splits = [split for split in ("validation", "test") if any(split in found for found in students.values())]
+    path = results / "latency.json"
+    times = read_json(path)["threads"]["1"] if path.is_file() else None
     head = ["", *(f"{split} accuracy" for split in splits), "agreement", "parameters", "without embeddings", "MB"]
-    rows = [head]
+    rows = [head if times is None else [*head, "p50 ms", "texts/s"]]
     for name, found in teachers.items():
-        rows.append([f"{name} (teacher)", *_scores(found, splits, "teacher"), "", *_size(found["teacher"])])
+        cells = [*_scores(found, splits, "teacher"), "", *_size(found["teacher"]), *_times(times, name)]
+        rows.append([f"{name} (teacher)", *cells])
     last = splits[-1]
     for name, found in sorted(students.items(), key=lambda item: -item[1][last]["student"]["accuracy"]):
         agreement = f"{100 * found[last]['student']['agreement']:.1f}"
-        rows.append([name, *_scores(found, splits, "student"), agreement, *_size(found["student"])])
+        cells = [*_scores(found, splits, "student"), agreement, *_size(found["student"]), *_times(times, name)]
+        rows.append([name, *cells])
+    rows += [_over_seeds(name, each, splits, len(rows[0])) for name, each in sorted(_by_seed(students).items())]
     return aligned(rows)
 
 
+def _by_seed(students: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the results of students that are named NAME-seed0, NAME-seed1 and so on, by NAME, where there are two or more."""
+    groups: dict[str, list[Any]] = {}
+    for name, found in students.items():
+        if match := re.fullmatch(r"(.+)-seed\d+", name):
+            groups.setdefault(match[1], []).append(found)
+    return {name: each for name, each in groups.items() if len(each) > 1}
+
+
+def _over_seeds(name: str, each: Sequence[Any], splits: list[str], width: int) -> list[str]:
+    """Return the row of the mean and the standard deviation (of a sample: n - 1) over the seeds of a student."""
+    cells = []
+    for split, score in [*((split, "accuracy") for split in splits), (splits[-1], "agreement")]:
+        values = [100 * found[split]["student"][score] for found in each if split in found]
+        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+        cells.append(f"{statistics.mean(values):.1f}{spread}" if values else "")
+    row = [f"{name} (mean of {len(each)} seeds)", *cells]
+    return row + [""] * (width - len(row))
+
+
 def _scores(found: Mapping[str, Any], splits: list[str], who: str) -> list[str]:
-    return [f"{100 * found[split][who]['accuracy']:.1f}" if split in found else "" for split in splits]
+    return [_with_interval(found[split][who]) if split in found else "" for split in splits]
+
+
+def _with_interval(scores: Mapping[str, float]) -> str:
+    value = f"{100 * scores['accuracy']:.1f}"
+    if "accuracy low" not in scores:
+        return value
+    return f"{value} ({100 * scores['accuracy low']:.1f} to {100 * scores['accuracy high']:.1f})"
+
+
+def _times(times: Mapping[str, Any] | None, name: str) -> list[str]:
+    if times is None:
+        return []
+    kinds = times.get(name, {})
+    for kind in ("onnx", "torch", "teacher"):
+        if kind in kinds:
+            return [f"{kinds[kind]['p50 ms']:.2f}", f"{kinds[kind]['texts per second']:,.0f}"]
+    return ["", ""]
 
 
 def _size(model: Mapping[str, Any]) -> list[str]:

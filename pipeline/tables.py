@@ -25,6 +25,9 @@ MASK = "[MASK]"
 METADATA_KEY = b"offline_distill"
 """The key of our JSON in a Parquet file's metadata: where the rows come from and how they were made."""
 
+SUMMARY = "summary.json"
+"""The file beside the augmented rows that says what came of the copies; the logit data set's card has it too."""
+
 _NAME = pa.dictionary(pa.int32(), pa.string())
 
 EXAMPLES = pa.schema(

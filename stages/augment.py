@@ -5,8 +5,9 @@ python stages/augment.py TASK
 
 import re
 from pathlib import Path
+from typing import Any
 
-from pipeline import params
+from pipeline import imported, params
 from pipeline.augment import engine
 from pipeline.console import run_stage
 from pipeline.storage import write_json, write_text
@@ -15,15 +16,22 @@ from pipeline.storage import write_json, write_text
 def main(task: str) -> None:
     """Read data/TASK/tokens, write data/TASK/augmented and its summary."""
     data = Path("data") / task
+    if (note := imported.note_in(data / "tokens")) is not None:
+        imported.leave_note(note, data / "augmented")
+        _write(data / "results", {"imported": note["logits"]}, {})
+        return
     settings = params.load(task)
     file = settings.file_of("augment", "rules")
     summary = engine.augment(data / "tokens", data / "augmented", settings.augment, file=file)
-    write_json(data / "results" / "augment.json", summary)
-    kept = summary["kept per example by words"]
+    _write(data / "results", summary, summary["kept per example by words"])
+
+
+def _write(results: Path, summary: dict[str, Any], kept: dict[str, float]) -> None:
+    write_json(results / "augment.json", summary)
     # The plot sorts its bars as text: with 01-02 and 03-05 that is the order of the numbers.
     bars = {re.sub(r"\d+", lambda number: number[0].zfill(2), words): copies for words, copies in kept.items()}
     lines = [f"{words},{copies}\n" for words, copies in bars.items()]
-    write_text(data / "results" / "curves" / "copies-kept.csv", "words,copies kept\n" + "".join(lines))
+    write_text(results / "curves" / "copies-kept.csv", "words,copies kept\n" + "".join(lines))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ python stages/finetune.py TASK TEACHER
 
 from pathlib import Path
 
-from pipeline import params, tables
+from pipeline import imported, params, tables
 from pipeline.console import run_stage
-from pipeline.storage import new_folder
+from pipeline.storage import new_folder, write_json
 from pipeline.teacher.finetune import make_teacher
 
 
@@ -16,6 +16,10 @@ def main(task: str, name: str) -> None:
     model = params.load(task).teacher(name).model
     data = Path("data") / task
     path = data / "examples" / "examples.parquet"
+    if (note := imported.note_of(path)) is not None:
+        with new_folder(data / "teachers" / name) as folder:
+            write_json(folder / "teacher.json", imported.teacher_of(note, name))
+        return
     examples = tables.read(path, tables.EXAMPLES)
     with new_folder(data / "teachers" / name) as folder:
         make_teacher(model, examples, tables.metadata_of(path)["labels"], folder)

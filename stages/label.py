@@ -7,13 +7,14 @@ What the teacher said of each text is kept in data/labelled, so a run that was e
 
 from pathlib import Path
 
-from pipeline import params, tables
+from pipeline import imported, params, tables
 from pipeline.console import run_stage
 from pipeline.storage import remove_temporaries, write_json
 from pipeline.teacher.label import label, provenance
 from pipeline.teacher.labellers import Opening
 from pipeline.teacher.model import open_recorded
 from pipeline.teacher.rows import Rows, augmented_files
+from pipeline.teacher.store import writing
 
 
 def main(task: str, name: str) -> None:
@@ -22,6 +23,9 @@ def main(task: str, name: str) -> None:
     how = settings.teacher(name).label
     data = Path("data") / task
     path = data / "examples" / "examples.parquet"
+    if (note := imported.note_of(path)) is not None:
+        write_json(data / "results" / f"label-{name}.json", imported.place(note, name, data / "logits" / name))
+        return
     examples, source = tables.read(path, tables.EXAMPLES), tables.metadata_of(path)
     files, augmentation = augmented_files(data / "augmented")
     folder = (data / "teachers" / name).resolve()
@@ -35,8 +39,10 @@ def main(task: str, name: str) -> None:
         provenance=provenance(source, augmentation, settings.tag.text, {"name": name, **record}),
         opening=Opening(folder, tuple(source["labels"]), how),
     )
-    remove_temporaries(data / "results", f"label-{name}.json")
-    write_json(data / "results" / f"label-{name}.json", summary)
+    results = data / "results"
+    with writing(results):
+        remove_temporaries(results, f"label-{name}.json")
+        write_json(results / f"label-{name}.json", summary)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,22 @@ python stages/prepare.py TASK
 """
 
 from pathlib import Path
+from typing import Any
 
-from pipeline import params, preparation, sources, storage, tables
+import pyarrow as pa
+
+from pipeline import imported, params, preparation, sources, storage, tables
 from pipeline.console import run_stage
 
 
 def main(task: str) -> None:
     """Write the task's examples and the report on its rows; nothing if a row is refused."""
-    text = params.load(task).task.text
+    settings = params.load(task)
+    text, folder = settings.task.text, Path("data", task)
+    if text.source.logits is not None:
+        examples, metadata = imported.examples(task, text, settings.tag.text)
+        _write(folder, examples, metadata, {"imported": text.source.logits}, {"read": examples.num_rows})
+        return
     rows, provenance = sources.read(text.source, text.columns)
     examples, report = preparation.prepare(rows, text)
     metadata = {
@@ -22,11 +30,16 @@ def main(task: str) -> None:
         "source": provenance,
         "rows": examples.num_rows,
     }
-    folder = Path("data", task)
+    _write(folder, examples, metadata, report.as_json(), report.metrics())
+
+
+def _write(
+    folder: Path, examples: pa.Table, metadata: dict[str, Any], report: dict[str, Any], metrics: dict[str, Any]
+) -> None:
     with storage.new_folder(folder / "examples") as temporary:
         tables.write(temporary / "examples.parquet", examples, metadata)
-        storage.write_json(temporary / "report.json", report.as_json())
-    storage.write_json(folder / "results" / "prepare.json", report.metrics())
+        storage.write_json(temporary / "report.json", report)
+    storage.write_json(folder / "results" / "prepare.json", metrics)
 
 
 if __name__ == "__main__":

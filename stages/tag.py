@@ -5,7 +5,7 @@ python stages/tag.py TASK
 
 from pathlib import Path
 
-from pipeline import params, tables, tagging
+from pipeline import imported, params, tables, tagging
 from pipeline.console import run_stage
 
 
@@ -13,6 +13,9 @@ def main(task: str) -> None:
     """Read data/TASK/examples, write data/TASK/tokens."""
     tag = params.load(task).tag
     data = Path("data") / task
+    if (note := imported.note_of(data / "examples" / "examples.parquet")) is not None:
+        imported.leave_note(note, data / "tokens")
+        return
     examples = tables.read(data / "examples" / "examples.parquet", tables.EXAMPLES)
     tokens, vocabulary, metadata = tagging.tokens_tables(examples, tag.tagger, tag.text)
     tagging.write_tables(data / "tokens", tokens, vocabulary, metadata)

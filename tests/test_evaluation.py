@@ -12,14 +12,28 @@ from hypothesis import strategies as st
 from logit_rows import PROVENANCE, rows, sentiment
 
 from pipeline import logits
+from pipeline.calibration import best_temperature, calibration_error, divergence
 from pipeline.distill import distill
 from pipeline.errors import InputError
-from pipeline.evaluation import accuracy, evaluate, f1
+from pipeline.evaluation import _f1_of_counts as f1_of_counts
+from pipeline.evaluation import _share_equal as share_equal
+from pipeline.evaluation import accuracy, evaluate, f1, intervals
 from pipeline.params import Student
 from pipeline.students.base import TrainedStudent
 
 ROOT = Path(__file__).resolve().parents[1]
-ABSENT = ("transformers", "tokenizers", "spacy", "nltk", "polars", "dvc", "xxhash", "datasets", "accelerate")
+ABSENT = (
+    "transformers",
+    "tokenizers",
+    "spacy",
+    "nltk",
+    "polars",
+    "dvc",
+    "xxhash",
+    "datasets",
+    "accelerate",
+    "onnxruntime",  # not onnx: torch itself asks whether that is there, and takes no exception for an answer
+)
 BLOCK = f"""
 import sys
 
@@ -58,6 +72,40 @@ def test_macro_f1_is_the_harmonic_mean_of_precision_and_recall_by_class(pairs: l
     assert f1(labels, predicted, 4) == pytest.approx(sum(scores) / 4)
 
 
+def test_intervals_are_those_of_drawing_rows_again_and_again():
+    draws = np.random.default_rng(3)
+    labels = draws.integers(0, 3, 300)
+    predicted = np.where(draws.random(300) < 0.8, labels, draws.integers(0, 3, 300))
+    found = intervals((labels, predicted), 3, {"accuracy": share_equal, "f1": f1_of_counts})
+    values = {"accuracy": [], "f1": []}
+    for _ in range(4000):
+        rows_drawn = draws.integers(0, 300, 300)
+        values["accuracy"].append(accuracy(labels[rows_drawn], predicted[rows_drawn]))
+        values["f1"].append(f1(labels[rows_drawn], predicted[rows_drawn], 3))
+    for name, expected in values.items():
+        assert found[name] == pytest.approx(np.quantile(expected, [0.025, 0.975]), abs=0.006), name
+    order = draws.permutation(300)
+    again = intervals((labels[order], predicted[order]), 3, {"accuracy": share_equal, "f1": f1_of_counts})
+    assert again == found
+
+
+def test_intervals_do_not_depend_on_how_many_tables_are_made_at_once():
+    """2,000 draws of 100 classes go in parts; the classes above the third never occur."""
+    labels, predicted = np.array([0, 1, 2, 0, 1, 2, 2]), np.array([0, 1, 2, 1, 1, 0, 2])
+    few, many = (intervals((labels, predicted), classes, {"a": share_equal})["a"] for classes in (3, 100))
+    assert few == many
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_f1_of_counts_is_f1(classes: int):
+    labels, predicted = np.random.default_rng(0).integers(0, classes, (2, 50))
+    counts = np.zeros((2, classes, classes), np.int64)
+    np.add.at(counts, (0, labels, predicted), 1)
+    counts[1, 0, 0] = 50
+    assert f1_of_counts(counts)[0] == pytest.approx(f1(labels, predicted, classes))
+    assert f1_of_counts(counts)[1] == pytest.approx(f1(np.zeros(50, int), np.zeros(50, int), classes))
+
+
 @pytest.fixture(scope="module")
 def student() -> TrainedStudent:
     return distill(
@@ -79,10 +127,22 @@ def test_student_and_teacher_are_measured_on_the_rows_that_have_a_label(tmp_path
     assert found["validation"]["rows"] == 4
     assert found["validation"]["student"]["accuracy"] == np.mean([ours[i] == labels[i] for i in kept])
     assert found["validation"]["student"]["agreement"] == np.mean([ours[i] == teacher[i] for i in kept])
-    assert found["validation"]["teacher"] == {
-        "accuracy": np.mean([teacher[i] == labels[i] for i in kept]),
-        "f1": round(f1(np.array(right), np.array([teacher[i] for i in kept]), 2), 6),
+    theirs = found["validation"]["teacher"]
+    assert theirs["accuracy"] == np.mean([teacher[i] == labels[i] for i in kept])
+    assert theirs["f1"] == round(f1(np.array(right), np.array([teacher[i] for i in kept]), 2), 6)
+    raw, given = student.predict_logits(texts)[kept], np.array([(-1, 1) if teacher[i] else (1, -1) for i in kept])
+    temperature = best_temperature(np.array(right), raw)
+    assert found["student"]["temperature"] == pytest.approx(temperature, abs=1e-6)
+    expected = {
+        "kl to the teacher": divergence(given, raw),
+        "calibration error": calibration_error(np.array(right), raw),
+        "calibration error, scaled": calibration_error(np.array(right), raw, temperature),
     }
+    assert {key: found["validation"]["student"][key] for key in expected} == pytest.approx(expected, abs=1e-6)
+    for who in ("student", "teacher"):
+        for name in ("accuracy", "f1"):
+            low, value, high = (found["validation"][who][key] for key in (f"{name} low", name, f"{name} high"))
+            assert low <= value <= high
     assert "test" not in found
     size = sum(path.stat().st_size for path in (tmp_path / "student").iterdir())
     assert found["student"]["bytes"] == size
@@ -100,6 +160,17 @@ def test_a_split_without_labels_is_left_out_and_an_unknown_size_is_null(tmp_path
     found = evaluate(tmp_path / "student", tmp_path / "large")
     assert set(found) == {"validation", "student", "teacher"}
     assert found["teacher"] == {"name": "large", "parameters": None, "bytes": None}
+
+
+def test_a_temperature_is_never_measured_on_the_test_rows_that_it_was_fitted_on(
+    tmp_path: Path, student: TrainedStudent
+):
+    student.save(tmp_path / "student")
+    logits.write(tmp_path / "large", {"train": sentiment(4), "test": sentiment(20)}, PROVENANCE)
+    found = evaluate(tmp_path / "student", tmp_path / "large")
+    assert found["student"]["temperature"] is None
+    assert "calibration error" in found["test"]["student"]
+    assert "calibration error, scaled" not in found["test"]["student"]
 
 
 def test_a_student_of_other_classes_is_refused(tmp_path: Path, student: TrainedStudent):
@@ -140,6 +211,7 @@ def test_train_and_evaluate_need_the_logit_files_alone(tmp_path: Path):
     best = max(float(line.split(",")[-1]) for line in lines[1:])
     assert found["validation"]["student"]["accuracy"] == pytest.approx(best, abs=1e-6)
     assert found["test"]["student"]["accuracy"] > 0.9
-    assert found["test"]["teacher"] == {"accuracy": 1.0, "f1": 1.0}
+    assert found["test"]["teacher"]["accuracy"] == found["test"]["teacher"]["f1"] == 1.0
+    assert "calibration error, scaled" in found["test"]["student"]
     done = run(str(ROOT / "stages/train.py"), "tiny", "small")
     assert (done.returncode, done.stderr) == (2, "error: params.yaml: students: there is no 'small' (there are tiny)\n")

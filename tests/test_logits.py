@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -151,16 +152,49 @@ def test_what_is_no_data_set_is_refused(folder: Path, tmp_path: Path):
         logits.provenance(folder)
 
 
+HALF = PROVENANCE | {"labelling": {"stored": "float16"}}
+
+
+def test_float16_is_stored_by_choice_and_read_as_float32(tmp_path: Path):
+    rows = SPLITS["train"]
+    values = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), 3)
+    rows = rows.set_column(rows.schema.get_field_index("logits"), rows.schema.field("logits"), column)
+    logits.write(tmp_path, {"train": rows}, HALF)
+    shard = next((tmp_path / "data").glob("*.parquet"))
+    assert pq.read_schema(shard).field("logits").type == pa.list_(pa.float16(), 3)
+    found = logits.read_split(tmp_path, "train")
+    assert found.schema == tables.logits_schema(3)
+    np.testing.assert_array_equal(logits.logits_of(found), values.astype(np.float16).astype(np.float32))
+    assert found.drop_columns("logits").to_pylist() == rows.drop_columns("logits").to_pylist()
+    assert logits.read_split(tmp_path, "train", ["id"]).column_names == ["id"]
+    assert pl.read_parquet(shard)["logits"].to_list() == logits.logits_of(found).tolist()
+
+
+def test_a_logit_beyond_float16_is_refused_and_nothing_is_lost(tmp_path: Path):
+    rows = make(["a"]).to_pylist()
+    rows[0]["logits"] = [70_000.0, 0.0, 0.0]
+    table = pa.Table.from_pylist(rows, schema=tables.logits_schema(3))
+    with pytest.raises(
+        InputError, match=r"logits \[70000\.0, 0\.0, 0\.0\] do not fit float16; set label\.stored: float32"
+    ):
+        logits.write(tmp_path, {"train": table}, HALF)
+    assert not (tmp_path / "manifest.json").exists()
+
+
 LOAD = """
 import json, sys
 from datasets import load_dataset
 data = load_dataset(sys.argv[1])
 rows = data["train"]
+streamed = next(iter(load_dataset(sys.argv[1], split="train", streaming=True)))
+tensors = rows.with_format("torch", columns=["logits"])[:2]
 print(json.dumps({
     "rows": {split: len(found) for split, found in data.items()},
     "label names": rows.features["label"].names,
     "logits": [rows.features["logits"].length, rows.features["logits"].feature.dtype],
-    "first": rows[0], "second": rows[1],
+    "first": rows[0], "second": rows[1], "streamed": streamed,
+    "torch": [str(tensors["logits"].dtype), list(tensors["logits"].shape), tensors["logits"][1].tolist()],
 }))
 """
 
@@ -168,7 +202,7 @@ print(json.dumps({
 def test_load_dataset_opens_the_folder_with_class_names_and_never_an_older_state(folder: Path, tmp_path: Path):
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
 
-    def load() -> dict:
+    def load(folder: Path = folder) -> dict:
         done = subprocess.run(
             [sys.executable, "-c", LOAD, str(folder)],
             env=os.environ | offline,
@@ -184,8 +218,14 @@ def test_load_dataset_opens_the_folder_with_class_names_and_never_an_older_state
     assert found["label names"] == PROVENANCE["labels"]
     assert found["logits"] == [3, "float32"]
     assert [found["first"], found["second"]] == SPLITS["train"].slice(0, 2).to_pylist()
+    assert found["streamed"] == found["first"]
+    assert found["torch"] == ["torch.float32", [2, 3], [1.0, -1.0, 0.5]]
     logits.write(folder, SPLITS | {"train": make(["new", "rows"])}, PROVENANCE)
     assert load()["first"]["sentence1"] == "new"
+    logits.write(tmp_path / "half", SPLITS, HALF)
+    half = load(tmp_path / "half")
+    assert half["logits"] == [3, "float16"]
+    assert half["torch"][1:] == [[2, 3], [1.0, -1.0, 0.5]]
 
 
 def test_polars_and_pyarrow_open_the_shards(folder: Path):

@@ -1,6 +1,7 @@
 """The whole pipeline, with DVC, in a temporary clone: the worked examples of README.md on a task of a few hundred sentences."""
 
 import importlib.util
+import json
 import os
 import random
 import shutil
@@ -176,6 +177,8 @@ def test_every_table_is_there_and_none_is_in_git(clone: Clone):
         "students/bag",
         "students/bilstm",
         "results",
+        "artefacts/bag",
+        "artefacts/bilstm",
     ):
         assert any((data / name).iterdir()), name
     changed = clone.run("git", "status", "--porcelain", "--untracked-files=all").split()
@@ -202,7 +205,7 @@ def test_a_deleted_student_comes_back_alone(clone: Clone):
 
 def test_a_changed_student_is_trained_alone(clone: Clone):
     edit(clone.folder / "params.yaml", lambda params: params["students"]["bag"].update(seed=1))
-    assert clone.stages_run("dvc", "repro") == {"train@tickets-bag", "evaluate@tickets-bag"}
+    assert clone.stages_run("dvc", "repro") == {"train@tickets-bag", "evaluate@tickets-bag", "export@tickets-bag"}
 
 
 def test_a_changed_rule_draws_and_labels_again_but_tags_nothing(clone: Clone):
@@ -236,6 +239,24 @@ def test_metrics_and_graph_are_declared(clone: Clone):
 def test_a_student_predicts_as_the_readme_says(clone: Clone):
     code = readme.block("python", "predict") + "print(student.predict(['the app crashes on start']))"
     assert clone.run("python", "-c", code).strip().splitlines()[-1] in ("['billing']", "['technical']")
+
+
+def test_a_shipped_student_predicts_as_the_readme_says(clone: Clone):
+    code = readme.block("python", "serve") + "print(student.predict(['the app crashes on start']))"
+    label = clone.run("python", "-c", code).strip().splitlines()[-1]
+    assert label in ("['billing']", "['technical']")
+    (clone.folder / "texts.txt").write_text("the app crashes on start\n")
+    answer = json.loads(clone.run("python", "-m", "pipeline", "predict", "data/tickets/artefacts/bag", "texts.txt"))
+    assert [answer["label"]] == json.loads(label.replace("'", '"'))
+
+
+def test_times_are_measured_for_the_table(clone: Clone):
+    clone.run("python", "stages/latency.py", "tickets")
+    head, *_ = clone.run("python", "-m", "pipeline", "results").strip().splitlines()[2:]
+    assert "p50 ms" in head
+    times = json.loads((clone.folder / "data/tickets/results/latency.json").read_text())["threads"]
+    assert set(times["1"]) == {"ours", *STUDENTS}
+    assert set(times["1"]["bag"]) == {"torch", "onnx", "int8"}
 
 
 @pytest.mark.parametrize(

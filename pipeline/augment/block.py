@@ -124,6 +124,10 @@ class Block:
         """[words] the tags of the words that stood there in the parent."""
         return self.sentences.tags[self.origin]
 
+    def tags_of(self, words: I64) -> NDArray[np.int16]:
+        """Return `tags[words]`; for a few words, without gathering the tags of all."""
+        return self.tags[words] if "tags" in self.__dict__ else self.sentences.tags[self.origin[words]]
+
     @cached_property
     def edits(self) -> NDArray[np.uint8]:
         """[words] 0 for a word that no rule touched, or MASKED, REPLACED, EDITED."""

@@ -19,11 +19,13 @@ _30, _27, _31, _11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 
 def mix(value: U64) -> U64:
     """Return SplitMix64's finaliser of each value: a bijection on 64 bits whose outputs look independent."""
-    x = value ^ (value >> _30)
+    x = value >> _30
+    x ^= value
     x *= _A
-    x ^= x >> _27
+    shifted = x >> _27
+    x ^= shifted
     x *= _B
-    x ^= x >> _31
+    x ^= np.right_shift(x, _31, out=shifted)
     return x
 
 
@@ -91,8 +93,10 @@ class Draws:
         return found
 
     def _words(self, use: str, rows: NDArray[np.integer], positions: NDArray[np.integer]) -> U64:
-        counters = mix(self._at(use, self.keys))[rows]
-        counters += GOLDEN * (positions.astype(np.uint64) + np.uint64(1))
+        counters = positions.astype(np.uint64)
+        counters += np.uint64(1)
+        counters *= GOLDEN
+        counters += mix(self._at(use, self.keys))[rows]
         return mix(counters)
 
 

@@ -30,7 +30,7 @@ from pipeline.augment.corpus import Corpus
 from pipeline.augment.duplicates import FATES, KEPT, Spread
 from pipeline.console import progress
 from pipeline.params import Augment
-from pipeline.storage import new_folder
+from pipeline.storage import new_folder, write_json
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def augment(
     """Draw the augmented rows of a task.
 
     :param tokens: The folder that the tag stage wrote.
-    :param out: The folder to write: augmented-00000.parquet, ... in the schema of tables.AUGMENTED.
+    :param out: The folder to write: augmented-00000.parquet, ... in the schema of tables.AUGMENTED, and the summary.
     :param augment: The parameters.
     :param workers: Processes; one for each core where None.
     :param shard_rows: Copies drawn for one file, at the most (a parent's copies stay together); from the size of the task where None.
@@ -80,15 +80,17 @@ def augment(
     run = Run(tokens, augment, file, uuid.uuid4().hex)
     corpus, plan = run.prepared()
     copies = corpus.rows * max(1, augment.n_iter)  # an upper bound: not all rows are training rows
-    per_shard = max(
-        1, (shard_rows or min(max(copies // SHARDS, SHARD_ROWS[0]), SHARD_ROWS[1])) // max(1, augment.n_iter)
-    )
+    per_shard = _per_shard(corpus.rows, augment.n_iter, shard_rows)
     begins = range(0, corpus.rows, per_shard)
     ranges = 1 + copies // RANGE_ROWS
-    parallel = Parallel(n_jobs=min(workers or effective_n_jobs(-1), max(1, len(begins))), return_as="generator")
+    processes = min(workers or effective_n_jobs(-1), max(1, len(begins)))
     metadata = {**augment.model_dump(mode="json"), "tagger": tables.metadata_of(tokens / "tokens.parquet")["tagger"]}
 
-    with new_folder(out) as folder, tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as name:
+    with (
+        new_folder(out) as folder,
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as name,
+        Parallel(n_jobs=processes, return_as="generator") as parallel,
+    ):
         shards = [Path(name) / f"{number:05}" for number in range(len(begins))]
         verdicts = [Path(name) / f"verdict-{number:05}" for number in range(ranges)]
         drawn = []
@@ -116,7 +118,17 @@ def augment(
         written = list(parallel(writes))
         if not shards:
             tables.write(folder / "augmented-00000.parquet", tables.AUGMENTED.empty_table(), metadata)
-    return _summary(plan, drawn, written)
+        summary = _summary(plan, drawn, written)
+        write_json(folder / tables.SUMMARY, summary)
+    return summary
+
+
+def _per_shard(rows: int, n_iter: int, shard_rows: int | None) -> int:
+    """Return how many originals go into a shard, by what was asked for or else by the size of the task."""
+    smallest, largest = SHARD_ROWS
+    wanted = shard_rows or min(max(rows * n_iter // SHARDS, smallest), largest)
+    most = max(1, wanted // max(1, n_iter))
+    return most if shard_rows else -(-rows // max(1, round(rows / most)))  # all of about one size
 
 
 def _summary(plan: Plan, drawn: Sequence["Drawn"], written: Sequence["Written"]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class MaskOrReplace:
         block.words[masked] = unigrams.mask
         block.edits[masked] = MASKED
         uniform = draws.per_word("word", block.rows[replaced], block.positions[replaced])
-        drawn = unigrams.draw(block.tags[replaced], uniform)
+        drawn = unigrams.draw(block.tags_of(replaced), uniform)
         block.count("words", len(block.rows))
         block.count("masked", len(masked))
         block.count("replaced", len(replaced))

@@ -30,10 +30,8 @@ from safetensors.torch import load_file, save_file
 from pipeline import plugins
 from pipeline.errors import InputError
 from pipeline.storage import new_folder, write_json
-from pipeline.students.vocabulary import Texts, Vocabulary, WordIds, read_student_json
-
-FORMAT = 1
-"""The version of a student's folder; a reader refuses a later one."""
+from pipeline.students.files import FORMAT, check_files, hashes_of, read_student_json
+from pipeline.students.vocabulary import Texts, Vocabulary, WordIds
 
 PREDICTION_BATCH = 256
 _KEYS = {"model", "params", "labels", "pairs", "text", "max_words", "vocabulary_size", "dimensions"}
@@ -270,15 +268,16 @@ class TrainedStudent:
         weights = {key: value.detach().cpu().contiguous().clone() for key, value in self.module.state_dict().items()}
         with new_folder(folder) as temporary:
             save_file(weights, temporary / "model.safetensors")
-            write_json(temporary / "config.json", config)
             self.vocabulary.save(temporary / "vocabulary.json")
+            files = hashes_of(temporary, ["model.safetensors", "vocabulary.json"])
+            write_json(temporary / "config.json", {**config, "files": files})
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "TrainedStudent":
         """Load what `save` wrote. The module that config.json names is imported, which runs its code.
 
         :param folder: The student's folder.
-        :raises InputError: If a file is missing, of a later format, or does not fit the others.
+        :raises InputError: If a file is missing, altered, of a later format, or does not fit the others.
         """
         folder = Path(folder)
         if read_student_json(folder / "config.json", FORMAT, set()).get("kind") == "fitted":
@@ -286,6 +285,7 @@ class TrainedStudent:
 
             return FittedStudent.from_pretrained(folder)
         config = read_student_json(folder / "config.json", FORMAT, _KEYS)
+        check_files(folder, config, ["vocabulary.json", "model.safetensors"])
         vocabulary = Vocabulary.load(folder / "vocabulary.json")
         if (len(vocabulary), vocabulary.text) != (config["vocabulary_size"], config["text"]):
             raise InputError(
@@ -298,8 +298,6 @@ class TrainedStudent:
         path = folder / "model.safetensors"
         try:
             module.load_state_dict(load_file(path))
-        except FileNotFoundError as error:
-            raise InputError(f"{path}: no such file; a student's folder holds one") from error
         except (SafetensorError, RuntimeError) as error:
             raise InputError(f"{path}: does not fit config.json: {' '.join(str(error).split())}") from error
         module.eval()

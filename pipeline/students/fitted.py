@@ -20,8 +20,9 @@ import numpy.typing as npt
 from pipeline import plugins
 from pipeline.errors import InputError
 from pipeline.storage import new_folder, write_json
-from pipeline.students.base import FORMAT, TrainedStudent
-from pipeline.students.vocabulary import Texts, Vocabulary, read_student_json
+from pipeline.students.base import TrainedStudent
+from pipeline.students.files import FORMAT, check_files, hashes_of, read_student_json
+from pipeline.students.vocabulary import Texts, Vocabulary
 
 METHODS = ("fit", "predict_logits", "save", "load", "parameter_count")
 PREDICTION_ROWS = 8_192
@@ -119,9 +120,11 @@ class FittedStudent(TrainedStudent):
         """
         with new_folder(folder) as temporary:
             self._plug_in.save(temporary)
-            files = sorted(path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file())
-            if not files or "config.json" in files:
-                raise InputError(f"{self.model!r}: save wrote {files}; it must write files, and not config.json")
+            files = sorted(path.name for path in temporary.iterdir())
+            if not files or "config.json" in files or not all((temporary / name).is_file() for name in files):
+                raise InputError(
+                    f"{self.model!r}: save wrote {files}; it must write files, no folders and not config.json"
+                )
             for name in files:
                 if _is_pickle(temporary / name):
                     raise InputError(
@@ -135,7 +138,7 @@ class FittedStudent(TrainedStudent):
                 "labels": list(self.labels),
                 "pairs": self.pairs,
                 "text": self.vocabulary.text,
-                "files": files,
+                "files": hashes_of(temporary, files),
             }
             write_json(temporary / "config.json", config)
 
@@ -144,13 +147,11 @@ class FittedStudent(TrainedStudent):
         """Load what `save` wrote. The class that config.json names is imported, which runs its code.
 
         :param folder: The student's folder.
-        :raises InputError: If a file is missing, or of a later format.
+        :raises InputError: If a file is missing, altered, or of a later format.
         """
         folder = Path(folder)
         config = read_student_json(folder / "config.json", FORMAT, _KEYS)
-        for name in config["files"]:
-            if not (folder / name).is_file():
-                raise InputError(f"{folder / name}: no such file; a student's folder holds one")
+        check_files(folder, config, config["files"])
         module = build_fitted(config["model"], config["params"], len(config["labels"]), config["pairs"])
         module.load(folder)
         return fitted_student(

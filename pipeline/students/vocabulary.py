@@ -1,19 +1,19 @@
 """A student's words: how text is split into them, and the integer that stands for each."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import InputError
-from pipeline.storage import read_json, write_json
+from pipeline.storage import write_json
+from pipeline.students.files import read_student_json
 from pipeline.tables import MASK
 
 TextMode = Literal["pretokenised", "raw"]
@@ -138,28 +138,6 @@ class Vocabulary:
         """
         stored = read_student_json(path, FORMAT, {"words", "text"})
         return cls(tuple(stored["words"]), stored["text"])
-
-
-def read_student_json(path: Path, version: int, keys: Set[str]) -> dict[str, Any]:
-    """Read one of the JSON files of a student's folder.
-
-    :param path: The file.
-    :param version: The `format` that it must be of.
-    :param keys: What it must hold.
-    :raises InputError: If it is missing, is not JSON, is of another format, or lacks a key.
-    """
-    try:
-        stored = read_json(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; a student's folder holds one (`dvc repro` makes it)") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON: {error}") from error
-    found: dict[str, Any] = stored if isinstance(stored, dict) else {}
-    if found.get("format") != version:
-        raise InputError(f"{path}: format {found.get('format')!r}; this version reads format {version}")
-    if missing := sorted(keys - found.keys()):
-        raise InputError(f"{path}: {', '.join(missing)}: missing")
-    return found
 
 
 def _offsets(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

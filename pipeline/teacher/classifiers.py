@@ -4,7 +4,7 @@ import inspect
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, ClassVar
 
@@ -30,7 +30,16 @@ def open_classifier(teacher: Teacher, how: params.Labelling) -> "Classifier":
     :param teacher: The teacher; its model is moved, cast and changed in place.
     :param how: The dtype and the token budget.
     """
-    return (PackedClassifier if packing.supports(teacher.model) else PaddedClassifier)(teacher, how)
+    return kind_of(teacher)(teacher, how)
+
+
+def kind_of(teacher: Teacher) -> "type[PackedClassifier | PaddedClassifier]":
+    """Return which classifier `open_classifier` opens; its `attention` is packed or padded."""
+    return PackedClassifier if packing.supports(teacher.model) else PaddedClassifier
+
+
+IN_FLIGHT = 2
+"""Batches that are handed to a GPU before the logits of the first are waited for, so that it never waits for the next one."""
 
 
 class Classifier(ABC):
@@ -65,34 +74,54 @@ class Classifier(ABC):
         :raises InputError: If the memory does not hold a single row.
         """
         batches = self._batches(tokens, rows)
-        while batches:
+        started: deque[tuple[NDArray[np.int64], Callable[[], NDArray[np.float32]]]] = deque()
+        while batches or started:
+            if not batches or len(started) == IN_FLIGHT:
+                batch, fetch = started.popleft()
+                yield batch, fetch()
+                continue
             try:
-                found = self._logits(tokens, batches[0])
+                started.append((batches[0], self._start(tokens, batches[0])))
+                batches.popleft()
+                continue
             except (RuntimeError, MemoryError) as error:
                 memory = _memory_that_ran_out(error)
                 if memory is None:
                     raise
-            else:
-                yield batches.popleft(), found
-                continue
-            if len(batches[0]) == 1:
-                raise InputError(
-                    f"a row of {tokens.lengths[batches[0]][0]} tokens does not fit the {memory}'s memory; lower label.max_length"
-                )
-            if memory == "GPU":
-                torch.cuda.empty_cache()
-            self.budget //= 2
-            logger.warning("out of %s memory: going on with a token budget of %d", memory, self.budget)
-            batches = self._batches(tokens, np.concatenate(batches))
+            # Not above: until the error is gone, its traceback holds what the batch had allocated.
+            batches = self._smaller(tokens, batches, memory)
+
+    def _smaller(self, tokens: Tokens, batches: deque[NDArray[np.int64]], memory: str) -> deque[NDArray[np.int64]]:
+        """Halve the budget when memory has run out, and cut what is left again."""
+        if len(batches[0]) == 1:
+            raise InputError(
+                f"a row of {tokens.lengths[batches[0]][0]} tokens does not fit the {memory}'s memory; lower label.max_length"
+            )
+        if memory == "GPU":
+            torch.cuda.empty_cache()
+        self.budget //= 2
+        logger.warning("out of %s memory: going on with a token budget of %d", memory, self.budget)
+        return self._batches(tokens, np.concatenate(batches))
 
     def _batches(self, tokens: Tokens, rows: NDArray[np.int64]) -> deque[NDArray[np.int64]]:
         batches = cut(tokens.lengths[rows], self.budget, padded=self.attention == "padded")
         return deque(rows[batch] for batch in batches)
 
     @torch.inference_mode()
-    def _logits(self, tokens: Tokens, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = self._forward(tokens, rows)[:, self._columns].float().cpu().numpy()
-        return found
+    def _start(self, tokens: Tokens, rows: NDArray[np.int64]) -> Callable[[], NDArray[np.float32]]:
+        """Hand a batch to the device; what is returned waits for its logits, float32 [b, C]."""
+        logits = self._forward(tokens, rows)[:, self._columns].float().to("cpu", non_blocking=True)
+        done = torch.cuda.Event() if self._device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        if done is not None:
+            done.record()
+
+        def fetch() -> NDArray[np.float32]:
+            if done is not None:
+                done.synchronize()  # of this batch alone: the GPU has the next one already
+            found: NDArray[np.float32] = logits.numpy()
+            return found
+
+        return fetch
 
     @abstractmethod
     def _forward(self, tokens: Tokens, rows: NDArray[np.int64]) -> torch.Tensor:
@@ -131,7 +160,7 @@ class PaddedClassifier(Classifier):
         if self._takes_types:
             fill = self._tokenizer.pad_token_type_id
             inputs["token_type_ids"], _ = pad(tokens.types, tokens.starts, rows, fill, side)
-        on_device = {name: torch.from_numpy(value).to(self._device) for name, value in inputs.items()}
+        on_device = {name: packing.to_device(value, self._device) for name, value in inputs.items()}
         logits: torch.Tensor = self._model(**on_device).logits
         return logits
 

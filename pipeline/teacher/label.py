@@ -24,8 +24,8 @@ from pipeline.teacher.store import LabelStore, Writer, fingerprint, locked, writ
 
 logger = logging.getLogger(__name__)
 
-POOL_ROWS = 8_192
-"""Texts that are tokenised, sorted by length, labelled and stored together, on average; a killed run loses the pools it was at."""
+POOL_ROWS = 16_384
+"""Texts that are tokenised, sorted by length, labelled and stored together; a killed run loses the pools it was at."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def predict(teacher: Teacher | OwnTeacher, texts: pa.Table, how: params.Labellin
         if name not in texts.column_names:
             texts = texts.append_column(name, pa.nulls(texts.num_rows, dtype))
     labeller = open_labeller(teacher, how)
-    pools = (texts.slice(start, 2 * POOL_ROWS) for start in range(0, texts.num_rows, 2 * POOL_ROWS))
+    pools = (texts.slice(start, POOL_ROWS) for start in range(0, texts.num_rows, POOL_ROWS))
     with progress(texts.num_rows, "labelling", "texts") as advance:
         found = [(values, long) for _, values, long in labelled_pools(labeller, pools, texts.num_rows, how, advance)]
     empty = np.empty((0, len(teacher.labels)), dtype=np.float32), np.empty(0, dtype=np.bool_)
@@ -100,7 +100,7 @@ def label(
         missing = places < 0
         if how.too_long == "refuse":
             _refuse_stored(rows, store, places, labeller)
-        _label_missing(labeller, rows, missing, how, store, opening, processes)
+        _label_missing(teacher, labeller, rows, missing, how, store, opening, processes)
         if missing.any():
             places = store.places(rows.texts, with_unlabelled=drop)
         too_long = store.take(places)[1]
@@ -109,7 +109,7 @@ def label(
             fault = f"{too_long.sum()} texts are longer than {limit} tokens (label.too_long: {how.too_long})"
             logger.warning("%s: %s", fault, rows.named(too_long))
         splits = assemble(rows, store, places, too_long if drop else np.zeros_like(too_long))
-        about = {**provenance, "labelling": _facts(labeller)}
+        about = {**provenance, "labelling": _facts(labeller) | {"stored": how.stored}}
         with writing(out):
             logits.write(out, splits, about)
         kept = {split: table.num_rows for split, table in splits.items()}
@@ -142,6 +142,7 @@ def _refuse_stored(rows: Rows, store: LabelStore, places: NDArray[np.int64], lab
 
 
 def _label_missing(
+    teacher: Teacher | OwnTeacher,
     labeller: Labeller,
     rows: Rows,
     missing: NDArray[np.bool_],
@@ -160,7 +161,9 @@ def _label_missing(
                 advance(done)
 
             pools = rows.pools(missing, POOL_ROWS)
-            many = processes or processes_wanted()
+            many = (processes or processes_wanted()) if opening else 1
+            if many > 1 and isinstance(teacher, Teacher):
+                teacher.model.to("cpu")  # the others open their own, and one of them on this GPU
             for pool, values, truncated in labelled_pools(labeller, pools, texts, how, check, opening, many):
                 writer.put(tables.id_bytes(pool["id"]), values, truncated)
     seconds = time.perf_counter() - started
@@ -177,13 +180,15 @@ def _label_missing(
 def harvest(folder: Path, store: LabelStore, wanted: pa.Array, labeller: Labeller) -> None:
     """Take logits from a data set that is there already, fetched with `dvc pull` say, into the store.
 
-    :param folder: The data set; nothing is taken where there is none, or one that another teacher labelled.
+    :param folder: The data set; nothing is taken where there is none, one that another teacher labelled, or one of rounded logits.
     :param store: The store.
     :param wanted: The texts to take, [n] of 16 bytes.
     :param labeller: The teacher, which tells again which texts are too long for it.
     """
     try:
-        same = logits.provenance(folder).get("labelling", {}).get("fingerprint") == fingerprint(labeller.facts)
+        about = logits.provenance(folder)
+        same = about.get("labelling", {}).get("fingerprint") == fingerprint(labeller.facts)
+        same = same and logits.stored_as(about) == "float32"
     except (InputError, OSError):
         return
     taken = 0

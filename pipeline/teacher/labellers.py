@@ -234,14 +234,15 @@ def labelled_pools(
             found: Any = _elsewhere(opening, prepared, processes)
         else:
             found = ((pool, cut, rows, labeller.label(work, rows)) for pool, work, cut, rows in prepared)
-        for pool, truncated, rows, batches in found:
-            logits = np.full((pool.num_rows, len(labeller.labels)), np.nan, dtype=np.float32)
-            for batch, values in batches:
-                logits[batch] = values
-                check(len(batch))
-            finite = np.isfinite(logits[rows]).all(axis=1)
-            refuse(pool, rows[~finite], f"the teacher's logits{_computed(labeller)} are not finite")
-            yield pool, logits, truncated
+        with _closing(found):
+            for pool, truncated, rows, batches in found:
+                logits = np.full((pool.num_rows, len(labeller.labels)), np.nan, dtype=np.float32)
+                for batch, values in batches:
+                    logits[batch] = values
+                    check(len(batch))
+                finite = np.isfinite(logits[rows]).all(axis=1)
+                refuse(pool, rows[~finite], f"the teacher's logits{_computed(labeller)} are not finite")
+                yield pool, logits, truncated
 
 
 def _computed(labeller: Labeller) -> str:

@@ -48,6 +48,12 @@ def supports(model: Any) -> bool:
     )
 
 
+def to_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Copy an array to a device, without waiting for what the device has yet to do."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where sequences lie in a packed row.
@@ -67,12 +73,12 @@ class Layout:
     @cached_property
     def first(self) -> torch.Tensor:
         """Each sequence's first token, int64 [b], on the device."""
-        return torch.from_numpy(self.starts).to(self.device)
+        return to_device(self.starts, self.device)
 
     @cached_property
     def cumulative(self) -> torch.Tensor:
         """Where each sequence starts and the last one ends, int32 [b + 1], on the device."""
-        return torch.from_numpy(np.append(self.starts, self.lengths.sum()).astype(np.int32)).to(self.device)
+        return to_device(np.append(self.starts, self.lengths.sum()).astype(np.int32), self.device)
 
     @cached_property
     def runs(self) -> list[tuple[int, int, int]]:
@@ -109,7 +115,7 @@ class PackedModel:
         inputs = {"input_ids": ids, "position_ids": self._positions(ids, layout)}
         if types is not None:
             inputs["token_type_ids"] = types
-        on_device = {name: torch.from_numpy(value).to(layout.device)[None] for name, value in inputs.items()}
+        on_device = {name: to_device(value, layout.device)[None] for name, value in inputs.items()}
         hook = self._last_mixing.register_forward_hook(partial(_stack, layout, self._means))
         try:
             logits: torch.Tensor = self._model(**on_device, packed=layout).logits
@@ -131,7 +137,7 @@ def _stack(layout: Layout, means: bool, module: torch.nn.Module, inputs: Any, ou
     """Turn a module's states of packed tokens, [1, total, d], into what is pooled of each sequence, [b, 1, d]."""
     states = output if isinstance(output, torch.Tensor) else output.last_hidden_state
     if means:
-        lengths = torch.from_numpy(layout.lengths).to(layout.device)
+        lengths = to_device(layout.lengths, layout.device)
         pooled = torch.segment_reduce(states[0].float(), "mean", lengths=lengths).to(states.dtype)[:, None]
     else:
         pooled = states[0, layout.first][:, None]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline import tables
 from pipeline.errors import InputError
+from pipeline.storage import read_json
 
 SHOWN = 10
 """Rows that a message names before it says how many more there are."""
@@ -61,33 +62,30 @@ class Rows:
         starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
         return cls(examples, tuple(files), starts, found.dictionary, first, text_of)
 
-    def pools(self, wanted: NDArray[np.bool_], mean_rows: int) -> Iterator[pa.Table]:
+    def pools(self, wanted: NDArray[np.bool_], size: int) -> Iterator[pa.Table]:
         """Cut texts into pools.
 
-        A pool begins with a text whose id is divisible by the mean size. So when whole pools are no longer wanted, all others are as they
-        were: a run that goes on where another was killed has the same pools left.
+        Where whole pools are no longer wanted, all others are as they were, because all but the last have the same size: a run that goes on
+        where another was killed has the same pools left.
 
         :param wanted: Which texts, bool [n].
-        :param mean_rows: The mean number of texts in a pool.
+        :param size: The texts in a pool.
         :yields: id, sentence1, sentence2, split and line (both null in augmented rows), in the order of `texts`.
         """
         chosen = self.first[wanted]
-        begins = np.flatnonzero(id_numbers(self.texts)[wanted] % np.uint64(mean_rows) == 0)
-        ends = iter(np.append(begins[begins > 0], len(chosen)).tolist())
-        end, taken, parts = next(ends), 0, []
+        parts: list[pa.Table] = []
         for number, source in enumerate((None, *self.files)):
             low, high = np.searchsorted(chosen, self.starts[number : number + 2])
             if low == high:
                 continue
-            rows = self._texts_of(source).take(pa.array(chosen[low:high] - self.starts[number]))
-            while rows.num_rows:
-                part = rows.slice(0, end - taken)
-                parts.append(part)
-                rows = rows.slice(part.num_rows)
-                taken += part.num_rows
-                if taken == end:
-                    yield pa.concat_tables(parts).combine_chunks()
-                    end, parts = next(ends, 0), []
+            parts.append(self._texts_of(source).take(pa.array(chosen[low:high] - self.starts[number])))
+            waiting = pa.concat_tables(parts)
+            while waiting.num_rows >= size:
+                yield waiting.slice(0, size).combine_chunks()
+                waiting = waiting.slice(size)
+            parts = [waiting]
+        if parts and parts[0].num_rows:
+            yield parts[0].combine_chunks()
 
     def _texts_of(self, source: Path | None) -> pa.Table:
         if source is None:
@@ -122,20 +120,16 @@ class Rows:
 
 
 def augmented_files(folder: Path) -> tuple[list[Path], dict[str, Any]]:
-    """Return the files of augmented rows in a folder, and the parameters that made them.
+    """Return the files of augmented rows in a folder, and the parameters that made them with a `summary` of what came of them, if it is there.
 
     :raises InputError: If there are none.
     """
     paths = sorted(folder.glob("*.parquet"))
     if not paths:
         raise InputError(f"{folder}: holds no Parquet file; run the augment stage with `dvc repro`")
-    return paths, tables.metadata_of(paths[0])
-
-
-def id_numbers(ids: pa.Array) -> NDArray[np.uint64]:
-    """Return the low halves of ids, as numbers: uint64 [n]."""
-    raw = np.frombuffer(ids.buffers()[1], ">u8").reshape(-1, 2)[ids.offset : ids.offset + len(ids), 1]
-    return raw.astype(np.uint64)
+    made = tables.metadata_of(paths[0])
+    summary = folder / tables.SUMMARY
+    return paths, {**made, "summary": read_json(summary)} if summary.exists() else made
 
 
 def refuse(texts: pa.Table, rows: NDArray[np.int64], fault: str) -> None:

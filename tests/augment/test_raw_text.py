@@ -126,7 +126,7 @@ def test_what_a_rule_does_not_touch_keeps_its_bytes(write_raw: Callable, tmp_pat
     mask = {"rule": "pipeline.augment.rules:MaskOrReplace", "p_mask": 0.5, "p_pos": 0}
     summary = engine.augment(tokens, tmp_path / "out", settings(9, words=mask), workers=1)
     assert summary["drawn"] == sum(summary[fate] for fate in engine.FATES)
-    table = pa.concat_tables([pq.read_table(file) for file in (tmp_path / "out").iterdir()])
+    table = pa.concat_tables([pq.read_table(file) for file in (tmp_path / "out").glob("*.parquet")])
     assert len(table) > 5 * len(texts)
     parents = dict(zip(tables.content_ids(texts, texts[::-1]), zip(texts, reversed(texts), strict=True), strict=True))
     for row in table.to_pylist():

@@ -158,6 +158,17 @@ def change_config(folder: Path, **changes):
     path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
 
 
+def change_weights(folder: Path, content: bytes):
+    """As one would who does not know of the hashes: an older version wrote none."""
+    change_config(folder, files=None)
+    (folder / "model.safetensors").write_bytes(content)
+
+
+def change_vocabulary(folder: Path):
+    change_config(folder, files=None)
+    Vocabulary(("a",), "raw").save(folder / "vocabulary.json")
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -170,8 +181,10 @@ def change_config(folder: Path, **changes):
         (lambda folder: change_config(folder, params={"hidden": 6}), "does not fit config.json"),
         (lambda folder: change_config(folder, params={"width": 6}), "does not take these parameters"),
         (lambda folder: change_config(folder, model="nowhere:Student"), "does not import"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"12345678"), "does not fit config.json"),
-        (lambda folder: Vocabulary(("a",), "raw").save(folder / "vocabulary.json"), "belong to two students"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"12345678"), "model.safetensors: altered"),
+        (lambda folder: Vocabulary(("a",), "raw").save(folder / "vocabulary.json"), "vocabulary.json: altered"),
+        (lambda folder: change_weights(folder, b"12345678"), "does not fit config.json"),
+        (change_vocabulary, "belong to two students"),
     ],
     ids=[
         "no folder",
@@ -183,6 +196,8 @@ def change_config(folder: Path, **changes):
         "other sizes",
         "unknown parameter",
         "no such class",
+        "altered weights",
+        "altered vocabulary",
         "no safetensors",
         "other vocabulary",
     ],

@@ -1,14 +1,17 @@
 """A process that has imported what the label stage needs and forks one for each run, so that twenty runs do not pay for twenty imports.
 
 It reads one JSON object a line and answers with one: {"start": {...}} -> {"pid"}, {"wait": pid, "stops": false} -> {"code"}, or {"stopped": true} where it may stop.
-A run is the stage in a process group of its own. Its events are counted: each file that it opens, flushes, renames or removes in data/,
-each batch that it labels. At event `at`, counted from 1, the signal `signal` goes to the whole group.
+A run is the stage in a process group of its own. Its events are counted: each file in data/ that it opens to write, flushes, renames or
+removes, each batch that it labels. At event `at`, counted from 1, or `after` seconds after the first, the signal `signal` goes to the whole
+group. What it counted, and the seconds from the first event to the end, are left in the file `events`.
 """
 
 import json
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,46 @@ from pipeline.teacher import label, labellers
 from stages import label as stage
 
 FILE_EVENTS = {"open", "os.mkdir", "os.remove", "os.rename"}
+TO_WRITE = os.O_WRONLY | os.O_RDWR
+
+
+class Events:
+    """Counts a run's events, and sends the signal at the moment that the job names."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self.job, self.seen, self.began = job, 0, 0.0
+
+    def count(self) -> None:
+        self.seen += 1
+        if self.seen == 1:
+            self.began = time.monotonic()
+            if self.job["after"]:
+                timer = threading.Timer(self.job["after"], self.send)
+                timer.daemon = True
+                timer.start()
+        if self.seen == self.job["at"]:
+            self.send()
+
+    def send(self) -> None:
+        os.killpg(0, self.job["signal"])
+
+    def hook(self, event: str, arguments: tuple) -> None:
+        if event not in FILE_EVENTS or (event == "open" and not arguments[2] & TO_WRITE):
+            return
+        if "data/" in str(arguments[0]):
+            self.count()
+
+
+class Counting:
+    """A classifier whose batches are events."""
+
+    def __init__(self, classifier: Any, events: Events) -> None:
+        self.classifier, self.attention, self.events = classifier, classifier.attention, events
+
+    def run(self, tokens: Any, rows: Any) -> Iterator[Any]:
+        for batch in self.classifier.run(tokens, rows):
+            yield batch
+            self.events.count()
 
 
 def run(job: dict[str, Any]) -> None:
@@ -30,41 +73,21 @@ def run(job: dict[str, Any]) -> None:
     log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 2)
     label.POOL_ROWS = job["pool_rows"]
-    seen = 0
-
-    def count() -> None:
-        nonlocal seen
-        seen += 1
-        if seen == job["at"]:
-            os.killpg(0, job["signal"])
-
-    def hook(event: str, arguments: tuple) -> None:
-        if event in FILE_EVENTS and "data/" in os.fspath(str(arguments[0])):
-            count()
-
-    class Counting:
-        def __init__(self, classifier: Any) -> None:
-            self.classifier, self.attention = classifier, classifier.attention
-
-        def run(self, tokens: Any, rows: Any) -> Iterator[Any]:
-            for batch in self.classifier.run(tokens, rows):
-                yield batch
-                count()
-
+    events = Events(job)
     fsync, open_classifier = os.fsync, labellers.open_classifier
 
     def counted_fsync(file: int) -> None:
         fsync(file)
-        count()
+        events.count()
 
     os.fsync = counted_fsync
-    labellers.open_classifier = lambda *given: Counting(open_classifier(*given))
+    labellers.open_classifier = lambda *given: Counting(open_classifier(*given), events)
     exec(job["code"], {})
-    sys.addaudithook(hook)
+    sys.addaudithook(events.hook)
     try:
         run_stage(stage.main, "task", "teacher", argv=[job["task"], "tiny"])
     finally:
-        Path("events").write_text(str(seen))
+        Path("events").write_text(json.dumps([events.seen, time.monotonic() - events.began]))
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from labelled import NO_COPIES, label
+from labelled import NO_COPIES, label, label_in
 from tiny import augmented_table, examples_table, tiny_teacher
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -226,6 +227,28 @@ def test_long_rows_are_refused(teacher: Teacher, with_long_rows):
     label(teacher, *with_long_rows, params.Labelling(too_long="refuse"))
 
 
+def test_what_to_do_with_long_rows_can_change_and_only_they_are_labelled_for_it(
+    teacher: Teacher, with_long_rows, tmp_path: Path
+):
+    def again(too_long: str) -> tuple[int, int]:
+        how = params.Labelling(max_length=16, too_long=too_long)
+        summary = label_in(tmp_path, teacher, *with_long_rows, how)
+        return summary["labelled"], summary["dropped"]
+
+    assert again("drop") == (7, 4)
+    with pytest.raises(
+        InputError, match=r"longer than 16 tokens \(raise.*: train row \w+ \(line 3 of its source\), test"
+    ):
+        again("refuse")
+    assert again("drop") == (0, 4)
+    assert again("keep") == (3, 0)
+    with pytest.raises(
+        InputError, match=r"longer than 16 tokens \(raise.*: train row \w+ \(line 3 of its source\), test"
+    ):
+        again("refuse")
+    assert again("keep") == (0, 0)
+
+
 def test_a_maximum_length_must_be_known_and_possible(tmp_path: Path):
     examples = examples_table([("train", "good", None, None)])
     teacher = teacher_of(tmp_path, max_length=40)
@@ -294,6 +317,7 @@ def test_what_is_written_says_where_it_comes_from(teacher: Teacher, tmp_path: Pa
     assert found["labelling"] == {
         "max_length": 64,
         "dtype": "bfloat16",
+        "stored": "float32",
         "device": device().type,
         "fingerprint": next(path.parent.name for path in (tmp_path / "stores").glob("*/fingerprint.json")),
     }
@@ -302,3 +326,19 @@ def test_what_is_written_says_where_it_comes_from(teacher: Teacher, tmp_path: Pa
     card = (tmp_path / "out" / "README.md").read_text()
     assert card.startswith("---\nlicense: mit\n")
     assert '"licence": "apache-2.0"' in card
+
+
+def test_rounded_logits_are_written_but_not_labelled_from(teacher: Teacher, tmp_path: Path):
+    """A data set of float16 must not become the source of one of float32."""
+    examples = examples_table([("train", text, None, 0) for text in sentences(8)])
+    half = params.Labelling(stored="float16")
+    label_in(tmp_path, teacher, examples, how=half)
+    rounded = logits.logits_of(logits.read_split(tmp_path / "out", "train"))
+    shutil.rmtree(tmp_path / "stores")
+    summary = label_in(tmp_path, teacher, examples)
+    assert (summary["labelled"], summary["reused"]) == (8, 0)
+    whole = logits.logits_of(logits.read_split(tmp_path / "out", "train"))
+    np.testing.assert_array_equal(whole.astype(np.float16), rounded.astype(np.float16))
+    assert (whole != rounded).any()
+    summary = label_in(tmp_path, teacher, examples, how=half)
+    assert summary["labelled"] == 0, "how logits are stored is no reason to label again"

@@ -1,0 +1,72 @@
+"""Time a task's shipped students and their teachers on this machine: data/TASK/results/latency.json, which the result table shows.
+
+python stages/latency.py TASK
+
+No stage of dvc.yaml, since what it writes does not follow from what it reads: run it on the machine that matters, when it is quiet. The
+teacher is loaded, so that all is measured in one run.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+
+from pipeline import latency, logits, params
+from pipeline.console import run_stage
+from pipeline.storage import write_json
+
+logger = logging.getLogger("pipeline.stages")
+
+
+def main(task: str) -> None:
+    """Read data/TASK/artefacts, teachers and logits, write the times with one thread and with all."""
+    from pipeline.teacher.model import open_recorded, quieten
+
+    quieten()
+    settings = params.load(task)
+    data = Path("data") / task
+    names = sorted({name for student in settings.students.values() for name in student.teachers})
+    about = logits.provenance(data / "logits" / names[0])
+    texts = _texts(data / "logits" / names[0], about["pairs"])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = {}
+    for threads in sorted({1, cores}):
+        with latency.threads_limited(threads):
+            contenders = {}
+            for name in names:
+                teacher, _ = open_recorded((data / "teachers" / name).resolve(), about["labels"])
+                contenders[name, "teacher"] = latency.of_teacher(teacher, settings.teacher(name).label.max_length)
+            for name in settings.students:
+                for kind, predict in latency.of_student(data / "artefacts" / name, threads).items():
+                    contenders[name, kind] = predict
+            keys = {f"{name} {kind}": (name, kind) for name, kind in contenders}
+            measured = latency.measure({key: contenders[pair] for key, pair in keys.items()}, texts)
+        by_name: dict[str, dict[str, dict[str, float]]] = {}
+        for key, times in measured.items():
+            name, kind = keys[key]
+            by_name.setdefault(name, {})[kind] = {what: round(value, 4) for what, value in times.items()}
+            logger.info(
+                "%d threads, %s: %.3f ms at one text, %.0f texts/s",
+                threads,
+                key,
+                times["p50 ms"],
+                times["texts per second"],
+            )
+        found[str(threads)] = by_name
+    write_json(data / "results" / "latency.json", {"texts": len(texts), "threads": found})
+
+
+def _texts(folder: Path, pairs: bool) -> list[str] | list[tuple[str, str]]:
+    """Return up to BATCH gold texts of the last split that there is, evenly from all of it."""
+    split = list(logits.provenance(folder)["rows"])[-1]
+    rows = logits.read_split(folder, split, ("sentence1", "sentence2", "parent_id"))
+    rows = rows.filter(pc.is_null(rows["parent_id"]))
+    rows = rows.take(np.unique(np.linspace(0, rows.num_rows - 1, latency.BATCH).astype(np.int64)))
+    first, second = rows["sentence1"].to_pylist(), rows["sentence2"].to_pylist()
+    return list(zip(first, second, strict=True)) if pairs else first
+
+
+if __name__ == "__main__":
+    run_stage(main, "task")

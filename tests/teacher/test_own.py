@@ -1,0 +1,294 @@
+import os
+import runpy
+import sys
+import uuid
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import readme
+import torch
+import yaml
+from labelled import NO_COPIES, label, label_in
+from tiny import augmented_table, examples_table, tiny_teacher
+
+from pipeline import logits, params, plugins, storage, tables
+from pipeline.errors import InputError
+from pipeline.teacher import label as labelling
+from pipeline.teacher import labellers
+from pipeline.teacher.finetune import make_teacher
+from pipeline.teacher.label import predict
+from pipeline.teacher.labellers import Opening, _claim_device, processes_wanted
+from pipeline.teacher.model import find_files, open_recorded, open_teacher
+from pipeline.teacher.own import describe_own, open_own
+
+ROOT = Path(__file__).resolve().parents[2]
+LABELS = ["technical", "billing"]
+EXAMPLES = examples_table(
+    [
+        (("train", "validation", "test")[i % 3], f"the invoice {i}" + " crashes" * (i % 4), None, i % 2)
+        for i in range(30)
+    ]
+)
+TEACHER = """
+import os
+
+import numpy as np
+
+
+class Teacher:
+    def __init__(self, classes=2, fails=None):
+        self.classes, self.fails = classes, fails
+
+    def predict_logits(self, texts):
+        if self.fails == "raises":
+            raise ConnectionError("the service\\nis down")
+        if self.fails == "dies":
+            os._exit(3)
+        if self.fails == "shape":
+            return np.zeros((len(texts), self.classes + 1))
+        if self.fails == "words":
+            return ["good"] * len(texts)
+        lengths = [len(text) if isinstance(text, str) else len(text[0]) - len(text[1]) for text in texts]
+        found = np.array(lengths, dtype=float)[:, None] * np.arange(1, self.classes + 1)
+        return np.where(found == 14 * self.classes, np.nan, found) if self.fails == "nan" else found
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the working folder, with a module `mine` that no other test has imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (tmp_path / "mine.py").write_text(TEACHER)
+    return tmp_path
+
+
+def own(labels=LABELS, names=None, **given: object):
+    return open_own("python:mine:Teacher", given, labels, names or {})
+
+
+def test_the_readmes_own_teacher_goes_through_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "ensemble", raising=False)
+    (tmp_path / "ensemble.py").write_text(readme.block("file", "ensemble.py"))
+    teachers = yaml.safe_load(readme.block("params", "teachers, one of your own"))
+    ((name, teacher),) = teachers.items()
+    for i, folder in enumerate(teacher["model"]["params"]["folders"]):
+        tiny_teacher(tmp_path / folder, ["invoice", "crashes", "the"], LABELS[:: 1 if i else -1], seed=i)
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    student = next(iter(settings["students"].values())) | {"teacher": name}
+    storage.write_text(
+        tmp_path / "params.yaml", yaml.safe_dump(settings | {"teachers": teachers, "students": {"one": student}})
+    )
+    task = yaml.safe_load((ROOT / "tasks/example.yaml").read_text()) | {"teachers": {}, "students": {}}
+    storage.write_text(tmp_path / "tasks/tickets.yaml", yaml.safe_dump(task))
+    source = {"task": "tickets", "labels": LABELS, "pairs": False, "source": {}}
+    tables.write(tmp_path / "data/tickets/examples/examples.parquet", EXAMPLES, source)
+    copies = augmented_table([(EXAMPLES["id"][0].as_py(), "the [MASK]", None)])
+    tables.write(tmp_path / "data/tickets/augmented/augmented-00000.parquet", copies, {"seed": 0})
+    for stage in ("finetune", "label"):
+        runpy.run_path(str(ROOT / f"stages/{stage}.py"))["main"]("tickets", name)
+
+    record = storage.read_json(tmp_path / f"data/tickets/teachers/{name}/teacher.json")
+    assert record["source"] == teacher["model"]["source"]
+    found = logits.read_split(tmp_path / f"data/tickets/logits/{name}", "train")
+    assert found.num_rows == 11
+    members = []
+    for folder in teacher["model"]["params"]["folders"]:
+        member = open_teacher(find_files(f"folder:{folder}"), LABELS, {})
+        members.append(predict(member, found.select(["id", "sentence1", "sentence2"]), params.Labelling()).logits)
+    assert np.abs(np.array(found["logits"].to_pylist()) - np.mean(members, axis=0)).max() < 1e-4
+    assert np.abs(members[0] - members[1]).max() > 0.1
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3, 150, 1_000])
+def test_any_number_of_classes_with_a_model_and_with_a_teacher_of_ones_own(here: Path, classes: int):
+    """One output, as of a regression, too."""
+    labels = [f"class {i}" for i in range(classes)]
+    model = open_teacher(find_files(f"folder:{tiny_teacher(here / 'model', ['invoice'], labels)}"), labels, {})
+    for teacher in (model, own(labels, classes=classes)):
+        splits, summary = label(teacher, EXAMPLES, NO_COPIES, params.Labelling())
+        found = np.array(splits["train"]["logits"].to_pylist(), dtype=np.float32)
+        assert found.shape == (10, classes)
+        assert splits["train"].schema == tables.logits_schema(classes)
+        assert summary["labelled"] == 30
+    lengths = [len(text) for text in splits["train"]["sentence1"].to_pylist()]
+    assert found.tolist() == [[n * (i + 1) for i in range(classes)] for n in lengths]
+
+
+def test_pairs_are_given_as_pairs(here: Path):
+    examples = examples_table([("train", "longer text", "short", 0), ("train", "a", "b", 1)])
+    found = label(own(), examples, NO_COPIES, params.Labelling())[0]["train"]
+    assert found["logits"].to_pylist() == [[6.0, 12.0], [0.0, 0.0]]
+
+
+def test_columns_are_matched_by_name(here: Path, monkeypatch: pytest.MonkeyPatch):
+    module = plugins.load("mine:Teacher")
+    monkeypatch.setattr(module, "labels", ("Money", "technical"), raising=False)
+    teacher = own(names={"Money": "billing"})
+    found = label(teacher, EXAMPLES, NO_COPIES, params.Labelling())[0]["train"]
+    n = len(found["sentence1"][0].as_py())
+    assert found["logits"][0].as_py() == [2.0 * n, n]
+    assert describe_own(teacher, "")["labels"] == {"technical": "technical", "billing": "Money"}
+    with pytest.raises(
+        InputError, match=r"python:mine:Teacher: the teacher's classes are \[Money, technical\], the task"
+    ):
+        own()
+
+
+def test_the_mask_is_the_teachers_where_it_says_one(here: Path, monkeypatch: pytest.MonkeyPatch):
+    examples = examples_table([("train", "a [MASK]", None, 0)])
+    assert predict(own(), examples, params.Labelling()).logits[0, 0] == len("a [MASK]")
+    monkeypatch.setattr(plugins.load("mine:Teacher"), "mask_token", "_", raising=False)
+    assert predict(own(), examples, params.Labelling()).logits[0, 0] == len("a _")
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("raises", r"^python:mine:Teacher: predict_logits raises ConnectionError: the service is down$"),
+        ("shape", r"^python:mine:Teacher: predict_logits returns an array of shape \(30, 3\), not \(30, 2\)$"),
+        ("words", r"^python:mine:Teacher: predict_logits raises ValueError: could not convert string to float"),
+        (
+            "nan",
+            r"^the teacher's logits \(python:mine:Teacher\) are not finite: train row \w+ \(line 14 of its source\)",
+        ),
+    ],
+)
+def test_its_faults_are_one_line_that_names_it(here: Path, fault: str, told: str):
+    with pytest.raises(InputError, match=told):
+        label(own(fails=fault), EXAMPLES, NO_COPIES, params.Labelling())
+
+
+def test_what_cannot_be_a_teacher_is_refused_with_the_reason(here: Path):
+    (here / "mine.py").write_text(
+        TEACHER + "\n\nclass Mute:\n    pass\n\n\nclass Broken:\n    def __init__(self):\n        1 / 0\n"
+    )
+    with pytest.raises(InputError, match=r"python:mine:Mute: has no method predict_logits"):
+        open_own("python:mine:Mute", {}, LABELS, {})
+    with pytest.raises(InputError, match=r"python:mine:Broken: raises ZeroDivisionError: division by zero"):
+        open_own("python:mine:Broken", {}, LABELS, {})
+    with pytest.raises(InputError, match=r"does not take these parameters"):
+        own(depth=3)
+    with pytest.raises(InputError, match=r"label\.max_length is for models of transformers"):
+        label(own(), EXAMPLES, NO_COPIES, params.Labelling(max_length=9))
+    for wrong in (
+        {"sha256": "0"},
+        {"finetune": {}},
+        {"source": "python:mine:Absent"},
+        {"source": "folder:x", "params": {"a": 1}},
+    ):
+        with pytest.raises(
+            ValueError, match=r"go with a model of transformers|defines no 'Absent'|params goes with source"
+        ):
+            params.TeacherModel(**{"source": "python:mine:Teacher", **wrong})
+
+
+def test_a_changed_fingerprint_or_parameter_labels_anew(here: Path, monkeypatch: pytest.MonkeyPatch):
+    assert [label_in(here, own(), EXAMPLES)["labelled"] for _ in range(2)] == [30, 0]
+    assert label_in(here, own(classes=2), EXAMPLES)["labelled"] == 30
+    (here / "teacher").mkdir()
+    make_teacher(params.TeacherModel(source="python:mine:Teacher"), EXAMPLES, LABELS, here / "teacher")
+    assert open_recorded(here / "teacher", LABELS)[0].columns == (0, 1)
+    monkeypatch.setattr(plugins.load("mine:Teacher"), "fingerprint", "v2", raising=False)
+    assert label_in(here, own(), EXAMPLES)["labelled"] == 30
+    with pytest.raises(InputError, match="its fingerprint is no longer None"):
+        open_recorded(here / "teacher", LABELS)
+
+
+# --- more processes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def recorded(here: Path) -> dict[str, Path]:
+    """Return the folders of two teachers that the finetune stage wrote down."""
+    tiny_teacher(here / "model", ["invoice", "crashes", "the"], LABELS)
+    for name, source in (("model", f"folder:{here}/model"), ("own", "python:mine:Teacher")):
+        (here / "teachers" / name).mkdir(parents=True)
+        make_teacher(params.TeacherModel(source=source), EXAMPLES, LABELS, here / "teachers" / name)
+    return {name: here / "teachers" / name for name in ("model", "own")}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.suffix != ".lock"}
+
+
+def label_apart(folder: Path, recorded: Path, **more: object) -> tuple[dict, dict[str, bytes], set[str]]:
+    how = params.Labelling(token_budget=100)
+    teacher, _ = open_recorded(recorded, LABELS)
+    folder.mkdir()
+    summary = label_in(folder, teacher, EXAMPLES, how=how, opening=Opening(recorded, tuple(LABELS), how), **more)
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in (folder / "out").rglob("*") if path.is_file()}
+    return summary, files, {path.name for path in (folder / "stores").rglob("*.arrow")}
+
+
+def test_each_gpu_has_one_process(monkeypatch: pytest.MonkeyPatch):
+    """Without a GPU: what torch says of them is made up. A lock holds against another one of the same process, too."""
+    assert processes_wanted() == max(1, torch.cuda.device_count())
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert processes_wanted() == 3
+    taken, held = [], []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    run = uuid.uuid4().hex
+    for _ in range(3):
+        claimed: list[int] = []
+        monkeypatch.setattr(labellers, "_claimed", claimed)
+        _claim_device(run)
+        _claim_device(run)  # a process keeps the one it has
+        held += claimed
+    assert taken == [0, 1, 2]
+    os.close(held[1])  # it died
+    monkeypatch.setattr(labellers, "_claimed", [])
+    _claim_device(run)
+    assert taken[-1] == 1
+
+
+def test_two_processes_change_no_byte(here: Path, recorded: dict, one_thread, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(labelling, "POOL_ROWS", 4)
+    for name, folder in recorded.items():
+        alone = label_apart(here / f"{name}-alone", folder, processes=1)
+        together = label_apart(here / f"{name}-together", folder, processes=2)
+        assert len(alone[2]) > 4
+        assert together == alone
+
+
+def test_a_fault_in_a_process_or_in_what_feeds_them_is_the_runs(here: Path, recorded: dict, monkeypatch):
+    monkeypatch.setattr(labelling, "POOL_ROWS", 4)
+    for fault, told in (
+        ("raises", r"^python:mine:Teacher: predict_logits raises ConnectionError: the service is down$"),
+        ("nan", r"^the teacher's logits \(python:mine:Teacher\) are not finite: train row "),
+        ("dies", r"^a process that labels died"),
+    ):
+        (here / fault).mkdir()
+        model = params.TeacherModel(source="python:mine:Teacher", params={"fails": fault})
+        make_teacher(model, EXAMPLES, LABELS, here / fault)
+        with pytest.raises(InputError, match=told):
+            label_apart(here / f"{fault}-out", here / fault, processes=2)
+    how = params.Labelling(max_length=5, too_long="refuse")
+    teacher, _ = open_recorded(recorded["model"], LABELS)
+    with pytest.raises(InputError, match=r"^longer than 5 tokens"):
+        label_in(here, teacher, EXAMPLES, how=how, opening=Opening(recorded["model"], tuple(LABELS), how), processes=2)
+
+
+def test_a_dask_cluster_changes_no_byte(here: Path, recorded: dict, one_thread, monkeypatch: pytest.MonkeyPatch):
+    distributed = pytest.importorskip("distributed", reason="needs the extra `cluster`")
+    monkeypatch.setattr(labelling, "POOL_ROWS", 4)
+    alone = label_apart(here / "alone", recorded["model"])
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0")
+    with cluster, distributed.Client(cluster), joblib.parallel_config(backend="dask"):
+        assert processes_wanted() == 2
+        assert label_apart(here / "cluster", recorded["model"]) == alone
