@@ -32,7 +32,8 @@ ABSENT = (
     "xxhash",
     "datasets",
     "accelerate",
-    "onnxruntime",  # not onnx: torch itself asks whether that is there, and takes no exception for an answer
+    "onnx",
+    "onnxruntime",
 )
 BLOCK = f"""
 import sys
@@ -43,6 +44,11 @@ class Absent:
             raise ModuleNotFoundError(f"{{name}} is not installed here")
 
 sys.meta_path.insert(0, Absent())
+
+import importlib.util  # torch asks it whether onnx is there, and expects None where not
+
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name.partition(".")[0] in {ABSENT} else found(name, package)
 """
 STUDENT = {
     "model": "pipeline.students.bilstm:BiLSTM",
