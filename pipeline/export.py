@@ -26,6 +26,7 @@ from pipeline.storage import new_folder, write_json, write_text
 from pipeline.students.base import Batch, TrainedStudent, evaluating
 from pipeline.students.card import student_card
 from pipeline.students.files import FORMAT, hashes_of, read_student_json
+from pipeline.students.fitted import FittedStudent
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +109,8 @@ def write_onnx(student: TrainedStudent, path: Path) -> None:
     :raises NotExportableError: If ONNX has no way to say what the module does, or says something else.
     :raises InputError: If the extra `export` is not installed.
     """
+    if isinstance(student, FittedStudent):
+        raise NotExportableError(f"{student.model} is no torch module")
     onnx, _ = _libraries()
     network: Any = student.module
     if not isinstance(network, torch.nn.Module):
