@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from logit_sets import LABELS, carelessly, changed, column, manifest_of, rows, write
@@ -142,6 +143,14 @@ def test_a_card_is_made_of_any_provenance(tmp_path: Path):
     assert "There are no training rows." in found
     assert "no validation row with a gold label" in found
     assert head_of(found)["license"] == "unknown"
+
+
+def test_regression_has_no_calibration(tmp_path: Path):
+    table = pa.Table.from_pylist(
+        [{"id": "0", "sentence1": "a", "label": 0, "logits": [0.3]}], schema=tables.logits_schema(1)
+    )
+    logits.write(tmp_path, {"validation": table}, {"task": "t", "labels": ["score"], "source": {}})
+    assert "regression: its logit is a value" in section(text(tmp_path), "The teacher on validation")
 
 
 # --- what was done ------------------------------------------------------------------------------------------------------
