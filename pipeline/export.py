@@ -108,11 +108,10 @@ def write_onnx(student: TrainedStudent, path: Path) -> None:
     :raises NotExportableError: If ONNX has no way to say what the module does, or says something else.
     :raises InputError: If the extra `export` is not installed.
     """
-    onnx, _ = _libraries()
-    network: Any = student.module
-    if not isinstance(network, torch.nn.Module):
+    if not isinstance(student.module, torch.nn.Module):
         raise NotExportableError(f"{student.model} is no torch module")
-    module = IdsIn(network.cpu())
+    onnx, _ = _libraries()
+    module = IdsIn(student.module.cpu())
     sides = _inputs(student)
     axes = {name: {0: "rows", 1: f"words{name[-1]}"} for name in sides} | {"logits": {0: "rows"}}
     with evaluating(module), _symbolic_len(module), _gathered_bags(module), warnings.catch_warnings():

@@ -1,44 +1,62 @@
-"""What a student is trained to minimise: alpha * cross-entropy + (1 - alpha) * soft (Tang et al. 2019, equation 5)."""
+"""What a student is trained to minimise: alpha * cross-entropy + (1 - alpha) * soft (Tang et al. 2019, equation 5), weighted by row."""
 
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
+Soft = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""From the student's logits [B, C] and the teacher's [B, C] to a loss of each row, [B]."""
+
 Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""From the student's logits [B, C], the teacher's [B, C] and hard labels int64 [B] to a scalar."""
+"""From the student's logits [B, C], the teacher's [B, C] and hard labels int64 [B] to a loss of each row, [B]."""
 
 
 def mse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Return the squared difference of the raw logits, its mean over rows and classes (Ba and Caruana 2014).
+    """Return the squared difference of the raw logits, its mean over classes (Ba and Caruana 2014, arXiv 1312.6184).
 
     :param student: Logits, [B, C].
     :param teacher: Logits, [B, C].
+    :return: [B].
     """
-    return F.mse_loss(student, teacher)
+    return (student - teacher).square().mean(dim=-1)
 
 
 def kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Return T^2 * KL(softmax(teacher / T) || softmax(student / T)), summed over classes, its mean over rows.
+    """Return T^2 * KL(softmax(teacher / T) || softmax(student / T)), summed over classes.
 
     The factor T^2 keeps the gradient's size from falling with the temperature (Hinton et al. 2015, section 2.1, arXiv 1503.02531).
 
     :param student: Logits, [B, C].
     :param teacher: Logits, [B, C].
     :param temperature: T > 0.
+    :return: [B].
     """
     log_student = F.log_softmax(student / temperature, dim=-1)
     log_teacher = F.log_softmax(teacher / temperature, dim=-1)
-    return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+    return temperature**2 * F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=-1)
+
+
+def cosine(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Return 1 - cos(student, teacher) of the raw logits: their direction counts, not their size.
+
+    The cosine loss of DistilBERT (Sanh et al. 2019, arXiv 1910.01108), which has it on hidden states.
+
+    :param student: Logits, [B, C].
+    :param teacher: Logits, [B, C].
+    :return: [B].
+    """
+    return 1 - F.cosine_similarity(student, teacher, dim=-1)
 
 
 def cross_entropy(student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy with hard labels, its mean over rows.
+    """Return the cross-entropy with hard labels, -log softmax(student)[label].
 
     :param student: Logits, [B, C].
     :param labels: int64 [B].
+    :return: [B].
     """
-    return F.cross_entropy(student, labels)
+    return F.cross_entropy(student, labels, reduction="none")
 
 
 def hard_labels(labels: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -50,11 +68,11 @@ def hard_labels(labels: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     return torch.where(labels >= 0, labels, teacher.argmax(dim=-1))
 
 
-def combine(alpha: float, soft: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Objective:
+def combine(alpha: float, soft: Soft) -> Objective:
     """Return the objective alpha * cross_entropy + (1 - alpha) * soft; a term with weight 0 is not computed.
 
     :param alpha: The weight of the hard labels, 0 to 1.
-    :param soft: From the student's and the teacher's logits to a scalar: `mse`, or `kl` with its temperature given.
+    :param soft: `mse`, `cosine`, or `kl` with its temperature given.
     """
 
     def objective(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -65,3 +83,22 @@ def combine(alpha: float, soft: Callable[[torch.Tensor, torch.Tensor], torch.Ten
         return alpha * cross_entropy(student, labels) + (1 - alpha) * soft(student, teacher)
 
     return objective
+
+
+def row_weights(
+    augmented: torch.Tensor, teacher: torch.Tensor, augmented_weight: float, confidence: float
+) -> torch.Tensor:
+    """Return how much each row counts: w * p^confidence, divided by its mean over the rows.
+
+    w is `augmented_weight` for augmented rows and 1 for originals, p the teacher's greatest probability, so that rows of which the teacher
+    is sure count more. With a mean of 1, weights move what is learnt from and not the size of a step.
+
+    :param augmented: Which rows are augmented, bool [n].
+    :param teacher: Logits, [n, C].
+    :param augmented_weight: At least 0.
+    :param confidence: At least 0; with 0 all rows count alike.
+    :return: float32 [n]; zeros where no row counts.
+    """
+    weights = torch.where(augmented, augmented_weight, 1.0)
+    weights = weights * F.softmax(teacher, dim=-1).amax(dim=-1) ** confidence
+    return (weights / weights.mean().clamp(min=1e-12)).float()

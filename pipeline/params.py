@@ -245,9 +245,32 @@ class Teacher(Model):
 
 
 class Vectors(Model):
-    """Pretrained word vectors."""
+    """Pretrained word vectors, or those of a teacher."""
 
-    source: str = Field(pattern=r"^spacy:\S+$", description="spacy:PIPELINE, an installed spaCy pipeline with vectors")
+    source: str = Field(
+        pattern=r"^(spacy:\S+|(word2vec|text):.+|teacher:\S+)$",
+        description="spacy:PIPELINE, an installed spaCy pipeline with vectors; word2vec:FILE, binary; text:FILE, of GloVe or fastText; "
+        "teacher:NAME. A file in data/raw/<task>/ is one that DVC watches",
+    )
+    licence: str = Field("unknown", description="Of a file")
+    layer: Literal["input", "encoded"] = Field(
+        "encoded",
+        description="Of a teacher: its embeddings of a word's tokens, or its last states when it reads the word alone",
+    )
+    dimensions: Positive = Field(300, description="Of a teacher's: principal components that are kept")
+    sif: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="Of a teacher's: a of a / (a + p), the weight of a word with the share p of all words; no weights where absent",
+    )
+
+    @model_validator(mode="after")
+    def _keys_have_a_source(self) -> Self:
+        given = self.model_fields_set
+        if not self.source.startswith("teacher:") and (extra := given & {"layer", "dimensions", "sif"}):
+            raise ValueError(f"{', '.join(sorted(extra))}: goes with source: teacher:NAME")
+        if "licence" in given and not self.source.startswith(("word2vec:", "text:")):
+            raise ValueError("licence goes with word2vec:FILE and text:FILE; other sources tell their own")
+        return self
 
 
 class Optimiser(Model):
@@ -260,17 +283,27 @@ class Optimiser(Model):
 
 
 class Objective(Model):
-    """alpha * cross-entropy with the hard label + (1 - alpha) * soft."""
+    """alpha * cross-entropy with the hard label + (1 - alpha) * soft, which compares logits with the teacher's."""
 
     alpha: Fraction = 0.0
-    soft: Literal["mse", "kl"] = "mse"
+    soft: Literal["mse", "kl", "cosine"] = "mse"
     temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="For kl alone")
 
     @model_validator(mode="after")
     def _temperature_is_for_kl(self) -> Self:
-        if self.soft == "mse" and self.temperature != 1.0:
-            raise ValueError("temperature goes with soft: kl; mse compares raw logits")
+        if self.soft != "kl" and self.temperature != 1.0:
+            raise ValueError(f"temperature goes with soft: kl; {self.soft} compares raw logits")
         return self
+
+
+class RowWeights(Model):
+    """How much a row counts beside others."""
+
+    augmented: Annotated[float, Field(ge=0)] = Field(1.0, description="An augmented row; an original counts 1")
+    confidence: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="Times the teacher's greatest probability to this power: with more, rows that it is sure of count more",
+    )
 
 
 class Student(Model):
@@ -278,10 +311,14 @@ class Student(Model):
 
     model: ImportPath
     params: dict[str, Any] = Field({}, description="The architecture's keyword parameters")
-    teacher: str = Field(description="The name of the teacher whose logit data set it reads")
+    teacher: str | Annotated[list[str], Field(min_length=1)] | Annotated[dict[str, float], Field(min_length=1)] = Field(
+        description="The teacher whose logit data set it reads; several as a list, or with a weight each"
+    )
+    average: Literal["logits", "distributions"] = Field("logits", description="What is averaged of several teachers")
     rows: Literal["all", "originals"] = Field("all", description="originals: without augmented rows")
     vectors: str | None = Field(None, description="The name of the word vectors it starts from; random where absent")
     objective: Objective = Objective()
+    weights: RowWeights = RowWeights()
     optimiser: Optimiser = Optimiser()
     batch_size: Positive = 50
     epochs: Positive = 10
@@ -289,6 +326,21 @@ class Student(Model):
     max_words: Positive = Field(256, description="Words of a sentence that are read; the rest is cut")
     min_count: Positive = Field(1, description="A word seen less often in the training rows is unknown")
     seed: int = 0
+
+    @property
+    def teachers(self) -> dict[str, float]:
+        """The names of the teachers, each with its weight."""
+        if isinstance(self.teacher, dict):
+            return dict(self.teacher)
+        return dict.fromkeys([self.teacher] if isinstance(self.teacher, str) else self.teacher, 1.0)
+
+    @model_validator(mode="after")
+    def _teachers_count(self) -> Self:
+        if isinstance(self.teacher, list) and len(set(self.teacher)) < len(self.teacher):
+            raise ValueError(f"teacher: {self.teacher}: a name stands there twice; give it a weight instead")
+        if not all(math.isfinite(weight) and weight > 0 for weight in self.teachers.values()):
+            raise ValueError(f"teacher: {self.teacher}: weights must be greater than 0")
+        return self
 
 
 # --- the files ----------------------------------------------------------------------------------------------------------
@@ -355,11 +407,18 @@ class _ParamsFile(Model):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
-        for name, student in self.students.items():
-            if student.teacher not in self.teachers:
+        for name, vectors in self.vectors.items():
+            kind, _, teacher = vectors.source.partition(":")
+            if kind == "teacher" and teacher not in self.teachers:
                 raise ValueError(
-                    f"students.{name}.teacher: there is no teacher {student.teacher!r} (there are {', '.join(self.teachers)})"
+                    f"vectors.{name}.source: there is no teacher {teacher!r} (there are {', '.join(self.teachers)})"
                 )
+        for name, student in self.students.items():
+            for teacher in student.teachers:
+                if teacher not in self.teachers:
+                    raise ValueError(
+                        f"students.{name}.teacher: there is no teacher {teacher!r} (there are {', '.join(self.teachers)})"
+                    )
             if student.vectors is not None and student.vectors not in self.vectors:
                 raise ValueError(
                     f"students.{name}.vectors: there are no vectors {student.vectors!r} (there are {', '.join(self.vectors) or 'none'})"

@@ -4,7 +4,7 @@ import importlib.util
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ import torch
 from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.students.vocabulary import FIRST_WORD, PADDING, TextMode, Texts, Vocabulary, count_words
+from pipeline.vector_files import read_text_vectors, read_word2vec
 
 logger = logging.getLogger(__name__)
 
@@ -37,17 +38,41 @@ class WordVectors(NamedTuple):
     """[words, dimensions]."""
 
 
-# --- looking up, with spaCy ---------------------------------------------------------------------------------------------
+# --- looking up ---------------------------------------------------------------------------------------------------------
+
+LookUp = Callable[[Sequence[str], Sequence[int]], tuple[WordVectors, dict[str, Any]]]
+"""From words and how often each stands in the training text to those that have a vector, and what is told of the source."""
 
 
-def look_up(source: str, words: Sequence[str]) -> tuple[WordVectors, dict[str, Any]]:
+def look_up(source: str, words: Sequence[str], licence: str = "unknown") -> tuple[WordVectors, dict[str, Any]]:
     """Look up words in a source of pretrained vectors: as they are first, then in lower case.
 
-    :param source: `spacy:PIPELINE`, an installed spaCy pipeline with vectors. Only its vectors are read, nothing is imported.
+    :param source: `spacy:PIPELINE`, an installed spaCy pipeline with vectors, of which only the vectors are read and nothing is
+        imported; `word2vec:FILE`, binary; or `text:FILE`, of GloVe or fastText.
     :param words: The words.
+    :param licence: Of a file; a pipeline tells its own.
     :return: The words found, in the order given, with their vectors; the source, its name, version and licence.
-    :raises InputError: If the pipeline is not installed or has no vectors for whole words.
+    :raises InputError: If there is no such source, or it has no vectors for whole words.
     """
+    kind, _, place = source.partition(":")
+    if kind == "spacy":
+        return _look_up_spacy(source, words)
+    read = {"word2vec": read_word2vec, "text": read_text_vectors}[kind]
+    lower = [word.lower() for word in words]
+    held = read(Path(place), list(dict.fromkeys([*words, *lower])))
+    vectors = [held.get(word, held.get(other)) for word, other in zip(words, lower, strict=True)]
+    found = [i for i, vector in enumerate(vectors) if vector is not None]
+    matrix = np.array([vectors[i] for i in found], np.float32)
+    about = {
+        "source": source,
+        "name": Path(place).name,
+        "version": f"{Path(place).stat().st_size} bytes",
+        "licence": licence,
+    }
+    return WordVectors([words[i] for i in found], matrix), about
+
+
+def _look_up_spacy(source: str, words: Sequence[str]) -> tuple[WordVectors, dict[str, Any]]:
     from spacy.vectors import Vectors
 
     folder = _spacy_folder(source.removeprefix("spacy:"))
@@ -85,18 +110,22 @@ def _spacy_folder(package: str) -> Path:
     return folders[0]
 
 
-def embed(source: str, columns: Sequence[Texts], text: TextMode) -> tuple[pa.Table, dict[str, Any]]:
+def embed(
+    source: str, columns: Sequence[Texts], text: TextMode, look: LookUp | None = None
+) -> tuple[pa.Table, dict[str, Any]]:
     """Look up the vectors of all words of the training texts.
 
-    :param source: As in `look_up`.
+    :param source: As in `look_up`, or whatever `look` looks into.
     :param columns: Columns of training texts: first sentences, second sentences.
     :param text: How they are split into words.
+    :param look: What looks them up; `look_up` in the source where None.
     :return: A table of word and vector (fixed-size list<float32>), the commonest word first, and metadata: the source,
         its version and licence, and the share of types (distinct words) and of tokens (all words) that it covers.
     :raises InputError: As in `look_up`, or if no word has a vector.
     """
     counted = count_words(columns, text)
-    found, about = look_up(source, [word for word, _ in counted])
+    words = [word for word, _ in counted]
+    found, about = look_up(source, words) if look is None else look(words, [count for _, count in counted])
     if not found.words:
         raise InputError(f"vectors {source!r}: none of the {len(counted)} words of the training text has a vector")
     counts = dict(counted)

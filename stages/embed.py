@@ -1,4 +1,4 @@
-"""Look up pretrained vectors for the words of a task's training text.
+"""Look up pretrained vectors, or those of a teacher, for the words of a task's training text.
 
 python stages/embed.py TASK
 """
@@ -22,8 +22,23 @@ def main(task: str) -> None:
     texts = [training["sentence1"], training["sentence2"].drop_null()]
     with new_folder(data / "vectors") as folder:
         for name, asked in settings.vectors.items():
-            table, metadata = vectors.embed(asked.source, texts, settings.tag.text)
+            look = _teacher(data, asked) if asked.source.startswith("teacher:") else _file(asked)
+            table, metadata = vectors.embed(asked.source, texts, settings.tag.text, look)
             tables.write(folder / f"{name}.parquet", table, metadata)
+
+
+def _file(asked: params.Vectors) -> vectors.LookUp:
+    return lambda words, _: vectors.look_up(asked.source, words, asked.licence)
+
+
+def _teacher(data: Path, asked: params.Vectors) -> vectors.LookUp:
+    from pipeline.teacher.model import open_recorded  # transformers, which other sources do not need
+    from pipeline.teacher.word_vectors import look_up
+
+    name = asked.source.removeprefix("teacher:")
+    labels = tables.metadata_of(data / "examples" / "examples.parquet")["labels"]
+    teacher, record = open_recorded((data / "teachers" / name).resolve(), labels)
+    return lambda words, counts: look_up(teacher, name, record["licence"], words, counts, asked)
 
 
 if __name__ == "__main__":

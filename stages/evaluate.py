@@ -13,7 +13,7 @@ from pipeline.storage import write_json
 
 def main(task: str, student: str) -> None:
     """Read data/TASK/students/STUDENT and its teacher's logits, write data/TASK/results/students/STUDENT.json."""
-    teacher = params.load(task).student(student).teacher
+    teacher = next(iter(params.load(task).student(student).teachers))  # of several, the one named first
     data = Path("data") / task
     found = evaluate(data / "students" / student, data / "logits" / teacher)
     write_json(data / "results" / "students" / f"{student}.json", found)

@@ -13,7 +13,7 @@ from pipeline.storage import read_json
 
 def main(task: str, student: str) -> None:
     """Read data/TASK/students/STUDENT, its results and its logits' provenance, write data/TASK/artefacts/STUDENT."""
-    teacher = params.load(task).student(student).teacher
+    teacher = next(iter(params.load(task).student(student).teachers))  # of several, the one named first
     data = Path("data") / task
     export(
         data / "students" / student,

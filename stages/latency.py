@@ -27,7 +27,7 @@ def main(task: str) -> None:
     quieten()
     settings = params.load(task)
     data = Path("data") / task
-    names = sorted({student.teacher for student in settings.students.values()})
+    names = sorted({name for student in settings.students.values() for name in student.teachers})
     about = logits.provenance(data / "logits" / names[0])
     texts = _texts(data / "logits" / names[0], about["pairs"])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

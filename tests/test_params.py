@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import readme
 import yaml
 
 from pipeline import params
@@ -195,3 +196,33 @@ def test_the_projects_own_tasks_load(path, monkeypatch):
     settings = params.load(path.stem)
     assert settings.task.text.labels
     assert settings.students
+
+
+def test_several_teachers_are_a_list_or_have_weights(project):
+    path = project / "params.yaml"
+    change(path, "teachers.other", {"model": {"source": "folder:other"}, "label": {}})
+    assert params.load("films").student("tiny").teachers == {"big": 1.0}
+    change(path, "students.tiny.teacher", ["big", "other"])
+    assert params.load("films").student("tiny").teachers == {"big": 1.0, "other": 1.0}
+    change(path, "students.tiny.teacher", {"big": 2, "other": 0.5})
+    assert params.load("films").student("tiny").teachers == {"big": 2.0, "other": 0.5}
+    for wrong, said in (
+        (["big", "none"], "there is no teacher 'none'"),
+        (["big", "big"], "a name stands there twice"),
+        ({"big": 1, "other": 0}, "weights must be greater than 0"),
+        ({"big": float("nan")}, "weights must be greater than 0"),
+        ([], "students.tiny.teacher"),
+    ):
+        change(path, "students.tiny.teacher", wrong)
+        with pytest.raises(InputError, match=said):
+            params.load("films")
+
+
+def test_the_vectors_of_the_readme_are_valid(project):
+    given = yaml.safe_load(readme.block("params", "vectors"))
+    change(project / "params.yaml", "vectors", given)
+    change(project / "params.yaml", "students.tiny.vectors", "glove")
+    with pytest.raises(InputError, match=r"vectors.teacher.source: there is no teacher 'ours' \(there are big\)"):
+        params.load("films")
+    change(project / "params.yaml", "vectors.teacher.source", "teacher:big")
+    assert params.load("films").vectors["teacher"].dimensions == 300

@@ -11,6 +11,7 @@ where a text is a pair of sentences, and `params` the keyword parameters that pa
 
 Padding must not change the logits: the words of sentence i are `ids1[i, :lengths1[i]]`, and there is at least one. Word vectors
 belong in `torch.nn.Embedding` modules: their parameters are counted apart, and updated only where a batch has the word.
+`pipeline.students.siamese.Siamese` has the last layers and the comparison of a pair.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,6 +89,24 @@ def _padded(words: WordIds, rows: npt.NDArray[np.int64], device: torch.device) -
     return torch.from_numpy(ids).to(device), torch.from_numpy(np.maximum(lengths, 1)).to(device)
 
 
+def is_module(model: str) -> bool:
+    """Return whether a student is a torch module, and not one that fits itself (`pipeline.students.fitted`).
+
+    :param model: Its import path.
+    :raises InputError: If the path does not import, or is neither.
+    """
+    from pipeline.students.fitted import METHODS
+
+    factory = plugins.load(model)
+    if isinstance(factory, type) and issubclass(factory, torch.nn.Module):
+        return True
+    missing = [name for name in METHODS if not callable(getattr(factory, name, None))]
+    if not isinstance(factory, type) or missing:
+        lacks = f" (it lacks {', '.join(missing)})" if len(missing) < len(METHODS) else ""
+        raise InputError(f"{model!r}: is no class of torch.nn.Module, nor one with {', '.join(METHODS)}{lacks}")
+    return False
+
+
 def build(
     model: str, params: Mapping[str, Any], embeddings: torch.Tensor, classes: int, pairs: bool
 ) -> torch.nn.Module:
@@ -115,9 +134,10 @@ def logits_of(module: torch.nn.Module, batch: Batch, classes: int) -> torch.Tens
     :raises InputError: If the student returns another shape.
     """
     logits: torch.Tensor = module(batch)
-    if logits.shape != (len(batch.ids1), classes):
+    if not isinstance(logits, torch.Tensor) or logits.shape != (len(batch.ids1), classes):
+        found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise InputError(
-            f"{type(module).__name__}: forward returned {list(logits.shape)} for {len(batch.ids1)} rows of {classes} classes; "
+            f"{type(module).__name__}: forward returned {found} for {len(batch.ids1)} rows of {classes} classes; "
             "it must return logits [rows, classes]"
         )
     return logits
@@ -153,8 +173,13 @@ def predict(module: torch.nn.Module, texts: Encoded, classes: int) -> Floats:
     return found
 
 
-def parameters_of(module: torch.nn.Module) -> tuple[int, int]:
-    """Count a student's parameters: all of them, and those outside word embeddings (torch.nn.Embedding)."""
+def parameters_of(module: Any) -> tuple[int, int]:
+    """Count a student's parameters: all of them, and those outside word embeddings (torch.nn.Embedding).
+
+    :param module: A torch module, or a student that fits itself, which counts its own.
+    """
+    if not isinstance(module, torch.nn.Module):
+        return module.parameter_count(), module.parameter_count()
     everything = sum(parameter.numel() for parameter in module.parameters())
     embeddings = {
         id(parameter): parameter.numel()
@@ -255,6 +280,10 @@ class TrainedStudent:
         :raises InputError: If a file is missing, altered, of a later format, or does not fit the others.
         """
         folder = Path(folder)
+        if read_student_json(folder / "config.json", FORMAT, set()).get("kind") == "fitted":
+            from pipeline.students.fitted import FittedStudent
+
+            return FittedStudent.from_pretrained(folder)
         config = read_student_json(folder / "config.json", FORMAT, _KEYS)
         check_files(folder, config, ["vocabulary.json", "model.safetensors"])
         vocabulary = Vocabulary.load(folder / "vocabulary.json")

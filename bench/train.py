@@ -1,0 +1,193 @@
+"""Rows/s in training: our loop against the usual PyTorch recipe (Dataset, DataLoader, padding in collate, random order).
+
+python bench/train.py                       # every student, on a GPU where there is one
+python bench/train.py --threads 1           # where other work is running: threads that wait for each other measure that work
+python bench/train.py --students bilstm ngram --rows 2000
+
+The model, the objective, the batch size and what AdaDelta does to the weights are the same. The recipe has torch.optim.Adadelta, as a
+user would write it, which moves every word vector at every step; beside it, what is left of the ratio when the recipe is given our
+AdaDelta, which moves the rows that a batch has words for.
+"""
+
+import argparse
+import gc
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline import params
+from pipeline.batches import Rows
+from pipeline.console import aligned
+from pipeline.distill import Training
+from pipeline.optimisers import make_optimisers
+from pipeline.storage import write_json
+from pipeline.students.base import Batch, Encoded, build
+from pipeline.students.vocabulary import Vocabulary
+
+STUDENTS = {
+    "bilstm": "pipeline.students.bilstm:BiLSTM",
+    "bilstm2": "pipeline.students.bilstm2:BiLSTM2",
+    "cnn": "pipeline.students.cnn:CNN",
+    "ngram": "pipeline.students.ngram:NgramMean",
+    "transformer": "pipeline.students.transformer:Transformer",
+}
+GOALS = {"bilstm": 2.0, "ngram": 5.0}
+OURS, PEER, PEER_BY_ROW = "ours", "recipe", "recipe, our AdaDelta"
+PACKAGES = ("torch", "numpy", "pyarrow")
+CLASSES = 2
+
+
+class Sentences(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Encoded sentences with their logits, as a user would write it: word ids were looked up beforehand."""
+
+    def __init__(self, ids: list[list[int]], logits: np.ndarray) -> None:
+        self.ids, self.logits = ids, logits
+
+    def __len__(self) -> int:
+        """Return the number of sentences."""
+        return len(self.ids)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return word ids and logits."""
+        return torch.tensor(self.ids[i]), torch.tensor(self.logits[i])
+
+
+def collate(rows: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return padded ids, lengths and logits."""
+    ids, logits = zip(*rows, strict=True)
+    return pad_sequence(ids, batch_first=True), torch.tensor([len(row) for row in ids]), torch.stack(logits)
+
+
+def new_module(name: str, vocabulary: int, device: torch.device) -> torch.nn.Module:
+    """Build a student of 300-d random word vectors; the same for all kinds."""
+    torch.manual_seed(0)
+    return build(STUDENTS[name], {}, torch.rand(vocabulary, 300) / 2 - 0.25, CLASSES, pairs=False).to(device)
+
+
+def ours_of(module: torch.nn.Module, rows: Rows, batch_size: int) -> Callable[[int], float]:
+    """Return one epoch of our loop, by its number."""
+    asked = params.Student(model=STUDENTS["bilstm"], teacher="random", batch_size=batch_size)
+    return Training(module, rows, rows, asked, None).learn
+
+
+def peer_of(module: torch.nn.Module, rows: Rows, batch_size: int, by_row: bool) -> Callable[[int], float]:
+    """Return one epoch of the usual recipe, by its number."""
+    device = next(module.parameters()).device
+    words = rows.texts.first
+    ids = [part.tolist() for part in np.split(words.ids.astype(np.int64), words.offsets[1:-1])]
+    loader = DataLoader(Sentences(ids, rows.logits.numpy()), batch_size, shuffle=True, collate_fn=collate)
+    if by_row:
+        optimisers = make_optimisers(module, params.Optimiser())
+    else:
+        tuned = [weight for weight in module.parameters() if weight.requires_grad]
+        optimisers = [torch.optim.Adadelta(tuned, lr=1.0, rho=0.95)]
+
+    def epoch(number: int) -> float:
+        torch.manual_seed(number)
+        module.train()
+        total = 0.0
+        for padded, lengths, logits in loader:
+            with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+                found = module(Batch(padded.to(device), lengths.to(device)))
+            loss = torch.nn.functional.mse_loss(found.float(), logits.to(device))
+            for optimiser in optimisers:
+                optimiser.zero_grad()
+            loss.backward()
+            for optimiser in optimisers:
+                optimiser.step()
+            total += loss.item() * len(padded)
+        return total / len(ids)
+
+    return epoch
+
+
+def measure(name: str, rows: Rows, vocabulary: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Run an epoch of each kind in turn, several times.
+
+    :return: For each kind the seconds of each epoch, wall and processor, and its last loss; for the recipes the ratios to ours.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    size = options.batch_size
+    kinds = {
+        OURS: ours_of(new_module(name, vocabulary, device), rows, size),
+        PEER: peer_of(new_module(name, vocabulary, device), rows, size, by_row=False),
+        PEER_BY_ROW: peer_of(new_module(name, vocabulary, device), rows, size, by_row=True),
+    }
+    runs: dict[str, dict[str, Any]] = {kind: {"seconds": [], "cpu_seconds": []} for kind in kinds}
+    for number in range(options.repeats + (device.type == "cuda")):
+        for kind, epoch in kinds.items():
+            gc.collect()
+            loss, took = common.timed(lambda epoch=epoch, number=number: epoch(number))
+            if device.type == "cuda" and number == 0:  # kernels are chosen and memory is taken
+                continue
+            for key, seconds in took.items():
+                runs[kind][key].append(seconds)
+            runs[kind]["loss"] = loss
+    for kind in (PEER, PEER_BY_ROW):
+        for key in ("seconds", "cpu_seconds"):
+            ratios = [theirs / ours for theirs, ours in zip(runs[kind][key], runs[OURS][key], strict=True)]
+            runs[kind][f"{key}_ratio"] = statistics.median(ratios)
+    return runs
+
+
+def rows_of(path: Path, count: int) -> tuple[Rows, int]:
+    """Return sentences of SST-2 with random logits, and the ids of the vocabulary of all of SST-2."""
+    texts = common.sst2_sentences(path)
+    vocabulary = Vocabulary.build([pa.array(texts)], "pretokenised")
+    chosen = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:count]]
+    logits = torch.from_numpy(np.random.default_rng(1).normal(0, 2, (count, CLASSES)).astype(np.float32))
+    encoded = Encoded(vocabulary.encode(pa.array(chosen), 256))
+    return Rows(encoded, logits.argmax(dim=-1), logits, torch.ones(count)), len(vocabulary)
+
+
+def main() -> None:
+    """Measure, print, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=common.SST2, help="SST-2's train.tsv")
+    parser.add_argument("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS))
+    parser.add_argument("--rows", type=int, default=5_000, help="of an epoch")
+    parser.add_argument("--batch-size", type=int, default=50)
+    parser.add_argument("--repeats", type=int, default=3, help="epochs of each kind, of which the median counts")
+    parser.add_argument("--threads", type=int, default=0, help="of all kinds alike; all cores where absent")
+    parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
+    options = parser.parse_args()
+    if not options.data.exists():
+        raise SystemExit(f"{options.data}: no such file; name SST-2's train.tsv with --data")
+    torch.set_num_threads(options.threads or common.cores())
+    machine = common.machine(PACKAGES)
+    rows, vocabulary = rows_of(options.data, options.rows)
+    found = {name: measure(name, rows, vocabulary, options) for name in options.students}
+    table = [["", "rows/s", "x recipe", "x, processor time", "goal", "x recipe with our AdaDelta", "x, processor time"]]
+    for name, runs in found.items():
+        rate = options.rows / statistics.median(runs[OURS]["seconds"])
+        ratios = [
+            f"{runs[kind][f'{key}_ratio']:.1f}" for kind in (PEER, PEER_BY_ROW) for key in ("seconds", "cpu_seconds")
+        ]
+        table.append([name, f"{rate:,.0f}", *ratios[:2], str(GOALS.get(name, "")), *ratios[2:]])
+    print(aligned(table))
+    for name, goal in GOALS.items():
+        if name in found and found[name][PEER]["seconds_ratio"] < goal:
+            print(f"{name}: less than {goal} x the recipe")
+    report = {
+        "machine": machine,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "rows": options.rows,
+        "batch_size": options.batch_size,
+        "vocabulary": vocabulary,
+        "goals": GOALS,
+        "students": found,
+    }
+    write_json(options.json, common.rounded(report))
+
+
+if __name__ == "__main__":
+    main()

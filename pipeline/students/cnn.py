@@ -1,0 +1,54 @@
+"""Kim's convolutional network (Kim 2014, arXiv 1408.5882): filters over words, max-pooling over time."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pipeline.students.siamese import Siamese, real_words, word_vectors
+from pipeline.students.vocabulary import PADDING
+
+
+class CNN(Siamese):
+    """Kim's CNN-non-static: filters of several widths over tuned word vectors, each one's greatest value, dropout, the logits.
+
+    A filter is laid over every window of its width, and over the start of a sentence that is shorter.
+
+    :param embeddings: Initial word vectors, float32 [V, d].
+    :param classes: The number of classes C.
+    :param pairs: Whether a text is a pair of sentences.
+    :param widths: Words that a filter reads.
+    :param filters: Filters of each width.
+    :param classifier: Units of a ReLU layer before the logits; the paper has none.
+    :param dropout: The share of the pooled values that is dropped while training.
+    """
+
+    def __init__(
+        self,
+        embeddings: torch.Tensor,
+        classes: int,
+        pairs: bool,
+        widths: Sequence[int] = (3, 4, 5),
+        filters: int = 100,
+        classifier: int = 0,
+        dropout: float = 0.5,
+    ) -> None:
+        if not widths or min(widths) < 1:
+            raise ValueError(f"widths: {list(widths)}: must be one or more numbers of words")
+        super().__init__(len(widths) * filters, classes, pairs, classifier, dropout)
+        self.embedding = word_vectors(embeddings)
+        self.convolutions = nn.ModuleList(nn.Conv1d(embeddings.shape[1], filters, width) for width in widths)
+
+    def encode(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return each filter's greatest value, [B, widths * filters]; see `Siamese.encode`."""
+        real = real_words(ids, lengths)
+        words = self.embedding(ids.masked_fill(~real, PADDING)).transpose(1, 2)  # [B, d, L]; padding is zero
+        places = torch.arange(ids.shape[1], device=ids.device)
+        pooled = []
+        for convolution in self.convolutions:
+            (width,) = convolution.kernel_size  # type: ignore[misc]
+            values = torch.relu(convolution(F.pad(words, (0, width - 1))))  # [B, filters, L]
+            windows = places < (lengths - width + 1).clamp(min=1)[:, None]
+            pooled.append((values * windows[:, None, :]).amax(dim=-1))  # zero is the least that a ReLU gives
+        return torch.cat(pooled, dim=-1)

@@ -1,0 +1,86 @@
+"""What the built-in students share: one encoder for both sentences of a pair, the paper's features of a pair, the last layers."""
+
+import torch
+from torch import nn
+
+from pipeline.students.base import Batch
+from pipeline.students.vocabulary import PADDING
+
+
+class Siamese(nn.Module):
+    """A student that turns a sentence into a vector, then the vector, or a pair of them, into logits.
+
+    A pair goes through one encoder, and is compared by [h1, h2, h1 * h2, |h1 - h2|] (Tang et al. 2019, section 3.1 of
+    arXiv 1903.12136). A subclass has `encode`.
+
+    :param width: Numbers of an encoded sentence.
+    :param classes: The number of classes C.
+    :param pairs: Whether a text is a pair of sentences.
+    :param classifier: Units of the ReLU layer before the logits; 0 for none.
+    :param dropout: The share of the features that is dropped while training.
+    """
+
+    def __init__(self, width: int, classes: int, pairs: bool, classifier: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout: {dropout}: must be at least 0 and less than 1")
+        features = width * (4 if pairs else 1)
+        self.dropout = nn.Dropout(dropout)
+        self.dense = nn.Linear(features, classifier) if classifier else None
+        self.logits = nn.Linear(classifier or features, classes)
+
+    def encode(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the vectors of sentences.
+
+        :param ids: Word ids, [B, L].
+        :param lengths: Words of each sentence, [B], at least 1.
+        :return: [B, width]; what stands in the padding changes nothing.
+        """
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return the logits, [B, C]."""
+        features = self.encode(batch.ids1, batch.lengths1)
+        if batch.ids2 is not None and batch.lengths2 is not None:
+            other = self.encode(batch.ids2, batch.lengths2)
+            features = torch.cat([features, other, features * other, (features - other).abs()], dim=-1)
+        features = self.dropout(features)
+        if self.dense is not None:
+            features = torch.relu(self.dense(features))
+        logits: torch.Tensor = self.logits(features)
+        return logits
+
+
+def word_vectors(embeddings: torch.Tensor, frozen: bool = False) -> nn.Embedding:
+    """Return an embedding of its own that starts at given vectors.
+
+    :param embeddings: Initial word vectors, float32 [V, d].
+    :param frozen: Whether they stay as they are.
+    """
+    made: nn.Embedding = nn.Embedding.from_pretrained(  # type: ignore[no-untyped-call]
+        embeddings.clone(), freeze=frozen, padding_idx=PADDING
+    )
+    return made
+
+
+def real_words(ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Return where a sentence has a word and not padding, bool [B, L].
+
+    :param ids: Word ids, [B, L].
+    :param lengths: Words of each sentence, [B].
+    """
+    return torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+
+
+def reversal(ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Return the places that turn each sentence around and leave it at the left: the last word first.
+
+    An LSTM that reads a sentence turned around has the padding behind its last state. Nothing is packed: torch's fast CPU kernel and
+    ONNX know no packed sequences.
+
+    :param ids: Word ids, [B, L].
+    :param lengths: Words of each sentence, [B].
+    :return: int64 [L, B], for `gather` along the first dimension; in the padding it is 0.
+    """
+    steps = torch.arange(ids.shape[1], device=ids.device)[:, None]
+    return (lengths - 1 - steps).clamp(min=0)

@@ -1,0 +1,134 @@
+"""Files of word vectors, read once from the start to the end: of a file of any size only the words that are wanted stay in memory."""
+
+import mmap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import InputError
+
+BLOCK_BYTES = 16 << 20
+
+Found = dict[str, npt.NDArray[np.float32]]
+
+
+def read_text_vectors(path: Path, words: Sequence[str]) -> Found:
+    """Read vectors from text: a word and its numbers a line, parted by spaces, as GloVe and fastText (.vec) write them.
+
+    fastText's first line, which has two numbers, is left out. A word that stands there twice has its first vector. Names ending in .gz
+    are decompressed on the way.
+
+    :param path: The file.
+    :param words: The words that are wanted.
+    :return: Those that are there, each with its vector.
+    :raises InputError: If the file is missing, or a line that is wanted does not hold as many numbers as the first.
+    """
+    wanted = pa.array(words, pa.string()).cast(pa.binary())
+    found: Found = {}
+    width = 0
+    for number, lines in _blocks_of_lines(path):
+        if number == 1:
+            head = lines[0].as_py().split()
+            if len(head) == 2 and all(part.isdigit() for part in head):
+                number, lines = 2, lines[1:]
+            if len(lines):
+                width = len(lines[0].as_py().split()) - 1
+        if not width and len(lines):
+            width = len(lines[0].as_py().split()) - 1
+        # The first word of each line; then Python, for the few lines whose word is wanted.
+        first = pc.list_element(pc.split_pattern(lines, pattern=b" ", max_splits=1), 0) if len(lines) else lines
+        for i in np.flatnonzero(pc.is_in(first, value_set=wanted).to_numpy(zero_copy_only=False)).tolist():
+            word = first[i].as_py().decode()
+            if word not in found and (vector := _vector(lines[i].as_py(), width, path, number + i)) is not None:
+                found[word] = vector
+    return found
+
+
+def _vector(line: bytes, width: int, path: Path, number: int) -> npt.NDArray[np.float32] | None:
+    """Return a line's numbers; None where its word has spaces in it, which some of GloVe's do."""
+    parts = line.split()
+    if len(parts) > width + 1:
+        return None
+    try:
+        vector = np.array(parts[1:], dtype=np.float32)
+    except ValueError:
+        vector = np.zeros(0, np.float32)
+    if len(vector) != width or width < 1 or not np.isfinite(vector).all():
+        raise InputError(f"{path}, line {number}: does not hold a word and {max(width, 1)} numbers: {line[:60]!r}")
+    return vector
+
+
+def _blocks_of_lines(path: Path) -> Iterator[tuple[int, pa.Array]]:
+    """Yield whole lines, some megabytes at a time, each time with the number of the first of them (from 1)."""
+    number, rest = 1, b""
+    try:
+        with pa.input_stream(str(path), compression="detect") as file:
+            while True:
+                block = file.read(BLOCK_BYTES)
+                data = rest + block
+                end = data.rfind(b"\n") + 1 if block else len(data)
+                lines, rest = _lines(data[:end]), data[end:]
+                if len(lines):
+                    yield number, lines
+                number += len(lines)
+                if not block:
+                    return
+                if len(rest) > 4 * BLOCK_BYTES:
+                    raise InputError(
+                        f"{path}, line {number}: more than {len(rest)} bytes: this is no file of word vectors"
+                    )
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+
+
+def _lines(data: bytes) -> pa.Array:
+    """Return the lines of some text as an array over the same memory; their ends stay with them."""
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n")) + 1
+    if len(data) and (not len(ends) or ends[-1] < len(data)):
+        ends = np.append(ends, len(data))
+    offsets = np.concatenate([[0], ends]).astype(np.int32)
+    return pa.Array.from_buffers(pa.binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+
+
+def read_word2vec(path: Path, words: Sequence[str]) -> Found:
+    """Read vectors from word2vec's binary format: a line with two numbers, then each word, a space and its float32 numbers.
+
+    :param path: The file.
+    :param words: The words that are wanted.
+    :return: Those that are there, each with its vector.
+    :raises InputError: If the file is missing, is in another format, or ends before its time.
+    """
+    wanted = {word.encode(): word for word in words}
+    found: Found = {}
+    try:
+        with path.open("rb") as file:
+            count, width = _word2vec_head(path, file.readline(100))
+            size = 4 * width
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                at = file.tell()
+                # One after the other, as the format has it: where a word starts is known when the one before has been read.
+                for i in range(count):
+                    space = data.find(b" ", at, at + 10_000)
+                    end = space + 1 + size
+                    if space < 0 or end > len(data):
+                        raise InputError(f"{path}: ends, or holds no word, at word {i + 1} of {count}: it is damaged")
+                    word = wanted.get(data[at:space].lstrip(b"\n"))
+                    if word is not None and word not in found:
+                        found[word] = np.frombuffer(data[space + 1 : end], "<f4").astype(np.float32)
+                    at = end
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    return found
+
+
+def _word2vec_head(path: Path, line: bytes) -> tuple[int, int]:
+    parts = line.split()
+    if len(parts) != 2 or not all(part.isdigit() for part in parts) or not line.endswith(b"\n") or int(parts[1]) < 1:
+        raise InputError(
+            f"{path}: does not start with the number of words and of dimensions, as word2vec's binary format does: {line[:40]!r}"
+        )
+    return int(parts[0]), int(parts[1])

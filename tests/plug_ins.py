@@ -1,0 +1,116 @@
+"""Students of a user's own, outside the package: one that keeps the contract and ones that break it."""
+
+import json
+
+import numpy as np
+import torch
+
+
+class WordScores:
+    """For each word the mean of the logits of the rows that have it; a text has the mean of its words'."""
+
+    def __init__(self, classes, pairs, smoothing=1.0):
+        if smoothing < 0:
+            raise ValueError(f"smoothing: {smoothing}: must not be negative")
+        self.classes, self.pairs, self.smoothing, self.scores = classes, pairs, smoothing, {}
+
+    def fit(self, training, validation):
+        sums = {}
+        for text, logits, weight in zip(
+            self._texts(training.sentence1, training.sentence2), training.logits, training.weights, strict=True
+        ):
+            for word in text:
+                total, count = sums.get(word, (np.zeros(self.classes), self.smoothing))
+                sums[word] = total + weight * logits, count + weight
+        self.scores = {word: (total / count).tolist() for word, (total, count) in sums.items()}
+
+    def predict_logits(self, sentence1, sentence2):
+        nothing = [0.0] * self.classes
+        texts = self._texts(sentence1, sentence2)
+        return np.array(
+            [np.mean([self.scores.get(word, nothing) for word in text] or [nothing], axis=0) for text in texts]
+        )
+
+    def _texts(self, sentence1, sentence2):
+        assert (sentence2 is not None) == self.pairs
+        firsts = [text.split() for text in sentence1]
+        if sentence2 is None:
+            return firsts
+        return [
+            [*first, *(f"2:{word}" for word in second.split())] for first, second in zip(firsts, sentence2, strict=True)
+        ]
+
+    def save(self, folder):
+        (folder / "scores.json").write_text(json.dumps(self.scores))
+
+    def load(self, folder):
+        self.scores = json.loads((folder / "scores.json").read_text())
+
+    def parameter_count(self):
+        return len(self.scores) * self.classes
+
+
+class WrongFit(WordScores):
+    def fit(self, training):
+        pass
+
+
+class WrongShape(WordScores):
+    def predict_logits(self, sentence1, sentence2):
+        return super().predict_logits(sentence1, sentence2)[:, :1]
+
+
+class NotANumber(WordScores):
+    def predict_logits(self, sentence1, sentence2):
+        return super().predict_logits(sentence1, sentence2) * np.nan
+
+
+class Pickles(WordScores):
+    def save(self, folder):
+        (folder / "scores.bin").write_bytes(b"\x80\x04K\x01.")
+
+
+class SavesNothing(WordScores):
+    def save(self, folder):
+        pass
+
+
+class NoFit:
+    predict_logits = save = load = parameter_count = print
+
+
+class Module(torch.nn.Module):
+    """Keeps the contract of modules."""
+
+    def __init__(self, embeddings, classes, pairs):
+        super().__init__()
+        self.words = torch.nn.Embedding.from_pretrained(embeddings, freeze=False, padding_idx=0)
+        self.logits = torch.nn.Linear(embeddings.shape[1], classes)
+
+    def forward(self, batch):
+        return self.logits(self.words(batch.ids1).sum(1) / batch.lengths1[:, None])
+
+
+class TwoArguments(Module):
+    def forward(self, ids, lengths):
+        return self.logits(self.words(ids).sum(1))
+
+
+class Nothing(Module):
+    def forward(self, batch):
+        super().forward(batch)
+
+
+class OneColumn(Module):
+    def forward(self, batch):
+        return super().forward(batch)[:, :1]
+
+
+class FirstNaN(Module):
+    def forward(self, batch):
+        return super().forward(batch) * float("nan")
+
+
+class Untrainable(Module):
+    def forward(self, batch):
+        return super().forward(batch).detach()

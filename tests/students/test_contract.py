@@ -1,0 +1,148 @@
+"""Students of a user's own, from files outside the package: those that keep the contract, and what is said of those that do not."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import readme
+import yaml
+from logit_rows import PROVENANCE, rows, sentiment
+
+from pipeline import logits
+from pipeline.distill import distill
+from pipeline.errors import InputError
+from pipeline.params import Student
+from pipeline.students.base import TrainedStudent
+from pipeline.students.fitted import FittedStudent
+
+ROOT = Path(__file__).resolve().parents[2]
+LABELS = ("negative", "positive")
+TRAINING, VALIDATION = sentiment(300), sentiment(60, seed=1)
+
+
+def train(model: str, training=TRAINING, validation=VALIDATION, pairs: bool = False, **changes):
+    asked = Student(**({"model": model, "teacher": "large", "batch_size": 10, "epochs": 2} | changes))
+    return distill(training, validation, asked, LABELS, "pretokenised", pairs)
+
+
+def run_stages(folder: Path, student: dict) -> dict:
+    """Train and evaluate a student of a file in a folder, through the stages, and return what was measured."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["teachers"] = {"ours": {"model": {"source": "folder:nowhere"}, "label": {}}}
+    params["students"] = {"mine": student}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / "tasks").mkdir()
+    (folder / "tasks/tiny.yaml").write_text((ROOT / "tasks/example.yaml").read_text())
+    data = folder / "data/tiny"
+    splits = {"train": TRAINING, "validation": VALIDATION, "test": sentiment(60, 2)}
+    logits.write(data / "logits/ours", splits, PROVENANCE)
+    for stage in ("train", "evaluate"):
+        command = [sys.executable, str(ROOT / f"stages/{stage}.py"), "tiny", "mine"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return json.loads((data / "results/students/mine.json").read_text())
+
+
+def test_the_readme_s_module_is_trained_and_evaluated_by_the_stages(tmp_path: Path):
+    (tmp_path / "bag.py").write_text(readme.block("file", "bag.py"))
+    student = yaml.safe_load(readme.block("params", "students"))["bag"]
+    found = run_stages(tmp_path, student | {"batch_size": 10})
+    assert found["test"]["student"]["accuracy"] > 0.9
+
+
+def test_the_readme_s_linear_model_is_trained_and_evaluated_by_the_stages(tmp_path: Path):
+    pytest.importorskip("sklearn", reason="needs scikit-learn")
+    (tmp_path / "linear.py").write_text(readme.block("file", "linear.py"))
+    student = yaml.safe_load(readme.block("params", "students: linear"))["linear"]
+    found = run_stages(tmp_path, student)
+    assert found["test"]["student"]["accuracy"] > 0.9
+    assert found["student"]["parameters"] == 2 * 4096 + 2
+
+
+def test_a_student_that_fits_itself_comes_back_from_its_folder(tmp_path: Path):
+    student, history = train("plug_ins:WordScores", params={"smoothing": 0.5})
+    assert history[0].validation_accuracy > 0.9
+    assert len(history) == 1
+    student.save(tmp_path / "student")
+    assert sorted(path.name for path in (tmp_path / "student").iterdir()) == ["config.json", "scores.json"]
+    back = TrainedStudent.from_pretrained(tmp_path / "student")
+    assert isinstance(back, FittedStudent)
+    assert back.module.smoothing == 0.5
+    texts = ["good film", "", "a dull plot"]
+    assert np.array_equal(back.predict_logits(texts), student.predict_logits(texts))
+    assert back.predict(texts)[0::2] == ["positive", "negative"]
+    np.testing.assert_allclose(back.predict_proba(texts).sum(axis=1), 1, rtol=1e-6)
+    assert back.predict_logits([]).shape == (0, 2)
+    (tmp_path / "student/scores.json").unlink()
+    with pytest.raises(InputError, match=r"scores.json: no such file"):
+        TrainedStudent.from_pretrained(tmp_path / "student")
+
+
+def test_pairs_and_weights_reach_a_student_that_fits_itself():
+    first, second = ["a"] * 4 + ["b"] * 4, ["good", "bad"] * 4
+    labels = [1, 0] * 4
+    given = [(-1, 1) if label else (1, -1) for label in labels]
+    table = rows(first, labels, given, sentence2=second)
+    student, history = train("plug_ins:WordScores", table, table, pairs=True)
+    assert history[0].validation_accuracy == 1
+    assert student.predict([("a", "bad"), ("b", "good")]) == ["negative", "positive"]
+    with pytest.raises(InputError, match="is not a pair"):
+        student.predict(["bad"])
+    wrong = rows(
+        ["good", "bad", "good", "bad"],
+        [1, 0, None, None],
+        [(-1, 1), (1, -1), (9, -9), (-9, 9)],
+        [None, None, "row0", "row1"],
+    )
+    right, _ = train("plug_ins:WordScores", wrong, weights={"augmented": 0.0})
+    assert right.predict(["good", "bad"]) == ["positive", "negative"]
+    misled, _ = train("plug_ins:WordScores", wrong)
+    assert misled.predict(["good", "bad"]) == ["negative", "positive"]
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("TwoArguments", r"TwoArguments: forward\(ids, lengths\) cannot be called with one batch"),
+        ("Nothing", "Nothing: forward returned NoneType for 10 rows of 2 classes"),
+        ("OneColumn", r"OneColumn: forward returned \[10, 1\] for 10 rows of 2 classes"),
+        ("FirstNaN", "the loss is nan in epoch 1, batch 1 of 30"),
+        ("Untrainable", "logits depend on no parameter that can be trained"),
+        ("WrongFit", r"fit\(training\) is not called with 2 arguments"),
+        ("WrongShape", r"predict_logits returned \[60, 1\] for 60 rows of 2 classes"),
+        ("NotANumber", r"predict_logits returned \[nan, nan\] for row 0 of 60"),
+        ("NoFit", r"is no class of torch.nn.Module, nor one with fit, .* \(it lacks fit\)"),
+        ("json", "is no class of torch.nn.Module, nor one with"),
+    ],
+)
+def test_what_breaks_the_contract_is_one_line(model: str, said: str):
+    with pytest.raises(InputError, match=said):
+        train(f"plug_ins:{model}")
+
+
+@pytest.mark.parametrize(
+    ("model", "params", "said"),
+    [
+        ("WordScores", {"smooth": 1}, "does not take these parameters"),
+        ("WordScores", {"smoothing": -1}, "smoothing: -1: must not be negative"),
+        ("Module", {"hidden": 1}, "does not take these parameters"),
+    ],
+)
+def test_wrong_parameters_are_said(model: str, params: dict, said: str):
+    with pytest.raises(InputError, match=said):
+        train(f"plug_ins:{model}", params=params)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"), [("Pickles", "scores.bin, which is pickle"), ("SavesNothing", r"save wrote \[\]")]
+)
+def test_pickle_is_no_student(tmp_path: Path, model: str, said: str):
+    student, _ = train(f"plug_ins:{model}")
+    with pytest.raises(InputError, match=said):
+        student.save(tmp_path / "student")
+    assert not list(tmp_path.iterdir())

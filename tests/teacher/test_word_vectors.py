@@ -1,0 +1,125 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from tiny import examples_table, tiny_teacher
+
+from pipeline import params, tables
+from pipeline.errors import InputError
+from pipeline.params import Vectors
+from pipeline.teacher.model import find_files, open_teacher
+from pipeline.teacher.own import OwnTeacher
+from pipeline.teacher.word_vectors import look_up, reduced
+from pipeline.vectors import read_vectors
+
+ROOT = Path(__file__).resolve().parents[2]
+LABELS = ("negative", "positive")
+WORDS = ["good", "bad", "the", "film", "a", "long", "plot", "goodbad"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory):
+    folder = tiny_teacher(tmp_path_factory.mktemp("teacher") / "tiny", WORDS[:-1], labels=LABELS)
+    return open_teacher(find_files(f"folder:{folder}"), LABELS, {})
+
+
+def cosines(matrix: np.ndarray) -> np.ndarray:
+    unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+    return unit @ unit.T
+
+
+@pytest.mark.parametrize("layer", ["input", "encoded"])
+def test_vectors_are_the_teacher_s_turned_around_their_mean(teacher, layer: str):
+    found, about = look_up(teacher, "tiny", "mit", WORDS, [1] * len(WORDS), Vectors(source="teacher:tiny", layer=layer))
+    assert found.words == WORDS
+    expected = []
+    for word in WORDS:
+        ids = teacher.tokenizer(word, return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            if layer == "input":
+                states = teacher.model.get_input_embeddings()(ids)
+            else:
+                states = teacher.model.base_model(input_ids=ids).last_hidden_state
+        expected.append(states[0, 1:-1].mean(dim=0).numpy())
+    centred = np.array(expected, np.float64) - np.mean(expected, axis=0, dtype=np.float64)
+    # All components are kept: distances and angles are the same.
+    np.testing.assert_allclose(found.matrix @ found.matrix.T, centred @ centred.T, rtol=1e-3, atol=1e-4)
+    assert about["licence"] == "mit"
+    assert about["version"] == teacher.files.sha256
+
+
+def test_the_greatest_components_are_kept_and_frequent_words_are_small():
+    draws = np.random.default_rng(0)
+    directions = np.linalg.qr(draws.normal(size=(6, 6)))[0]
+    vectors = draws.normal(size=(500, 6)) * [9, 5, 1, 0.1, 0.1, 0.1] @ directions.T + 100
+    counts = np.ones(500)
+    counts[0] = 4500
+    found = reduced(vectors, counts, 3, None)
+    assert found.shape == (500, 3)
+    assert found.dtype == np.float32
+    centred = vectors - vectors.mean(axis=0)
+    np.testing.assert_allclose(found.std(axis=0), [9, 5, 1], rtol=0.15)
+    assert (found**2).sum() / (centred**2).sum() > 0.999
+    weighted = reduced(vectors, counts, 3, 0.01)
+    share = counts / counts.sum()
+    np.testing.assert_allclose(weighted, found * (0.01 / (0.01 + share))[:, None], rtol=1e-4)
+    turned = reduced(vectors @ np.diag([-1, 1, 1, 1, 1, 1]) @ directions, counts, 3, None)
+    np.testing.assert_allclose(
+        np.abs(cosines(turned)),
+        np.abs(cosines(reduced(vectors @ np.diag([-1, 1, 1, 1, 1, 1]), counts, 3, None))),
+        atol=1e-3,
+    )
+
+
+def test_fewer_words_than_dimensions_and_none_at_all():
+    assert reduced(np.eye(2, 5), np.ones(2), 300, None).shape == (2, 2)
+    assert reduced(np.zeros((0, 5)), np.zeros(0), 300, 0.1).shape == (0, 300)
+
+
+def test_a_teacher_of_one_s_own_has_none():
+    own = OwnTeacher.__new__(OwnTeacher)
+    with pytest.raises(InputError, match="a class of your own"):
+        look_up(own, "mine", "mit", ["a"], [1], Vectors(source="teacher:mine"))
+
+
+def test_the_embed_stage_writes_them(tmp_path: Path):
+    folder = tiny_teacher(tmp_path / "models/tiny", WORDS[:-1], labels=LABELS)
+    given = yaml.safe_load((ROOT / "params.yaml").read_text())
+    given["teachers"] = {"tiny": {"model": {"source": f"folder:{folder}", "licence": "mit"}, "label": {}}}
+    given["vectors"] = {"own": {"source": "teacher:tiny", "layer": "input", "dimensions": 3}}
+    given["students"] = {"bag": {"model": "pipeline.students.cnn:CNN", "teacher": "tiny", "vectors": "own"}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(given))
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/films.yaml").write_text((ROOT / "tasks/example.yaml").read_text())
+    rows = [("train", "good film good", None, 1), ("train", "bad plot", None, 0), ("test", "the long", None, 0)]
+    examples = examples_table(rows)
+    about = {"task": "films", "labels": list(LABELS), "pairs": False, "source": {}}
+    tables.write(tmp_path / "data/films/examples/examples.parquet", examples, about)
+    for stage in (["finetune", "films", "tiny"], ["embed", "films"]):
+        command = [sys.executable, str(ROOT / f"stages/{stage[0]}.py"), *stage[1:]]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    path = tmp_path / "data/films/vectors/own.parquet"
+    found = read_vectors(path)
+    assert list(found.words) == ["good", "bad", "film", "plot"]
+    assert found.matrix.shape == (4, 3)
+    assert tables.metadata_of(path)["licence"] == "mit"
+
+
+@pytest.mark.parametrize(
+    ("vectors", "said"),
+    [
+        ({"source": "text:a.txt", "sif": 0.1}, "sif: goes with source: teacher:NAME"),
+        ({"source": "teacher:tiny", "licence": "mit"}, "licence goes with"),
+        ({"source": "glove:a.txt"}, "pattern"),
+    ],
+)
+def test_keys_that_have_no_meaning_are_refused(vectors: dict, said: str):
+    with pytest.raises(ValueError, match=said):
+        params.Vectors(**vectors)
