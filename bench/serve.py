@@ -88,10 +88,11 @@ def measure(cores: int, folder: Path, model: Path, texts: list[str], long: list[
             "SST-2": latency.measure({k: run for k, run in contenders.items() if "ids in" not in k}, texts, rounds),
         }
     for times in found.values():
-        fastest = min(times[name]["p50 ms"] for name in TEACHERS)
+        fastest, least = (min(times[name][key] for name in TEACHERS) for key in ("p50 ms", "processor p50 ms"))
         rate = max(times[name]["texts per second"] for name in TEACHERS)
         for each in times.values():
             each["times as fast at one"] = fastest / each["p50 ms"]
+            each["times as fast at one, processor"] = least / each["processor p50 ms"]
             each["times as fast at 512"] = each["texts per second"] / rate
     return found
 
@@ -107,17 +108,13 @@ def _ids_in(runtime: Runtime, texts: list[str]) -> latency.Predict:
 def show(found: dict[str, Any], cores: int) -> None:
     """Print a table for each kind of text."""
     for what, times in found.items():
-        head = [
-            f"{cores} core(s), {what}",
-            "p50 ms",
-            "p99 ms",
-            "x at one",
-            f"texts/s at {latency.BATCH}",
-            f"x at {latency.BATCH}",
-        ]
+        head = [f"{cores} core(s), {what}", "p50 ms", "p99 ms", "processor ms", "x at one", "x, processor"]
+        head += [f"texts/s at {latency.BATCH}", f"x at {latency.BATCH}"]
         rows = []
         for name, t in times.items():
-            each = [f"{t['p50 ms']:.3f}", f"{t['p99 ms']:.3f}", f"{t['times as fast at one']:.1f}"]
+            keys = ("p50 ms", "p99 ms", "processor p50 ms")
+            each = [f"{t[key]:.3f}" for key in keys]
+            each += [f"{t[key]:.1f}" for key in ("times as fast at one", "times as fast at one, processor")]
             rows.append([name, *each, f"{t['texts per second']:,.0f}", f"{t['times as fast at 512']:.1f}"])
         print(aligned([head, *rows]) + "\n")
 
@@ -153,11 +150,12 @@ def main() -> None:
             show(runs[str(cores)], cores)
     one = runs.get("1", {}).get(f"{WORDS} words", {})
     for kind in ("onnx", "int8") if one else ():
-        ms, ratio = (one[f"student, {kind}"][key] for key in ("p50 ms", "times as fast at one"))
-        alone = one[f"student, {kind}, ids in"]["p50 ms"]
-        met = "met" if max(ms, alone) <= MOST_MS and ratio >= LEAST_RATIO else "NOT met"
+        named = ("p50 ms", "processor p50 ms", "times as fast at one", "times as fast at one, processor")
+        ms, own, ratio, own_ratio = (one[f"student, {kind}"][key] for key in named)
+        met = "met" if ms <= MOST_MS and min(ratio, own_ratio) >= LEAST_RATIO else "NOT met"
         print(
-            f"{kind}: {ms:.3f} ms from text, {alone:.3f} from ids, {ratio:.0f} x the teacher; goal {MOST_MS} ms, {LEAST_RATIO:.0f} x: {met}"
+            f"{kind}, text to logits: {ms:.3f} ms ({own:.3f} of processor time), {ratio:.0f} x the teacher ({own_ratio:.0f} x in "
+            f"processor time); goal {MOST_MS} ms, {LEAST_RATIO:.0f} x: {met}"
         )
     report = {
         "machine": machine,

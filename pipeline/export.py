@@ -26,7 +26,6 @@ from pipeline.storage import new_folder, write_json, write_text
 from pipeline.students.base import Batch, TrainedStudent, evaluating
 from pipeline.students.card import student_card
 from pipeline.students.files import FORMAT, hashes_of, read_student_json
-from pipeline.students.fitted import FittedStudent
 
 logger = logging.getLogger(__name__)
 
@@ -109,13 +108,10 @@ def write_onnx(student: TrainedStudent, path: Path) -> None:
     :raises NotExportableError: If ONNX has no way to say what the module does, or says something else.
     :raises InputError: If the extra `export` is not installed.
     """
-    if isinstance(student, FittedStudent):
+    if not isinstance(student.module, torch.nn.Module):
         raise NotExportableError(f"{student.model} is no torch module")
     onnx, _ = _libraries()
-    network: Any = student.module
-    if not isinstance(network, torch.nn.Module):
-        raise NotExportableError(f"{student.model} is no torch module")
-    module = IdsIn(network.cpu())
+    module = IdsIn(student.module.cpu())
     sides = _inputs(student)
     axes = {name: {0: "rows", 1: f"words{name[-1]}"} for name in sides} | {"logits": {0: "rows"}}
     with evaluating(module), _symbolic_len(module), _gathered_bags(module), warnings.catch_warnings():

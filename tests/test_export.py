@@ -17,6 +17,7 @@ import pipeline.export as exporting
 from pipeline import students
 from pipeline.errors import InputError
 from pipeline.export import export
+from pipeline.predict import open_student
 from pipeline.runtime import Runtime
 from pipeline.students.base import Batch, TrainedStudent, build
 from pipeline.students.vocabulary import Vocabulary
@@ -146,6 +147,20 @@ def test_what_onnx_cannot_say_is_shipped_for_torch_and_the_card_says_why(tmp_pat
     assert len(TrainedStudent.from_pretrained(folder).predict(["good film"])) == 1
     with pytest.raises(InputError, match=r"model\.onnx: no such file; the export stage writes one"):
         Runtime.from_pretrained(folder)
+
+
+def test_a_student_that_fits_itself_is_shipped_as_it_is(tmp_path: Path):
+    student = trained(model="plug_ins:WordScores", params={})
+    folder = shipped(tmp_path, student)
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "scores.json"]
+    card = (folder / "README.md").read_text()
+    assert "There is no ONNX network of this student: plug_ins:WordScores is no torch module" in card
+    assert "Reads single sentences, text whose words are parted by white space.\n" in card
+    texts = inputs(sentiment(9, 3), False)
+    assert open_student(folder, int8=False).predict(texts) == student.predict(texts)
+    (folder / "scores.json").write_text("{}")
+    with pytest.raises(InputError, match=r"scores\.json: altered"):
+        TrainedStudent.from_pretrained(folder)
 
 
 def test_a_folder_without_hashes_can_be_exported(tmp_path: Path, single: TrainedStudent):
