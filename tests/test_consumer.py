@@ -38,7 +38,16 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     )
     about = {"task": "films", "labels": LABELS, "pairs": False, "source": {"licence": "cc-by-4.0"}}
     tables.write(data / "examples/examples.parquet", table, about)
-    for name in ("tokens", "augmented", "teachers/large", "vectors", "students/small", "students/other"):
+    for name in (
+        "tokens",
+        "augmented",
+        "teachers/large",
+        "vectors",
+        "students/small",
+        "students/other",
+        "artefacts/small",
+        "artefacts/other",
+    ):
         storage.write_text(data / name / "here", "made by a stage that this test does not run")
     for name in ("prepare", "augment", "label-large", "students/small", "students/other"):
         storage.write_json(data / f"results/{name}.json", {"rows": 1})

@@ -247,10 +247,13 @@ def test_adadelta_updates_embeddings_by_row_and_leaves_frozen_ones():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_training_on_a_gpu_learns_and_ends_on_the_cpu():
+def test_training_on_a_gpu_learns_and_ends_on_the_cpu_with_the_same_weights_each_time():
     student, history = train()
     assert history[-1].validation_accuracy > 0.9
     assert {weight.device.type for weight in student.module.parameters()} == {"cpu"}
+    again, _ = train()
+    a, b = student.module.state_dict(), again.module.state_dict()
+    assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 def test_one_class_is_regression_and_the_least_loss_is_kept():
