@@ -191,6 +191,15 @@ def test_the_table_shows_teacher_and_students(clone: Clone):
     assert clone.run("python", "-m", "pipeline", "check") == ""
 
 
+def test_the_logits_pass_verify_and_their_card_tells_what_the_rules_did(clone: Clone):
+    said = clone.run("python", "-m", "pipeline", "verify", "data/tickets/logits/ours")
+    assert {line.split()[-1] for line in said.splitlines()} == {"ok"}
+    card = (clone.folder / "data/tickets/logits/ours/README.md").read_text()
+    assert "**Licence of the text** | proprietary" in card
+    assert "Yield, of 480 copies drawn" in card
+    assert "**\\[MASK\\]**" in card
+
+
 def test_a_second_run_does_nothing(clone: Clone):
     assert "Data and pipelines are up to date." in clone.run("dvc", "repro")
 

@@ -41,6 +41,9 @@ def student_card(
     everything, without = parameters_of(student.module)
     reads = "pairs of sentences" if student.pairs else "single sentences"
     text = "ordinary text" if student.vocabulary.text == "raw" else "text whose words are parted by white space"
+    # A student that is no torch module reads text by itself, and has none of these.
+    most = f"; the first {student.max_words} words of each count" if student.max_words else ""
+    words = f"; {len(student.vocabulary):,} word ids" if student.max_words else ""
     return f"""---
 {yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---
 
@@ -48,9 +51,9 @@ def student_card(
 
 A small text classifier, distilled from a large one by the method of Tang et al. 2019 ([arXiv 1903.12136](https://arxiv.org/abs/1903.12136)).
 
-- Task: {provenance.get("task", "unknown")}. Reads {reads}, {text}{f"; the first {student.max_words} words of each count" if student.max_words else ""}.
+- Task: {provenance.get("task", "unknown")}. Reads {reads}, {text}{most}.
 - Classes, in the order of the logits: {", ".join(f"`{label}`" for label in student.labels)}.
-- Architecture: `{student.model}`, {everything:,} parameters, {without:,} of them outside word vectors{f"; {len(student.vocabulary):,} word ids" if student.vocabulary.words else ""}.
+- Architecture: `{student.model}`, {everything:,} parameters, {without:,} of them outside word vectors{words}.
 - Teacher: {teacher.get("name", "unknown")}{_also(teacher, "architecture", "source")}.
 - Data: {_data(source)}; with copies of it that augmentation drew, where there are any, labelled by the teacher.
 
@@ -117,7 +120,7 @@ def _loading(student: TrainedStudent, problem: str) -> str:
     pairs, mode = student.pairs, student.vocabulary.text
     text = '[("first sentence", "second sentence")]' if pairs else '["a sentence"]'
     lines = "first sentence<TAB>second sentence" if pairs else "a sentence"
-    torch = f"""With torch:
+    torch = f"""With the package itself:
 
 ```python
 from pipeline.students.base import TrainedStudent
