@@ -157,10 +157,12 @@ class Training:
             history = [Epoch(**epoch) for epoch in told]
         while len(history) < self.settings.epochs and not self._patience_is_over(history):
             history.append(self._epoch(len(history)))
-            if best_of(history) == len(history) - 1:
+            is_best = best_of(history) == len(history) - 1
+            if is_best:
                 best = learnt(self.module)
             if self.checkpoint is not None:
-                self.checkpoint.save([dataclasses.asdict(e) for e in history], self.module, best, self.optimisers)
+                told = [dataclasses.asdict(epoch) for epoch in history]
+                self.checkpoint.save(told, self.module, None if is_best else best, self.optimisers)
         self.module.load_state_dict(best, strict=False)
         kept = history[best_of(history)]
         logger.info("kept epoch %d of %d: validation accuracy %.4f", kept.epoch, len(history), kept.validation_accuracy)
