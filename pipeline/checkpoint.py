@@ -69,18 +69,18 @@ class Checkpoint:
         self,
         history: Sequence[Mapping[str, Any]],
         module: torch.nn.Module,
-        best: Mapping[str, torch.Tensor],
+        best: Mapping[str, torch.Tensor] | None,
         optimisers: Sequence[torch.optim.Optimizer],
     ) -> None:
         """Write the state after an epoch.
 
         :param history: What was seen after each epoch, as JSON.
         :param module: The student.
-        :param best: The weights of the best epoch, as `learnt` gives them.
+        :param best: The weights of the best epoch, as `learnt` gives them; None where they are the module's.
         :param optimisers: What moves its parameters.
         """
         tensors = {f"module.{key}": value for key, value in learnt(module).items()}
-        tensors |= {f"best.{key}": value for key, value in best.items()}
+        tensors |= {f"best.{key}": value for key, value in (best or {}).items()}
         numbers: dict[str, Any] = {}
         for name, value in _states(optimisers):
             if isinstance(value, torch.Tensor):
@@ -100,7 +100,7 @@ class Checkpoint:
 
         :param module: The student as it was built; nothing is changed where there is no file, or one of another training.
         :param optimisers: New ones.
-        :return: The history and the best epoch's weights; both empty where training starts from the beginning.
+        :return: The history and the best epoch's weights; the history is empty where training starts from the beginning.
         """
         try:
             with safe_open(self.path, "pt") as file:
@@ -124,7 +124,7 @@ class Checkpoint:
                 for key, value in held.items():
                     moved = isinstance(value, torch.Tensor) and (fused or value.dim() > 0)
                     optimiser.state[parameter][key] = value.to(device) if moved else value
-        best = {key: value.to(device) for key, value in _part(tensors, "best.").items()}
+        best = {key: value.to(device) for key, value in _part(tensors, "best.").items()} or learnt(module)
         logger.info("going on after epoch %d, from %s", len(state["history"]), self.path)
         return state["history"], best
 

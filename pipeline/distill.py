@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -92,10 +93,17 @@ def distill(
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generators, and put their state back afterwards."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
+    """Seed torch's generators and have a GPU add in the same order each time; put both back as they were afterwards."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else an LSTM's sums differ from run to run
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def encoded_rows(table: pa.Table, student: TrainedStudent, settings: Student) -> Rows:
@@ -149,10 +157,12 @@ class Training:
             history = [Epoch(**epoch) for epoch in told]
         while len(history) < self.settings.epochs and not self._patience_is_over(history):
             history.append(self._epoch(len(history)))
-            if best_of(history) == len(history) - 1:
+            is_best = best_of(history) == len(history) - 1
+            if is_best:
                 best = learnt(self.module)
             if self.checkpoint is not None:
-                self.checkpoint.save([dataclasses.asdict(e) for e in history], self.module, best, self.optimisers)
+                told = [dataclasses.asdict(epoch) for epoch in history]
+                self.checkpoint.save(told, self.module, None if is_best else best, self.optimisers)
         self.module.load_state_dict(best, strict=False)
         kept = history[best_of(history)]
         logger.info("kept epoch %d of %d: validation accuracy %.4f", kept.epoch, len(history), kept.validation_accuracy)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import InputError
 
-BLOCK_BYTES = 16 << 20
+BLOCK_BYTES = 4 << 20
 
 Found = dict[str, npt.NDArray[np.float32]]
 

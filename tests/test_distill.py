@@ -247,10 +247,13 @@ def test_adadelta_updates_embeddings_by_row_and_leaves_frozen_ones():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_training_on_a_gpu_learns_and_ends_on_the_cpu():
+def test_training_on_a_gpu_learns_and_ends_on_the_cpu_with_the_same_weights_each_time():
     student, history = train()
     assert history[-1].validation_accuracy > 0.9
     assert {weight.device.type for weight in student.module.parameters()} == {"cpu"}
+    again, _ = train()
+    a, b = student.module.state_dict(), again.module.state_dict()
+    assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 def test_one_class_is_regression_and_the_least_loss_is_kept():
@@ -292,3 +295,15 @@ def test_weights_decide_which_rows_are_learnt_from():
     assert accuracy(alike, VALIDATION) < 0.5
     with pytest.raises(InputError, match="no row counts"):
         train(table[300:], weights={"augmented": 0.0})
+
+
+def test_blank_texts_and_texts_in_another_script_are_rows_like_others():
+    texts = ["", "   ", "хороший фильм", "良い映画", "👍", "good"] * 5
+    table = rows(texts, [0, 1] * 15, [(1.0, 0.0), (0.0, 1.0)] * 15)
+    student, history = train(table, table, epochs=1, params={"hidden": 4, "classifier": 4})
+    assert np.isfinite(history[0].training_loss)
+    assert np.isfinite(student.predict_logits(["", "плохой фильм", "\u200b"])).all()
+    assert "良い映画" in student.vocabulary.words
+    blank = rows([""] * 12, [0, 1] * 6, [(1.0, 0.0), (0.0, 1.0)] * 6)
+    nothing, _ = train(blank, blank, epochs=1)
+    assert nothing.vocabulary.words == ()

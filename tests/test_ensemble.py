@@ -1,9 +1,15 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logit_rows import PROVENANCE, rows, sentiment
@@ -13,6 +19,7 @@ from pipeline.distill import COLUMNS, distill
 from pipeline.errors import InputError
 from pipeline.params import Student
 
+ROOT = Path(__file__).resolve().parents[1]
 TEXTS = ["good film", "bad film", "the plot", "dull"]
 ONE = [(1.0, 2.0), (0.5, -1.0), (3.0, 3.0), (-2.0, 0.0)]
 TWO = [(0.0, -2.0), (1.5, 1.0), (1.0, 5.0), (2.0, 2.0)]
@@ -119,3 +126,34 @@ def test_a_student_learns_from_two_teachers_where_one_is_right(tmp_path: Path):
     training, validation = (ensemble.read_split(folders, split, COLUMNS) for split in ("train", "validation"))
     _, history = distill(training, validation, asked, PROVENANCE["labels"], "pretokenised", pairs=False)
     assert max(epoch.validation_accuracy for epoch in history) > 0.9
+
+
+def test_the_stages_train_and_evaluate_a_student_of_two_teachers(tmp_path: Path):
+    table, held_out = sentiment(200), sentiment(60, 1)
+    for name, order in (("base", slice(None)), ("large", slice(None, None, -1))):
+        turned = table.take(pa.array(np.arange(200)[order]))
+        logits.write(tmp_path / "data/films/logits" / name, {"train": turned, "validation": held_out}, PROVENANCE)
+    given = yaml.safe_load((ROOT / "params.yaml").read_text())
+    given["teachers"] = {name: {"model": {"source": "folder:nowhere"}, "label": {}} for name in ("base", "large")}
+    bag = {"model": "pipeline.students.ngram:NgramMean", "params": {"buckets": 50}, "batch_size": 10, "epochs": 3}
+    given["students"] = {"bag": bag | {"teacher": {"base": 1, "large": 3}, "average": "distributions"}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(given))
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/films.yaml").write_text((ROOT / "tasks/example.yaml").read_text())
+    for stage in ("train", "evaluate"):
+        command = [sys.executable, str(ROOT / f"stages/{stage}.py"), "films", "bag"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "data/films/results/students/bag.json").read_text())
+    assert found["validation"]["student"]["accuracy"] > 0.9
+    shutil.rmtree(tmp_path / "data/films/logits/large")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "stages/train.py"), "films", "bag"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "logits/large" in done.stderr

@@ -128,6 +128,7 @@ def test_words_are_looked_up_as_they_are_first_then_in_lower_case(tmp_path: Path
         embed(f"{kind}:{path}", [pa.array(["nothing"])], "raw")
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_memory_does_not_grow_with_the_file(tmp_path: Path):
     """A file of some hundred megabytes, of which two words are wanted, read within the memory of a few blocks."""
     path = tmp_path / "large.txt"
@@ -135,14 +136,16 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path):
     with path.open("wb") as file:
         for start in range(0, 260_000, 10_000):
             file.write(b"".join(b"w%d%s" % (i, line) for i in range(start, start + 10_000)))
+    # The peak from /proc, since getrusage hands a child that of the process that started it.
     code = (
-        "import resource, sys; from pathlib import Path; from pipeline.vector_files import read_text_vectors\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "import sys; from pathlib import Path; from pipeline.vector_files import read_text_vectors\n"
+        "def peak(): return int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
+        "before = peak()\n"
         "found = read_text_vectors(Path(sys.argv[1]), ['w3', 'w259999'])\n"
-        "print(len(found), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+        "print(len(found), peak() - before)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
     found, grown = map(int, done.stdout.split())
     assert found == 2
     assert path.stat().st_size > 220 << 20
-    assert grown < 160 << 10  # KiB
+    assert 0 < grown < 100 << 10  # KiB

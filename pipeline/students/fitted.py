@@ -5,8 +5,8 @@ It is a class that is built as
     Model(classes=C, pairs=False, **params)
 
 with C the number of classes, `pairs` True where a text is a pair of sentences, and `params` the keyword parameters that params.yaml has
-for it; and that has the methods of `Fits`. Of the student's other keys in params.yaml those about rows and targets hold for it (teacher,
-rows, weights, objective where its fit looks at it through the weights and labels); vectors, optimiser, epochs and batch_size do not.
+for it; and that has the methods of `Fits`. Of the student's other keys in params.yaml, teacher, average, rows and weights hold for it, and
+objective for the losses that are told; the others (vectors, optimiser, epochs, seed and so on) do not.
 """
 
 from collections.abc import Sequence
