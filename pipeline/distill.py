@@ -50,7 +50,7 @@ def distill(
     """Train a student and keep the epoch with the best validation accuracy (against the gold label).
 
     The same tables, settings and machine give the same weights, whatever happened before in the process. With one class the task is
-    regression: the student learns the teacher's number, and the epoch with the least validation loss is kept.
+    regression: the student learns numbers, alpha * gold + (1 - alpha) * the teacher's, and the epoch with the least validation loss is kept.
 
     :param training: Rows of a logit data set with COLUMNS; with `rows: originals`, those with a parent_id are left out.
     :param validation: Rows of the validation split; those without a label are left out.
@@ -130,7 +130,7 @@ class Training:
         self.device = next(module.parameters()).device
         self.rows = DeviceRows(rows, self.device)
         self.classes = rows.logits.shape[1]
-        self.objective = objective_of(settings)
+        self.objective = objective_of(settings, self.classes)
         self.optimisers = make_optimisers(module, settings.optimiser)
         self.checkpoint = None
         if checkpoint is not None:

@@ -156,13 +156,16 @@ def rows_digest(rows: pa.Table) -> str:
     A shard's sha256 tells of any change of its bytes, but whoever rewrites a shard writes a new sha256 too; this one is of the content.
 
     :param rows: Rows with id, label and logits as they are stored.
-    :return: SHA-256, in hex, of three columns with the rows sorted by id: ids as text, labels as little-endian int32 (null: -1), logits as
-        little-endian floats.
+    :return: SHA-256, in hex, of three columns with the rows sorted by id: ids as text, labels as little-endian int32 (null: -1; those of a
+        regression as float32, null: NaN), logits as little-endian floats.
     """
     order = pc.sort_indices(rows, [("id", "ascending")]).to_numpy()
     digest = hashlib.sha256("".join(rows["id"].take(pa.array(order)).to_pylist()).encode())
-    labels = pc.fill_null(rows["label"].cast(pa.int64()), -1).to_numpy()[order]
-    digest.update(labels.astype("<i4").tobytes())
+    if pa.types.is_floating(rows["label"].type):
+        digest.update(pc.fill_null(rows["label"], np.nan).to_numpy()[order].astype("<f4").tobytes())
+    else:
+        labels = pc.fill_null(rows["label"].cast(pa.int64()), -1).to_numpy()[order]
+        digest.update(labels.astype("<i4").tobytes())
     values = logits_of(rows)
     digest.update(values[order].astype(values.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
@@ -197,12 +200,15 @@ def _stored_schema(provenance: Mapping[str, Any]) -> pa.Schema:
     for i, field in enumerate(schema):
         if pa.types.is_dictionary(field.type):
             schema = schema.set(i, field.with_type(field.type.value_type))
-        elif field.name == "label":  # a ClassLabel is int64; datasets drops the class names from any other
+        elif (
+            pa.types.is_integer(field.type) and field.name == "label"
+        ):  # a ClassLabel is int64; datasets drops the class names from any other
             schema = schema.set(i, field.with_type(pa.int64()))
     features: dict[str, Any] = {
         field.name: {"dtype": str(field.type), "_type": "Value"} for field in schema if field.name != "logits"
     }
-    features["label"] = {"names": list(provenance["labels"]), "_type": "ClassLabel"}
+    if len(provenance["labels"]) > 1:  # the one label of a regression is a number
+        features["label"] = {"names": list(provenance["labels"]), "_type": "ClassLabel"}
     logits = schema.field("logits").type
     features["logits"] = {  # as datasets < 4 wrote it; later ones read it, while older ones fail on "List"
         "feature": {"dtype": stored_as(provenance), "_type": "Value"},
