@@ -1,13 +1,14 @@
-"""Commands for people: `python -m pipeline --help` lists them."""
+"""Commands for people: `python -m pipeline --help` lists them.
+
+Each imports what it needs by itself: `predict` runs where numpy and onnxruntime are all there is.
+"""
 
 import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pipeline import params, plugins, report
+from pipeline import report
 from pipeline.console import clear_errors, start_logging
 from pipeline.errors import InputError
 from pipeline.storage import write_text
@@ -98,12 +99,15 @@ def audit(folder: Path, percent: float, seed: int, dtype: list[str], tolerance: 
 
 
 def _active_tasks() -> list[str]:
+    import yaml
+
     found: list[str] = yaml.safe_load(Path("params.yaml").read_bytes())["tasks"]
     return found
 
 
 def check() -> None:
     """Check all parameters, and import and build what they name, before hours of work hang on it."""
+    from pipeline import params, plugins
     from pipeline.augment.copies import Plan
 
     for task in _active_tasks():

@@ -151,24 +151,40 @@ def logits_of(rows: pa.Table) -> np.ndarray[Any, np.dtype[Any]]:
 
 
 def rows_digest(rows: pa.Table) -> str:
-    """Return a digest of whose logits and gold label are whose, whatever the order of the rows.
+    """Return a digest of what hangs on each id, whatever the order of the rows: whose label, lineage and logits are whose.
 
     A shard's sha256 tells of any change of its bytes, but whoever rewrites a shard writes a new sha256 too; this one is of the content.
 
-    :param rows: Rows with id, label and logits as they are stored.
-    :return: SHA-256, in hex, of three columns with the rows sorted by id: ids as text, labels as little-endian int32 (null: -1; those of a
-        regression as float32, null: NaN), logits as little-endian floats.
+    :param rows: Rows as they are stored. Their sentences are left out: the id is the hash of those.
+    :return: SHA-256, in hex, of the columns but the sentences, in the order of the schema, with the rows sorted by id. Of a column of strings
+        (null: empty) the lengths as little-endian int32, then the UTF-8; of integers (null: -1) little-endian int32; of the label of a regression
+        (null: NaN) and of logits little-endian floats.
     """
-    order = pc.sort_indices(rows, [("id", "ascending")]).to_numpy()
-    digest = hashlib.sha256("".join(rows["id"].take(pa.array(order)).to_pylist()).encode())
-    if pa.types.is_floating(rows["label"].type):
-        digest.update(pc.fill_null(rows["label"], np.nan).to_numpy()[order].astype("<f4").tobytes())
-    else:
-        labels = pc.fill_null(rows["label"].cast(pa.int64()), -1).to_numpy()[order]
-        digest.update(labels.astype("<i4").tobytes())
-    values = logits_of(rows)
-    digest.update(values[order].astype(values.dtype.newbyteorder("<")).tobytes())
+    order = pc.sort_indices(rows, [("id", "ascending")])
+    digest = hashlib.sha256()
+    for name in rows.column_names:
+        column = rows[name]
+        if name == "logits":
+            values = logits_of(rows)[order.to_numpy()]
+            digest.update(values.astype(values.dtype.newbyteorder("<")).tobytes())
+        elif pa.types.is_floating(column.type):
+            digest.update(pc.fill_null(column, np.nan).take(order).to_numpy().astype("<f4").tobytes())
+        elif pa.types.is_integer(column.type):
+            digest.update(pc.fill_null(column.cast(pa.int32()), -1).take(order).to_numpy().astype("<i4").tobytes())
+        elif name not in _TEXTS[1:]:
+            strings = pc.fill_null(column.cast(pa.string()), "").take(order)
+            digest.update(pc.binary_length(strings).to_numpy().astype("<i4").tobytes())
+            for chunk in strings.chunks:
+                if len(chunk):
+                    start, end = _ends(chunk)
+                    digest.update(memoryview(chunk.buffers()[2] or b"")[start:end])
     return digest.hexdigest()
+
+
+def _ends(strings: pa.StringArray) -> tuple[int, int]:
+    """Return where the letters of an array of strings begin and end in its buffer."""
+    offsets = np.frombuffer(strings.buffers()[1], np.int32)
+    return int(offsets[strings.offset]), int(offsets[strings.offset + len(strings)])
 
 
 def _regrouped(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ class Predictor(Protocol):
     @property
     def pairs(self) -> bool:
         """Whether a text is a pair of sentences."""
+
+    def predict_logits(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> npt.NDArray[np.float32]:
+        """Return raw logits, float32 [n, C]."""
 
     def predict_proba(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> npt.NDArray[np.float32]:
         """Return class probabilities, float32 [n, C]."""
@@ -72,7 +75,8 @@ def texts_of(lines: Iterable[bytes], name: str, pairs: bool) -> Iterator[Text]:
 
 
 def predict_lines(student: Predictor, lines: Iterable[bytes], name: str, batch: int, out: IO[str]) -> int:
-    """Write a JSON line for each line: `label`, the class, and `probabilities`, by class name.
+    """Write a JSON line for each line: `label`, the class, and `probabilities`, by class name; in a regression, the number
+    under its name.
 
     What stands before a wrong line is answered before the error is raised.
 
@@ -84,16 +88,25 @@ def predict_lines(student: Predictor, lines: Iterable[bytes], name: str, batch: 
     :return: The number of lines.
     :raises InputError: If a line is not what the student reads.
     """
-    labels = student.labels
     count = 0
     for texts in _batches(texts_of(lines, name, student.pairs), batch):
-        probabilities = student.predict_proba(texts)  # type: ignore[arg-type]  # all of one kind: texts_of sees to it
-        for best, row in zip(probabilities.argmax(-1).tolist(), probabilities.tolist(), strict=True):
-            scores = {label: round(value, 6) for label, value in zip(labels, row, strict=True)}
-            out.write(json.dumps({"label": labels[best], "probabilities": scores}) + "\n")
+        out.writelines(json.dumps(answer) + "\n" for answer in _answers(student, texts))
         out.flush()
         count += len(texts)
     return count
+
+
+def _answers(student: Predictor, texts: list[Text]) -> Iterator[dict[str, Any]]:
+    given: Any = texts  # all of one kind: texts_of sees to it
+    labels = student.labels
+    if len(labels) == 1:  # a regression: the softmax of one number says nothing
+        for (value,) in student.predict_logits(given).tolist():
+            yield {labels[0]: round(value, 6)}
+        return
+    probabilities = student.predict_proba(given)
+    for best, row in zip(probabilities.argmax(-1).tolist(), probabilities.tolist(), strict=True):
+        scores = {label: round(value, 6) for label, value in zip(labels, row, strict=True)}
+        yield {"label": labels[best], "probabilities": scores}
 
 
 def _batches(texts: Iterator[Text], size: int) -> Iterator[list[Text]]:

@@ -29,6 +29,8 @@ def result_table(results: Path) -> str:
     students = {file.stem: read_json(file) for file in files}
     teachers = {found["teacher"]["name"]: found for found in students.values()}
     splits = [split for split in ("validation", "test") if any(split in found for found in students.values())]
+    if not splits:
+        raise InputError(f"{results}: no student was measured: neither validation nor test rows have labels")
     score = _score(students)
     path = results / "latency.json"
     times = read_json(path)["threads"]["1"] if path.is_file() else None

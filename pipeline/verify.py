@@ -1,12 +1,15 @@
 """Is a logit data set what it says it is? Everything that can be recomputed is; nothing from its folder is executed.
 
-Checks are made in steps. What is cheap, and what makes the next step safe, comes first: the manifest, the paths in it, the files and their bytes,
+`verify` does so in a process of its own, `check` in this one. Checks are made in steps. What is cheap, and what makes the next step safe, comes first: the manifest, the paths in it, the files and their bytes,
 what each file says of its own size. Rows are read only where all of that holds, a part at a time. What a Parquet file says of its size is
 believed, as far as it is within the limits below.
 """
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -79,14 +82,41 @@ class _DataSet:
 
 
 def verify(folder: Path) -> list[Check]:
-    """Check a logit data set.
+    """Check a logit data set in a process of its own, since a corrupt Parquet file can end the process that reads it.
+
+    :param folder: As for `check`.
+    :return: What `check` found. Where its process ended, what can be said without opening a shard, and that.
+    :raises InputError: As `check`.
+    """
+    _need_xxhash()
+    here = str(Path(__file__).parents[1])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep),
+    }
+    command = [sys.executable, "-P", "-m", "pipeline.verify", str(folder.resolve())]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return [Check(*found) for found in json.loads(done.stdout)]
+    ended = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+    fault = f"a shard is so corrupt that reading it ends the process ({ended})"
+    return check(folder, lambda _: iter([fault]))
+
+
+def _need_xxhash() -> None:
+    if find_spec("xxhash") is None:
+        raise InputError("verify recomputes ids with the Python package xxhash: pip install 'offline-distill[text]'")
+
+
+def check(folder: Path, sizes: Callable[[_DataSet], Fault] | None = None) -> list[Check]:
+    """Check a logit data set in this process.
 
     :param folder: Its folder. Links in it are followed (the Hub's cache and DVC's are made of them); what they lead to is checked as a file is.
+    :param sizes: What to do instead of opening the shards to see what they say of their size.
     :return: What each check found, in order. Where a step of them finds a fault, the steps after it are not made.
     :raises InputError: If xxhash, which ids are made with, is not installed.
     """
-    if find_spec("xxhash") is None:
-        raise InputError("verify recomputes ids with the Python package xxhash: pip install 'offline-distill[text]'")
+    _need_xxhash()
     data: dict[str, _DataSet] = {}
 
     def manifest() -> Fault:
@@ -94,15 +124,15 @@ def verify(folder: Path) -> list[Check]:
         yield from _faults_of_manifest(found)
         data["set"] = _DataSet(folder, found)
 
-    def on(check: Callable[[_DataSet], Fault]) -> Callable[[], Fault]:
-        return lambda: check(data["set"])
+    def on(faults: Callable[[_DataSet], Fault]) -> Callable[[], Fault]:
+        return lambda: faults(data["set"])
 
     steps: list[dict[str, Callable[[], Fault]]] = [
         {"manifest": manifest},
         {"paths": on(_paths), "row counts": on(_row_counts)},
         {"files": on(_files)},
         {"sha256": on(_sha256), "card": on(_card)},
-        {"size": on(_sizes)},
+        {"size": on(sizes or _sizes)},
         {
             "schema": on(_schemas),
             "class names": on(_class_names),
@@ -113,7 +143,7 @@ def verify(folder: Path) -> list[Check]:
     checks: list[Check] = []
     for step in steps:
         stopped = any(check.outcome != OK for check in checks)
-        checks += [Check(name, SKIPPED, "") if stopped else _made(name, check) for name, check in step.items()]
+        checks += [Check(name, SKIPPED, "") if stopped else _made(name, faults) for name, faults in step.items()]
     stopped = any(check.outcome != OK for check in checks)
     return checks + (_of_rows(None) if stopped else _of_rows(data["set"]))
 
@@ -141,9 +171,9 @@ def listed(checks: Sequence[Check]) -> str:
     return "\n".join(lines)
 
 
-def _made(name: str, check: Callable[[], Fault]) -> Check:
+def _made(name: str, faults: Callable[[], Fault]) -> Check:
     try:
-        return _outcome(name, list(check()))
+        return _outcome(name, list(faults()))
     except (InputError, OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException) as error:
         # What is damaged can fail anywhere in the libraries that read it.
         return Check(name, FAILED, f"cannot be read: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
@@ -307,11 +337,15 @@ def _faults_of_size(path: Path, rows: int) -> Fault:
         yield "is no Parquet file" if magic != b"PAR1" else f"its footer is said to have {footer:,} bytes"
         return
     found = pq.read_metadata(path)
-    if found.num_rows != rows or sum(found.row_group(i).num_rows for i in range(found.num_row_groups)) != rows:
+    groups = [found.row_group(i) for i in range(found.num_row_groups)]
+    if found.num_rows != rows or sum(group.num_rows for group in groups) != rows:
         yield f"has {found.num_rows:,} rows, manifest.json says {rows:,}"
     if found.num_rows * ID_BYTES > size:
         yield f"decompression bomb: {found.num_rows:,} rows in {size:,} bytes, of which ids alone take {ID_BYTES} a row"
-    chunks = [found.row_group(i).column(k) for i in range(found.num_row_groups) for k in range(found.num_columns)]
+    if any(group.num_columns != found.num_columns for group in groups):
+        yield "a row group has other columns than the file"
+        return
+    chunks = [group.column(k) for group in groups for k in range(group.num_columns)]
     expanded = sum(max(0, chunk.total_uncompressed_size) for chunk in chunks)
     if expanded > EXPANSION * size:
         yield f"decompression bomb: {size:,} bytes that become {expanded:,}, more than {EXPANSION} times as many"
@@ -379,3 +413,7 @@ def _differences(found: Any, wanted: Any, key: str = "") -> Iterator[tuple[str, 
             yield from _differences(found.get(name), wanted.get(name), f"{key}.{name}" if key else name)
     elif found != wanted:
         yield key, found, wanted
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(check(Path(sys.argv[1]))))

@@ -1,4 +1,7 @@
+import importlib
+import inspect
 import json
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +14,12 @@ from logit_rows import PROVENANCE, sentiment
 from shipped import as_pairs, inputs, shipped, trained
 
 import pipeline.export as exporting
+from pipeline import students
 from pipeline.errors import InputError
 from pipeline.export import export
 from pipeline.runtime import Runtime
-from pipeline.students.base import Batch, TrainedStudent
+from pipeline.students.base import Batch, TrainedStudent, build
+from pipeline.students.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parents[1]
 FILES = ["README.md", "config.json", "model.int8.onnx", "model.onnx", "model.safetensors", "vocabulary.json"]
@@ -141,6 +146,65 @@ def test_what_onnx_cannot_say_is_shipped_for_torch_and_the_card_says_why(tmp_pat
     assert len(TrainedStudent.from_pretrained(folder).predict(["good film"])) == 1
     with pytest.raises(InputError, match=r"model\.onnx: no such file; the export stage writes one"):
         Runtime.from_pretrained(folder)
+
+
+def test_a_folder_without_hashes_can_be_exported(tmp_path: Path, single: TrainedStudent):
+    """As versions before there were any wrote them."""
+    single.save(tmp_path / "old")
+    config = json.loads((tmp_path / "old/config.json").read_text())
+    del config["files"]
+    (tmp_path / "old/config.json").write_text(json.dumps(config))
+    export(tmp_path / "old", tmp_path / "new", {}, PROVENANCE)
+    assert set(json.loads((tmp_path / "new/config.json").read_text())["files"]) == set(FILES) - {
+        "README.md",
+        "config.json",
+    }
+
+
+def test_a_broken_int8_network_is_not_shipped(tmp_path: Path, single: TrainedStudent, monkeypatch: pytest.MonkeyPatch):
+    def scrambled(model):
+        for weight in model.graph.initializer:
+            if "dense" in weight.name and weight.data_type == onnx.TensorProto.FLOAT:
+                weight.raw_data = (50 * np.frombuffer(weight.raw_data, np.float32)[::-1]).tobytes()
+        return model
+
+    monkeypatch.setattr(exporting, "_own_lstm_weights", scrambled)
+    folder = shipped(tmp_path, single)
+    assert "model.int8.onnx: for 1 rows of 1 words its logits differ" in (folder / "README.md").read_text()
+
+
+def architectures() -> list[str]:
+    """Return the import paths of the built-in students: the torch modules that are built from word vectors."""
+    found = []
+    for module in pkgutil.iter_modules(students.__path__, "pipeline.students."):
+        for name, kind in vars(importlib.import_module(module.name)).items():
+            if isinstance(kind, type) and issubclass(kind, torch.nn.Module) and kind.__module__ == module.name:
+                wanted = list(inspect.signature(kind).parameters)[:3]
+                if wanted == ["embeddings", "classes", "pairs"]:
+                    found.append(f"{module.name}:{name}")
+    return found
+
+
+@pytest.mark.parametrize("pairs", [False, True], ids=["single", "pairs"])
+@pytest.mark.parametrize("model", architectures())
+def test_every_built_in_student_is_shipped_with_its_networks(tmp_path: Path, model: str, pairs: bool):
+    vocabulary = Vocabulary(tuple(f"w{i}" for i in range(60)), "pretokenised")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        embeddings = torch.randn(len(vocabulary), 300) / 4
+        embeddings[0] = 0
+        module = build(model, {}, embeddings, 3, pairs)
+    student = TrainedStudent(module, vocabulary, ("a", "b", "c"), model, {}, pairs, 300, 40)
+    folder = shipped(tmp_path, student)
+    draws = np.random.default_rng(0)
+    texts = [" ".join(draws.choice(vocabulary.words, size)) for size in (0, 1, 2, 5, 60, *draws.integers(1, 30, 60))]
+    given = list(zip(texts, texts[::-1], strict=True)) if pairs else texts
+    logits = student.predict_logits(given)
+    np.testing.assert_allclose(Runtime.from_pretrained(folder).predict_logits(given), logits, atol=1e-4)
+    int8 = Runtime.from_pretrained(folder, int8=True).predict_logits(given)
+    assert np.abs(int8 - logits).max() < 0.15 * np.abs(logits).max()
+    sizes = [(folder / name).stat().st_size for name in ("model.onnx", "model.int8.onnx")]
+    assert sizes[1] < 0.35 * sizes[0]
 
 
 def test_a_failed_export_leaves_nothing(tmp_path: Path, single: TrainedStudent, monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,6 @@
 """The whole pipeline, with DVC, in a temporary clone: the worked examples of README.md on a task of a few hundred sentences."""
 
+import importlib.util
 import json
 import os
 import random
@@ -51,7 +52,9 @@ TECHNICAL = [
     "button",
     "freezes",
 ]
-STUDENTS = ("bag", "bilstm")
+LINEAR = importlib.util.find_spec("sklearn") is not None
+"""Whether the README's linear model can be trained: scikit-learn is no dependency."""
+STUDENTS = ("bag", "bilstm", *(["linear"] if LINEAR else []))
 
 
 class Clone:
@@ -128,7 +131,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
 
-    for name in ("tasks/tickets.yaml", "typos.py", "bag.py"):
+    for name in ("tasks/tickets.yaml", "typos.py", "bag.py", "linear.py"):
         (folder / name).write_text(readme.block("file", name))
     raw = folder / "data/raw/tickets"
     raw.mkdir()
@@ -147,6 +150,11 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
             "params": {"hidden": 8, "classifier": 8},
         }
         params["students"] = {"bilstm": bilstm} | yaml.safe_load(readme.block("params", "students"))
+        if LINEAR:
+            params["students"] |= yaml.safe_load(readme.block("params", "students: linear"))
+        vectors = yaml.safe_load(readme.block("params", "vectors"))
+        params["vectors"] = {name: vectors[name] for name in ("spacy-md", "teacher")}
+        params["students"]["bag"]["vectors"] = "teacher"
 
     edit(folder / "params.yaml", use_the_readme)
     edit(folder / "tasks/tickets.yaml", lambda task: task["augment"].update(n_iter=4))
@@ -181,6 +189,15 @@ def test_the_table_shows_teacher_and_students(clone: Clone):
     table = clone.run("python", "-m", "pipeline", "results")
     assert [name for name in ("ours (teacher)", *STUDENTS) if f"| {name} " not in table] == []
     assert clone.run("python", "-m", "pipeline", "check") == ""
+
+
+def test_the_logits_pass_verify_and_their_card_tells_what_the_rules_did(clone: Clone):
+    said = clone.run("python", "-m", "pipeline", "verify", "data/tickets/logits/ours")
+    assert {line.split()[-1] for line in said.splitlines()} == {"ok"}
+    card = (clone.folder / "data/tickets/logits/ours/README.md").read_text()
+    assert "**Licence of the text** | proprietary" in card
+    assert "Yield, of 480 copies drawn" in card
+    assert "**\\[MASK\\]**" in card
 
 
 def test_a_second_run_does_nothing(clone: Clone):

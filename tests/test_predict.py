@@ -63,6 +63,19 @@ def test_a_student_of_the_train_stage_predicts_too(folder: Path):
     assert "model.int8.onnx: no such file; the export stage writes one" in errors
 
 
+def test_it_runs_where_numpy_and_onnxruntime_are_all_there_is(folder: Path):
+    script = f"""
+import runpy, sys
+for name in ("torch", "transformers", "tokenizers", "pyarrow", "safetensors", "onnx", "yaml", "pydantic", "tqdm", "joblib"):
+    sys.modules[name] = None
+sys.argv = ["pipeline", "predict", {str(folder)!r}]
+runpy.run_module("pipeline", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, input=b"a good film\n", capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(done.stdout)["label"] == "positive"
+
+
 @pytest.mark.parametrize(
     ("student", "given", "answered", "said"),
     [
@@ -141,6 +154,19 @@ def test_lines_end_where_files_say_not_where_unicode_does(folder: Path):
     lines = ["good\u2028film\n".encode(), "bad\x0b\x85\n".encode(), b"dull"]
     assert predict_lines(open_student(folder, False), lines, "x", 2, out) == 3
     assert out.getvalue().count("\n") == 3
+
+
+def test_a_regression_is_answered_by_its_number():
+    class Lengths:
+        labels, pairs = ("length",), False
+
+        def predict_logits(self, texts):
+            return np.array([[len(text)] for text in texts], np.float32)
+
+    out = io.StringIO()
+    predict_lines(Lengths(), [b"abc\n", b"\n"], "x", 9, out)
+    answers = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert answers == [{"length": 3.0}, {"length": 0.0}]
 
 
 def test_a_mark_inside_a_file_is_text():

@@ -4,7 +4,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from logit_sets import carelessly, changed, column, manifest_of, renamed, rows, shard_of, with_manifest, write
 
@@ -32,7 +34,7 @@ def test_float16_and_several_shards_pass_too(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(logits, "SHARD_ROWS", 4)
     folder = write(tmp_path / "half", changed(labelling__stored="float16"))
     assert len(list((folder / "data").glob("train-*"))) == 3
-    assert verify.is_whole(verify.verify(folder)), verify.listed(verify.verify(folder))
+    assert verify.is_whole(verify.check(folder)), verify.listed(verify.check(folder))
 
 
 def test_pairs_pass_too(tmp_path: Path):
@@ -45,9 +47,9 @@ def test_pairs_pass_too(tmp_path: Path):
 
     splits = {split: paired(split) for split in tables.SPLITS}
     folder = write(tmp_path / "pairs", changed(pairs=True), **splits)
-    assert verify.is_whole(verify.verify(folder)), verify.listed(verify.verify(folder))
+    assert verify.is_whole(verify.check(folder)), verify.listed(verify.check(folder))
     folder = write(tmp_path / "not", **splits)
-    assert "a second sentence, in a task without pairs" in verify.listed(verify.verify(folder))
+    assert "a second sentence, in a task without pairs" in verify.listed(verify.check(folder))
 
 
 # --- damage -------------------------------------------------------------------------------------------------------------
@@ -75,6 +77,14 @@ def swap_logits(folder: Path) -> None:
 
 def flip_a_gold_label(folder: Path) -> None:
     carelessly(folder, lambda table: column(table, "label", [0, *table["label"].to_pylist()[1:]]))
+
+
+def change_a_count(folder: Path) -> None:
+    carelessly(folder, lambda t: column(t, "masked1", [*t["masked1"].to_pylist()[:-1], 7]))
+
+
+def change_a_side(folder: Path) -> None:
+    carelessly(folder, lambda t: column(t, "side", [*t["side"].to_pylist()[:-1], "both"]))
 
 
 def rename_classes(folder: Path) -> None:
@@ -269,8 +279,14 @@ DAMAGE = {
     "an id that is none": (not_hexadecimal, "ids", "row '7': is not 32 hex digits"),
     "an unknown label": (unknown_label, "labels", "an unknown label"),
     "logits that are no numbers": (not_a_number, "logits", "logits that are not finite"),
-    "swapped logits": (swap_logits, "rows digest", "the logits or labels are not those that its rows had"),
-    "a changed gold label": (flip_a_gold_label, "rows digest", "the logits or labels are not those that its rows had"),
+    "swapped logits": (swap_logits, "rows digest", "the logits, labels or lineage are not those that"),
+    "a changed gold label": (flip_a_gold_label, "rows digest", "the logits, labels or lineage are not those that"),
+    "a changed count of masked words": (
+        change_a_count,
+        "rows digest",
+        "the logits, labels or lineage are not those that",
+    ),
+    "a changed side": (change_a_side, "rows digest", "the logits, labels or lineage are not those that"),
     "an orphan": (orphan, "lineage", r"its parent \w+ is nowhere"),
     "a parent in another split": (
         parent_in_another_split,
@@ -289,16 +305,61 @@ DAMAGE = {
 def test_damage_is_named(folder: Path, name: str):
     damage, check, message = DAMAGE[name]
     damage(folder)
-    found = {outcome.name: outcome for outcome in verify.verify(folder)}
+    found = {outcome.name: outcome for outcome in verify.check(folder)}
     assert found[check].outcome == verify.FAILED, verify.listed(list(found.values()))
     assert re.search(message, found[check].detail), found[check].detail
     assert not verify.is_whole(list(found.values()))
 
 
+def flipped(path: Path, draws: np.random.Generator, begin: int = 0) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(draws.integers(begin, len(content)))] ^= 1 << int(draws.integers(8))
+    path.write_bytes(content)
+
+
+def test_no_flipped_bit_of_the_manifest_passes(folder: Path):
+    draws, before = np.random.default_rng(0), (folder / "manifest.json").read_bytes()
+    for number in range(60):
+        (folder / "manifest.json").write_bytes(before)
+        flipped(folder / "manifest.json", draws)
+        outcomes = verify.check(folder)
+        assert not verify.is_whole(outcomes), number
+        assert [check.name for check in outcomes] == NAMES
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_flipped_bit_under_a_sha256_that_fits_is_found_or_is_read_by_nobody(folder: Path, seed: int):
+    """In the footer, where one can end the process that reads it."""
+    before, size = pq.read_table(shard_of(folder)), shard_of(folder).stat().st_size
+    flipped(shard_of(folder), np.random.default_rng(seed), size - 5_500)
+    renamed(folder, shard_of(folder))
+    outcomes = verify.verify(folder)
+    assert set(NAMES) <= {check.name for check in outcomes}
+    if verify.is_whole(outcomes):
+        assert pq.read_table(shard_of(folder)).equals(before)
+
+
+def test_the_end_of_the_process_that_reads_is_a_fault(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(verify.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, -6, "", ""))
+    monkeypatch.setattr(verify.pq, "read_metadata", lambda _: pytest.fail("a shard was opened in this process"))
+    outcomes = {check.name: check for check in verify.verify(folder)}
+    assert list(outcomes) == NAMES
+    assert outcomes["sha256"].outcome == verify.OK
+    assert "so corrupt that reading it ends the process (signal 6)" in outcomes["size"].detail
+    assert outcomes["leaks"].outcome == verify.SKIPPED
+
+
+def test_it_is_checked_from_any_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A module in the working folder is not what the other process imports."""
+    (tmp_path / "json.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    assert verify.is_whole(verify.verify(Path("large")))
+
+
 def test_after_a_fault_no_row_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch):
     bomb_of_rows(folder)
     monkeypatch.setattr(verify, "check_rows", lambda *_: pytest.fail("rows were read"))
-    outcomes = {check.name: check.outcome for check in verify.verify(folder)}
+    outcomes = {check.name: check.outcome for check in verify.check(folder)}
     assert outcomes["size"] == verify.FAILED
     assert {outcomes[name] for name in NAMES[NAMES.index("size") + 1 :]} == {verify.SKIPPED}
 
@@ -308,12 +369,12 @@ def test_a_dictionary_is_not_expanded_beyond_the_memory(folder: Path, monkeypatc
 
     monkeypatch.setattr(verify_rows, "BATCH_BYTES", 5_000)
     carelessly(folder, lambda t: column(t, "sentence1", ["a" * 1_000] * t.num_rows))
-    assert "decompression bomb: 9,000 bytes of sentence1 in 9 rows" in verify.listed(verify.verify(folder))
+    assert "decompression bomb: 9,000 bytes of sentence1 in 9 rows" in verify.listed(verify.check(folder))
 
 
 def test_many_faults_are_counted_and_a_few_are_shown(folder: Path):
     carelessly(folder, lambda t: column(t, "sentence1", ["other"] * t.num_rows))
-    detail = next(check.detail for check in verify.verify(folder) if check.name == "ids")
+    detail = next(check.detail for check in verify.check(folder) if check.name == "ids")
     assert detail.count("is not the id of its text") == 3
     assert detail.endswith("and 6 more")
 

@@ -120,9 +120,11 @@ class FittedStudent(TrainedStudent):
         """
         with new_folder(folder) as temporary:
             self._plug_in.save(temporary)
-            files = sorted(path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file())
-            if not files or "config.json" in files:
-                raise InputError(f"{self.model!r}: save wrote {files}; it must write files, and not config.json")
+            files = sorted(path.name for path in temporary.iterdir())
+            if not files or "config.json" in files or not all((temporary / name).is_file() for name in files):
+                raise InputError(
+                    f"{self.model!r}: save wrote {files}; it must write files, no folders and not config.json"
+                )
             for name in files:
                 if _is_pickle(temporary / name):
                     raise InputError(
