@@ -223,8 +223,10 @@ def _stored_schema(provenance: Mapping[str, Any]) -> pa.Schema:
     features: dict[str, Any] = {
         field.name: {"dtype": str(field.type), "_type": "Value"} for field in schema if field.name != "logits"
     }
-    if len(provenance["labels"]) > 1:  # the one label of a regression is a number
+    if len(provenance["labels"]) > 1:
         features["label"] = {"names": list(provenance["labels"]), "_type": "ClassLabel"}
+    else:  # a number, whose type Arrow calls float
+        features["label"] = {"dtype": "float32", "_type": "Value"}
     logits = schema.field("logits").type
     features["logits"] = {  # as datasets < 4 wrote it; later ones read it, while older ones fail on "List"
         "feature": {"dtype": stored_as(provenance), "_type": "Value"},

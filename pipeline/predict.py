@@ -75,9 +75,9 @@ def texts_of(lines: Iterable[bytes], name: str, pairs: bool) -> Iterator[Text]:
 
 
 def predict_lines(student: Predictor, lines: Iterable[bytes], name: str, batch: int, out: IO[str]) -> int:
-    """Write a JSON line for each line: `label`, the class, and `probabilities`, by class name; in a regression, the number
-    under its name.
+    """Write a JSON line for each line: `label`, the class, and `probabilities`, by class name.
 
+    In a regression the line has the number alone, under its name: `{"score": 1.23}`.
     What stands before a wrong line is answered before the error is raised.
 
     :param student: What predicts.

@@ -122,7 +122,7 @@ def _scores(results: Mapping[str, Any]) -> str:
 
 
 def _correlations(results: Mapping[str, Any], splits: Sequence[str]) -> str:
-    head = (
+    head: tuple[str, ...] = (
         "",
         "rows",
         "Pearson",
