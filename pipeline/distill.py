@@ -155,7 +155,7 @@ class Training:
                 self.checkpoint.save([dataclasses.asdict(e) for e in history], self.module, best, self.optimisers)
         self.module.load_state_dict(best, strict=False)
         kept = history[best_of(history)]
-        logger.info("kept epoch %d of %d: validation accuracy %.4f", kept.epoch, len(history), kept.validation_accuracy)
+        logger.info("kept epoch %d of %d: %s", kept.epoch, len(history), kept.told)
         return history
 
     def _patience_is_over(self, history: Sequence[Epoch]) -> bool:
@@ -169,8 +169,8 @@ class Training:
         trained = time.perf_counter() - started
         found = Epoch(number + 1, loss, *_measure(self.module, self.validation, self.objective))
         logger.info(
-            "epoch %d: training loss %.4f, validation loss %.4f, validation accuracy %.4f (%.0f s, %.0f rows/s)",
-            *(found.epoch, loss, found.validation_loss, found.validation_accuracy),
+            "epoch %d: training loss %.4f, %s (%.0f s, %.0f rows/s)",
+            *(found.epoch, loss, found.told),
             *(time.perf_counter() - started, len(self.rows) / trained),
         )
         return found

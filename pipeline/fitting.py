@@ -48,8 +48,9 @@ def fit(
         losses.append((loss.mean().item(), (logits.argmax(dim=-1) == known).double().mean().item()))
     (validation_loss, accuracy), (training_loss, _) = losses
     accuracy = accuracy if len(labels) > 1 else math.nan
-    logger.info("fitted: validation loss %.4f, validation accuracy %.4f", validation_loss, accuracy)
-    return student, [Epoch(1, training_loss, validation_loss, accuracy)]
+    found = Epoch(1, training_loss, validation_loss, accuracy)
+    logger.info("fitted: %s", found.told)
+    return student, [found]
 
 
 def _examples(table: pa.Table, settings: Student, classes: int, pairs: bool) -> Examples:

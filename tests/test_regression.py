@@ -23,6 +23,7 @@ from pipeline.errors import InputError
 from pipeline.runtime import Runtime
 from pipeline.sources import ALL, Rows
 from pipeline.students.base import TrainedStudent
+from pipeline.teacher.model import describe, find_files, open_teacher
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["good", "bad", "film", "plot", "the", "is"]
@@ -347,3 +348,20 @@ def test_what_needs_classes_is_refused_before_any_work(tmp_path: Path, over: dic
     write_yaml(tmp_path / "tasks/films.yaml", TASK | {"text": text})
     with pytest.raises(InputError, match="label_values: goes with class names"):
         params.load("films", tmp_path)
+
+
+def test_a_teacher_of_one_output_needs_no_mapping_unless_it_has_another_name(tmp_path: Path):
+    folders = {name: tiny_teacher(tmp_path / name, WORDS, labels=[name]) for name in ("LABEL_0", "Score", "toxicity")}
+    for name in ("LABEL_0", "Score"):
+        teacher = open_teacher(find_files(f"folder:{folders[name]}"), ["score"], {})
+        assert (teacher.labels, teacher.columns) == (("score",), (0,))
+        assert describe(teacher, "mit")["labels"] == {"score": name}
+    other = find_files(f"folder:{folders['toxicity']}")
+    with pytest.raises(InputError, match=r"classes are \[toxicity\], the task's are \[score\]"):
+        open_teacher(other, ["score"], {})
+    assert open_teacher(other, ["score"], {"toxicity": "score"}).columns == (0,)
+    with pytest.raises(InputError, match=r"classes are \[LABEL_0\], the task's are \[a, b\]"):
+        open_teacher(find_files(f"folder:{folders['LABEL_0']}"), ["a", "b"], {})
+    with pytest.raises(InputError, match=r"classes are \[LABEL_0, LABEL_1\], the task's are \[score\]"):
+        two = tiny_teacher(tmp_path / "two", WORDS, labels=["LABEL_0", "LABEL_1"])
+        open_teacher(find_files(f"folder:{two}"), ["score"], {})
