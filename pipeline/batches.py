@@ -22,7 +22,7 @@ class Rows:
 
     texts: Encoded
     labels: torch.Tensor
-    """int64 [n], gold or the teacher's."""
+    """int64 [n], gold or the teacher's; float32 in a regression."""
     logits: torch.Tensor
     """float32 [n, C], the teacher's."""
     weights: torch.Tensor

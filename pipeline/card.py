@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
-from pipeline import changes
+from pipeline import changes, regression
 from pipeline.console import aligned
 
 EXAMPLES = 10
@@ -98,9 +98,7 @@ def card(folder: Path, provenance: Mapping[str, Any], shards: Sequence[Mapping[s
         f"# {task}: text with a teacher's logits",
         "Made by offline-distill: original and augmented rows of the task "
         f"`{task}`, each with the raw logits of a teacher, so that students are trained from these files alone, without the teacher "
-        "([Tang et al. 2019](https://arxiv.org/abs/1903.12136)). `label` and the columns of `logits` are, in order: "
-        + ", ".join(f"`{name}`" for name in labels)
-        + ".",
+        "([Tang et al. 2019](https://arxiv.org/abs/1903.12136)). " + _classes(labels),
         _in_short(provenance),
         aligned([("split", "rows"), *((split, f"{n:,}") for split, n in rows.items())]),
         "## Train a student from it",
@@ -124,6 +122,25 @@ def card(folder: Path, provenance: Mapping[str, Any], shards: Sequence[Mapping[s
         f"```json\n{json.dumps(provenance, indent=2, ensure_ascii=False)}\n```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _classes(labels: Sequence[str]) -> str:
+    if len(labels) == 1:
+        return (
+            f"It is a regression: `label` is a number, `{labels[0]}`, and `logits` has the one that the teacher says."
+        )
+    return "`label` and the columns of `logits` are, in order: " + ", ".join(f"`{name}`" for name in labels) + "."
+
+
+def gold_label(label: float | None, labels: Sequence[str]) -> str:
+    """Return a gold label in words: the class's name, or the number of a regression; empty where there is none.
+
+    :param label: What the row has.
+    :param labels: The class names.
+    """
+    if label is None or (len(labels) > 1 and not 0 <= label < len(labels)):
+        return ""
+    return f"{label:.7g}" if len(labels) == 1 else labels[int(label)]
 
 
 def front_matter(provenance: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -305,6 +322,8 @@ def _calibration(folder: Path, shards: Sequence[Mapping[str, Any]]) -> str:
     finite = np.isfinite(values).all(axis=1)
     if not finite.any():
         return "Its logits are not finite."
+    if values.shape[1] == 1:
+        return _errors(rows["label"].to_numpy()[finite], values[finite, 0])
     found = probabilities(values[finite])
     right = found.argmax(axis=1) == rows["label"].to_numpy()[finite]
     confidences = found.max(axis=1)
@@ -317,6 +336,18 @@ def _calibration(folder: Path, shards: Sequence[Mapping[str, Any]]) -> str:
             (f"expected calibration error ({BINS} bins)", f"{100 * calibration_error(confidences, right):.1f} %"),
         ]
     )
+
+
+def _errors(right: NDArray[np.float32], said: NDArray[np.float32]) -> str:
+    told = [(name, f"{measure(right, said):.3f}") for name, measure in _REGRESSION.items()]
+    return aligned([("measure", "value"), ("rows with a gold label", f"{len(right):,}"), *told])
+
+
+_REGRESSION = {
+    "Pearson correlation": regression.pearson,
+    "Spearman correlation": regression.spearman,
+    "root mean squared error": regression.rmse,
+}
 
 
 # --- examples -----------------------------------------------------------------------------------------------------------
@@ -357,7 +388,7 @@ def _examples(folder: Path, labels: Sequence[str], shards: Sequence[Mapping[str,
     told = [("text", "what was done", "gold label", "logits")]
     for row in rows:
         texts = [_marked(row, side) for side in (1, 2) if row[f"sentence{side}"] is not None]
-        gold = "" if row["label"] is None or not 0 <= row["label"] < len(labels) else _safe(labels[row["label"]])
+        gold = _safe(gold_label(row["label"], labels))
         told.append((" / ".join(texts), changes.told(row), gold, " ".join(f"{x:.2f}" for x in row["logits"])))
     return _table(told)
 

@@ -51,7 +51,7 @@ def distill(
     """Train a student and keep the epoch with the best validation accuracy (against the gold label).
 
     The same tables, settings and machine give the same weights, whatever happened before in the process. With one class the task is
-    regression: the student learns the teacher's number, and the epoch with the least validation loss is kept.
+    regression: the student learns numbers, alpha * gold + (1 - alpha) * the teacher's, and the epoch with the least validation loss is kept.
 
     :param training: Rows of a logit data set with COLUMNS; with `rows: originals`, those with a parent_id are left out.
     :param validation: Rows of the validation split; those without a label are left out.
@@ -138,7 +138,7 @@ class Training:
         self.device = next(module.parameters()).device
         self.rows = DeviceRows(rows, self.device)
         self.classes = rows.logits.shape[1]
-        self.objective = objective_of(settings)
+        self.objective = objective_of(settings, self.classes)
         self.optimisers = make_optimisers(module, settings.optimiser)
         self.checkpoint = None
         if checkpoint is not None:
@@ -165,7 +165,7 @@ class Training:
                 self.checkpoint.save(told, self.module, None if is_best else best, self.optimisers)
         self.module.load_state_dict(best, strict=False)
         kept = history[best_of(history)]
-        logger.info("kept epoch %d of %d: validation accuracy %.4f", kept.epoch, len(history), kept.validation_accuracy)
+        logger.info("kept epoch %d of %d: %s", kept.epoch, len(history), kept.told)
         return history
 
     def _patience_is_over(self, history: Sequence[Epoch]) -> bool:
@@ -179,8 +179,8 @@ class Training:
         trained = time.perf_counter() - started
         found = Epoch(number + 1, loss, *_measure(self.module, self.validation, self.objective))
         logger.info(
-            "epoch %d: training loss %.4f, validation loss %.4f, validation accuracy %.4f (%.0f s, %.0f rows/s)",
-            *(found.epoch, loss, found.validation_loss, found.validation_accuracy),
+            "epoch %d: training loss %.4f, %s (%.0f s, %.0f rows/s)",
+            *(found.epoch, loss, found.told),
             *(time.perf_counter() - started, len(self.rows) / trained),
         )
         return found

@@ -20,6 +20,13 @@ class Epoch:
         """What the best epoch has most of."""
         return -self.validation_loss if math.isnan(self.validation_accuracy) else self.validation_accuracy
 
+    @property
+    def told(self) -> str:
+        """What it is chosen by, in words."""
+        if math.isnan(self.validation_accuracy):
+            return f"validation loss {self.validation_loss:.4f}"
+        return f"validation loss {self.validation_loss:.4f}, validation accuracy {self.validation_accuracy:.4f}"
+
 
 def curve(history: Sequence[Epoch]) -> str:
     """Return the epochs as CSV, for `dvc plots`; without times, so that the same training gives the same file."""

@@ -9,18 +9,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import logits
+from pipeline import logits, regression
 from pipeline.calibration import best_temperature, calibration_error, divergence
 from pipeline.distill import COLUMNS, teacher_logits
 from pipeline.errors import InputError
+from pipeline.regression import DRAWS, LEVEL, SEED, Numbers
 from pipeline.students.base import TrainedStudent, parameters_of
 
 Integers = npt.NDArray[np.int64]
 
 SPLITS = ("validation", "test")
 DIGITS = 6
-DRAWS, SEED, LEVEL = 2000, 0, 0.95
-"""Of the bootstrap: how often rows are drawn, from which seed, and the share of the draws inside an interval."""
 
 
 def accuracy(labels: Integers, predicted: Integers) -> float:
@@ -91,7 +90,9 @@ def _share_equal(counts: Integers) -> npt.NDArray[np.float64]:
     return shares
 
 
-def measure(student: TrainedStudent, rows: pa.Table, temperature: float | None = None) -> tuple[dict[str, Any], float]:
+def measure(
+    student: TrainedStudent, rows: pa.Table, temperature: float | None = None
+) -> tuple[dict[str, Any], float | None]:
     """Measure a student and its teacher on rows of a logit data set.
 
     :param student: The student.
@@ -99,12 +100,15 @@ def measure(student: TrainedStudent, rows: pa.Table, temperature: float | None =
     :param temperature: What calibrates the student; where None, it is fitted on these rows.
     :return: A mapping, and the temperature. In the mapping: rows; student: accuracy, f1 and agreement (the share of rows on which it
         predicts what the teacher does), each with its interval, `kl to the teacher`, `calibration error` and the same after the logits
-        were divided by the temperature; teacher: accuracy and f1 with intervals, and its calibration error.
+        were divided by the temperature; teacher: accuracy and f1 with intervals, and its calibration error. Of a regression (one class):
+        pearson, spearman and rmse of both, and the student's agreement, its Pearson correlation with the teacher; no temperature.
     """
     classes = len(student.labels)
-    labels = rows["label"].to_numpy().astype(np.int64)
     texts = [rows[name] for name in (("sentence1", "sentence2") if student.pairs else ("sentence1",))]
     ours, theirs = student.predict_columns(*texts), teacher_logits(rows, classes).numpy()
+    if classes == 1:
+        return _measure_numbers(rows["label"].to_numpy(), ours[:, 0], theirs[:, 0]), None
+    labels = rows["label"].to_numpy().astype(np.int64)
     temperature = best_temperature(labels, ours) if temperature is None else temperature
     predicted, teachers = ours.argmax(-1), theirs.argmax(-1)
     found = {
@@ -122,6 +126,21 @@ def measure(student: TrainedStudent, rows: pa.Table, temperature: float | None =
         },
     }
     return found, temperature
+
+
+def _measure_numbers(right: Numbers, ours: Numbers, theirs: Numbers) -> dict[str, Any]:
+    agreement, *ends = regression.measures(theirs, ours)["pearson"]
+    return {
+        "rows": len(right),
+        "student": {**_numbers(right, ours), **_with_interval("agreement", agreement, (ends[0], ends[1]))},
+        "teacher": _numbers(right, theirs),
+    }
+
+
+def _numbers(right: Numbers, said: Numbers) -> dict[str, float]:
+    found = regression.measures(right, said)
+    parts = [_with_interval(name, value, (low, high)) for name, (value, low, high) in found.items()]
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def _agreement(teachers: Integers, predicted: Integers, classes: int) -> tuple[float, float]:
@@ -148,7 +167,7 @@ def evaluate(student_folder: Path, logits_folder: Path) -> dict[str, Any]:
     :param logits_folder: The logit data set of the student's teacher.
     :return: For each split what `measure` says; then for student and teacher the parameters and the bytes on disk, the student's
         parameters without word embeddings and the temperature that calibrates it (fitted on validation; null where that has no
-        labels), and the teacher's name. A teacher whose size the data set does not tell has null.
+        labels, and in a regression), and the teacher's name. A teacher whose size the data set does not tell has null.
     :raises InputError: If a file is missing or damaged, or the classes of the two differ.
     """
     student = TrainedStudent.from_pretrained(student_folder)
@@ -169,7 +188,7 @@ def evaluate(student_folder: Path, logits_folder: Path) -> dict[str, Any]:
                 if split == "validation":
                     temperature = fitted
                 elif temperature is None:  # fitted on the rows that it would be measured on
-                    del found[split]["student"]["calibration error, scaled"]
+                    found[split]["student"].pop("calibration error, scaled", None)
     everything, without = parameters_of(student.module)
     size = sum(file.stat().st_size for file in student_folder.iterdir() if file.is_file())
     teacher = about["teacher"]

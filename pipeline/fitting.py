@@ -42,12 +42,15 @@ def fit(
         sides = [table[name] for name in (("sentence1", "sentence2") if pairs else ("sentence1",))]
         logits = torch.from_numpy(student.predict_columns(*sides))
         known = torch.from_numpy(rows.labels)
-        loss = objective_of(settings)(logits, torch.from_numpy(rows.logits), known) * torch.from_numpy(rows.weights)
+        loss = objective_of(settings, len(labels))(logits, torch.from_numpy(rows.logits), known) * torch.from_numpy(
+            rows.weights
+        )
         losses.append((loss.mean().item(), (logits.argmax(dim=-1) == known).double().mean().item()))
     (validation_loss, accuracy), (training_loss, _) = losses
     accuracy = accuracy if len(labels) > 1 else math.nan
-    logger.info("fitted: validation loss %.4f, validation accuracy %.4f", validation_loss, accuracy)
-    return student, [Epoch(1, training_loss, validation_loss, accuracy)]
+    found = Epoch(1, training_loss, validation_loss, accuracy)
+    logger.info("fitted: %s", found.told)
+    return student, [found]
 
 
 def _examples(table: pa.Table, settings: Student, classes: int, pairs: bool) -> Examples:

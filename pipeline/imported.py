@@ -47,7 +47,7 @@ def examples(task: str, text: params.Text, mode: str) -> tuple[pa.Table, dict[st
     :param task: The task's name.
     :param text: What the task's file says of its text; its source is a logit data set.
     :param mode: How the task says that text becomes words: pretokenised or raw.
-    :return: `tables.EXAMPLES`, a row's line being its place in its split, and the metadata of the table.
+    :return: `tables.examples_schema(C)`, a row's line being its place in its split, and the metadata of the table.
     :raises InputError: If the data set is not there, does not pass `verify`, or is not what the task's file says.
     """
     source = str(text.source.logits)
@@ -62,13 +62,13 @@ def examples(task: str, text: params.Text, mode: str) -> tuple[pa.Table, dict[st
     ):
         if ours != theirs:
             raise InputError(f"tasks/{task}.yaml: {key}: {ours}: that of {source} is {theirs}")
-    parts = []
+    parts, schema = [], tables.examples_schema(len(text.labels))
     for split in about["rows"]:
         rows = logits.read_split(folder, split, ["id", "sentence1", "sentence2", "label", "parent_id"])
         rows = rows.filter(pc.is_null(rows["parent_id"])).drop_columns(["parent_id"])
         known = {"split": [split] * rows.num_rows, "line": np.arange(1, rows.num_rows + 1)}
-        columns = [rows[f.name] if f.name not in known else pa.array(known[f.name], f.type) for f in tables.EXAMPLES]
-        parts.append(pa.table(columns, schema=tables.EXAMPLES))
+        columns = [rows[f.name] if f.name not in known else pa.array(known[f.name], f.type) for f in schema]
+        parts.append(pa.table(columns, schema=schema))
     found = pa.concat_tables(parts).unify_dictionaries()
     return found, {
         "task": task,

@@ -157,7 +157,8 @@ def rows_digest(rows: pa.Table) -> str:
 
     :param rows: Rows as they are stored. Their sentences are left out: the id is the hash of those.
     :return: SHA-256, in hex, of the columns but the sentences, in the order of the schema, with the rows sorted by id. Of a column of strings
-        (null: empty) the lengths as little-endian int32, then the UTF-8; of integers (null: -1) little-endian int32; of logits little-endian floats.
+        (null: empty) the lengths as little-endian int32, then the UTF-8; of integers (null: -1) little-endian int32; of the label of a regression
+        (null: NaN) and of logits little-endian floats.
     """
     order = pc.sort_indices(rows, [("id", "ascending")])
     digest = hashlib.sha256()
@@ -166,6 +167,8 @@ def rows_digest(rows: pa.Table) -> str:
         if name == "logits":
             values = logits_of(rows)[order.to_numpy()]
             digest.update(values.astype(values.dtype.newbyteorder("<")).tobytes())
+        elif pa.types.is_floating(column.type):
+            digest.update(pc.fill_null(column, np.nan).take(order).to_numpy().astype("<f4").tobytes())
         elif pa.types.is_integer(column.type):
             digest.update(pc.fill_null(column.cast(pa.int32()), -1).take(order).to_numpy().astype("<i4").tobytes())
         elif name not in _TEXTS[1:]:
@@ -213,12 +216,17 @@ def _stored_schema(provenance: Mapping[str, Any]) -> pa.Schema:
     for i, field in enumerate(schema):
         if pa.types.is_dictionary(field.type):
             schema = schema.set(i, field.with_type(field.type.value_type))
-        elif field.name == "label":  # a ClassLabel is int64; datasets drops the class names from any other
+        elif (
+            pa.types.is_integer(field.type) and field.name == "label"
+        ):  # a ClassLabel is int64; datasets drops the class names from any other
             schema = schema.set(i, field.with_type(pa.int64()))
     features: dict[str, Any] = {
         field.name: {"dtype": str(field.type), "_type": "Value"} for field in schema if field.name != "logits"
     }
-    features["label"] = {"names": list(provenance["labels"]), "_type": "ClassLabel"}
+    if len(provenance["labels"]) > 1:
+        features["label"] = {"names": list(provenance["labels"]), "_type": "ClassLabel"}
+    else:  # a number, whose type Arrow calls float
+        features["label"] = {"dtype": "float32", "_type": "Value"}
     logits = schema.field("logits").type
     features["logits"] = {  # as datasets < 4 wrote it; later ones read it, while older ones fail on "List"
         "feature": {"dtype": stored_as(provenance), "_type": "Value"},

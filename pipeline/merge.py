@@ -90,15 +90,16 @@ def _union(parts: Sequence[pa.Table], split: str, tolerance: float) -> pa.Table:
             f"{split}: {(apart > tolerance).sum()} texts have two logits, more than {tolerance} apart; {rows['id'][row].as_py()} for one: "
             f"{values[first[codes[row]]].tolist()} and {values[row].tolist()}"
         )
-    labels = pc.fill_null(rows["label"], -1).to_numpy()
-    known = np.flatnonzero(labels >= 0)
-    gold = np.full(len(texts), -1, dtype=np.int32)
+    labels = pc.fill_null(rows["label"], pa.scalar(0, rows["label"].type)).to_numpy()
+    known = np.flatnonzero(pc.is_valid(rows["label"]).to_numpy())
+    gold, unknown = np.zeros(len(texts), labels.dtype), np.ones(len(texts), np.bool_)
     gold[codes[known[::-1]]] = labels[known[::-1]]  # the first that is known
+    unknown[codes[known]] = False
     if (other := known[labels[known] != gold[codes[known]]]).size:
         raise InputError(
             f"{split}: {len(other)} texts have two gold labels, {rows['id'][int(other[0])].as_py()} for one"
         )
-    column = pa.array(gold[codes], mask=gold[codes] < 0)
+    column = pa.array(gold[codes], mask=unknown[codes])
     rows = rows.set_column(rows.schema.get_field_index("label"), rows.schema.field("label"), column)
     return rows.take(pa.array(np.sort(first)))
 

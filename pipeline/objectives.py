@@ -9,7 +9,10 @@ Soft = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From the student's logits [B, C] and the teacher's [B, C] to a loss of each row, [B]."""
 
 Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""From the student's logits [B, C], the teacher's [B, C] and hard labels int64 [B] to a loss of each row, [B]."""
+"""From the student's logits [B, C], the teacher's [B, C] and hard labels [B] to a loss of each row, [B]."""
+
+Hard = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""From the student's logits [B, C] and hard labels [B] to a loss of each row, [B]."""
 
 
 def mse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -59,28 +62,41 @@ def cross_entropy(student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(student, labels, reduction="none")
 
 
-def hard_labels(labels: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Return the gold label where there is one, the teacher's argmax elsewhere.
+def squared_error(student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the squared difference from the number that is right: what `cross_entropy` is in a regression.
 
-    :param labels: int64 [B], negative where unknown.
+    :param student: Logits, [B, 1].
+    :param labels: float32 [B].
+    :return: [B].
+    """
+    return (student[:, 0] - labels).square()
+
+
+def hard_labels(labels: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Return the gold label where there is one, the teacher's argmax elsewhere; with one class, the teacher's number.
+
+    :param labels: int64 [B], negative where unknown; float32 with one class, NaN where unknown.
     :param teacher: Logits, [B, C].
     """
+    if teacher.shape[1] == 1:
+        return torch.where(labels.isnan(), teacher[:, 0], labels)
     return torch.where(labels >= 0, labels, teacher.argmax(dim=-1))
 
 
-def combine(alpha: float, soft: Soft) -> Objective:
-    """Return the objective alpha * cross_entropy + (1 - alpha) * soft; a term with weight 0 is not computed.
+def combine(alpha: float, soft: Soft, hard: Hard = cross_entropy) -> Objective:
+    """Return the objective alpha * hard + (1 - alpha) * soft; a term with weight 0 is not computed.
 
     :param alpha: The weight of the hard labels, 0 to 1.
     :param soft: `mse`, `cosine`, or `kl` with its temperature given.
+    :param hard: `cross_entropy`, or `squared_error` in a regression.
     """
 
     def objective(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         if alpha == 0:
             return soft(student, teacher)
         if alpha == 1:
-            return cross_entropy(student, labels)
-        return alpha * cross_entropy(student, labels) + (1 - alpha) * soft(student, teacher)
+            return hard(student, labels)
+        return alpha * hard(student, labels) + (1 - alpha) * soft(student, teacher)
 
     return objective
 

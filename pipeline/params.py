@@ -105,14 +105,18 @@ class BadRows(Model):
 
     fields: Literal["refuse", "drop"] = Field("refuse", description="A row with too few or too many fields")
     encoding: Literal["refuse", "drop"] = Field("refuse", description="Bytes that are not UTF-8")
-    unknown_label: Literal["refuse", "drop"] = Field("refuse", description="A label outside the task's set")
+    unknown_label: Literal["refuse", "drop"] = Field(
+        "refuse", description="A label outside the task's set; in a regression, one that is no finite number"
+    )
     mask: Literal["refuse", "drop"] = Field("refuse", description="Text that holds [MASK], which augmented rows use")
     blank: Literal["refuse", "drop"] = Field("drop", description="Null or blank text")
     repeat: Literal["refuse", "drop"] = Field(
         "drop", description="The same text with the same label again: the first stays"
     )
     conflict: Policy = Field(
-        "keep", description="The same text with two labels; keep: once, with its commonest label, the first on a tie"
+        "keep",
+        description="The same text with two labels; keep: once, with its commonest label, the first on a tie; in a regression, with "
+        "the mean of its numbers",
     )
     leak: Literal["refuse", "drop"] = Field(
         "drop", description="A training or validation text that a later split has too: the later split keeps it"
@@ -124,7 +128,10 @@ class Text(Model):
 
     source: Source
     columns: Columns
-    labels: list[str] = Field(min_length=1, description="Class names, in the order of the integer labels")
+    labels: list[str] = Field(
+        min_length=1,
+        description="Class names, in the order of the integer labels; a single name is a regression, whose label column holds numbers",
+    )
     label_values: dict[str, str | None] = Field(
         {}, description="The source's value -> class name (null: no label); absent: the values are the names"
     )
@@ -133,10 +140,19 @@ class Text(Model):
     )
     bad_rows: BadRows = BadRows()
 
+    @property
+    def is_regression(self) -> bool:
+        """Whether labels are numbers: the case with a single name, which is that of the number."""
+        return len(self.labels) == 1
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels: a name stands there twice")
+        if self.label_values and self.is_regression:
+            raise ValueError(
+                "label_values: goes with class names; a task of one label is a regression, whose column holds numbers"
+            )
         for value, name in self.label_values.items():
             if name is not None and name not in self.labels:
                 raise ValueError(f"label_values.{value}: {name!r} is not one of labels {self.labels}")
@@ -445,7 +461,23 @@ def load(task: str, folder: Path = Path()) -> Settings:
     checked = _validate(Task, overrides, task_path)
     merged = {key: _overlay(params.get(key, {}), overrides[key]) for key in OVERRIDES}
     parts = _validate(_ParamsFile, {"tasks": [task], **merged}, task_path)
+    if checked.text.is_regression:
+        _check_regression(parts, task_path)
     return Settings(name=task, task=checked, **{key: getattr(parts, key) for key in OVERRIDES})
+
+
+def _check_regression(params: _ParamsFile, path: Path) -> None:
+    """Refuse what compares or averages distributions over classes, of which a regression has none."""
+    for name, student in params.students.items():
+        for key, value, only in (
+            ("objective.soft", student.objective.soft, "mse"),
+            ("weights.confidence", student.weights.confidence, 0.0),
+            ("average", student.average, "logits"),
+        ):
+            if value != only:
+                raise InputError(
+                    f"{path}: students.{name}.{key}: {value!r}: a task of one label is a regression, for which it must be {only!r}"
+                )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -75,8 +75,9 @@ def texts_of(lines: Iterable[bytes], name: str, pairs: bool) -> Iterator[Text]:
 
 
 def predict_lines(student: Predictor, lines: Iterable[bytes], name: str, batch: int, out: IO[str]) -> int:
-    """Write a JSON line for each line: `label`, the class, and `probabilities`, by class name; in a task of one class, its `value`.
+    """Write a JSON line for each line: `label`, the class, and `probabilities`, by class name.
 
+    In a regression the line has the number alone, under its name: `{"score": 1.23}`.
     What stands before a wrong line is answered before the error is raised.
 
     :param student: What predicts.
@@ -100,7 +101,7 @@ def _answers(student: Predictor, texts: list[Text]) -> Iterator[dict[str, Any]]:
     labels = student.labels
     if len(labels) == 1:  # a regression: the softmax of one number says nothing
         for (value,) in student.predict_logits(given).tolist():
-            yield {"label": labels[0], "value": round(value, 6)}
+            yield {labels[0]: round(value, 6)}
         return
     probabilities = student.predict_proba(given)
     for best, row in zip(probabilities.argmax(-1).tolist(), probabilities.tolist(), strict=True):

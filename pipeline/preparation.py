@@ -5,6 +5,7 @@ rows read = rows kept + rows dropped of every kind, always.
 """
 
 import logging
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -67,7 +68,8 @@ class Report:
     :param read: Rows read, after `where`.
     :param left_out: Rows that `where` did not select.
     :param kept: Rows in the table, by split.
-    :param labels: Rows in the table by split and class name.
+    :param labels: Rows in the table by split and class name; in a regression, by split, the labelled rows and least, mean, greatest
+        and standard deviation of their numbers.
     :param unlabelled: Rows in the table without a label, by split.
     :param words: Least, median and greatest number of words (parted by white space) of each sentence column.
     :param problems: By kind, in the order of KINDS.
@@ -76,7 +78,7 @@ class Report:
     read: int
     left_out: int
     kept: dict[str, int]
-    labels: dict[str, dict[str, int]]
+    labels: dict[str, dict[str, float]]
     unlabelled: dict[str, int]
     words: dict[str, dict[str, float]]
     problems: dict[str, Problem]
@@ -109,7 +111,7 @@ def prepare(rows: Mapping[str, Rows], text: params.Text) -> tuple[pa.Table, Repo
 
     :param rows: The rows of each split, or of `sources.ALL` alone, as `sources.read` returns them.
     :param text: The task's description of its text.
-    :return: The table (tables.EXAMPLES, in the order of SPLITS and then of the file) and the report.
+    :return: The table (`tables.examples_schema(C)`, in the order of SPLITS and then of the file) and the report.
     :raises InputError: If there are rows that the task refuses (all kinds in one message), or a split is missing or ends up empty.
     """
     _check_splits(rows, text)
@@ -126,13 +128,13 @@ def prepare(rows: Mapping[str, Rows], text: params.Text) -> tuple[pa.Table, Repo
     if len(kept) + sum(problem.dropped for problem in problems.values()) != len(every):
         raise AssertionError("a row is neither kept nor accounted for")
     _refuse(problems, text)
-    report = _report(kept, len(every), sum(part.left_out for part in rows.values()), problems, text.labels)
+    report = _report(kept, len(every), sum(part.left_out for part in rows.values()), problems, text)
     _log(report)
     if empty := [split for split in _wanted(rows, text) if not report.kept[split]]:
         raise InputError(
             f"the split {empty[0]!r} ends up empty: of {report.read:,} rows read, {_counts(report.kept)} are left"
         )
-    return _table(kept), report
+    return _table(kept, tables.examples_schema(len(text.labels))), report
 
 
 # --- splits -------------------------------------------------------------------------------------------------------------
@@ -183,7 +185,7 @@ class _Row:
     line: int
     sentence1: str = ""
     sentence2: str | None = None
-    label: int | None = None
+    label: int | float | None = None  # a number that float32 holds exactly, in a regression
     id: str = ""
     dropped: str | None = None  # the kind of problem that it was dropped for
 
@@ -210,12 +212,23 @@ def _quoted(text: str) -> str:
     return repr(_shorten(text))
 
 
+def _number(label: str) -> float | None:
+    """Return a label as float32 has it; None where it is no finite number."""
+    try:
+        with np.errstate(over="ignore"):
+            found = float(np.float32(label)) if "_" not in label else math.nan  # Python reads 1_000
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
+
+
 class _Check:
     """Looks for problems, notes them, and drops the rows that cannot stay."""
 
     def __init__(self, text: params.Text) -> None:
         self._text = text
         self._pairs = text.columns.sentence2 is not None
+        self._regression = text.is_regression
         self._labels: dict[str, int | None] = {
             value: None if name is None else text.labels.index(name)
             for value, name in (text.label_values or dict(zip(text.labels, text.labels, strict=True))).items()
@@ -254,7 +267,11 @@ class _Check:
                 self._drop(row, "blank", row.text)
             elif tables.MASK in row.sentence1 or tables.MASK in (row.sentence2 or ""):
                 self._drop(row, "mask", row.text)
-            elif label in self._labels:
+            elif self._regression and label:
+                row.label = _number(label)
+                if row.label is None:
+                    self._drop(row, "unknown_label", _quoted(label))
+            elif label in self._labels and not self._regression:
                 row.label = self._labels[label]
             elif label:  # null and empty ones are unlabelled
                 self._drop(row, "unknown_label", _quoted(label))
@@ -279,12 +296,20 @@ class _Check:
                 if row is not chosen:
                     self._drop(row, "repeat", f"as in line {chosen.line}: {row.text}")
 
-    def _conflict(self, group: Iterable[_Row], chosen: _Row) -> None:
+    def _conflict(self, group: Sequence[_Row], chosen: _Row) -> None:
         for row in group:
-            name = "no label" if row.label is None else self._text.labels[row.label]
-            self._found["conflict"].append((row, f"{name}: {row.text}"))
+            self._found["conflict"].append((row, f"{self._named(row.label)}: {row.text}"))
             if row is not chosen or self._text.bad_rows.conflict != "keep":
                 row.dropped = "conflict"
+
+        if self._regression:
+            numbers = [row.label for row in group if row.label is not None]
+            chosen.label = float(np.float32(np.mean(numbers, dtype=np.float64)))
+
+    def _named(self, label: int | float | None) -> str:
+        if label is None:
+            return "no label"
+        return f"{label:.7g}" if self._regression else self._text.labels[int(label)]
 
     def leaks(self, rows: Iterable[_Row]) -> None:
         """Leave each text in the last of the splits that have it."""
@@ -310,7 +335,11 @@ def _refuse(problems: Mapping[str, Problem], text: params.Text) -> None:
         return
     if problems["unknown_label"].action == "refuse" and problems["unknown_label"].count:
         values = ", ".join(repr(value) for value in text.label_values or text.labels)
-        refused.append(f"  The labels that the task knows: {values}.")
+        refused.append(
+            "  A task of one label is a regression: its labels are finite numbers, such as 3.8, or empty."
+            if text.is_regression
+            else f"  The labels that the task knows: {values}."
+        )
     raise InputError(
         "rows that the task refuses; mend them in the file, or set the key to `drop` to go on without them:\n"
         + "\n".join(refused)
@@ -333,18 +362,30 @@ def _places(problem: Problem, values: bool) -> list[str]:
     return said
 
 
-def _report(kept: Sequence[_Row], read: int, left_out: int, problems: dict[str, Problem], names: list[str]) -> Report:
-    labels = Counter((row.split, row.label) for row in kept)
+def _label_counts(rows: Sequence[_Row], text: params.Text) -> dict[str, float]:
+    """Return the rows by class name; in a regression, how the numbers lie."""
+    if not text.is_regression:
+        counts = Counter(row.label for row in rows)
+        return {name: counts[number] for number, name in enumerate(text.labels)}
+    numbers = np.array([row.label for row in rows if row.label is not None])
+    if not len(numbers):
+        return {"rows": 0}
+    found = {"min": numbers.min(), "mean": numbers.mean(), "max": numbers.max(), "deviation": numbers.std()}
+    return {"rows": len(numbers), **{name: round(float(value), 6) for name, value in found.items()}}
+
+
+def _report(kept: Sequence[_Row], read: int, left_out: int, problems: dict[str, Problem], text: params.Text) -> Report:
+    by_split = {split: [row for row in kept if row.split == split] for split in SPLITS}
     words = {
-        column: np.array([len(text.split()) for row in kept if (text := getattr(row, column)) is not None])
+        column: np.array([len(value.split()) for row in kept if (value := getattr(row, column)) is not None])
         for column in ("sentence1", "sentence2")
     }
     return Report(
         read=read,
         left_out=left_out,
-        kept={split: sum(row.split == split for row in kept) for split in SPLITS},
-        labels={split: {name: labels[split, n] for n, name in enumerate(names)} for split in SPLITS},
-        unlabelled={split: labels[split, None] for split in SPLITS},
+        kept={split: len(rows) for split, rows in by_split.items()},
+        labels={split: _label_counts(rows, text) for split, rows in by_split.items()},
+        unlabelled={split: sum(row.label is None for row in rows) for split, rows in by_split.items()},
         words={
             column: {"min": int(counts.min()), "median": float(np.median(counts)), "max": int(counts.max())}
             for column, counts in words.items()
@@ -373,7 +414,5 @@ def _log(report: Report) -> None:
     )
 
 
-def _table(rows: Sequence[_Row]) -> pa.Table:
-    return pa.table(
-        {field.name: pa.array([getattr(row, field.name) for row in rows]) for field in tables.EXAMPLES}
-    ).cast(tables.EXAMPLES)
+def _table(rows: Sequence[_Row], schema: pa.Schema) -> pa.Table:
+    return pa.table({field.name: pa.array([getattr(row, field.name) for row in rows]) for field in schema}).cast(schema)

@@ -16,7 +16,7 @@ PLOTS = "{plot_divs}"
 def result_table(results: Path) -> str:
     """Return the table of a task's results: each teacher, then each student, as Markdown.
 
-    Accuracies have their 95% intervals, where they are known; times are there if stages/latency.py was run: of one thread, in ONNX
+    Accuracies (of a regression: Pearson correlations) have their 95% intervals, where they are known; times are there if stages/latency.py was run: of one thread, in ONNX
     Runtime with float32 where a student has that. Students named NAME-seed0, NAME-seed1 and so on have a row more, of their mean and
     standard deviation.
 
@@ -31,19 +31,20 @@ def result_table(results: Path) -> str:
     splits = [split for split in ("validation", "test") if any(split in found for found in students.values())]
     if not splits:
         raise InputError(f"{results}: no student was measured: neither validation nor test rows have labels")
+    score = _score(students)
     path = results / "latency.json"
     times = read_json(path)["threads"]["1"] if path.is_file() else None
-    head = ["", *(f"{split} accuracy" for split in splits), "agreement", "parameters", "without embeddings", "MB"]
+    head = ["", *(f"{split} {score}" for split in splits), "agreement", "parameters", "without embeddings", "MB"]
     rows = [head if times is None else [*head, "p50 ms", "texts/s"]]
     for name, found in teachers.items():
-        cells = [*_scores(found, splits, "teacher"), "", *_size(found["teacher"]), *_times(times, name)]
+        cells = [*_scores(found, splits, "teacher", score), "", *_size(found["teacher"]), *_times(times, name)]
         rows.append([f"{name} (teacher)", *cells])
     last = splits[-1]
-    for name, found in sorted(students.items(), key=lambda item: -item[1][last]["student"]["accuracy"]):
-        agreement = f"{100 * found[last]['student']['agreement']:.1f}"
-        cells = [*_scores(found, splits, "student"), agreement, *_size(found["student"]), *_times(times, name)]
+    for name, found in sorted(students.items(), key=lambda item: -item[1][last]["student"][score]):
+        agreement = _shown(found[last]["student"]["agreement"], score)
+        cells = [*_scores(found, splits, "student", score), agreement, *_size(found["student"]), *_times(times, name)]
         rows.append([name, *cells])
-    rows += [_over_seeds(name, each, splits, len(rows[0])) for name, each in sorted(_by_seed(students).items())]
+    rows += [_over_seeds(name, each, splits, len(rows[0]), score) for name, each in sorted(_by_seed(students).items())]
     return aligned(rows)
 
 
@@ -56,26 +57,37 @@ def _by_seed(students: Mapping[str, Any]) -> dict[str, list[Any]]:
     return {name: each for name, each in groups.items() if len(each) > 1}
 
 
-def _over_seeds(name: str, each: Sequence[Any], splits: list[str], width: int) -> list[str]:
+def _over_seeds(name: str, each: Sequence[Any], splits: list[str], width: int, measure: str) -> list[str]:
     """Return the row of the mean and the standard deviation (of a sample: n - 1) over the seeds of a student."""
     cells = []
-    for split, score in [*((split, "accuracy") for split in splits), (splits[-1], "agreement")]:
-        values = [100 * found[split]["student"][score] for found in each if split in found]
-        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-        cells.append(f"{statistics.mean(values):.1f}{spread}" if values else "")
+    for split, score in [*((split, measure) for split in splits), (splits[-1], "agreement")]:
+        values = [found[split]["student"][score] for found in each if split in found]
+        spread = f" ± {_shown(statistics.stdev(values), measure)}" if len(values) > 1 else ""
+        cells.append(f"{_shown(statistics.mean(values), measure)}{spread}" if values else "")
     row = [f"{name} (mean of {len(each)} seeds)", *cells]
     return row + [""] * (width - len(row))
 
 
-def _scores(found: Mapping[str, Any], splits: list[str], who: str) -> list[str]:
-    return [_with_interval(found[split][who]) if split in found else "" for split in splits]
+def _score(students: Mapping[str, Any]) -> str:
+    """Return what the task's students are measured by: accuracy, or pearson where it is a regression."""
+    found = [each[split]["student"] for each in students.values() for split in ("validation", "test") if split in each]
+    return "pearson" if any("pearson" in scores for scores in found) else "accuracy"
 
 
-def _with_interval(scores: Mapping[str, float]) -> str:
-    value = f"{100 * scores['accuracy']:.1f}"
-    if "accuracy low" not in scores:
+def _shown(value: float, score: str) -> str:
+    """Write shares as percentages, and correlations as they are."""
+    return f"{value:.3f}" if score == "pearson" else f"{100 * value:.1f}"
+
+
+def _scores(found: Mapping[str, Any], splits: list[str], who: str, score: str) -> list[str]:
+    return [_with_interval(found[split][who], score) if split in found else "" for split in splits]
+
+
+def _with_interval(scores: Mapping[str, float], score: str) -> str:
+    value = _shown(scores[score], score)
+    if f"{score} low" not in scores:
         return value
-    return f"{value} ({100 * scores['accuracy low']:.1f} to {100 * scores['accuracy high']:.1f})"
+    return f"{value} ({_shown(scores[f'{score} low'], score)} to {_shown(scores[f'{score} high'], score)})"
 
 
 def _times(times: Mapping[str, Any] | None, name: str) -> list[str]:

@@ -126,14 +126,21 @@ class Runtime:
         return [[row[side] for row in rows] for side in range(width)]
 
     def predict_proba(self, texts: SinglesOrPairs) -> Floats:
-        """Return class probabilities, the softmax of the logits: float32 [n, C]."""
+        """Return class probabilities, the softmax of the logits: float32 [n, C].
+
+        :raises InputError: If it is a regression (one class), or as `predict_logits`.
+        """
+        if len(self.labels) == 1:
+            raise InputError(f"{self.labels[0]!r} is a number, which has no probabilities; predict returns it")
         logits = self.predict_logits(texts)
         scores = np.exp(logits - logits.max(axis=-1, keepdims=True))
         probabilities: Floats = scores / scores.sum(axis=-1, keepdims=True)
         return probabilities
 
-    def predict(self, texts: SinglesOrPairs) -> list[str]:
-        """Return the name of each text's class."""
+    def predict(self, texts: SinglesOrPairs) -> list[Any]:
+        """Return the name of each text's class; in a regression (one class), its number."""
+        if len(self.labels) == 1:
+            return list(self.predict_logits(texts)[:, 0].tolist())
         return [self.labels[i] for i in self.predict_logits(texts).argmax(-1)]
 
 

@@ -12,13 +12,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import changes, logits
-from pipeline.card import probabilities
+from pipeline.card import gold_label, probabilities
 from pipeline.errors import InputError
 
 BAR = 40
 """Letters of the longest bar."""
 
 CONFIDENCES = 10
+NUMBERS = 10
+"""Bars of a regression's numbers."""
+
 LENGTHS = (1, 3, 6, 9, 13, 21, 41, 81)
 """Words from which the bars of the lengths begin."""
 
@@ -31,7 +34,7 @@ MARKS = {changes.KEPT: ("", ""), changes.CUT: ("[-", "-]"), changes.NEW: ("{+", 
 
 @dataclass
 class Statistics:
-    """Counts over rows.
+    """Counts over rows. In a regression (one class) there are numbers in place of classes, confidences and entropies.
 
     :param classes: C.
     """
@@ -44,6 +47,9 @@ class Statistics:
     lengths: NDArray[np.int64] = field(init=False)
     kinds: NDArray[np.int64] = field(init=False)
     entropies: NDArray[np.float64] = field(init=False)  # sums of nats, by kind
+    numbers: tuple[list[NDArray[Any]], list[NDArray[Any]]] = field(
+        default_factory=lambda: ([], [])
+    )  # gold, the teacher's
 
     def __post_init__(self) -> None:
         self.gold, self.teachers = np.zeros(self.classes + 1, np.int64), np.zeros(self.classes, np.int64)
@@ -53,9 +59,13 @@ class Statistics:
     def add(self, rows: pa.Table) -> None:
         """Count rows of a logit data set, as they are stored."""
         self.rows += rows.num_rows
-        labels = pc.fill_null(rows["label"], self.classes).to_numpy()
-        self.gold += np.bincount(labels, minlength=self.classes + 1)
         found = probabilities(logits.logits_of(rows))
+        if self.classes == 1:
+            self.numbers[0].append(rows["label"].drop_null().to_numpy())
+            self.numbers[1].append(logits.logits_of(rows)[:, 0])
+        else:
+            labels = pc.fill_null(rows["label"], self.classes).to_numpy()
+            self.gold += np.bincount(labels, minlength=self.classes + 1)
         self.teachers += np.bincount(found.argmax(axis=1), minlength=self.classes)
         sure = found.max(axis=1)
         self.confidences += np.bincount(
@@ -90,7 +100,7 @@ def stats(folder: Path) -> str:
 
     :param folder: The data set's folder.
     :return: For each split: class balance, gold and teacher's; then of all splits: the teacher's confidence, the length of the text, and the
-        mean entropy of the teacher's distribution by what was done to a row.
+        mean entropy of the teacher's distribution by what was done to a row. Of a regression: how gold and teacher's numbers lie, lengths.
     :raises InputError: If there is no data set.
     """
     labels = logits.provenance(folder)["labels"]
@@ -101,18 +111,36 @@ def stats(folder: Path) -> str:
         for rows in changes.batches(paths):
             mine.add(rows)
             everything.add(rows)
+        if len(labels) == 1:
+            parts.append(_numbers(f"{split}, {mine.rows:,} rows: gold {labels[0]}", mine.numbers[0]))
+            parts.append(_numbers(f"{split}: what the teacher says", mine.numbers[1]))
+            continue
         parts.append(_bars(f"{split}, {mine.rows:,} rows: gold label", [*labels, "none"], mine.gold))
         parts.append(_bars(f"{split}: what the teacher predicts", labels, mine.teachers))
+    ends = [f"{low}-{high - 1}" for low, high in pairwise(LENGTHS)] + [f"{LENGTHS[-1]}+"]
+    words = _bars("words of the text, in rows", ends, everything.lengths)
+    if len(labels) == 1:
+        return "\n\n".join([*parts, words])
     floor = [f"{i / CONFIDENCES:.1f}-{(i + 1) / CONFIDENCES:.1f}" for i in range(CONFIDENCES)]
     first = int(np.flatnonzero(everything.confidences).min(initial=CONFIDENCES))
     parts.append(_bars("the teacher's confidence, in rows", floor[first:], everything.confidences[first:]))
-    ends = [f"{low}-{high - 1}" for low, high in pairwise(LENGTHS)] + [f"{LENGTHS[-1]}+"]
-    parts.append(_bars("words of the text, in rows", ends, everything.lengths))
+    parts.append(words)
     there = np.flatnonzero(everything.kinds)
     means = everything.entropies[there] / everything.kinds[there]
     names = [f"{KINDS[i]} ({everything.kinds[i]:,} rows)" for i in there]
     parts.append(_bars("mean entropy of the teacher, in nats", names, means))
     return "\n\n".join(parts)
+
+
+def _numbers(title: str, parts: Sequence[NDArray[Any]]) -> str:
+    """Draw how numbers lie between the least and the greatest."""
+    values = np.concatenate([np.empty(0), *parts])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return f"{title}\n  none"
+    counts, edges = np.histogram(values, NUMBERS)
+    title = f"{title}, {len(values):,} of mean {values.mean():.4g} and standard deviation {values.std():.4g}"
+    return _bars(title, [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges.tolist())], counts)
 
 
 def _bars(title: str, names: Sequence[str], values: NDArray[Any]) -> str:
@@ -149,7 +177,7 @@ def head(folder: Path, rows: int, split: str = "train") -> str:
 
 def _row(row: Mapping[str, Any], labels: Sequence[str]) -> str:
     texts = [_text(row, side) for side in (1, 2) if row[f"sentence{side}"] is not None]
-    gold = "no gold label" if row["label"] is None else f"gold {labels[row['label']]}"
+    gold = "no gold label" if row["label"] is None else f"gold {gold_label(row['label'], labels)}"
     values = ", ".join(f"{name} {value:.3f}" for name, value in zip(labels, row["logits"], strict=True))
     return f"{' | '.join(texts)}\n    {row['id']}  {changes.told(row)}; {gold}; logits {values}"
 

@@ -36,10 +36,28 @@ EXAMPLES = pa.schema(
         pa.field("split", _NAME, nullable=False),
         pa.field("sentence1", pa.string(), nullable=False),
         pa.field("sentence2", pa.string()),  # null in a task of single sentences
-        pa.field("label", pa.int32()),  # null where unknown
+        pa.field("label", pa.int32()),  # null where unknown; float32 in a regression, see examples_schema
         pa.field("line", pa.int64(), nullable=False),  # where the row starts in its source file, from 1
     ]
 )
+
+
+def label_type(classes: int) -> pa.DataType:
+    """Return the type of gold labels: int32, the number of a class; float32 with one class, which is a regression.
+
+    :param classes: The number of classes C.
+    """
+    return pa.int32() if classes > 1 else pa.float32()
+
+
+def examples_schema(classes: int) -> pa.Schema:
+    """Return EXAMPLES with the label of a task of so many classes.
+
+    :param classes: The number of classes C.
+    """
+    place = EXAMPLES.get_field_index("label")
+    return EXAMPLES.set(place, pa.field("label", label_type(classes)))
+
 
 TOKENS = pa.schema(
     [
@@ -100,14 +118,14 @@ def logits_schema(classes: int, dtype: pa.DataType | None = None) -> pa.Schema:
 
     :param classes: The number of classes C.
     :param dtype: float32 (default) or float16.
-    :return: id, the sentences, the gold label (null in augmented rows), the lineage, logits as fixed-size lists of C.
+    :return: id, the sentences, the gold label (null in augmented rows; `label_type`), the lineage, logits as fixed-size lists of C.
     """
     return pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
             pa.field("sentence1", pa.string(), nullable=False),
             pa.field("sentence2", pa.string()),
-            pa.field("label", pa.int32()),
+            pa.field("label", label_type(classes)),
             *_LINEAGE,
             pa.field("logits", pa.list_(dtype or pa.float32(), classes), nullable=False),
         ]
@@ -227,6 +245,18 @@ def read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) ->
         return pq.read_table(path, columns=wanted.names, partitioning=None).cast(wanted)
     except (pa.ArrowException, ValueError) as error:
         raise InputError(f"{path}: does not hold what it should: {error}") from error
+
+
+def read_examples(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """Read a task's examples.
+
+    :param path: What the prepare stage wrote.
+    :return: The rows, `examples_schema(C)`, and the file's metadata, whose `labels` are the C class names.
+    :raises InputError: As `read`.
+    """
+    check(path, EXAMPLES.remove(EXAMPLES.get_field_index("label")))
+    about = metadata_of(path)
+    return read(path, examples_schema(len(about.get("labels", ())) or 2)), about
 
 
 def check(path: Path, schema: pa.Schema) -> None:

@@ -28,8 +28,10 @@ def chosen_rows(training: pa.Table, validation: pa.Table, settings: Student, cla
         training = training.filter(pc.is_null(training["parent_id"]))
     if classes > 1:
         validation = validation.filter(pc.is_valid(validation["label"]))
-    elif settings.objective.alpha > 0 or settings.objective.soft != "mse":
-        raise InputError("a task of one class is regression, which objective: {alpha: 0.0, soft: mse} is for")
+    elif settings.objective.soft != "mse":
+        raise InputError(
+            f"objective.soft: {settings.objective.soft}: a task of one class is regression, for which it must be mse"
+        )
     if not training.num_rows:
         raise InputError(f"there is no row to train on (rows: {settings.rows})")
     if not validation.num_rows:
@@ -42,13 +44,18 @@ def chosen_rows(training: pa.Table, validation: pa.Table, settings: Student, cla
 def targets(table: pa.Table, classes: int, settings: Student) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return what rows teach: hard labels int64 [n], logits float32 [n, C], weights float32 [n] with a mean of 1.
 
+    With one class, which is regression, hard labels are numbers, float32 [n].
+
     :param table: n rows with COLUMNS.
     :param classes: The number of classes C.
     :param settings: The student's block of params.yaml.
     :raises InputError: If the logits do not fit the classes, or no row counts.
     """
     logits = teacher_logits(table, classes)
-    labels = torch.from_numpy(pc.fill_null(table["label"], -1).to_numpy().astype(np.int64))
+    if classes == 1:
+        labels = torch.from_numpy(pc.fill_null(table["label"].cast(pa.float32()), np.nan).to_numpy().copy())
+    else:
+        labels = torch.from_numpy(pc.fill_null(table["label"], -1).to_numpy().astype(np.int64))
     if classes > 1 and labels.max() >= classes:
         raise InputError(f"label {labels.max()} in the logit data set, which has {classes} classes")
     augmented = torch.from_numpy(pc.is_valid(table["parent_id"]).to_numpy())
@@ -76,10 +83,11 @@ def teacher_logits(table: pa.Table, classes: int) -> torch.Tensor:
     return logits
 
 
-def objective_of(settings: Student) -> objectives.Objective:
+def objective_of(settings: Student, classes: int) -> objectives.Objective:
     """Return what a student minimises.
 
     :param settings: The student's block of params.yaml.
+    :param classes: The number of classes C.
     """
     asked = settings.objective
     soft: dict[str, objectives.Soft] = {
@@ -87,4 +95,5 @@ def objective_of(settings: Student) -> objectives.Objective:
         "cosine": objectives.cosine,
         "kl": partial(objectives.kl, temperature=asked.temperature),
     }
-    return objectives.combine(asked.alpha, soft[asked.soft])
+    hard = objectives.cross_entropy if classes > 1 else objectives.squared_error
+    return objectives.combine(asked.alpha, soft[asked.soft], hard)

@@ -375,8 +375,11 @@ def _class_names(data: _DataSet) -> Fault:
     for shard in data.shards:
         metadata = pq.read_schema(data.path(shard)).metadata or {}
         features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-        found = features.get("label", {}).get("names")
-        if found != labels:
+        label = features.get("label", {})
+        if len(labels) == 1 and label != {"dtype": "float32", "_type": "Value"}:
+            yield f"{shard['path']}: its label is {label}, not the float32 of a regression"
+        found = label.get("names")
+        if len(labels) > 1 and found != labels:
             yield f"{shard['path']}: its class names are {found}, manifest.json says {labels}"
     theirs = data.provenance.get("teacher", {}).get("labels", {})
     if set(theirs) != set(labels):

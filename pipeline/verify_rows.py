@@ -126,7 +126,11 @@ def _check_values(path: Path, rows: pa.Table, classes: int, pairs: bool, faults:
         wrong = (digests != tables.id_digests(_array(known["id"]))).any(axis=1)
         faults.add("ids", path, known, wrong, "is not the id of its text")
     label = rows["label"]
-    faults.add("labels", path, rows, pc.or_(pc.less(label, 0), pc.greater_equal(label, classes)), "an unknown label")
+    if classes == 1:
+        faults.add("labels", path, rows, pc.invert(pc.is_finite(label)), "a label that is no finite number")
+    else:
+        wrong = pc.or_(pc.less(label, 0), pc.greater_equal(label, classes))
+        faults.add("labels", path, rows, wrong, "an unknown label")
     finite = np.isfinite(logits.logits_of(rows)).all(axis=1)
     faults.add("logits", path, rows, ~finite, "logits that are not finite")
 

@@ -20,9 +20,9 @@ def main(task: str, name: str) -> None:
         with new_folder(data / "teachers" / name) as folder:
             write_json(folder / "teacher.json", imported.teacher_of(note, name))
         return
-    examples = tables.read(path, tables.EXAMPLES)
+    examples, about = tables.read_examples(path)
     with new_folder(data / "teachers" / name) as folder:
-        make_teacher(model, examples, tables.metadata_of(path)["labels"], folder)
+        make_teacher(model, examples, about["labels"], folder)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def main(task: str, name: str) -> None:
     if (note := imported.note_of(path)) is not None:
         write_json(data / "results" / f"label-{name}.json", imported.place(note, name, data / "logits" / name))
         return
-    examples, source = tables.read(path, tables.EXAMPLES), tables.metadata_of(path)
+    examples, source = tables.read_examples(path)
     files, augmentation = augmented_files(data / "augmented")
     folder = (data / "teachers" / name).resolve()
     teacher, record = open_recorded(folder, source["labels"])

@@ -16,7 +16,8 @@ def main(task: str) -> None:
     if (note := imported.note_of(data / "examples" / "examples.parquet")) is not None:
         imported.leave_note(note, data / "tokens")
         return
-    examples = tables.read(data / "examples" / "examples.parquet", tables.EXAMPLES)
+    columns = ["id", "split", "sentence1", "sentence2"]
+    examples = tables.read(data / "examples" / "examples.parquet", tables.EXAMPLES, columns)
     tokens, vocabulary, metadata = tagging.tokens_tables(examples, tag.tagger, tag.text)
     tagging.write_tables(data / "tokens", tokens, vocabulary, metadata)
 

@@ -31,7 +31,7 @@ def rows(
         "id": pa.array([f"row{i}" for i in range(n)]),
         "sentence1": pa.array(sentence1, pa.string()),
         "sentence2": pa.array(sentence2 or [None] * n, pa.string()),
-        "label": pa.array(labels, pa.int32()),
+        "label": pa.array(labels, tables.label_type(classes)),
         "parent_id": pa.array(parents or [None] * n, pa.string()),
         "logits": pa.array([list(row) for row in logits], pa.list_(pa.float32(), classes)),
     }

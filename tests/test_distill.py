@@ -270,9 +270,23 @@ def test_one_class_is_regression_and_the_least_loss_is_kept():
     expected = np.array(held_out["logits"].to_pylist())[:, 0]
     assert ((found - expected) ** 2).mean() < 0.2 * expected.var()
     assert ((found - expected) ** 2).mean() == pytest.approx(min(epoch.validation_loss for epoch in history), rel=1e-4)
-    for wrong in ({"alpha": 0.5}, {"soft": "kl"}):
-        with pytest.raises(InputError, match="one class is regression"):
-            train(training, held_out, labels=("score",), objective=wrong)
+    with pytest.raises(InputError, match=r"objective\.soft: kl: a task of one class is regression"):
+        train(training, held_out, labels=("score",), objective={"soft": "kl"})
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_alpha_mixes_the_gold_number_with_the_teachers(alpha: float):
+    """Gold is 1 and the teacher says -1, whatever the text; without gold there is the teacher alone."""
+    table = rows(["a film"] * 200, [1.0] * 200, [(-1.0,)] * 200)
+    how = {"labels": ("score",), "epochs": 8, "optimiser": {"name": "adamw", "learning_rate": 0.01}}
+    student, history = train(table, table[:20], objective={"alpha": alpha}, **how)
+    assert student.predict(["a film"]) == [pytest.approx(2 * alpha - 1, abs=0.1)]
+    assert history[-1].validation_loss == pytest.approx(4 * alpha * (1 - alpha), abs=0.05)
+    unlabelled = table.set_column(3, table.schema.field("label"), pa.nulls(200, pa.float32()))
+    student, _ = train(unlabelled, unlabelled[:20], objective={"alpha": alpha}, **how)
+    assert student.predict(["a film"]) == [pytest.approx(-1, abs=0.1)]
+    with pytest.raises(InputError, match="'score' is a number, which has no probabilities"):
+        student.predict_proba(["a film"])
 
 
 def test_weights_decide_which_rows_are_learnt_from():

@@ -156,7 +156,7 @@ def test_lines_end_where_files_say_not_where_unicode_does(folder: Path):
     assert out.getvalue().count("\n") == 3
 
 
-def test_a_task_of_one_class_is_answered_by_its_value():
+def test_a_regression_is_answered_by_its_number():
     class Lengths:
         labels, pairs = ("length",), False
 
@@ -166,7 +166,7 @@ def test_a_task_of_one_class_is_answered_by_its_value():
     out = io.StringIO()
     predict_lines(Lengths(), [b"abc\n", b"\n"], "x", 9, out)
     answers = [json.loads(line) for line in out.getvalue().splitlines()]
-    assert answers == [{"label": "length", "value": 3.0}, {"label": "length", "value": 0.0}]
+    assert answers == [{"length": 3.0}, {"length": 0.0}]
 
 
 def test_a_mark_inside_a_file_is_text():

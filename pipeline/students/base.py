@@ -241,12 +241,19 @@ class TrainedStudent:
         return self.predict_columns(*(pa.array([row[side] for row in rows], pa.string()) for side in range(width)))
 
     def predict_proba(self, texts: SinglesOrPairs) -> Floats:
-        """Return class probabilities, the softmax of the logits: float32 [n, C]."""
+        """Return class probabilities, the softmax of the logits: float32 [n, C].
+
+        :raises InputError: If it is a regression (one class), or as `predict_logits`.
+        """
+        if len(self.labels) == 1:
+            raise InputError(f"{self.labels[0]!r} is a number, which has no probabilities; predict returns it")
         probabilities: Floats = torch.from_numpy(self.predict_logits(texts)).softmax(-1).numpy()
         return probabilities
 
-    def predict(self, texts: SinglesOrPairs) -> list[str]:
-        """Return the name of each text's class."""
+    def predict(self, texts: SinglesOrPairs) -> list[Any]:
+        """Return the name of each text's class; in a regression (one class), its number."""
+        if len(self.labels) == 1:
+            return list(self.predict_logits(texts)[:, 0].tolist())
         return [self.labels[i] for i in self.predict_logits(texts).argmax(-1)]
 
     def save(self, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """The card of a student that is shipped: what it is, what it learned from, how good it is, how to load it, on what terms."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -41,6 +41,9 @@ def student_card(
     everything, without = parameters_of(student.module)
     reads = "pairs of sentences" if student.pairs else "single sentences"
     text = "ordinary text" if student.vocabulary.text == "raw" else "text whose words are parted by white space"
+    regression = len(student.labels) == 1
+    kind = "model that gives a text a number" if regression else "text classifier"
+    says = "What the number is" if regression else "Classes, in the order of the logits"
     # A student that is no torch module reads text by itself, and has none of these.
     most = f"; the first {student.max_words} words of each count" if student.max_words else ""
     words = f"; {len(student.vocabulary):,} word ids" if student.max_words else ""
@@ -49,10 +52,10 @@ def student_card(
 
 # {name}
 
-A small text classifier, distilled from a large one by the method of Tang et al. 2019 ([arXiv 1903.12136](https://arxiv.org/abs/1903.12136)).
+A small {kind}, distilled from a large one by the method of Tang et al. 2019 ([arXiv 1903.12136](https://arxiv.org/abs/1903.12136)).
 
 - Task: {provenance.get("task", "unknown")}. Reads {reads}, {text}{most}.
-- Classes, in the order of the logits: {", ".join(f"`{label}`" for label in student.labels)}.
+- {says}: {", ".join(f"`{label}`" for label in student.labels)}.
 - Architecture: `{student.model}`, {everything:,} parameters, {without:,} of them outside word vectors{words}.
 - Teacher: {teacher.get("name", "unknown")}{_also(teacher, "architecture", "source")}.
 - Data: {_data(source)}; with copies of it that augmentation drew, where there are any, labelled by the teacher.
@@ -98,6 +101,8 @@ def _scores(results: Mapping[str, Any]) -> str:
     splits = [split for split in ("validation", "test") if split in results]
     if not splits:
         return "Not measured."
+    if "pearson" in results[splits[0]]["student"]:
+        return _correlations(results, splits)
     rows: list[tuple[str, ...]] = [
         ("", "rows", "accuracy", "95% interval", "F1", "agreement with the teacher", "the teacher's accuracy")
     ]
@@ -116,9 +121,34 @@ def _scores(results: Mapping[str, Any]) -> str:
     return f"{aligned(rows)}{calibrated}"
 
 
+def _correlations(results: Mapping[str, Any], splits: Sequence[str]) -> str:
+    head: tuple[str, ...] = (
+        "",
+        "rows",
+        "Pearson",
+        "95% interval",
+        "Spearman",
+        "RMSE",
+        "Pearson with the teacher",
+        "the teacher's Pearson",
+    )
+    rows = [head]
+    for split in splits:
+        ours, teachers = results[split]["student"], results[split]["teacher"]
+        keys = ("pearson", "spearman", "rmse", "agreement")
+        pearson, *others = (f"{value:.3f}" for value in (*(ours[key] for key in keys), teachers["pearson"]))
+        interval = f"{ours['pearson low']:.3f} to {ours['pearson high']:.3f}"
+        rows.append((split, f"{results[split]['rows']:,}", pearson, interval, *others))
+    return aligned(rows)
+
+
 def _loading(student: TrainedStudent, problem: str) -> str:
     pairs, mode = student.pairs, student.vocabulary.text
     text = '[("first sentence", "second sentence")]' if pairs else '["a sentence"]'
+    answers = "class names" if len(student.labels) > 1 else "numbers"
+    probabilities = (
+        f"student.predict_proba({text})  # float32 [1, {len(student.labels)}]\n" if len(student.labels) > 1 else ""
+    )
     lines = "first sentence<TAB>second sentence" if pairs else "a sentence"
     torch = f"""With the package itself:
 
@@ -126,7 +156,7 @@ def _loading(student: TrainedStudent, problem: str) -> str:
 from pipeline.students.base import TrainedStudent
 
 student = TrainedStudent.from_pretrained("path/to/this/folder")
-student.predict({text})  # class names
+student.predict({text})  # {answers}
 ```
 
 From the shell, a JSON line for each line of a file (`{lines}`) or of standard input:
@@ -143,9 +173,8 @@ From the shell, a JSON line for each line of a file (`{lines}`) or of standard i
 from pipeline.runtime import Runtime
 
 student = Runtime.from_pretrained("path/to/this/folder", threads=1)
-student.predict({text})  # class names
-student.predict_proba({text})  # float32 [1, {len(student.labels)}]
-```
+student.predict({text})  # {answers}
+{probabilities}```
 
 {torch}
 From any other language: `model.onnx` reads {inputs}, int64 [rows, words], padded with 0 on the right, and returns `logits`. Split a text

@@ -38,8 +38,8 @@ class Examples:
     sentence1: list[str]
     sentence2: list[str] | None
     """None unless the texts are pairs."""
-    labels: npt.NDArray[np.int64]
-    """[n], gold, or the teacher's argmax where there is no gold label."""
+    labels: npt.NDArray[Any]
+    """int64 [n], gold, or the teacher's argmax where there is no gold label; in a regression (one class) float32, such numbers."""
     logits: Floats
     """[n, C], the teacher's."""
     weights: Floats

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 
-from pipeline import params
+from pipeline import params, regression
 from pipeline.errors import InputError
 from pipeline.storage import write_json
 from pipeline.teacher import own
@@ -65,14 +66,15 @@ def finetune(
 ) -> dict[str, Any]:
     """Train a classifier on the labelled training rows, and write that of the epoch with the best validation accuracy.
 
-    AdamW with a linear schedule (transformers' Trainer). The same seed on the same machine gives the same weights.
+    With one class it is a regression: it learns the mean squared error, and the epoch with the best Pearson correlation is kept. AdamW with a linear schedule (transformers' Trainer). The same seed on the same machine gives the same weights.
 
     :param source: The encoder's files.
     :param examples: The task's rows, `tables.EXAMPLES`.
     :param labels: The task's class names, in the order of the integer labels.
     :param how: Epochs, batch size, learning rate and so on.
     :param folder: Where the classifier, its configuration and its tokenizer go.
-    :return: What came of it, as JSON: the rows, the dtype of the computation, the validation accuracy by epoch and the best.
+    :return: What came of it, as JSON: the rows, the dtype of the computation, the validation accuracy (in a regression,
+        `pearson`) by epoch and the best.
     :raises InputError: If the training or the validation split has no labelled rows.
     """
     if importlib.util.find_spec("accelerate") is None:
@@ -81,8 +83,13 @@ def finetune(
 
     set_seed(how.seed)  # the new classifier is random
     id2label = dict(enumerate(labels))
+    score = "pearson" if len(labels) == 1 else "accuracy"
     model, missing = load_classifier(
-        source, num_labels=len(labels), id2label=id2label, label2id={name: i for i, name in id2label.items()}
+        source,
+        num_labels=len(labels),
+        id2label=id2label,
+        label2id={name: i for i, name in id2label.items()},
+        **({"problem_type": "regression"} if len(labels) == 1 else {}),
     )
     logger.info("fine-tuning %s: new parameters are %s", source.source, ", ".join(missing) or "none")
     tokenizer = load_tokenizer(source)
@@ -92,21 +99,22 @@ def finetune(
     bfloat16 = _bfloat16_pays()
     trainer = Trainer(
         model,
-        _arguments(how, checkpoints, bfloat16),
+        _arguments(how, checkpoints, bfloat16, score),
         data_collator=DataCollatorWithPadding(tokenizer),
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
-        compute_metrics=lambda found: {"accuracy": float((np.argmax(found[0], axis=-1) == found[1]).mean())},
+        compute_metrics=lambda found: {score: _score(*found)},
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    accuracies = [entry["eval_accuracy"] for entry in trainer.state.log_history if "eval_accuracy" in entry]
-    best = max(accuracies)
+    scores = [entry[f"eval_{score}"] for entry in trainer.state.log_history if f"eval_{score}" in entry]
+    best = max(scores)
     logger.info(
-        "fine-tuned on %d rows: validation accuracy %.4f in epoch %d",
+        "fine-tuned on %d rows: validation %s %.4f in epoch %d",
         len(rows["train"]),
+        score,
         best,
-        accuracies.index(best) + 1,
+        scores.index(best) + 1,
     )
     shutil.rmtree(checkpoints)
     model.save_pretrained(folder)
@@ -114,9 +122,16 @@ def finetune(
     return {
         "rows": {split: len(encoded) for split, encoded in rows.items()},
         "dtype": "bfloat16" if bfloat16 else "float32",
-        "validation_accuracy_by_epoch": accuracies,
-        "validation_accuracy": best,
+        f"validation_{score}_by_epoch": scores,
+        f"validation_{score}": best,
     }
+
+
+def _score(logits: NDArray[Any], labels: NDArray[Any]) -> float:
+    """Return the accuracy, with one class the Pearson correlation: what an epoch is chosen by."""
+    if logits.shape[-1] == 1:
+        return regression.pearson(labels, logits[:, 0])
+    return float((np.argmax(logits, axis=-1) == labels).mean())
 
 
 def _encoded(tokenizer: Any, examples: pa.Table, split: str, length: int) -> list[dict[str, Any]]:
@@ -134,7 +149,7 @@ def _encoded(tokenizer: Any, examples: pa.Table, split: str, length: int) -> lis
     return [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
 
 
-def _arguments(how: params.Finetune, checkpoints: Path, bfloat16: bool) -> Any:
+def _arguments(how: params.Finetune, checkpoints: Path, bfloat16: bool, score: str) -> Any:
     from transformers import TrainingArguments
 
     return TrainingArguments(
@@ -155,7 +170,7 @@ def _arguments(how: params.Finetune, checkpoints: Path, bfloat16: bool) -> Any:
         save_total_limit=1,
         save_only_model=True,
         load_best_model_at_end=True,
-        metric_for_best_model="accuracy",
+        metric_for_best_model=score,
         logging_strategy="no",
         report_to="none",
         disable_tqdm=not sys.stderr.isatty(),

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import logits, params, tables
+from pipeline import logits, params, regression, tables
 from pipeline.console import progress
 from pipeline.errors import InputError
 from pipeline.teacher.labellers import Labeller, Opening, labelled_pools, open_labeller, processes_wanted
@@ -82,7 +82,7 @@ def label(
     :param provenance: What the data set says of itself, but for `labelling`.
     :param opening: How other processes open the teacher; without it this one labels alone.
     :param processes: How many label; `labellers.processes_wanted` where None.
-    :return: A summary as JSON: rows, texts labelled now and reused, too long, dropped, accuracy.
+    :return: A summary as JSON: rows, texts labelled now and reused, too long, dropped, accuracy (of a regression: pearson and rmse).
     :raises InputError: If a row cannot be labelled (it is too long and how.too_long is refuse, its logits are not finite), another process
         is at it, or a file cannot be written.
     """
@@ -113,7 +113,7 @@ def label(
         with writing(out):
             logits.write(out, splits, about)
         kept = {split: table.num_rows for split, table in splits.items()}
-        originals = store.take(places[rows.text_of[: rows.examples.num_rows]])[0].argmax(axis=1)
+        originals = store.take(places[rows.text_of[: rows.examples.num_rows]])[0]
         return {
             "rows": kept,
             "unique_texts": len(rows.texts),
@@ -121,7 +121,7 @@ def label(
             "reused": int((~missing).sum()),
             "too_long": rows.counts(too_long),
             "dropped": len(rows.text_of) - sum(kept.values()),
-            "accuracy": _accuracies(rows.examples, originals, too_long[rows.text_of[: len(originals)]] & drop),
+            **_scores(rows.examples, originals, too_long[rows.text_of[: len(originals)]] & drop),
         }
 
 
@@ -276,15 +276,32 @@ def _with_logits(rows: pa.Table, values: NDArray[np.float32]) -> pa.Table:
     return pa.table(columns, names=schema.names).cast(schema)
 
 
-def _accuracies(examples: pa.Table, predicted: NDArray[np.int64], gone: NDArray[np.bool_]) -> dict[str, float | None]:
-    """Return, for validation and test, the share of the labelled rows that the teacher gets right; None where no row has a label."""
-    found = {}
+def _scores(
+    examples: pa.Table, values: NDArray[np.float32], gone: NDArray[np.bool_]
+) -> dict[str, dict[str, float | None]]:
+    """Return how good the teacher is on the labelled rows of validation and test; None where no row has a label.
+
+    :param examples: The originals, n rows.
+    :param values: Their logits, [n, C].
+    :param gone: Which were left out, [n].
+    :return: By split, `accuracy`, the share of rows that are right; with one class, `pearson` and `rmse`.
+    """
+    measures: dict[str, Callable[[Any, Any], float]]
+    if values.shape[1] == 1:
+        measures = {"pearson": regression.pearson, "rmse": regression.rmse}
+        said, type_ = values[:, 0], pa.float32()
+    else:
+        measures = {"accuracy": lambda labels, predicted: float((labels == predicted).mean())}
+        said, type_ = values.argmax(axis=1), pa.int32()
+    labels = examples["label"].cast(type_)
+    right = pc.fill_null(labels, pa.scalar(-1, type_)).to_numpy()
+    found: dict[str, dict[str, float | None]] = {name: {} for name in measures}
     for split in ("validation", "test"):
         its = pc.equal(examples["split"].cast(pa.string()), split).to_numpy() & ~gone
         if its.any():
-            known = its & pc.is_valid(examples["label"]).to_numpy()
-            right = predicted[known] == pc.fill_null(examples["label"], -1).to_numpy()[known]
-            found[split] = float(right.mean()) if known.any() else None
+            known = its & pc.is_valid(labels).to_numpy()
+            for name, measure in measures.items():
+                found[name][split] = measure(right[known], said[known]) if known.any() else None
     return found
 
 
