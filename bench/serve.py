@@ -2,8 +2,8 @@
 
 python bench/serve.py [--cores 1 2]
 
-The student is the paper's BiLSTM (two channels of 300-d, 150 units, 15,000 word ids) with random weights, which cost what trained ones do;
-its words are SST-2's commonest. The teacher is MiniLM, as transformers runs it and as our label stage does (packed, without padding);
+The student is the paper's BiLSTM (two channels of 300-d, 150 units, at most 15,000 word ids) with random weights, which cost what trained ones do;
+its words are those of SST-2, the commonest. The teacher is MiniLM, as transformers runs it and as our label stage does (packed, without padding);
 ratios are to whichever of the two is faster. Each number of cores is a process of its own, pinned to them. All take turns.
 """
 
