@@ -317,8 +317,6 @@ def _calibration(folder: Path, shards: Sequence[Mapping[str, Any]]) -> str:
         return "There is no validation row with a gold label, so nothing can be said of the teacher here."
     logits = rows["logits"].combine_chunks()
     values = logits.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(rows.num_rows, -1)
-    if values.shape[1] == 1:
-        return "A task of one class is regression: its logit is a value, and has no confidence."
     finite = np.isfinite(values).all(axis=1)
     if not finite.any():
         return "Its logits are not finite."

@@ -145,12 +145,19 @@ def test_a_card_is_made_of_any_provenance(tmp_path: Path):
     assert head_of(found)["license"] == "unknown"
 
 
-def test_regression_has_no_calibration(tmp_path: Path):
+def test_a_regressions_teacher_is_told_by_correlation_and_error(tmp_path: Path):
+    said = [("a", 1.0, 1.5), ("b", 2.0, 2.5), ("c", 3.0, 3.5), ("d", None, 9.0)]
     table = pa.Table.from_pylist(
-        [{"id": "0", "sentence1": "a", "label": 0, "logits": [0.3]}], schema=tables.logits_schema(1)
+        [{"id": name, "sentence1": name, "label": label, "logits": [value]} for name, label, value in said],
+        schema=tables.logits_schema(1),
     )
     logits.write(tmp_path, {"validation": table}, {"task": "t", "labels": ["score"], "source": {}})
-    assert "regression: its logit is a value" in section(text(tmp_path), "The teacher on validation")
+    told = section(text(tmp_path), "The teacher on validation")
+    found = {
+        cell[1].strip(): cell[2].strip() for cell in (line.split("|") for line in told.splitlines() if "|" in line)
+    }
+    assert found["rows with a gold label"] == "3"
+    assert (found["Pearson correlation"], found["root mean squared error"]) == ("1.000", "0.500")
 
 
 # --- what was done ------------------------------------------------------------------------------------------------------
