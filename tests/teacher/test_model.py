@@ -28,18 +28,18 @@ def opened(folder: Path, labels=("negative", "positive"), names=None):
 
 
 def test_files_are_found_in_a_package_that_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "shipped").mkdir()
-    (tmp_path / "shipped" / "__init__.py").write_text("raise RuntimeError('imported')")
-    folder = tiny_teacher(tmp_path / "shipped" / "model", WORDS)
+    (tmp_path / "with_weights").mkdir()
+    (tmp_path / "with_weights" / "__init__.py").write_text("raise RuntimeError('imported')")
+    folder = tiny_teacher(tmp_path / "with_weights" / "model", WORDS)
     monkeypatch.syspath_prepend(tmp_path)
-    files = find_files("package:shipped:model")
+    files = find_files("package:with_weights:model")
     assert (files.folder, files.revision) == (folder, None)
     assert files.sha256 == storage.sha256_of(folder / "model.safetensors")
-    assert "shipped" not in sys.modules
+    assert "with_weights" not in sys.modules
     with pytest.raises(InputError, match="the Python package 'absent_package' is not installed"):
         find_files("package:absent_package:model")
-    with pytest.raises(InputError, match=r"package:shipped:other: .*other is no folder"):
-        find_files("package:shipped:other")
+    with pytest.raises(InputError, match=r"package:with_weights:other: .*other is no folder"):
+        find_files("package:with_weights:other")
 
 
 def test_files_are_fetched_from_the_hub_at_the_pinned_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
