@@ -37,6 +37,14 @@ ImportPath = Annotated[str, AfterValidator(_importable)]
 # --- a task's text -------------------------------------------------------------------------------------------------------
 
 
+class Columns(Model):
+    """The source's names for our columns."""
+
+    sentence1: str
+    sentence2: str | None = None
+    label: str | None = None
+
+
 class Source(Model):
     """Where the rows come from: exactly one of `files`, `package`, `hub`, `logits`."""
 
@@ -57,11 +65,16 @@ class Source(Model):
     )
     config: str | None = Field(None, description="With `hub`: the configuration")
     revision: str | None = Field(None, description="With `hub`: the commit; a branch name can move")
+    hub_splits: dict[Literal["train", "validation", "test"], str] = Field(
+        {}, description="With `hub`: our split -> its split, where they differ; splits that are not named are not read"
+    )
     sha256: str | dict[str, str] | None = Field(None, description="What the file (or each split's) must be")
     where: dict[str, str | int | float | bool] = Field(
         {}, description="Keep only the rows with these values in these columns"
     )
+    columns: Columns | None = Field(None, description="What it calls our columns, where text.columns does not say it")
     licence: str = Field("unknown", description="The text's licence, for the card of what is made from it")
+    otherwise: "Source | None" = Field(None, description="With `files`: what is read where none of the files is there")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -72,8 +85,12 @@ class Source(Model):
             raise ValueError("path goes with package: the file inside it")
         if self.hub is not None and self.revision is None:
             raise ValueError("hub needs a revision (a commit), so that the same rows come back")
-        if self.hub is None and (self.config is not None or self.revision is not None):
-            raise ValueError("config and revision go with hub")
+        if self.hub is None and (self.config is not None or self.revision is not None or self.hub_splits):
+            raise ValueError("config, revision and hub_splits go with hub")
+        if self.files is None and self.otherwise is not None:
+            raise ValueError("otherwise goes with files: it is read where they are not there")
+        if self.otherwise is not None and self.otherwise.logits is not None:
+            raise ValueError("otherwise: a logit data set cannot stand in for text; write it as the source")
         return self
 
     @model_validator(mode="after")
@@ -90,14 +107,6 @@ class Source(Model):
         if isinstance(self.sha256, dict) and (unknown := set(self.sha256) - set(file)):
             raise ValueError(f"sha256 names {', '.join(sorted(unknown))}, for which there is no file")
         return self
-
-
-class Columns(Model):
-    """The source's names for our columns."""
-
-    sentence1: str
-    sentence2: str | None = None
-    label: str | None = None
 
 
 class BadRows(Model):

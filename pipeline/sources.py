@@ -81,12 +81,15 @@ Record = tuple[int, Sequence[str | None] | Fault]
 def read(source: params.Source, columns: params.Columns) -> tuple[dict[str, Rows], dict[str, Any]]:
     """Read a task's rows.
 
-    :param source: Where they are. Paths are relative to the working folder.
+    :param source: Where they are. Paths are relative to the working folder. Where none of its files is there, `otherwise` is read.
     :param columns: The source's names for our columns.
     :return: The rows of each split (of `ALL` where the source is one file), and what was read, for the metadata of what is made of it.
     :raises InputError: If a file, package or column is missing, a SHA-256 differs, a file has no rows, or `where` selects none.
     """
-    rows, provenance = (_read_files if source.hub is None else _read_hub)(source, columns)
+    if source.otherwise is not None and not any(Path(name).exists() for name in _by_split(source.files).values()):
+        log.info("%s: not there; reading the source named under otherwise", ", ".join(_by_split(source.files).values()))
+        source = source.otherwise
+    rows, provenance = (_read_files if source.hub is None else _read_hub)(source, source.columns or columns)
     return rows, {**provenance, "where": dict(source.where), "licence": source.licence}
 
 
@@ -303,18 +306,26 @@ def _read_hub(source: params.Source, columns: params.Columns) -> tuple[dict[str,
         found = load_dataset(source.hub, source.config, revision=source.revision)
     except (OSError, ValueError) as error:
         raise InputError(f"text.source.hub: {label}: {' '.join(str(error).split())}") from error
-    if unknown := [split for split in found if split not in SPLITS]:
-        log.warning("%s: only its %s are read, not its %s", label, ", ".join(SPLITS), ", ".join(unknown))
+    names = {str(ours): theirs for ours, theirs in source.hub_splits.items()} or {s: s for s in SPLITS if s in found}
+    if missing := [theirs for theirs in names.values() if theirs not in found]:
+        raise InputError(f"text.source.hub_splits: {label}: has no {', '.join(missing)}; it has {', '.join(found)}")
+    if unread := [split for split in found if split not in names.values()]:
+        log.warning("%s: only its %s are read, not its %s", label, ", ".join(names.values()), ", ".join(unread))
     asked_for = _asked_for(source, columns)
     rows = {}
-    for split in (split for split in SPLITS if split in found):
-        name = f"{label}, {split}"
-        _check_columns(name, found[split].column_names, asked_for)
-        records = _hub_records(name, found[split].select_columns(asked_for), asked_for)
+    for split, theirs in ((split, names[split]) for split in SPLITS if split in names):
+        name = f"{label}, {theirs}"
+        _check_columns(name, found[theirs].column_names, asked_for)
+        records = _hub_records(name, found[theirs].select_columns(asked_for), asked_for)
         rows[split] = _collect(name, records, source, columns)
     if len(rows) == 1:
         rows = {ALL: next(iter(rows.values()))}
-    return rows, {"hub": source.hub, "config": source.config, "revision": source.revision}
+    return rows, {
+        "hub": source.hub,
+        "config": source.config,
+        "revision": source.revision,
+        "splits": dict(source.hub_splits),
+    }
 
 
 def _hub_records(name: str, split: Any, asked_for: Sequence[str]) -> Iterator[Record]:

@@ -152,7 +152,7 @@ def test_params_error_names_file_key_and_value(project, key, value, message):
         ("text.source", {"files": "a.csv", "hub": "a/b"}, "exactly one of files, package, hub, logits is needed, not 2"),
         ("text.source", {"package": "a"}, "text.source: path goes with package"),
         ("text.source", {"hub": "a/b"}, "text.source: hub needs a revision"),
-        ("text.source", {"files": "a.csv", "revision": "1"}, "text.source: config and revision go with hub"),
+        ("text.source", {"files": "a.csv", "revision": "1"}, "text.source: config, revision and hub_splits go with hub"),
         ("text.source", {"hub": "a/b", "revision": "1", "sha256": "0"}, "text.source: sha256 goes with files and package"),
         ("text.source", {"files": "a.csv", "sha256": {"train": "0"}}, "text.source: sha256 must be one for one file"),
         ("text.source", {"files": {"train": "a.csv"}, "sha256": {"test": "0"}}, "text.source: sha256 names test, for which"),

@@ -347,6 +347,62 @@ def test_hub_where_and_one_split(hub):
     assert rows[ALL].left_out == 1
 
 
+def test_hub_splits_by_other_names(hub, caplog):
+    hub({"train": [0, 1], "validation_matched": [1], "validation_mismatched": [0], "test_matched": [-1]})
+    names = {"test": "validation_mismatched", "train": "train", "validation": "validation_matched"}
+    source = params.Source(hub="owner/name", revision="abc123", hub_splits=names)
+    rows, provenance = sources.read(source, COLUMNS)
+    assert [(split, *plain(each)[0]) for split, each in rows.items()] == [
+        ("train", 1, "train 0", "neg"),
+        ("validation", 1, "validation_matched 0", "pos"),
+        ("test", 1, "validation_mismatched 0", "neg"),
+    ]
+    assert "not its test_matched" in caplog.text
+    assert provenance["splits"] == names
+    source = params.Source(hub="owner/name", revision="abc123", hub_splits={"train": "all"})
+    with pytest.raises(
+        InputError, match=r"hub_splits: owner/name@abc123: has no all; it has train, validation_matched"
+    ):
+        sources.read(source, COLUMNS)
+
+
+def test_otherwise_is_read_where_no_file_is_there(hub, tmp_path):
+    asked = hub({"train": [0], "validation": [1]})
+    files = {split: str(tmp_path / f"{split}.csv") for split in ("train", "validation")}
+    source = params.Source(
+        files=files,
+        otherwise={"hub": "owner/name", "revision": "abc123", "columns": {"sentence1": "text", "label": "label"}},
+    )
+    columns = params.Columns(sentence1="a", label="b")
+    rows, provenance = sources.read(source, columns)
+    assert plain(rows["train"]) == [(1, "train 0", "neg")]
+    assert provenance["hub"] == "owner/name"
+
+    (tmp_path / "train.csv").write_text("a,b\nours,pos\n")
+    with pytest.raises(
+        InputError, match=r"validation\.csv: no such file"
+    ):  # half of the files is a mistake, no reason to read others
+        sources.read(source, columns)
+    (tmp_path / "validation.csv").write_text("a,b\nours too,neg\n")
+    rows, provenance = sources.read(source, columns)
+    assert plain(rows["train"]) == [(2, "ours", "pos")]
+    assert set(provenance["files"]) == {"train", "validation"}
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"files": "a.csv", "hub_splits": {"train": "all"}}, "hub_splits go with hub"),
+        ({"hub": "a/b", "revision": "c", "otherwise": {"files": "a.csv"}}, "otherwise goes with files"),
+        ({"files": "a.csv", "otherwise": {"logits": "folder:x"}}, "cannot stand in for text"),
+    ],
+)
+def test_what_does_not_go_together(given, message):
+    with pytest.raises(ValueError, match=message):
+        params.Source(**given)
+
+
 def test_hub_errors(hub, monkeypatch):
     hub({"train": [0]})
     with pytest.raises(InputError, match=r"owner/name@abc123, train: has no column 'a'"):

@@ -1,0 +1,79 @@
+"""The tasks that come with the project: their files, and docs/paper.yaml, fit together with params.yaml."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import params, sources
+
+ROOT = Path(__file__).parents[1]
+GLUE = ["sst2", "qqp", "mnli", "rte"]
+
+
+def test_every_task_is_read():
+    assert {path.stem for path in (ROOT / "tasks").glob("*.yaml")} == {"example", *GLUE}
+
+
+@pytest.mark.parametrize("task", GLUE)
+def test_task_has_a_folder_that_dvc_can_watch(task):
+    text = params.load(task, ROOT).task.text
+    readme = ROOT / "data/raw" / task / "README.md"
+    assert readme.is_file()
+    for name in text.source.files.values():
+        assert Path(name).parent == readme.parent.relative_to(ROOT)
+        assert f"`{Path(name).name}`" in readme.read_text()
+
+
+@pytest.mark.parametrize(("task", "n_iter", "batch"), [("sst2", 20, 50), ("qqp", 10, 256), ("mnli", 10, 256)])
+def test_the_papers_hyper_parameters(task, n_iter, batch):
+    settings = params.load(task, ROOT)
+    assert settings.augment.n_iter == n_iter
+    student = settings.student("bilstm")
+    assert student.batch_size == batch
+    assert (student.optimiser.name, student.optimiser.learning_rate, student.optimiser.rho) == ("adadelta", 1.0, 0.95)
+    assert (student.objective.alpha, student.objective.soft) == (0.0, "mse")
+
+
+@pytest.mark.parametrize("task", GLUE)
+def test_the_hubs_rows_and_the_files_give_the_same_classes(task, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    names = {
+        "sst2": ["negative", "positive"],
+        "qqp": ["not_duplicate", "duplicate"],
+        "mnli": ["entailment", "neutral", "contradiction"],
+        "rte": ["entailment", "not_entailment"],
+    }[task]  # of the Hub's nyu-mll/glue
+    columns = {"sst2": ["sentence"], "qqp": ["question1", "question2"], "mnli": ["premise", "hypothesis"], "rte": []}[
+        task
+    ]
+    columns = columns or ["sentence1", "sentence2"]
+    features = datasets.Features(
+        {**dict.fromkeys(columns, datasets.Value("string")), "label": datasets.ClassLabel(names=names)}
+    )
+    rows = {**{column: ["a", "b", "c"] for column in columns}, "label": [0, len(names) - 1, -1]}
+    made = datasets.Dataset.from_dict(rows, features=features)
+    splits = ["train", "validation", "validation_matched", "validation_mismatched", "test"]
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *args, **kwargs: datasets.DatasetDict(dict.fromkeys(splits, made))
+    )
+    monkeypatch.chdir(tmp_path)
+    text = params.load(task, ROOT).task.text
+    found, provenance = sources.read(text.source, text.columns)
+    assert {"train", "validation"} <= set(found)
+    assert provenance["revision"]
+    values = text.label_values or {name: name for name in text.labels}
+    assert [values.get(label, label) for label in found["train"].labels] == [text.labels[0], text.labels[-1], None]
+
+
+def test_the_papers_blocks_fit_params_yaml(tmp_path):
+    blocks = yaml.safe_load((ROOT / "docs/paper.yaml").read_text())
+    whole = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for key, block in blocks.items():
+        whole[key] |= block
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(whole))
+    (tmp_path / "tasks/sst2.yaml").write_text((ROOT / "tasks/sst2.yaml").read_text())
+    settings = params.load("sst2", tmp_path)
+    assert settings.student("bilstm-bert").teachers == {"bert-large": 1.0}
+    assert settings.teacher("bert-large").model.source.startswith("hub:google-bert/bert-large-uncased@")
