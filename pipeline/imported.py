@@ -3,7 +3,6 @@
 The examples say which data set they are from, and so does a note in place of each table that is not made.
 """
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +128,7 @@ def place(note: dict[str, Any], teacher: str, out: Path) -> dict[str, Any]:
     """
     folder, about = _opened(note, teacher)
     with new_folder(out) as temporary:
-        (temporary / "data").mkdir()
-        for name in ("README.md", "manifest.json", *(shard["path"] for shard in logits.manifest(folder)["shards"])):
-            shutil.copyfile(folder / name, temporary / name)
+        logits.copy(folder, temporary)
         verify.refuse_damaged(temporary)
     return {"imported": note["logits"], "rows": about["rows"]}
 

@@ -6,7 +6,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic import (
+    Tag as UnionTag,
+)
 
 from pipeline import plugins
 from pipeline.errors import InputError
@@ -322,15 +333,38 @@ class RowWeights(Model):
     )
 
 
+Names = Annotated[list[str], Field(min_length=1)]
+Weights = Annotated[dict[str, float], Field(min_length=1)]
+
+
+class Average(Model):
+    """Several teachers as one."""
+
+    of: Names | Weights = Field(description="The teachers as a list, or with a weight each")
+    average: Literal["logits", "distributions"] = Field("logits", description="What is averaged")
+
+
+def _kind_of_teacher(value: Any) -> str:
+    if isinstance(value, Average) or (isinstance(value, Mapping) and isinstance(value.get("of"), list | Mapping)):
+        return "average"
+    return "weights" if isinstance(value, Mapping) else "names" if isinstance(value, list) else "name"
+
+
 class Student(Model):
     """A student: its architecture, what it learns from, how."""
 
     model: ImportPath
     params: dict[str, Any] = Field({}, description="The architecture's keyword parameters")
-    teacher: str | Annotated[list[str], Field(min_length=1)] | Annotated[dict[str, float], Field(min_length=1)] = Field(
-        description="The teacher whose logit data set it reads; several as a list, or with a weight each"
+    # One key for all that is gathered from teachers, so that DVC gathers again where this changes and for no other change of a student.
+    teacher: Annotated[
+        Annotated[str, UnionTag("name")]
+        | Annotated[Names, UnionTag("names")]
+        | Annotated[Weights, UnionTag("weights")]
+        | Annotated[Average, UnionTag("average")],
+        Discriminator(_kind_of_teacher),
+    ] = Field(
+        description="The teacher whose logits it learns; several as a list or with a weight each, or `{of: ..., average: distributions}`"
     )
-    average: Literal["logits", "distributions"] = Field("logits", description="What is averaged of several teachers")
     rows: Literal["all", "originals"] = Field("all", description="originals: without augmented rows")
     vectors: str | None = Field(None, description="The name of the word vectors it starts from; random where absent")
     objective: Objective = Objective()
@@ -346,16 +380,23 @@ class Student(Model):
     @property
     def teachers(self) -> dict[str, float]:
         """The names of the teachers, each with its weight."""
-        if isinstance(self.teacher, dict):
-            return dict(self.teacher)
-        return dict.fromkeys([self.teacher] if isinstance(self.teacher, str) else self.teacher, 1.0)
+        asked = self.teacher.of if isinstance(self.teacher, Average) else self.teacher
+        if isinstance(asked, dict):
+            return dict(asked)
+        return dict.fromkeys([asked] if isinstance(asked, str) else asked, 1.0)
+
+    @property
+    def average(self) -> Literal["logits", "distributions"]:
+        """What is averaged of several teachers."""
+        return self.teacher.average if isinstance(self.teacher, Average) else "logits"
 
     @model_validator(mode="after")
     def _teachers_count(self) -> Self:
-        if isinstance(self.teacher, list) and len(set(self.teacher)) < len(self.teacher):
-            raise ValueError(f"teacher: {self.teacher}: a name stands there twice; give it a weight instead")
+        asked = self.teacher.of if isinstance(self.teacher, Average) else self.teacher
+        if isinstance(asked, list) and len(set(asked)) < len(asked):
+            raise ValueError(f"teacher: {asked}: a name stands there twice; give it a weight instead")
         if not all(math.isfinite(weight) and weight > 0 for weight in self.teachers.values()):
-            raise ValueError(f"teacher: {self.teacher}: weights must be greater than 0")
+            raise ValueError(f"teacher: {asked}: weights must be greater than 0")
         return self
 
 
@@ -472,7 +513,7 @@ def _check_regression(params: _ParamsFile, path: Path) -> None:
         for key, value, only in (
             ("objective.soft", student.objective.soft, "mse"),
             ("weights.confidence", student.weights.confidence, 0.0),
-            ("average", student.average, "logits"),
+            ("teacher.average", student.average, "logits"),
         ):
             if value != only:
                 raise InputError(
@@ -529,7 +570,7 @@ def _key(loc: Iterable[int | str], value: Any) -> str:
         try:
             value = value[part]
         except (KeyError, IndexError, TypeError):
-            break
+            continue
         parts.append(str(part))
     return ".".join(parts)
 

@@ -174,6 +174,7 @@ def test_every_table_is_there_and_none_is_in_git(clone: Clone):
         "augmented",
         "teachers/ours",
         "logits/ours",
+        "targets/bag",
         "students/bag",
         "students/bilstm",
         "results",

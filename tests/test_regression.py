@@ -195,7 +195,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         for stage, *more in (
             *(["prepare"], ["tag"], ["augment"], ["finetune", "large"], ["label", "large"]),
-            *([stage, name] for name in PARAMS["students"] for stage in ("train", "evaluate")),
+            *([stage, name] for name in PARAMS["students"] for stage in ("gather", "train", "evaluate")),
             ["export", "small"],
         ):
             run(stage, *more)
@@ -336,7 +336,7 @@ def test_a_task_can_start_from_such_logits(films_of: Path, tmp_path: Path, monke
         ({"objective": {"soft": "kl"}}, "students.small.objective.soft: 'kl'"),
         ({"objective": {"soft": "cosine"}}, "students.small.objective.soft: 'cosine'"),
         ({"weights": {"confidence": 2.0}}, "students.small.weights.confidence: 2.0"),
-        ({"average": "distributions"}, "students.small.average: 'distributions'"),
+        ({"teacher": {"of": ["large"], "average": "distributions"}}, "students.small.teacher.average: 'distributions'"),
     ],
 )
 def test_what_needs_classes_is_refused_before_any_work(tmp_path: Path, over: dict, message: str):
