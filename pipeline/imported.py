@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import logits, params, tables, verify
+from pipeline import logits, tables, verify
 from pipeline.errors import InputError
+from pipeline.settings import Text
 from pipeline.storage import new_folder, read_json, sha256_of, write_json
 
 NOTE = "imported.json"
@@ -40,7 +41,7 @@ def fetch(source: str) -> Path:
         raise InputError(f"{source}: cannot be fetched: {' '.join(str(error).split())}") from error
 
 
-def examples(task: str, text: params.Text, mode: str) -> tuple[pa.Table, dict[str, Any]]:
+def examples(task: str, text: Text, mode: str) -> tuple[pa.Table, dict[str, Any]]:
     """Return the originals of a logit data set as examples.
 
     :param task: The task's name.

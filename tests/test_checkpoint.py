@@ -13,7 +13,7 @@ from logit_rows import PROVENANCE, rows, sentiment
 
 from pipeline import logits
 from pipeline.distill import Epoch, distill
-from pipeline.params import Student
+from pipeline.settings import Student
 from pipeline.students.base import TrainedStudent
 
 ROOT = Path(__file__).resolve().parents[1]

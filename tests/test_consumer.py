@@ -12,7 +12,7 @@ from test_pipeline import ROOT, Clone, edit
 
 from pipeline import logits, storage, tables, verify
 from pipeline.ensemble import gather
-from pipeline.params import Student
+from pipeline.settings import Student
 
 TEACHERS = ("large", "base")
 STUDENTS = {

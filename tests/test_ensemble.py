@@ -21,8 +21,8 @@ from pipeline import ensemble, logits, tables, verify
 from pipeline.calibration import divergence
 from pipeline.distill import COLUMNS, distill
 from pipeline.errors import InputError
-from pipeline.params import Student
 from pipeline.report import result_table
+from pipeline.settings import Student
 from pipeline.students.base import TrainedStudent
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,7 +18,7 @@ from pipeline.errors import InputError
 from pipeline.evaluation import _f1_of_counts as f1_of_counts
 from pipeline.evaluation import _share_equal as share_equal
 from pipeline.evaluation import accuracy, evaluate, f1, intervals
-from pipeline.params import Student
+from pipeline.settings import Student
 from pipeline.students.base import TrainedStudent
 
 ROOT = Path(__file__).resolve().parents[1]

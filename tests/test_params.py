@@ -6,6 +6,7 @@ import yaml
 
 from pipeline import params
 from pipeline.errors import InputError
+from pipeline.settings import Student
 
 REPOSITORY = Path(__file__).parents[1]
 PARAMS = """
@@ -214,7 +215,7 @@ def test_several_teachers_are_a_list_or_have_weights(project):
         change(path, "students.tiny.teacher", {"of": of, "average": "distributions"})
         found = params.load("films").student("tiny")
         assert (found.teachers, found.average) == (weights, "distributions")
-        assert params.Student.model_validate(found.model_dump(mode="json")) == found
+        assert Student.model_validate(found.model_dump(mode="json")) == found
     for wrong, said in (
         ({"of": ["big", "none"]}, "there is no teacher 'none'"),
         (

@@ -21,6 +21,7 @@ from pipeline import verify as verifying
 from pipeline.__main__ import card as print_card
 from pipeline.errors import InputError
 from pipeline.runtime import Runtime
+from pipeline.settings import Text
 from pipeline.sources import ALL, Rows
 from pipeline.students.base import TrainedStudent
 from pipeline.teacher.model import describe, find_files, open_teacher
@@ -74,10 +75,10 @@ def test_intervals_hold_the_value_and_shrink_as_rows_are_more(seed: int):
 # --- prepare ------------------------------------------------------------------------------------------------------------
 
 
-def text_of(**more: object) -> params.Text:
+def text_of(**more: object) -> Text:
     given = {"source": {"files": "films.csv"}, "columns": {"sentence1": "text", "label": "score"}, "labels": ["score"]}
     shares = {"splits": {"train": 0.5, "validation": 0.5}}
-    return params.Text.model_validate({**given, **shares, **more})
+    return Text.model_validate({**given, **shares, **more})
 
 
 def rows_of(labels: list[str | None], texts: list[str] | None = None) -> dict[str, Rows]:

@@ -15,7 +15,7 @@ from logit_rows import PROVENANCE, rows, sentiment
 from pipeline import logits
 from pipeline.distill import distill
 from pipeline.errors import InputError
-from pipeline.params import Student
+from pipeline.settings import Student
 from pipeline.students.base import TrainedStudent
 from pipeline.students.fitted import FittedStudent
 
