@@ -33,7 +33,7 @@ def gather(folders: Mapping[Path, float], out: Path, average: Average = "logits"
     first, *others = folders
     with new_folder(out) as temporary:
         if not others:
-            logits.copy(first, temporary, link=True)
+            logits.copy(first, temporary)
             return
         about = _provenance(folders, average)
         splits = {split: logits.Stream(n, _averaged(folders, split, average)) for split, n in about["rows"].items()}

@@ -345,30 +345,17 @@ def stream_split(folder: Path, split: str) -> Iterator[pa.Table]:
                     yield _as_read(pa.Table.from_batches([batch]).cast(stored), schema)
 
 
-def copy(folder: Path, out: Path, link: bool = False) -> None:
+def copy(folder: Path, out: Path) -> None:
     """Copy a data set: the files that belong to it, and no others.
 
     :param folder: The data set's folder.
     :param out: An empty folder.
-    :param link: Make hard links of the shards where the file system can. Nothing here ever changes a shard in place.
     :raises InputError: If there is no data set, or the shards are not those that the manifest names.
     """
     refuse_other_shards(folder)
     (out / "data").mkdir()
-    for name in ("README.md", "manifest.json"):
+    for name in ("README.md", "manifest.json", *(shard["path"] for shard in manifest(folder)["shards"])):
         shutil.copyfile(folder / name, out / name)
-    for shard in manifest(folder)["shards"]:
-        source = (folder / shard["path"]).resolve()  # DVC's cache and the Hub's can make it a symbolic link
-        if not (link and _linked(source, out / shard["path"])):
-            shutil.copyfile(source, out / shard["path"])
-
-
-def _linked(source: Path, path: Path) -> bool:
-    try:
-        path.hardlink_to(source)
-    except OSError:  # another file system, or one without such links
-        return False
-    return True
 
 
 def refuse_other_shards(folder: Path) -> None:
