@@ -22,7 +22,7 @@ from joblib.externals.loky import get_reusable_executor
 from pipeline import tables, tagging
 from pipeline.augment import engine
 from pipeline.console import aligned
-from pipeline.params import Augment, Tag
+from pipeline.settings import Augment, Tag
 from pipeline.storage import write_json
 
 N_ITER = 20

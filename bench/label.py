@@ -20,8 +20,8 @@ import pyarrow as pa
 import torch
 import transformers
 
-from pipeline import params
 from pipeline.console import aligned
+from pipeline.settings import Labelling
 from pipeline.storage import write_json
 from pipeline.teacher.classifiers import open_classifier
 from pipeline.teacher.model import find_files, open_teacher, quieten
@@ -54,7 +54,7 @@ def peer_of(model: Path) -> Callable[[list[str]], np.ndarray]:
 def ours_of(model: Path, dtype: str) -> Callable[[list[str]], np.ndarray]:
     """Return texts to logits, float32 [n, 2], as the label stage makes them: tokenised, sorted, packed, put back in order."""
     teacher = open_teacher(find_files(f"folder:{model}"), LABELS, {})
-    classifier = open_classifier(teacher, params.Labelling(dtype=dtype))
+    classifier = open_classifier(teacher, Labelling(dtype=dtype))
     if classifier.attention != "packed":
         raise SystemExit(f"{model}: the benchmark is of packed batches, and this model has none")
 

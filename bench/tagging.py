@@ -18,7 +18,7 @@ from spacy.vocab import Vocab
 
 from pipeline import tagging
 from pipeline.console import aligned
-from pipeline.params import Tag
+from pipeline.settings import Tag
 from pipeline.storage import write_json
 
 OURS, THEIRS = "ours, two processes", "nlp.pipe, two processes"

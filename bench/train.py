@@ -23,11 +23,11 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline import params
 from pipeline.batches import Rows
 from pipeline.console import aligned
 from pipeline.distill import Training
 from pipeline.optimisers import make_optimisers
+from pipeline.settings import Optimiser, Student
 from pipeline.storage import write_json
 from pipeline.students.base import Batch, Encoded, build
 from pipeline.students.vocabulary import Vocabulary
@@ -74,7 +74,7 @@ def new_module(name: str, vocabulary: int, device: torch.device) -> torch.nn.Mod
 
 def ours_of(module: torch.nn.Module, rows: Rows, batch_size: int) -> Callable[[int], float]:
     """Return one epoch of our loop, by its number."""
-    asked = params.Student(model=STUDENTS["bilstm"], teacher="random", batch_size=batch_size)
+    asked = Student(model=STUDENTS["bilstm"], teacher="random", batch_size=batch_size)
     return Training(module, rows, rows, asked, None).learn
 
 
@@ -85,7 +85,7 @@ def peer_of(module: torch.nn.Module, rows: Rows, batch_size: int, by_row: bool) 
     ids = [part.tolist() for part in np.split(words.ids.astype(np.int64), words.offsets[1:-1])]
     loader = DataLoader(Sentences(ids, rows.logits.numpy()), batch_size, shuffle=True, collate_fn=collate)
     if by_row:
-        optimisers = make_optimisers(module, params.Optimiser())
+        optimisers = make_optimisers(module, Optimiser())
     else:
         tuned = [weight for weight in module.parameters() if weight.requires_grad]
         optimisers = [torch.optim.Adadelta(tuned, lr=1.0, rho=0.95)]

@@ -24,7 +24,7 @@ from pipeline.epochs import curve as curve
 from pipeline.errors import InputError
 from pipeline.fitting import fit
 from pipeline.optimisers import make_optimisers
-from pipeline.params import Student
+from pipeline.settings import Student
 from pipeline.students.base import Batch, TrainedStudent, build, is_module, logits_of, predict
 from pipeline.students.vocabulary import TextMode, Vocabulary
 from pipeline.targets import COLUMNS as COLUMNS

@@ -1,6 +1,8 @@
-"""Several teachers as one: their logit data sets joined on id, their logits or their distributions averaged."""
+"""What a student learns from: its teacher's logit data set, or those of several teachers as one, joined on id and averaged."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +13,51 @@ import pyarrow.compute as pc
 
 from pipeline import logits
 from pipeline.errors import InputError
+from pipeline.storage import new_folder
 
 Average = Literal["logits", "distributions"]
-Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+
+def gather(folders: Mapping[Path, float], out: Path, average: Average = "logits") -> None:
+    """Write the logit data set that a student learns from. The same data sets, weights and average give the same bytes.
+
+    Of one teacher it is that teacher's, byte for byte, so that however many students have it, DVC stores it once. Of several it has the
+    rows of the first with the averaged logits, in float32; its provenance says what is averaged.
+
+    :param folders: The teachers' data sets, at least one, each with its weight; weights count relative to their sum.
+    :param out: The folder to write; it appears whole or not at all, and replaces what was there.
+    :param average: As for `read_split`.
+    :raises InputError: As `read_split`.
+    """
+    first, *others = folders
+    with new_folder(out) as temporary:
+        if not others:
+            logits.copy(first, temporary)
+            return
+        about = _provenance(folders, average)
+        splits = {split: logits.Stream(n, _averaged(folders, split, average)) for split, n in about["rows"].items()}
+        logits.write(temporary, splits, about)
+
+
+def read_split(
+    folders: Mapping[Path, float], split: str, columns: Sequence[str], average: Average = "logits"
+) -> pa.Table:
+    """Read the rows of a split with the averaged logits of all teachers.
+
+    :param folders: The data sets, each with its weight; weights count relative to their sum.
+    :param split: train, validation or test.
+    :param columns: The columns to read, id and logits among them.
+    :param average: logits: z = sum of w_i z_i. distributions: z = log(sum of w_i softmax(z_i)), so that softmax(z) is the mean of the
+        distributions.
+    :return: The rows of the first data set in its order; the classes in its order, too.
+    :raises InputError: If one has a row that another lacks; see also `provenance` and `logits.read_split`.
+    """
+    first, *others = folders
+    if not others:
+        return logits.read_split(first, split, columns)
+    parts = [part.select(columns) for part in _averaged(folders, split, average)]
+    return pa.concat_tables(parts or [logits.read_split(first, split, columns)]).unify_dictionaries()
 
 
 def provenance(folders: Sequence[Path]) -> dict[str, Any]:
@@ -35,56 +79,116 @@ def provenance(folders: Sequence[Path]) -> dict[str, Any]:
     return first[1]
 
 
-def read_split(
-    folders: Mapping[Path, float], split: str, columns: Sequence[str], average: Average = "logits"
-) -> pa.Table:
-    """Read the rows of a split with the averaged logits of all teachers.
-
-    :param folders: The data sets, each with its weight; weights count relative to their sum.
-    :param split: train, validation or test.
-    :param columns: The columns to read, id and logits among them.
-    :param average: logits: z = sum of w_i z_i. distributions: z = log(sum of w_i softmax(z_i)), so that softmax(z) is the mean of the
-        distributions.
-    :return: The rows of the first data set in its order; the classes in its order, too.
-    :raises InputError: If one has a row that another lacks; see also `provenance` and `logits.read_split`.
-    """
-    (first, _), *others = folders.items()
-    labels = provenance(list(folders))["labels"]
-    rows = logits.read_split(first, split, columns)
-    if not others:
-        return rows
-    total = sum(folders.values())
-    shares = [weight / total for weight in folders.values()]
-    ids = rows["id"].combine_chunks()
-    mean = shares[0] * _averaged(_values(rows), average)
-    for (folder, _), share in zip(others, shares[1:], strict=True):
-        other = logits.read_split(folder, split, ("id", "logits"))
-        theirs = logits.provenance(folder)["labels"]
-        values = _values(other)[:, [theirs.index(name) for name in labels]]
-        places = pc.index_in(ids, value_set=other["id"].combine_chunks())
-        back = pc.index_in(other["id"], value_set=ids)
-        if places.null_count or back.null_count:
-            raise InputError(
-                f"{folder}: its {split} split lacks {places.null_count} of the {len(rows)} rows of {first}, which lacks "
-                f"{back.null_count} of its {len(other)}; label both from the same augmented rows"
-            )
-        mean = mean + share * _averaged(values, average)[places.to_numpy()]
-    found = mean if average == "logits" else np.log(np.maximum(mean, np.finfo(np.float32).tiny))
-    column = pa.FixedSizeListArray.from_arrays(pa.array(found.astype(np.float32).ravel()), len(labels))
-    place = rows.schema.get_field_index("logits")
-    return rows.set_column(place, rows.schema.field(place), column)
+# --- the rows -----------------------------------------------------------------------------------------------------------
 
 
-def _values(rows: pa.Table) -> npt.NDArray[np.float64]:
-    column = rows["logits"].combine_chunks()
-    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
-    shaped: npt.NDArray[np.float64] = values.reshape(len(rows), column.type.list_size)
-    return shaped
+def _averaged(folders: Mapping[Path, float], split: str, average: Average) -> Iterator[pa.Table]:
+    """Yield the first data set's rows, a part at a time, with averaged logits; of the others only ids and logits are in memory."""
+    (first, weight), *others = folders.items()
+    labels, total = provenance(list(folders))["labels"], sum(folders.values())
+    ids = logits.read_split(first, split, ("id",))["id"].combine_chunks()
+    rest = np.zeros((len(ids), len(labels)))
+    for folder, theirs in others:
+        rest += theirs / total * _terms(_matched(folder, split, ids, labels, first), average)
+    start = 0
+    for part in logits.stream_split(first, split):
+        end = start + part.num_rows
+        mean = weight / total * _terms(logits.logits_of(part), average) + rest[start:end]
+        found = mean if average == "logits" else np.log(np.maximum(mean, np.finfo(np.float32).tiny))
+        column = pa.FixedSizeListArray.from_arrays(pa.array(found.astype(np.float32).ravel()), len(labels))
+        place = part.schema.get_field_index("logits")
+        yield part.set_column(place, part.schema.field(place), column)
+        start = end
 
 
-def _averaged(values: npt.NDArray[np.float64], average: Average) -> npt.NDArray[np.float64]:
+def _matched(folder: Path, split: str, ids: pa.Array, labels: Sequence[str], first: Path) -> npt.NDArray[np.float32]:
+    """Return a data set's logits, [n, C], in the order of the first one's rows and classes."""
+    rows = logits.read_split(folder, split, ("id", "logits"))
+    places = pc.index_in(ids, value_set=rows["id"].combine_chunks())
+    back = pc.index_in(rows["id"], value_set=ids)
+    if places.null_count or back.null_count:
+        raise InputError(
+            f"{folder}: its {split} split lacks {places.null_count} of the {len(ids)} rows of {first}, which lacks "
+            f"{back.null_count} of its {rows.num_rows}; label both from the same augmented rows"
+        )
+    theirs = logits.provenance(folder)["labels"]
+    values = logits.logits_of(rows)[:, [theirs.index(name) for name in labels]]
+    found: npt.NDArray[np.float32] = values[places.to_numpy()]
+    return found
+
+
+def _terms(values: npt.NDArray[np.float32], average: Average) -> Doubles:
+    """Return what is averaged, float64 [n, C]: logits as they are, or their softmax."""
+    doubles = values.astype(np.float64)
     if average == "logits":
-        return values
-    powers = np.exp(values - values.max(axis=1, keepdims=True))
-    shares: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+        return doubles
+    powers = np.exp(doubles - doubles.max(axis=1, keepdims=True))
+    shares: Doubles = powers / powers.sum(axis=1, keepdims=True)
     return shares
+
+
+# --- what the average says of itself ------------------------------------------------------------------------------------
+
+
+def _provenance(folders: Mapping[Path, float], average: Average) -> dict[str, Any]:
+    """Return the provenance of an average: the first one's, with a teacher that names all."""
+    found = provenance(list(folders))
+    about = [logits.provenance(folder) for folder in folders]
+    members = [
+        {"weight": weight, **each.get("teacher", {}), "labelling": each.get("labelling", {})}
+        for weight, each in zip(folders.values(), about, strict=True)
+    ]
+    names = {folder.name: weight for folder, weight in folders.items()}
+    labellings: list[dict[str, Any]] = [member["labelling"] for member in members]
+    return found | {
+        "teacher": {
+            "name": name_of(names, average),
+            "source": f"the average of the {average} of {len(members)} teachers",
+            "fingerprint": _digest([[average, *members]]),
+            "licence": " and ".join(_each(members, "licence")) or "unknown",
+            "architecture": " and ".join(_each(members, "architecture")) or "unknown",
+            "labels": {name: name for name in found["labels"]},
+            "parameters": _sum(members, "parameters"),
+            "bytes": _sum(members, "bytes"),
+            "finetuned": any(member.get("finetuned") for member in members),
+            "average": average,
+            "members": members,
+        },
+        "labelling": {
+            "max_length": _same(labellings, "max_length"),
+            "dtype": _same(labellings, "dtype"),
+            "stored": "float32",
+            "fingerprint": _digest(labellings),
+        },
+    }
+
+
+def name_of(weights: Mapping[str, float], average: Average) -> str:
+    """Return what an average of teachers is called: `base + large`, `1 base + 3 large (distributions)`.
+
+    :param weights: The teachers, each with its weight; weights are told where they differ.
+    :param average: What is averaged; told where it is not logits.
+    """
+    differ = len(set(weights.values())) > 1
+    names = " + ".join(f"{weight:g} {name}" if differ else name for name, weight in weights.items())
+    return names if average == "logits" else f"{names} ({average})"
+
+
+def _each(members: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+    """Return the different values of a key, in their order."""
+    return list(dict.fromkeys(str(member[key]) for member in members if member.get(key)))
+
+
+def _sum(members: Sequence[Mapping[str, Any]], key: str) -> int | None:
+    values = [member.get(key) for member in members]
+    return None if None in values else sum(value for value in values if value is not None)
+
+
+def _same(members: Sequence[Mapping[str, Any]], key: str) -> Any:
+    """Return the value of a key that all have alike; None where they differ."""
+    values = [member.get(key) for member in members]
+    return values[0] if all(value == values[0] for value in values) else None
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,7 @@
-"""How good a student is, next to its teacher: measured on stored logits and gold labels, so no teacher is loaded."""
+"""How good a student is, next to its teacher: measured on stored logits and gold labels, so no teacher is loaded.
+
+A student of several teachers is compared with their average, which is what it learned.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -160,28 +163,29 @@ def _with_interval(name: str, value: float, ends: tuple[float, float]) -> dict[s
     return {key: round(number, DIGITS) for key, number in named.items()}
 
 
-def evaluate(student_folder: Path, logits_folder: Path) -> dict[str, Any]:
+def evaluate(student_folder: Path, targets_folder: Path) -> dict[str, Any]:
     """Measure a student and its teacher on the validation and test splits, where they exist and have labels.
 
     :param student_folder: What training wrote.
-    :param logits_folder: The logit data set of the student's teacher.
+    :param targets_folder: The logit data set that it learned from.
     :return: For each split what `measure` says; then for student and teacher the parameters and the bytes on disk, the student's
         parameters without word embeddings and the temperature that calibrates it (fitted on validation; null where that has no
-        labels, and in a regression), and the teacher's name. A teacher whose size the data set does not tell has null.
+        labels, and in a regression), and the teacher's name; of several teachers the sum of their sizes, and a name such as
+        `base + large`. A teacher whose size the data set does not tell has null.
     :raises InputError: If a file is missing or damaged, or the classes of the two differ.
     """
     student = TrainedStudent.from_pretrained(student_folder)
-    about = logits.provenance(logits_folder)
+    about = logits.provenance(targets_folder)
     if list(student.labels) != list(about["labels"]):
         raise InputError(
-            f"{student_folder}: its classes are {list(student.labels)}, those of {logits_folder} are {about['labels']}; "
+            f"{student_folder}: its classes are {list(student.labels)}, those of {targets_folder} are {about['labels']}; "
             "train the student again"
         )
     found: dict[str, Any] = {}
     temperature = None
     for split in SPLITS:  # validation first
         if split in about["rows"]:
-            rows = logits.read_split(logits_folder, split, COLUMNS)
+            rows = logits.read_split(targets_folder, split, COLUMNS)
             rows = rows.filter(pc.is_valid(rows["label"]))
             if rows.num_rows:
                 found[split], fitted = measure(student, rows, temperature)
@@ -199,5 +203,9 @@ def evaluate(student_folder: Path, logits_folder: Path) -> dict[str, Any]:
             "bytes": size,
             "temperature": None if temperature is None else round(temperature, DIGITS),
         },
-        "teacher": {"name": logits_folder.name, "parameters": teacher.get("parameters"), "bytes": teacher.get("bytes")},
+        "teacher": {
+            "name": teacher.get("name", "unknown"),
+            "parameters": teacher.get("parameters"),
+            "bytes": teacher.get("bytes"),
+        },
     }

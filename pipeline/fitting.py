@@ -10,7 +10,7 @@ import torch
 
 from pipeline.epochs import Epoch
 from pipeline.errors import InputError
-from pipeline.params import Student
+from pipeline.settings import Student
 from pipeline.students.fitted import Examples, Fits, FittedStudent, build_fitted, fitted_student
 from pipeline.students.vocabulary import TextMode
 from pipeline.targets import objective_of, targets

@@ -3,7 +3,6 @@
 The examples say which data set they are from, and so does a note in place of each table that is not made.
 """
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import logits, params, tables, verify
+from pipeline import logits, tables, verify
 from pipeline.errors import InputError
+from pipeline.settings import Text
 from pipeline.storage import new_folder, read_json, sha256_of, write_json
 
 NOTE = "imported.json"
@@ -41,7 +41,7 @@ def fetch(source: str) -> Path:
         raise InputError(f"{source}: cannot be fetched: {' '.join(str(error).split())}") from error
 
 
-def examples(task: str, text: params.Text, mode: str) -> tuple[pa.Table, dict[str, Any]]:
+def examples(task: str, text: Text, mode: str) -> tuple[pa.Table, dict[str, Any]]:
     """Return the originals of a logit data set as examples.
 
     :param task: The task's name.
@@ -129,9 +129,7 @@ def place(note: dict[str, Any], teacher: str, out: Path) -> dict[str, Any]:
     """
     folder, about = _opened(note, teacher)
     with new_folder(out) as temporary:
-        (temporary / "data").mkdir()
-        for name in ("README.md", "manifest.json", *(shard["path"] for shard in logits.manifest(folder)["shards"])):
-            shutil.copyfile(folder / name, temporary / name)
+        logits.copy(folder, temporary)
         verify.refuse_damaged(temporary)
     return {"imported": note["logits"], "rows": about["rows"]}
 

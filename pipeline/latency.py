@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 
 from pipeline.runtime import MODEL, Runtime
+from pipeline.settings import Labelling
 from pipeline.students.base import TrainedStudent
 
 if TYPE_CHECKING:
@@ -66,7 +67,6 @@ def of_teacher(teacher: "Teacher | OwnTeacher", max_length: int | None = None) -
     :param teacher: The teacher; it is changed in place.
     :param max_length: Tokens of a text that are read; the model's own maximum where None.
     """
-    from pipeline import params
     from pipeline.teacher.batching import encode, prepare
     from pipeline.teacher.classifiers import open_classifier
     from pipeline.teacher.own import OwnTeacher
@@ -77,7 +77,7 @@ def of_teacher(teacher: "Teacher | OwnTeacher", max_length: int | None = None) -
 
     if isinstance(teacher, OwnTeacher):
         return lambda texts: teacher.predict(table_of(texts))
-    classifier = open_classifier(teacher, params.Labelling(dtype="float32"))
+    classifier = open_classifier(teacher, Labelling(dtype="float32"))
     limit = min(length for length in (max_length, teacher.max_length, LONGEST) if length)
     tokenizer = prepare(teacher.tokenizer, limit)
 

@@ -8,6 +8,7 @@
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -316,31 +317,81 @@ def read_split(folder: Path, split: str, columns: Sequence[str] | None = None) -
     :return: The rows, in the types of `tables.logits_schema(C)`: float32, however they are stored.
     :raises InputError: If there is no data set or no such split, or the shards are not those that the manifest names.
     """
-    about = manifest(folder)
-    named = {shard["path"] for shard in about["shards"]}
-    found = set(_shards_in(folder))
-    for path in sorted(named ^ found):
+    stored, schema = _schemas_of(folder, split, columns)
+    parts = [schema.empty_table()]
+    for shard in manifest(folder)["shards"]:
+        if shard["split"] == split:
+            part = tables.read(folder / shard["path"], stored, columns)
+            _refuse_other_count(folder, shard, part.num_rows)
+            parts.append(_as_read(part, schema))
+    return pa.concat_tables(parts).unify_dictionaries()
+
+
+def stream_split(folder: Path, split: str) -> Iterator[pa.Table]:
+    """Yield what `read_split` returns, at most ROW_GROUP_ROWS rows at a time.
+
+    :param folder: The data set's folder.
+    :param split: train, validation or test.
+    :raises InputError: As `read_split`.
+    """
+    stored, schema = _schemas_of(folder, split, None)
+    for shard in manifest(folder)["shards"]:
+        if shard["split"] == split:
+            path = folder / shard["path"]
+            tables.check(path, stored)
+            with pq.ParquetFile(path) as file:
+                _refuse_other_count(folder, shard, file.metadata.num_rows)
+                for batch in file.iter_batches(ROW_GROUP_ROWS, columns=stored.names):
+                    yield _as_read(pa.Table.from_batches([batch]).cast(stored), schema)
+
+
+def copy(folder: Path, out: Path) -> None:
+    """Copy a data set: the files that belong to it, and no others.
+
+    :param folder: The data set's folder.
+    :param out: An empty folder.
+    :raises InputError: If there is no data set, or the shards are not those that the manifest names.
+    """
+    refuse_other_shards(folder)
+    (out / "data").mkdir()
+    for name in ("README.md", "manifest.json", *(shard["path"] for shard in manifest(folder)["shards"])):
+        shutil.copyfile(folder / name, out / name)
+
+
+def refuse_other_shards(folder: Path) -> None:
+    """Refuse a data set whose shards are not those that the manifest names.
+
+    :param folder: The data set's folder.
+    :raises InputError: If one is missing or too many; or if there is no data set, or one of a later format.
+    """
+    named = {shard["path"] for shard in manifest(folder)["shards"]}
+    for path in sorted(named ^ set(_shards_in(folder))):
         fault = "is missing" if path in named else "is not in manifest.json"
         raise InputError(
             f"{folder / path}: {fault}; write the data set anew with `dvc repro` or fetch it with `dvc pull`"
         )
-    rows = about["provenance"]["rows"]
-    if split not in rows:
-        raise InputError(f"{folder}: has no split {split!r} (it has {', '.join(rows)})")
-    stored = _stored_schema(about["provenance"])
-    schema = tables.logits_schema(len(about["provenance"]["labels"]))
-    schema = schema if columns is None else pa.schema([schema.field(name) for name in columns])
-    parts = [schema.empty_table()]
-    for shard in about["shards"]:
-        if shard["split"] != split:
-            continue
-        part = tables.read(folder / shard["path"], stored, columns)
-        if part.num_rows != shard["rows"]:
-            raise InputError(
-                f"{folder / shard['path']}: holds {part.num_rows} rows, manifest.json says {shard['rows']}; "
-                "write the data set anew with `dvc repro --force` or fetch it with `dvc pull`"
-            )
-        if "logits" in schema.names and part.schema.field("logits").type != schema.field("logits").type:
-            part = as_floats(part, np.float32)
-        parts.append(part.cast(schema))
-    return pa.concat_tables(parts).unify_dictionaries()
+
+
+def _schemas_of(folder: Path, split: str, columns: Sequence[str] | None) -> tuple[pa.Schema, pa.Schema]:
+    """Return the schemas of a split's rows as they are stored and as they are read, after a look at what is there."""
+    refuse_other_shards(folder)
+    about = provenance(folder)
+    if split not in about["rows"]:
+        raise InputError(f"{folder}: has no split {split!r} (it has {', '.join(about['rows'])})")
+    schema = tables.logits_schema(len(about["labels"]))
+    return _stored_schema(about), schema if columns is None else pa.schema([schema.field(name) for name in columns])
+
+
+def _refuse_other_count(folder: Path, shard: Mapping[str, Any], rows: int) -> None:
+    if rows != shard["rows"]:
+        raise InputError(
+            f"{folder / shard['path']}: holds {rows} rows, manifest.json says {shard['rows']}; "
+            "write the data set anew with `dvc repro --force` or fetch it with `dvc pull`"
+        )
+
+
+def _as_read(part: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Cast stored rows to the types in which they are read."""
+    if "logits" in schema.names and part.schema.field("logits").type != schema.field("logits").type:
+        part = as_floats(part, np.float32)
+    return part.cast(schema)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from pipeline.params import Optimiser
+from pipeline.settings import Optimiser
 
 
 class RowAdadelta(torch.optim.Optimizer):

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import params, tables
+from pipeline import tables
 from pipeline.errors import InputError
+from pipeline.settings import Text
 from pipeline.sources import ALL, Rows
 from pipeline.tables import SPLITS
 
 log = logging.getLogger(__name__)
 
 KINDS = ("fields", "encoding", "blank", "mask", "unknown_label", "conflict", "repeat", "leak")
-"""What can be wrong with a row, in the order in which it is looked for; `params.BadRows` says what each means."""
+"""What can be wrong with a row, in the order in which it is looked for; `BadRows` says what each means."""
 PLACES_IN_MESSAGE = 5
 PLACES_IN_JSON = 100
 
@@ -106,7 +107,7 @@ class Report:
         }
 
 
-def prepare(rows: Mapping[str, Rows], text: params.Text) -> tuple[pa.Table, Report]:
+def prepare(rows: Mapping[str, Rows], text: Text) -> tuple[pa.Table, Report]:
     """Check every row and make the table of examples.
 
     :param rows: The rows of each split, or of `sources.ALL` alone, as `sources.read` returns them.
@@ -140,17 +141,17 @@ def prepare(rows: Mapping[str, Rows], text: params.Text) -> tuple[pa.Table, Repo
 # --- splits -------------------------------------------------------------------------------------------------------------
 
 
-def _shares(text: params.Text) -> dict[str, float]:
+def _shares(text: Text) -> dict[str, float]:
     """Return the shares that are not 0, in the order of SPLITS."""
     given = {str(split): share for split, share in text.splits.items()}
     return {split: given[split] for split in SPLITS if given.get(split, 0.0) > 0}
 
 
-def _wanted(rows: Mapping[str, Rows], text: params.Text) -> list[str]:
+def _wanted(rows: Mapping[str, Rows], text: Text) -> list[str]:
     return list(_shares(text)) if ALL in rows else [split for split in SPLITS if split in rows]
 
 
-def _check_splits(rows: Mapping[str, Rows], text: params.Text) -> None:
+def _check_splits(rows: Mapping[str, Rows], text: Text) -> None:
     if text.splits and ALL not in rows:
         raise InputError(
             f"text.splits: shares are for a source of one file; this one has its own splits ({', '.join(rows)})"
@@ -225,7 +226,7 @@ def _number(label: str) -> float | None:
 class _Check:
     """Looks for problems, notes them, and drops the rows that cannot stay."""
 
-    def __init__(self, text: params.Text) -> None:
+    def __init__(self, text: Text) -> None:
         self._text = text
         self._pairs = text.columns.sentence2 is not None
         self._regression = text.is_regression
@@ -324,7 +325,7 @@ class _Check:
 # --- what comes out -----------------------------------------------------------------------------------------------------
 
 
-def _refuse(problems: Mapping[str, Problem], text: params.Text) -> None:
+def _refuse(problems: Mapping[str, Problem], text: Text) -> None:
     refused = [
         f"  text.bad_rows.{kind}: {places}"
         for kind, problem in problems.items()
@@ -362,7 +363,7 @@ def _places(problem: Problem, values: bool) -> list[str]:
     return said
 
 
-def _label_counts(rows: Sequence[_Row], text: params.Text) -> dict[str, float]:
+def _label_counts(rows: Sequence[_Row], text: Text) -> dict[str, float]:
     """Return the rows by class name; in a regression, how the numbers lie."""
     if not text.is_regression:
         counts = Counter(row.label for row in rows)
@@ -374,7 +375,7 @@ def _label_counts(rows: Sequence[_Row], text: params.Text) -> dict[str, float]:
     return {"rows": len(numbers), **{name: round(float(value), 6) for name, value in found.items()}}
 
 
-def _report(kept: Sequence[_Row], read: int, left_out: int, problems: dict[str, Problem], text: params.Text) -> Report:
+def _report(kept: Sequence[_Row], read: int, left_out: int, problems: dict[str, Problem], text: Text) -> Report:
     by_split = {split: [row for row in kept if row.split == split] for split in SPLITS}
     words = {
         column: np.array([len(value.split()) for row in kept if (value := getattr(row, column)) is not None])

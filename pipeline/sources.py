@@ -26,8 +26,8 @@ from typing import IO, Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import params
 from pipeline.errors import InputError
+from pipeline.settings import Columns, Source
 from pipeline.storage import sha256_of
 from pipeline.tables import SPLITS
 
@@ -78,7 +78,7 @@ Record = tuple[int, Sequence[str | None] | Fault]
 """The line of a row, and its values in the columns asked for."""
 
 
-def read(source: params.Source, columns: params.Columns) -> tuple[dict[str, Rows], dict[str, Any]]:
+def read(source: Source, columns: Columns) -> tuple[dict[str, Rows], dict[str, Any]]:
     """Read a task's rows.
 
     :param source: Where they are. Paths are relative to the working folder. Where none of its files is there, `otherwise` is read.
@@ -96,7 +96,7 @@ def read(source: params.Source, columns: params.Columns) -> tuple[dict[str, Rows
 # --- files and packages -------------------------------------------------------------------------------------------------
 
 
-def _read_files(source: params.Source, columns: params.Columns) -> tuple[dict[str, Rows], dict[str, Any]]:
+def _read_files(source: Source, columns: Columns) -> tuple[dict[str, Rows], dict[str, Any]]:
     if source.package is None:
         provenance: dict[str, Any] = {}
         given = _by_split(source.files)
@@ -148,7 +148,7 @@ def _digest(path: Path, name: str, wanted: str | None) -> str:
     return digest
 
 
-def _read_file(path: Path, name: str, source: params.Source, columns: params.Columns) -> Rows:
+def _read_file(path: Path, name: str, source: Source, columns: Columns) -> Rows:
     readers: dict[str, Callable[[Path, str, Sequence[str]], Iterator[Record]]] = {
         ".csv": _csv,
         ".tsv": _tsv,
@@ -294,7 +294,7 @@ def _texts(name: str, column: str, values: pa.ChunkedArray) -> list[str | None]:
 # --- the Hub ------------------------------------------------------------------------------------------------------------
 
 
-def _read_hub(source: params.Source, columns: params.Columns) -> tuple[dict[str, Rows], dict[str, Any]]:
+def _read_hub(source: Source, columns: Columns) -> tuple[dict[str, Rows], dict[str, Any]]:
     try:
         from datasets import load_dataset
     except ImportError as error:
@@ -359,7 +359,7 @@ def as_text(value: object) -> str | None:
     return str(value)
 
 
-def _asked_for(source: params.Source, columns: params.Columns) -> list[str]:
+def _asked_for(source: Source, columns: Columns) -> list[str]:
     """Name the columns to read, each once: the text's, the label's, those of `where`."""
     named = [columns.sentence1, columns.sentence2, columns.label, *source.where]
     return list(dict.fromkeys(column for column in named if column is not None))
@@ -374,7 +374,7 @@ def _check_columns(name: str, there: Sequence[str], asked_for: Sequence[str]) ->
             raise InputError(f"{name}: has more than one column {column!r}; it has {shown}")
 
 
-def _collect(name: str, records: Iterable[Record], source: params.Source, columns: params.Columns) -> Rows:
+def _collect(name: str, records: Iterable[Record], source: Source, columns: Columns) -> Rows:
     """Gather the rows that `where` selects; a row with a fault cannot be asked, so it is always among them."""
     positions = {column: n for n, column in enumerate(_asked_for(source, columns))}
     filters = [(positions[column], as_text(value)) for column, value in source.where.items()]

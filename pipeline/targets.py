@@ -9,7 +9,7 @@ import torch
 
 from pipeline import objectives
 from pipeline.errors import InputError
-from pipeline.params import Student
+from pipeline.settings import Student
 
 COLUMNS = ("id", "sentence1", "sentence2", "label", "parent_id", "logits")
 """The columns of a logit data set that training reads."""

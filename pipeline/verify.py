@@ -394,8 +394,9 @@ def _provenance(data: _DataSet) -> Fault:
         if value is None:
             yield f"{key} is missing"
     teacher = data.provenance.get("teacher", {})
-    if not teacher.get("sha256") and not str(teacher.get("source")).startswith("python:"):
-        yield "teacher.sha256 is missing"  # a class of one's own has none: its path and its parameters tell which it is
+    for member in teacher.get("members", [teacher]):  # an average names those that it is of
+        if not member.get("sha256") and not str(member.get("source")).startswith("python:"):
+            yield "teacher.sha256 is missing"  # a class of one's own has none: its path and its parameters tell which it is
 
 
 def _one_provenance(data: _DataSet) -> Fault:

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from pipeline import params, tables, vectors
 from pipeline.console import run_stage
+from pipeline.settings import Vectors
 from pipeline.storage import new_folder
 
 
@@ -27,11 +28,11 @@ def main(task: str) -> None:
             tables.write(folder / f"{name}.parquet", table, metadata)
 
 
-def _file(asked: params.Vectors) -> vectors.LookUp:
+def _file(asked: Vectors) -> vectors.LookUp:
     return lambda words, _: vectors.look_up(asked.source, words, asked.licence)
 
 
-def _teacher(data: Path, asked: params.Vectors) -> vectors.LookUp:
+def _teacher(data: Path, asked: Vectors) -> vectors.LookUp:
     from pipeline.teacher.model import open_recorded  # transformers, which other sources do not need
     from pipeline.teacher.word_vectors import look_up
 

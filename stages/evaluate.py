@@ -1,21 +1,19 @@
-"""Measure a student, and its teacher from the stored logits, on validation and test.
+"""Measure a student, and its teachers from its soft targets, on validation and test.
 
 python stages/evaluate.py TASK STUDENT
 """
 
 from pathlib import Path
 
-from pipeline import params
 from pipeline.console import run_stage
 from pipeline.evaluation import evaluate
 from pipeline.storage import write_json
 
 
 def main(task: str, student: str) -> None:
-    """Read data/TASK/students/STUDENT and its teacher's logits, write data/TASK/results/students/STUDENT.json."""
-    teacher = next(iter(params.load(task).student(student).teachers))  # of several, the one named first
+    """Read data/TASK/students/STUDENT and data/TASK/targets/STUDENT, write data/TASK/results/students/STUDENT.json."""
     data = Path("data") / task
-    found = evaluate(data / "students" / student, data / "logits" / teacher)
+    found = evaluate(data / "students" / student, data / "targets" / student)
     write_json(data / "results" / "students" / f"{student}.json", found)
 
 

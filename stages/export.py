@@ -5,21 +5,20 @@ python stages/export.py TASK STUDENT
 
 from pathlib import Path
 
-from pipeline import logits, params
+from pipeline import logits
 from pipeline.console import run_stage
 from pipeline.export import export
 from pipeline.storage import read_json
 
 
 def main(task: str, student: str) -> None:
-    """Read data/TASK/students/STUDENT, its results and its logits' provenance, write data/TASK/artefacts/STUDENT."""
-    teacher = next(iter(params.load(task).student(student).teachers))  # of several, the one named first
+    """Read data/TASK/students/STUDENT, its results and its targets' provenance, write data/TASK/artefacts/STUDENT."""
     data = Path("data") / task
     export(
         data / "students" / student,
         data / "artefacts" / student,
         read_json(data / "results" / "students" / f"{student}.json"),
-        logits.provenance(data / "logits" / teacher),
+        logits.provenance(data / "targets" / student),
     )
 
 

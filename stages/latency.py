@@ -21,15 +21,16 @@ logger = logging.getLogger("pipeline.stages")
 
 
 def main(task: str) -> None:
-    """Read data/TASK/artefacts, teachers and logits, write the times with one thread and with all."""
+    """Read data/TASK/artefacts, teachers and targets, write the times with one thread and with all."""
     from pipeline.teacher.model import open_recorded, quieten
 
     quieten()
     settings = params.load(task)
     data = Path("data") / task
     names = sorted({name for student in settings.students.values() for name in student.teachers})
-    about = logits.provenance(data / "logits" / names[0])
-    texts = _texts(data / "logits" / names[0], about["pairs"])
+    targets = data / "targets" / next(iter(settings.students))  # all have the same originals
+    about = logits.provenance(targets)
+    texts = _texts(targets, about["pairs"])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     found = {}
     for threads in sorted({1, cores}):

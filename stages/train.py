@@ -1,4 +1,4 @@
-"""Train a student from the logit files alone.
+"""Train a student from its soft targets alone.
 
 python stages/train.py TASK STUDENT
 
@@ -7,23 +7,23 @@ A run that was killed goes on after its last epoch, from data/TASK/students/STUD
 
 from pathlib import Path
 
-from pipeline import ensemble, params, storage
+from pipeline import logits, params, storage
 from pipeline.console import run_stage
 from pipeline.distill import COLUMNS, curve, distill
 from pipeline.vectors import read_vectors
 
 
 def main(task: str, student: str) -> None:
-    """Read data/TASK/logits and data/TASK/vectors, write data/TASK/students/STUDENT and its curve."""
+    """Read data/TASK/targets/STUDENT and data/TASK/vectors, write data/TASK/students/STUDENT and its curve."""
     settings = params.load(task).student(student)
     data = Path("data") / task
-    folders = {data / "logits" / teacher: weight for teacher, weight in settings.teachers.items()}
-    about = ensemble.provenance(list(folders))
+    targets = data / "targets" / student
+    about = logits.provenance(targets)
     checkpoint = data / "students" / f"{student}.tmp-checkpoint.safetensors"
     storage.remove_temporaries(checkpoint.parent, checkpoint.name)
     trained, history = distill(
-        ensemble.read_split(folders, "train", COLUMNS, settings.average),
-        ensemble.read_split(folders, "validation", COLUMNS, settings.average),
+        logits.read_split(targets, "train", COLUMNS),
+        logits.read_split(targets, "validation", COLUMNS),
         settings,
         labels=about["labels"],
         text=about["text"],

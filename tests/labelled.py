@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline import logits, params, tables
+from pipeline import logits, tables
+from pipeline.settings import Labelling
 from pipeline.teacher import label as labelling
 from pipeline.teacher.model import Teacher
 from pipeline.teacher.own import OwnTeacher
@@ -19,7 +20,7 @@ def label_in(
     teacher: Teacher | OwnTeacher,
     examples: pa.Table,
     augmented: pa.Table = NO_COPIES,
-    how: params.Labelling | None = None,
+    how: Labelling | None = None,
     copies_in_file: int = 1_000,
     **more: object,
 ) -> dict:
@@ -30,12 +31,12 @@ def label_in(
         tables.write(files[-1], augmented.slice(start, copies_in_file))
     about = {"task": "films", "labels": list(teacher.labels), "pairs": False}
     rows = Rows.read(examples, files)
-    how = how or params.Labelling()
+    how = how or Labelling()
     return labelling.label(teacher, rows, how, folder / "stores", folder / "out", about, **more)
 
 
 def label(
-    teacher: Teacher | OwnTeacher, examples: pa.Table, augmented: pa.Table, how: params.Labelling, **more: object
+    teacher: Teacher | OwnTeacher, examples: pa.Table, augmented: pa.Table, how: Labelling, **more: object
 ) -> tuple[dict[str, pa.Table], dict]:
     """Label, and return the rows of each split and the summary."""
     with tempfile.TemporaryDirectory() as name:

@@ -7,7 +7,7 @@ from logit_rows import PROVENANCE, sentiment
 
 from pipeline.distill import distill
 from pipeline.export import export
-from pipeline.params import Student
+from pipeline.settings import Student
 from pipeline.students.base import TrainedStudent
 
 BILSTM = "pipeline.students.bilstm:BiLSTM"

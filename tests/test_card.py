@@ -9,6 +9,7 @@ import yaml
 from logit_sets import LABELS, carelessly, changed, column, manifest_of, rows, write
 
 from pipeline import card, changes, logits, params, tables
+from pipeline.settings import Student
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_the_five_lines_train_a_student(folder: Path, tmp_path: Path, monkeypatc
 
     code = re.search(r"```python\n(.*?)```", text(folder), re.DOTALL)[1].replace("path/to/this/folder", str(folder))
     monkeypatch.chdir(tmp_path)
-    defaults = params.Student(model="pipeline.students.bilstm:BiLSTM", teacher="large")
+    defaults = Student(model="pipeline.students.bilstm:BiLSTM", teacher="large")
     monkeypatch.setattr(
         params,
         "Student",

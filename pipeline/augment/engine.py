@@ -29,7 +29,7 @@ from pipeline.augment.copies import Plan, draw, scratch_schema
 from pipeline.augment.corpus import Corpus
 from pipeline.augment.duplicates import FATES, KEPT, Spread
 from pipeline.console import progress
-from pipeline.params import Augment
+from pipeline.settings import Augment
 from pipeline.storage import new_folder, write_json
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ It is a class that is built as
     Model(classes=C, pairs=False, **params)
 
 with C the number of classes, `pairs` True where a text is a pair of sentences, and `params` the keyword parameters that params.yaml has
-for it; and that has the methods of `Fits`. Of the student's other keys in params.yaml, teacher, average, rows and weights hold for it, and
+for it; and that has the methods of `Fits`. Of the student's other keys in params.yaml, teacher, rows and weights hold for it, and
 objective for the losses that are told; the others (vectors, optimiser, epochs, seed and so on) do not.
 """
 

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import logits, params
+from pipeline import logits
 from pipeline.console import aligned
 from pipeline.errors import InputError
+from pipeline.settings import Labelling
 from pipeline.teacher.label import predict
 from pipeline.teacher.model import RECORD, Teacher, find_files, open_recorded, open_teacher
 from pipeline.teacher.own import OwnTeacher
@@ -58,7 +59,7 @@ def audit(
     found = []
     for dtype in dtypes or (labelling.get("dtype") or "float32",):
         teacher = _teacher(folder, about, teacher_folder)
-        how = params.Labelling.model_validate({"dtype": dtype, "max_length": labelling.get("max_length")})
+        how = Labelling.model_validate({"dtype": dtype, "max_length": labelling.get("max_length")})
         again = predict(teacher, rows.select(["id", "sentence1", "sentence2"]), how).logits
         found += _drifts(dtype, stored.reshape(again.shape), again, lengths)
     return found

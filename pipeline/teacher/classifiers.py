@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline import params
 from pipeline.errors import InputError
+from pipeline.settings import Labelling
 from pipeline.teacher import packing
 from pipeline.teacher.batching import Tokens, cut, pack, pad
 from pipeline.teacher.model import Teacher
@@ -24,7 +24,7 @@ TOKEN_BUDGETS = {"cpu": 2_048, "cuda": 65_536}
 """Tokens in a batch by default: on a CPU the batch's activations should stay in its caches, on a GPU they should fill it."""
 
 
-def open_classifier(teacher: Teacher, how: params.Labelling) -> "Classifier":
+def open_classifier(teacher: Teacher, how: Labelling) -> "Classifier":
     """Return the fastest classifier that is right for a teacher's architecture.
 
     :param teacher: The teacher; its model is moved, cast and changed in place.
@@ -51,7 +51,7 @@ class Classifier(ABC):
 
     attention: ClassVar[str]
 
-    def __init__(self, teacher: Teacher, how: params.Labelling) -> None:
+    def __init__(self, teacher: Teacher, how: Labelling) -> None:
         self._tokenizer = teacher.tokenizer
         self._device = device()
         self._model = teacher.model.to(self._device, getattr(torch, how.dtype))
@@ -133,7 +133,7 @@ class PackedClassifier(Classifier):
 
     attention = "packed"
 
-    def __init__(self, teacher: Teacher, how: params.Labelling) -> None:
+    def __init__(self, teacher: Teacher, how: Labelling) -> None:
         super().__init__(teacher, how)
         self._packed = packing.PackedModel(self._model)
 
@@ -148,7 +148,7 @@ class PaddedClassifier(Classifier):
 
     attention = "padded"
 
-    def __init__(self, teacher: Teacher, how: params.Labelling) -> None:
+    def __init__(self, teacher: Teacher, how: Labelling) -> None:
         if teacher.tokenizer.pad_token_id is None:
             raise InputError(f"{teacher.files.source}: its tokenizer has no padding token")
         super().__init__(teacher, how)

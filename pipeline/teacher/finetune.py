@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from pipeline import params, regression
+from pipeline import regression
 from pipeline.errors import InputError
+from pipeline.settings import Finetune, TeacherModel
 from pipeline.storage import write_json
 from pipeline.teacher import own
 from pipeline.teacher.model import (
@@ -31,7 +32,7 @@ from pipeline.teacher.model import (
 logger = logging.getLogger(__name__)
 
 
-def make_teacher(model: params.TeacherModel, examples: pa.Table, labels: list[str], folder: Path) -> None:
+def make_teacher(model: TeacherModel, examples: pa.Table, labels: list[str], folder: Path) -> None:
     """Write what `model.open_recorded` opens: teacher.json, and the classifier where it is trained here.
 
     :param model: Where the weights come from, and how to fine-tune them.
@@ -61,9 +62,7 @@ def make_teacher(model: params.TeacherModel, examples: pa.Table, labels: list[st
     write_json(folder / RECORD, record)
 
 
-def finetune(
-    source: Files, examples: pa.Table, labels: list[str], how: params.Finetune, folder: Path
-) -> dict[str, Any]:
+def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune, folder: Path) -> dict[str, Any]:
     """Train a classifier on the labelled training rows, and write that of the epoch with the best validation accuracy.
 
     With one class it is a regression: it learns the mean squared error, and the epoch with the best Pearson correlation is kept. AdamW with a linear schedule (transformers' Trainer). The same seed on the same machine gives the same weights.
@@ -149,7 +148,7 @@ def _encoded(tokenizer: Any, examples: pa.Table, split: str, length: int) -> lis
     return [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
 
 
-def _arguments(how: params.Finetune, checkpoints: Path, bfloat16: bool, score: str) -> Any:
+def _arguments(how: Finetune, checkpoints: Path, bfloat16: bool, score: str) -> Any:
     from transformers import TrainingArguments
 
     return TrainingArguments(

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import logits, params, regression, tables
+from pipeline import logits, regression, tables
 from pipeline.console import progress
 from pipeline.errors import InputError
+from pipeline.settings import Labelling
 from pipeline.teacher.labellers import Labeller, Opening, labelled_pools, open_labeller, processes_wanted
 from pipeline.teacher.model import Teacher
 from pipeline.teacher.own import OwnTeacher
@@ -40,7 +41,7 @@ class Labelled:
     too_long: NDArray[np.bool_]
 
 
-def predict(teacher: Teacher | OwnTeacher, texts: pa.Table, how: params.Labelling) -> Labelled:
+def predict(teacher: Teacher | OwnTeacher, texts: pa.Table, how: Labelling) -> Labelled:
     """Return a teacher's logits of a table of texts, without a store.
 
     :param teacher: The teacher. A model is moved to the GPU, if there is one, and cast to the dtype in place: open one for each labelling.
@@ -63,7 +64,7 @@ def predict(teacher: Teacher | OwnTeacher, texts: pa.Table, how: params.Labellin
 def label(
     teacher: Teacher | OwnTeacher,
     rows: Rows,
-    how: params.Labelling,
+    how: Labelling,
     stores: Path,
     out: Path,
     provenance: Mapping[str, Any],
@@ -146,7 +147,7 @@ def _label_missing(
     labeller: Labeller,
     rows: Rows,
     missing: NDArray[np.bool_],
-    how: params.Labelling,
+    how: Labelling,
     store: LabelStore,
     opening: Opening | None,
     processes: int | None,

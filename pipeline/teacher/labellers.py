@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from pipeline import params, tables
+from pipeline import tables
 from pipeline.errors import InputError
+from pipeline.settings import Labelling
 from pipeline.teacher.classifiers import Classifier, device, open_classifier
 from pipeline.teacher.model import Teacher, mask_token, open_recorded, tokenizer_sha256
 from pipeline.teacher.own import OwnTeacher, describe_own
@@ -59,7 +60,7 @@ class ModelLabeller:
     :raises InputError: If the maximum length is unknown or impossible.
     """
 
-    def __init__(self, teacher: Teacher, how: params.Labelling) -> None:
+    def __init__(self, teacher: Teacher, how: Labelling) -> None:
         self._teacher = teacher
         self._limit = length_limit(teacher, how)
         self.labels = teacher.labels
@@ -107,7 +108,7 @@ class OwnLabeller:
     :raises InputError: If it does.
     """
 
-    def __init__(self, teacher: OwnTeacher, how: params.Labelling) -> None:
+    def __init__(self, teacher: OwnTeacher, how: Labelling) -> None:
         if how.max_length is not None:
             raise InputError(
                 f"{teacher.source}: label.max_length is for models of transformers; cut texts in predict_logits"
@@ -144,7 +145,7 @@ def _closing(generator: Any) -> Iterator[None]:
             generator.close()
 
 
-def open_labeller(teacher: Teacher | OwnTeacher, how: params.Labelling) -> Labeller:
+def open_labeller(teacher: Teacher | OwnTeacher, how: Labelling) -> Labeller:
     """Return what labels with a teacher.
 
     :raises InputError: If it cannot label as asked.
@@ -152,7 +153,7 @@ def open_labeller(teacher: Teacher | OwnTeacher, how: params.Labelling) -> Label
     return OwnLabeller(teacher, how) if isinstance(teacher, OwnTeacher) else ModelLabeller(teacher, how)
 
 
-def length_limit(teacher: Teacher, how: params.Labelling) -> int:
+def length_limit(teacher: Teacher, how: Labelling) -> int:
     """Return the tokens at which a text is cut.
 
     :raises InputError: If that is more than the teacher reads, or the teacher does not say how many it reads and neither do we.
@@ -191,7 +192,7 @@ class Opening:
 
     folder: Path
     labels: tuple[str, ...]
-    how: params.Labelling
+    how: Labelling
     root: Path = field(default_factory=Path.cwd)
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -211,7 +212,7 @@ def labelled_pools(
     labeller: Labeller,
     pools: Iterable[pa.Table],
     texts: int,
-    how: params.Labelling,
+    how: Labelling,
     check: Callable[[int], object],
     opening: Opening | None = None,
     processes: int = 1,
@@ -254,7 +255,7 @@ def _computed(labeller: Labeller) -> str:
 _Prepared = tuple[pa.Table, Any, NDArray[np.bool_], NDArray[np.int64]]
 
 
-def _prepared(labeller: Labeller, pools: Iterable[pa.Table], texts: int, how: params.Labelling) -> Iterator[_Prepared]:
+def _prepared(labeller: Labeller, pools: Iterable[pa.Table], texts: int, how: Labelling) -> Iterator[_Prepared]:
     found = labeller.prepare(pools, texts)
     with _closing(found):
         for pool, work, truncated in found:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline.errors import InputError
-from pipeline.params import Vectors
+from pipeline.settings import Vectors
 from pipeline.teacher.model import Teacher
 from pipeline.teacher.own import OwnTeacher
 from pipeline.vectors import WordVectors

@@ -15,7 +15,7 @@ from logit_rows import PROVENANCE, rows, sentiment
 from pipeline import logits
 from pipeline.distill import distill
 from pipeline.errors import InputError
-from pipeline.params import Student
+from pipeline.settings import Student
 from pipeline.students.base import TrainedStudent
 from pipeline.students.fitted import FittedStudent
 
@@ -30,7 +30,7 @@ def train(model: str, training=TRAINING, validation=VALIDATION, pairs: bool = Fa
 
 
 def run_stages(folder: Path, student: dict) -> dict:
-    """Train and evaluate a student of a file in a folder, through the stages, and return what was measured."""
+    """Gather for, train and evaluate a student of a file in a folder, through the stages, and return what was measured."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["teachers"] = {"ours": {"model": {"source": "folder:nowhere"}, "label": {}}}
     params["students"] = {"mine": student}
@@ -40,7 +40,7 @@ def run_stages(folder: Path, student: dict) -> dict:
     data = folder / "data/tiny"
     splits = {"train": TRAINING, "validation": VALIDATION, "test": sentiment(60, 2)}
     logits.write(data / "logits/ours", splits, PROVENANCE)
-    for stage in ("train", "evaluate"):
+    for stage in ("gather", "train", "evaluate"):
         command = [sys.executable, str(ROOT / f"stages/{stage}.py"), "tiny", "mine"]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from logit_rows import rows, sentiment
 
 from pipeline.distill import distill
-from pipeline.params import Student
+from pipeline.settings import Student
 from pipeline.students.base import Batch, TrainedStudent, build, parameters_of
 
 ZOO = {

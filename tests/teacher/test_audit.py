@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 from tiny import augmented_table, examples_table, tiny_teacher
 
-from pipeline import logits, params, storage, tables
+from pipeline import logits, storage, tables
 from pipeline.errors import InputError
+from pipeline.settings import Labelling, TeacherModel
 from pipeline.teacher.audit import audit
 from pipeline.teacher.finetune import make_teacher
 from pipeline.teacher.label import label, provenance
@@ -34,12 +35,12 @@ def data_set(tmp_path: Path) -> Path:
     tables.write(tmp_path / "augmented" / "augmented-0.parquet", copies, {})
     teacher = tmp_path / "data" / "films" / "teachers" / "large"
     teacher.mkdir(parents=True)
-    make_teacher(params.TeacherModel(source=f"folder:{model}"), examples, LABELS, teacher)
+    make_teacher(TeacherModel(source=f"folder:{model}"), examples, LABELS, teacher)
     opened, record = open_recorded(teacher, LABELS)
     out = tmp_path / "data" / "films" / "logits" / "large"
     rows = Rows.read(examples, [tmp_path / "augmented" / "augmented-0.parquet"])
     about = provenance(SOURCE, {}, "pretokenised", {"name": "large", **record})
-    label(opened, rows, params.Labelling(max_length=20), tmp_path / "store", out, about)
+    label(opened, rows, Labelling(max_length=20), tmp_path / "store", out, about)
     return out
 
 
@@ -92,9 +93,7 @@ def test_another_teacher_is_refused(data_set: Path, tmp_path: Path):
     other = tmp_path / "other"
     other.mkdir()
     model = tiny_teacher(tmp_path / "model2", WORDS, LABELS, seed=1)
-    make_teacher(
-        params.TeacherModel(source=f"folder:{model}"), examples_table([("train", "a", None, 0)]), LABELS, other
-    )
+    make_teacher(TeacherModel(source=f"folder:{model}"), examples_table([("train", "a", None, 0)]), LABELS, other)
     with pytest.raises(InputError, match="is another teacher than the data set's: sha256"):
         audit(data_set, 1.0, teacher_folder=other)
 

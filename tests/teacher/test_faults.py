@@ -18,7 +18,8 @@ import pytest
 import yaml
 from tiny import augmented_table, examples_table, tiny_teacher
 
-from pipeline import params, storage, tables
+from pipeline import storage, tables
+from pipeline.settings import TeacherModel
 from pipeline.teacher.finetune import make_teacher
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +67,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tables.write(folder / "data/films/examples/examples.parquet", EXAMPLES, SOURCE)
     write_copies(folder, COPIES)
     (folder / "data/films/teachers/tiny").mkdir(parents=True)
-    make_teacher(params.TeacherModel(**model), EXAMPLES, LABELS, folder / "data/films/teachers/tiny")
+    make_teacher(TeacherModel(**model), EXAMPLES, LABELS, folder / "data/films/teachers/tiny")
     return folder
 
 

@@ -9,14 +9,15 @@ from labelled import NO_COPIES, label
 from safetensors.torch import load_file
 from tiny import examples_table, tiny_teacher
 
-from pipeline import params, storage
+from pipeline import storage
 from pipeline.errors import InputError
+from pipeline.settings import Finetune, Labelling, TeacherModel
 from pipeline.teacher.finetune import make_teacher
 from pipeline.teacher.model import open_recorded
 
 WORDS = ["good", "bad", "film", "plot", "the", "a", "is"]
 LABELS = ["negative", "positive"]
-HOW = params.Finetune(epochs=3, batch_size=8, learning_rate=2e-3, max_length=16)
+HOW = Finetune(epochs=3, batch_size=8, learning_rate=2e-3, max_length=16)
 
 
 def opinions(train: int = 160, validation: int = 40):
@@ -41,7 +42,7 @@ EXAMPLES = opinions()
 def made(encoder: Path, folder: Path, **finetune: object) -> dict:
     folder.mkdir()
     how = HOW.model_copy(update=finetune)
-    make_teacher(params.TeacherModel(source=f"folder:{encoder}", licence="mit", finetune=how), EXAMPLES, LABELS, folder)
+    make_teacher(TeacherModel(source=f"folder:{encoder}", licence="mit", finetune=how), EXAMPLES, LABELS, folder)
     return storage.read_json(folder / "teacher.json")
 
 
@@ -59,7 +60,7 @@ def test_an_encoder_becomes_a_classifier_that_knows_the_task(tmp_path: Path):
     assert (told["rows"], told["learning_rate"]) == ({"train": 160, "validation": 40}, 2e-3)
     assert told["validation_accuracy"] == max(told["validation_accuracy_by_epoch"]) > 0.9
     teacher, _ = open_recorded(tmp_path / "teacher", LABELS)
-    _, summary = label(teacher, EXAMPLES, NO_COPIES, params.Labelling())
+    _, summary = label(teacher, EXAMPLES, NO_COPIES, Labelling())
     assert summary["accuracy"]["validation"] == pytest.approx(
         told["validation_accuracy"], abs=0.03
     )  # bfloat16 may tip a row
@@ -95,7 +96,7 @@ def test_the_best_epoch_is_kept_not_the_last(tmp_path: Path, monkeypatch: pytest
 
 def test_a_split_without_labels_is_refused(tmp_path: Path):
     encoder = tiny_teacher(tmp_path / "encoder", WORDS)
-    model = params.TeacherModel(source=f"folder:{encoder}", finetune=HOW)
+    model = TeacherModel(source=f"folder:{encoder}", finetune=HOW)
     train = EXAMPLES.filter(pc.equal(EXAMPLES["split"], "train"))
     with pytest.raises(InputError, match="the validation split has no labelled rows"):
         make_teacher(model, train, LABELS, tmp_path)
@@ -112,7 +113,7 @@ def test_a_classifier_that_is_brought_stays_where_it_is(tmp_path: Path):
     folder = tiny_teacher(tmp_path / "model", WORDS, ["LABEL_0", "LABEL_1"])
     (tmp_path / "teacher").mkdir()
     names = {"LABEL_0": "positive", "LABEL_1": "negative"}
-    model = params.TeacherModel(source=f"folder:{folder}", licence="mit", labels=names)
+    model = TeacherModel(source=f"folder:{folder}", licence="mit", labels=names)
     make_teacher(model, EXAMPLES, LABELS, tmp_path / "teacher")
     assert [path.name for path in (tmp_path / "teacher").iterdir()] == ["teacher.json"]
     record = storage.read_json(tmp_path / "teacher" / "teacher.json")

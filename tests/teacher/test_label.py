@@ -9,8 +9,9 @@ from labelled import NO_COPIES, label, label_in
 from tiny import augmented_table, examples_table, tiny_teacher
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from pipeline import logits, params, storage, tables
+from pipeline import logits, storage, tables
 from pipeline.errors import InputError
+from pipeline.settings import Labelling
 from pipeline.teacher import label as labelling
 from pipeline.teacher import labellers
 from pipeline.teacher.classifiers import device
@@ -77,7 +78,7 @@ def test_batched_logits_are_those_of_one_row_at_a_time(tmp_path, monkeypatch, ar
     teacher = teacher_of(tmp_path, architecture=architecture, layers=2)
     expected = one_at_a_time(tmp_path, first, second)
     examples = examples_table([("train", one, two, None) for one, two in zip(first, second, strict=True)])
-    splits, summary = label(teacher, examples, NO_COPIES, params.Labelling(token_budget=300))
+    splits, summary = label(teacher, examples, NO_COPIES, Labelling(token_budget=300))
     assert splits["train"]["sentence1"].to_pylist() == first
     assert np.abs(of(splits["train"]) - expected).max() < 1e-5
     assert np.ptp(expected, axis=0).min() > 0.1, "the rows must differ for the order to show"
@@ -88,17 +89,17 @@ def test_the_second_sentence_is_told_from_the_first(tmp_path: Path):
     """Token types: with the type embeddings swapped, a pair has other logits, and a single sentence of type 0 alone too."""
     teacher = teacher_of(tmp_path)
     rows = examples_table([("train", "good film", "bad plot", None)])
-    before = of(label(teacher, rows, NO_COPIES, params.Labelling())[0]["train"])
+    before = of(label(teacher, rows, NO_COPIES, Labelling())[0]["train"])
     types = teacher.model.bert.embeddings.token_type_embeddings.weight
     with torch.no_grad():
         types[1] += torch.linspace(-3, 3, types.shape[1])
-    assert np.abs(of(label(teacher, rows, NO_COPIES, params.Labelling())[0]["train"]) - before).max() > 1e-3
+    assert np.abs(of(label(teacher, rows, NO_COPIES, Labelling())[0]["train"]) - before).max() > 1e-3
 
 
 def test_columns_are_in_the_order_of_the_tasks_labels(tmp_path: Path):
     examples = examples_table([("train", text, None, None) for text in sentences(5)])
     theirs = ["POSITIVE", "negative", "Neutral"]
-    found = label(teacher_of(tmp_path, theirs), examples, NO_COPIES, params.Labelling())[0]["train"]
+    found = label(teacher_of(tmp_path, theirs), examples, NO_COPIES, Labelling())[0]["train"]
     raw = one_at_a_time(tmp_path, examples["sentence1"].to_pylist(), [None] * 5)
     assert np.abs(of(found) - raw[:, [1, 2, 0]]).max() < 1e-5
 
@@ -114,7 +115,7 @@ def test_rows_keep_order_label_and_lineage_and_copies_have_no_label(teacher: Tea
     )
     parents = examples["id"].to_pylist()
     augmented = augmented_table([(parents[3], "[MASK]", None), (parents[1], "[MASK] film", None)])
-    splits, summary = label(teacher, examples, augmented, params.Labelling())
+    splits, summary = label(teacher, examples, augmented, Labelling())
     assert (
         {split: table.num_rows for split, table in splits.items()}
         == summary["rows"]
@@ -143,7 +144,7 @@ def test_a_text_is_labelled_once_and_joined_by_id(teacher: Teacher, monkeypatch:
             yield pool, *tokens
 
     monkeypatch.setattr(labellers, "tokenised_pools", count)
-    splits, summary = label(teacher, examples, augmented, params.Labelling())
+    splits, summary = label(teacher, examples, augmented, Labelling())
     assert seen == [shared, "bad", "a plot", "the film"]
     assert summary["unique_texts"] == 4
     train = splits["train"]
@@ -159,7 +160,7 @@ def test_our_mask_is_read_as_the_teachers(tmp_path: Path, architecture: str):
     own = teacher.tokenizer.mask_token
     augmented = augmented_table([("p", "the [MASK] film , [MASK]", None)])
     examples = examples_table([("train", "good", None, 0)])
-    found = label(teacher, examples, augmented, params.Labelling())[0]["train"]
+    found = label(teacher, examples, augmented, Labelling())[0]["train"]
     assert found["sentence1"][1].as_py() == "the [MASK] film , [MASK]"
     assert teacher.tokenizer(f"the {own} film , {own}")["input_ids"].count(teacher.tokenizer.mask_token_id) == 2
     expected = one_at_a_time(tmp_path, [f"the {own} film , {own}"], [None])
@@ -169,14 +170,14 @@ def test_our_mask_is_read_as_the_teachers(tmp_path: Path, architecture: str):
 def test_a_teacher_without_a_mask_labels_what_holds_none(teacher: Teacher):
     teacher.tokenizer.mask_token = None
     examples = examples_table([("train", "good", "bad", 0)])
-    label(teacher, examples, NO_COPIES, params.Labelling())
+    label(teacher, examples, NO_COPIES, Labelling())
     with pytest.raises(InputError, match="has no mask token, but augmented rows hold masked words"):
-        label(teacher, examples, augmented_table([("p", "good", "[MASK]")]), params.Labelling())
+        label(teacher, examples, augmented_table([("p", "good", "[MASK]")]), Labelling())
 
 
 def test_odd_and_endless_texts_have_logits(teacher: Teacher, tmp_path: Path):
     examples = examples_table([("train", text, None, None) for text in ODD])
-    splits, summary = label(teacher, examples, NO_COPIES, params.Labelling(max_length=64))
+    splits, summary = label(teacher, examples, NO_COPIES, Labelling(max_length=64))
     assert np.abs(of(splits["train"]) - one_at_a_time(tmp_path / "model", ODD, [None] * len(ODD), 64)).max() < 1e-5
     assert summary["too_long"]["train"] == 1  # x * 50,000 is one unknown word to WordPiece
 
@@ -199,7 +200,7 @@ def with_long_rows() -> tuple[pa.Table, pa.Table]:
 
 
 def test_long_rows_are_kept_counted_and_named(teacher: Teacher, with_long_rows, caplog: pytest.LogCaptureFixture):
-    _, summary = label(teacher, *with_long_rows, params.Labelling(max_length=16))
+    _, summary = label(teacher, *with_long_rows, Labelling(max_length=16))
     assert summary["too_long"] == {"train": 1, "validation": 0, "test": 1, "augmented": 1}
     assert (summary["rows"], summary["dropped"]) == ({"train": 5, "validation": 1, "test": 1}, 0)
     told = next(record.message for record in caplog.records if "longer" in record.message)
@@ -209,13 +210,13 @@ def test_long_rows_are_kept_counted_and_named(teacher: Teacher, with_long_rows, 
 
 
 def test_long_rows_are_dropped_with_their_copies(teacher: Teacher, with_long_rows):
-    splits, summary = label(teacher, *with_long_rows, params.Labelling(max_length=16, too_long="drop"))
+    splits, summary = label(teacher, *with_long_rows, Labelling(max_length=16, too_long="drop"))
     assert {split: table["sentence1"].to_pylist() for split, table in splits.items()} == {
         "train": ["good", "[MASK]"],
         "validation": ["a"],
     }
     assert (summary["rows"], summary["dropped"]) == ({"train": 2, "validation": 1}, 4)
-    whole = label(teacher, *with_long_rows, params.Labelling(max_length=16))[0]["train"]
+    whole = label(teacher, *with_long_rows, Labelling(max_length=16))[0]["train"]
     assert np.abs(of(splits["train"]) - of(whole)[[0, 3]]).max() < 1e-5
 
 
@@ -223,15 +224,15 @@ def test_long_rows_are_refused(teacher: Teacher, with_long_rows):
     with pytest.raises(
         InputError, match=r"longer than 16 tokens \(raise label.max_length.*\): train row \w+ \(line 3 of"
     ):
-        label(teacher, *with_long_rows, params.Labelling(max_length=16, too_long="refuse"))
-    label(teacher, *with_long_rows, params.Labelling(too_long="refuse"))
+        label(teacher, *with_long_rows, Labelling(max_length=16, too_long="refuse"))
+    label(teacher, *with_long_rows, Labelling(too_long="refuse"))
 
 
 def test_what_to_do_with_long_rows_can_change_and_only_they_are_labelled_for_it(
     teacher: Teacher, with_long_rows, tmp_path: Path
 ):
     def again(too_long: str) -> tuple[int, int]:
-        how = params.Labelling(max_length=16, too_long=too_long)
+        how = Labelling(max_length=16, too_long=too_long)
         summary = label_in(tmp_path, teacher, *with_long_rows, how)
         return summary["labelled"], summary["dropped"]
 
@@ -253,11 +254,11 @@ def test_a_maximum_length_must_be_known_and_possible(tmp_path: Path):
     examples = examples_table([("train", "good", None, None)])
     teacher = teacher_of(tmp_path, max_length=40)
     with pytest.raises(InputError, match=r"label\.max_length is 41, and it reads 40 tokens"):
-        label(teacher, examples, NO_COPIES, params.Labelling(max_length=41))
+        label(teacher, examples, NO_COPIES, Labelling(max_length=41))
     endless = Teacher(teacher.files, teacher.model, teacher.tokenizer, teacher.labels, teacher.columns, None)
     with pytest.raises(InputError, match=r"does not say how many tokens it reads; set label\.max_length"):
-        label(endless, examples, NO_COPIES, params.Labelling())
-    label(endless, examples, NO_COPIES, params.Labelling(max_length=20))
+        label(endless, examples, NO_COPIES, Labelling())
+    label(endless, examples, NO_COPIES, Labelling(max_length=20))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -268,15 +269,15 @@ def test_logits_that_are_not_finite_are_refused_with_the_row(teacher: Teacher, v
         teacher.model.bert.embeddings.word_embeddings.weight[plot, 0] = float("nan")
         teacher.model.classifier.bias[0] = value if np.isinf(value) else 0
     with pytest.raises(InputError, match="not finite: ") as raised:
-        label(teacher, examples, NO_COPIES, params.Labelling())
+        label(teacher, examples, NO_COPIES, Labelling())
     assert f"test row {examples['id'][1].as_py()} (line 3 of its source)" in str(raised.value)
     assert (examples["id"][0].as_py() in str(raised.value)) == np.isinf(value)
 
 
 def test_bfloat16_is_near_and_stored_as_float32(teacher: Teacher):
     texts = examples_table([("train", text, None, None) for text in sentences(50)])
-    exact = predict(teacher, texts, params.Labelling()).logits
-    near = predict(teacher, texts, params.Labelling(dtype="bfloat16")).logits
+    exact = predict(teacher, texts, Labelling()).logits
+    near = predict(teacher, texts, Labelling(dtype="bfloat16")).logits
     assert near.dtype == np.float32
     assert 0 < np.abs(near - exact).max() < 0.1
 
@@ -284,8 +285,8 @@ def test_bfloat16_is_near_and_stored_as_float32(teacher: Teacher):
 def test_augmented_rows_of_several_files_and_of_none(teacher: Teacher, tmp_path: Path):
     examples = examples_table([("train", "good", None, 0), ("test", "plot", None, 0)])
     copies = augmented_table([("p", text, None) for text in ("a film", "the film", "a plot")])
-    one, summary = label(teacher, examples, copies, params.Labelling())
-    many, _ = label(teacher, examples, copies, params.Labelling(), copies_in_file=1)
+    one, summary = label(teacher, examples, copies, Labelling())
+    many, _ = label(teacher, examples, copies, Labelling(), copies_in_file=1)
     assert many == one
     assert (one["train"]["sentence1"].to_pylist(), summary["rows"]["train"]) == (
         ["good", "a film", "the film", "a plot"],
@@ -309,7 +310,7 @@ def test_what_is_written_says_where_it_comes_from(teacher: Teacher, tmp_path: Pa
     record = {"name": "tiny", **describe(teacher, "apache-2.0"), "finetuned": False}
     facts = provenance(source, {"seed": 3, "n_iter": 2}, "raw", record)
     examples = examples_table([("train", "good", None, 0)])
-    how = params.Labelling(max_length=64, dtype="bfloat16")
+    how = Labelling(max_length=64, dtype="bfloat16")
     labelling.label(teacher, Rows.read(examples, []), how, tmp_path / "stores", tmp_path / "out", facts)
     found = logits.provenance(tmp_path / "out")
     assert {key: value for key, value in found.items() if key != "labelling"} == facts | {"rows": {"train": 1}}
@@ -331,7 +332,7 @@ def test_what_is_written_says_where_it_comes_from(teacher: Teacher, tmp_path: Pa
 def test_rounded_logits_are_written_but_not_labelled_from(teacher: Teacher, tmp_path: Path):
     """A data set of float16 must not become the source of one of float32."""
     examples = examples_table([("train", text, None, 0) for text in sentences(8)])
-    half = params.Labelling(stored="float16")
+    half = Labelling(stored="float16")
     label_in(tmp_path, teacher, examples, how=half)
     rounded = logits.logits_of(logits.read_split(tmp_path / "out", "train"))
     shutil.rmtree(tmp_path / "stores")

@@ -13,8 +13,9 @@ import yaml
 from labelled import NO_COPIES, label, label_in
 from tiny import augmented_table, examples_table, tiny_teacher
 
-from pipeline import logits, params, plugins, storage, tables
+from pipeline import logits, plugins, storage, tables
 from pipeline.errors import InputError
+from pipeline.settings import Labelling, TeacherModel
 from pipeline.teacher import label as labelling
 from pipeline.teacher import labellers
 from pipeline.teacher.finetune import make_teacher
@@ -100,7 +101,7 @@ def test_the_readmes_own_teacher_goes_through_the_stages(tmp_path: Path, monkeyp
     members = []
     for folder in teacher["model"]["params"]["folders"]:
         member = open_teacher(find_files(f"folder:{folder}"), LABELS, {})
-        members.append(predict(member, found.select(["id", "sentence1", "sentence2"]), params.Labelling()).logits)
+        members.append(predict(member, found.select(["id", "sentence1", "sentence2"]), Labelling()).logits)
     assert np.abs(np.array(found["logits"].to_pylist()) - np.mean(members, axis=0)).max() < 1e-4
     assert np.abs(members[0] - members[1]).max() > 0.1
 
@@ -111,7 +112,7 @@ def test_any_number_of_classes_with_a_model_and_with_a_teacher_of_ones_own(here:
     labels = [f"class {i}" for i in range(classes)]
     model = open_teacher(find_files(f"folder:{tiny_teacher(here / 'model', ['invoice'], labels)}"), labels, {})
     for teacher in (model, own(labels, classes=classes)):
-        splits, summary = label(teacher, EXAMPLES, NO_COPIES, params.Labelling())
+        splits, summary = label(teacher, EXAMPLES, NO_COPIES, Labelling())
         found = np.array(splits["train"]["logits"].to_pylist(), dtype=np.float32)
         assert found.shape == (10, classes)
         assert splits["train"].schema == tables.logits_schema(classes)
@@ -122,7 +123,7 @@ def test_any_number_of_classes_with_a_model_and_with_a_teacher_of_ones_own(here:
 
 def test_pairs_are_given_as_pairs(here: Path):
     examples = examples_table([("train", "longer text", "short", 0), ("train", "a", "b", 1)])
-    found = label(own(), examples, NO_COPIES, params.Labelling())[0]["train"]
+    found = label(own(), examples, NO_COPIES, Labelling())[0]["train"]
     assert found["logits"].to_pylist() == [[6.0, 12.0], [0.0, 0.0]]
 
 
@@ -130,7 +131,7 @@ def test_columns_are_matched_by_name(here: Path, monkeypatch: pytest.MonkeyPatch
     module = plugins.load("mine:Teacher")
     monkeypatch.setattr(module, "labels", ("Money", "technical"), raising=False)
     teacher = own(names={"Money": "billing"})
-    found = label(teacher, EXAMPLES, NO_COPIES, params.Labelling())[0]["train"]
+    found = label(teacher, EXAMPLES, NO_COPIES, Labelling())[0]["train"]
     n = len(found["sentence1"][0].as_py())
     assert found["logits"][0].as_py() == [2.0 * n, n]
     assert describe_own(teacher, "")["labels"] == {"technical": "technical", "billing": "Money"}
@@ -142,9 +143,9 @@ def test_columns_are_matched_by_name(here: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_the_mask_is_the_teachers_where_it_says_one(here: Path, monkeypatch: pytest.MonkeyPatch):
     examples = examples_table([("train", "a [MASK]", None, 0)])
-    assert predict(own(), examples, params.Labelling()).logits[0, 0] == len("a [MASK]")
+    assert predict(own(), examples, Labelling()).logits[0, 0] == len("a [MASK]")
     monkeypatch.setattr(plugins.load("mine:Teacher"), "mask_token", "_", raising=False)
-    assert predict(own(), examples, params.Labelling()).logits[0, 0] == len("a _")
+    assert predict(own(), examples, Labelling()).logits[0, 0] == len("a _")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_the_mask_is_the_teachers_where_it_says_one(here: Path, monkeypatch: pyt
 )
 def test_its_faults_are_one_line_that_names_it(here: Path, fault: str, told: str):
     with pytest.raises(InputError, match=told):
-        label(own(fails=fault), EXAMPLES, NO_COPIES, params.Labelling())
+        label(own(fails=fault), EXAMPLES, NO_COPIES, Labelling())
 
 
 def test_what_cannot_be_a_teacher_is_refused_with_the_reason(here: Path):
@@ -175,7 +176,7 @@ def test_what_cannot_be_a_teacher_is_refused_with_the_reason(here: Path):
     with pytest.raises(InputError, match=r"does not take these parameters"):
         own(depth=3)
     with pytest.raises(InputError, match=r"label\.max_length is for models of transformers"):
-        label(own(), EXAMPLES, NO_COPIES, params.Labelling(max_length=9))
+        label(own(), EXAMPLES, NO_COPIES, Labelling(max_length=9))
     for wrong in (
         {"sha256": "0"},
         {"finetune": {}},
@@ -185,14 +186,14 @@ def test_what_cannot_be_a_teacher_is_refused_with_the_reason(here: Path):
         with pytest.raises(
             ValueError, match=r"go with a model of transformers|defines no 'Absent'|params goes with source"
         ):
-            params.TeacherModel(**{"source": "python:mine:Teacher", **wrong})
+            TeacherModel(**{"source": "python:mine:Teacher", **wrong})
 
 
 def test_a_changed_fingerprint_or_parameter_labels_anew(here: Path, monkeypatch: pytest.MonkeyPatch):
     assert [label_in(here, own(), EXAMPLES)["labelled"] for _ in range(2)] == [30, 0]
     assert label_in(here, own(classes=2), EXAMPLES)["labelled"] == 30
     (here / "teacher").mkdir()
-    make_teacher(params.TeacherModel(source="python:mine:Teacher"), EXAMPLES, LABELS, here / "teacher")
+    make_teacher(TeacherModel(source="python:mine:Teacher"), EXAMPLES, LABELS, here / "teacher")
     assert open_recorded(here / "teacher", LABELS)[0].columns == (0, 1)
     monkeypatch.setattr(plugins.load("mine:Teacher"), "fingerprint", "v2", raising=False)
     assert label_in(here, own(), EXAMPLES)["labelled"] == 30
@@ -218,7 +219,7 @@ def recorded(here: Path) -> dict[str, Path]:
     tiny_teacher(here / "model", ["invoice", "crashes", "the"], LABELS)
     for name, source in (("model", f"folder:{here}/model"), ("own", "python:mine:Teacher")):
         (here / "teachers" / name).mkdir(parents=True)
-        make_teacher(params.TeacherModel(source=source), EXAMPLES, LABELS, here / "teachers" / name)
+        make_teacher(TeacherModel(source=source), EXAMPLES, LABELS, here / "teachers" / name)
     return {name: here / "teachers" / name for name in ("model", "own")}
 
 
@@ -227,7 +228,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def label_apart(folder: Path, recorded: Path, **more: object) -> tuple[dict, dict[str, bytes], set[str]]:
-    how = params.Labelling(token_budget=100)
+    how = Labelling(token_budget=100)
     teacher, _ = open_recorded(recorded, LABELS)
     folder.mkdir()
     summary = label_in(folder, teacher, EXAMPLES, how=how, opening=Opening(recorded, tuple(LABELS), how), **more)
@@ -274,11 +275,11 @@ def test_a_fault_in_a_process_or_in_what_feeds_them_is_the_runs(here: Path, reco
         ("dies", r"^a process that labels died"),
     ):
         (here / fault).mkdir()
-        model = params.TeacherModel(source="python:mine:Teacher", params={"fails": fault})
+        model = TeacherModel(source="python:mine:Teacher", params={"fails": fault})
         make_teacher(model, EXAMPLES, LABELS, here / fault)
         with pytest.raises(InputError, match=told):
             label_apart(here / f"{fault}-out", here / fault, processes=2)
-    how = params.Labelling(max_length=5, too_long="refuse")
+    how = Labelling(max_length=5, too_long="refuse")
     teacher, _ = open_recorded(recorded["model"], LABELS)
     with pytest.raises(InputError, match=r"^longer than 5 tokens"):
         label_in(here, teacher, EXAMPLES, how=how, opening=Opening(recorded["model"], tuple(LABELS), how), processes=2)

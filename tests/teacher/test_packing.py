@@ -11,8 +11,8 @@ from tiny import tiny_teacher
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from pipeline import params
 from pipeline.errors import InputError
+from pipeline.settings import Labelling
 from pipeline.teacher import packing
 from pipeline.teacher.batching import Tokens, tokenise
 from pipeline.teacher.classifiers import Classifier, PackedClassifier, PaddedClassifier, kind_of, open_classifier
@@ -75,9 +75,9 @@ def test_logits_are_those_of_one_row_at_a_time(tmp_path, architecture, pairs):
     teacher = open_tiny(tmp_path, architecture)
     expected = one_at_a_time(tmp_path, texts)
     assert np.ptp(expected, axis=0).min() > 0.05, "the rows must differ for a mixture to show"
-    padded = run(PaddedClassifier(teacher, params.Labelling(token_budget=1000)), texts, teacher.tokenizer)
+    padded = run(PaddedClassifier(teacher, Labelling(token_budget=1000)), texts, teacher.tokenizer)
     assert np.abs(padded - expected).max() < 1e-5
-    classifier = open_classifier(teacher, params.Labelling(token_budget=1000))
+    classifier = open_classifier(teacher, Labelling(token_budget=1000))
     assert classifier.attention == kind_of(teacher).attention == ("packed" if architecture in PACKED else "padded")
     assert np.abs(run(classifier, texts, teacher.tokenizer) - expected).max() < 1e-5
 
@@ -89,10 +89,10 @@ def test_modernbert_keeps_its_windows_and_its_pooling(tmp_path, pooling, window)
     assert teacher.model.config.sliding_window == window // 2
     assert "sliding_attention" in teacher.model.config.layer_types
     expected = one_at_a_time(tmp_path, table(TEXTS))
-    classifier = PackedClassifier(teacher, params.Labelling(token_budget=700))
+    classifier = PackedClassifier(teacher, Labelling(token_budget=700))
     assert np.abs(run(classifier, table(TEXTS), teacher.tokenizer) - expected).max() < 1e-5
     other = open_tiny(tmp_path / "other", "modernbert", classifier_pooling=pooling, local_attention=16)
-    near = run(PackedClassifier(other, params.Labelling()), table(TEXTS), teacher.tokenizer)
+    near = run(PackedClassifier(other, Labelling()), table(TEXTS), teacher.tokenizer)
     assert np.abs(near - expected).max() > 1e-3, "the window must show"
 
 
@@ -101,7 +101,7 @@ def opened(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     teacher = open_tiny(folder, "bert", layers=2)
     return (
-        PackedClassifier(teacher, params.Labelling()),
+        PackedClassifier(teacher, Labelling()),
         tokenise(teacher.tokenizer, table(TEXTS), LIMIT)[0],
         one_at_a_time(folder, table(TEXTS)),
     )
@@ -144,7 +144,7 @@ def test_a_packed_model_called_without_a_layout_is_an_error_not_a_mixture(tmp_pa
 @pytest.mark.parametrize("more", [{"chunk_size_feed_forward": 1}, {"position_embedding_type": "relative_key"}])
 def test_what_cannot_be_packed_is_padded(tmp_path, more):
     teacher = open_tiny(tmp_path, "bert", **more)
-    assert open_classifier(teacher, params.Labelling()).attention == "padded"
+    assert open_classifier(teacher, Labelling()).attention == "padded"
 
 
 def attend_by_hand(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window_size=(-1, -1)):
@@ -176,7 +176,7 @@ def test_flash_attention_is_called_rightly(tmp_path, monkeypatch, architecture):
     monkeypatch.setattr(packing, "_has_flash", lambda query, window: True)
     monkeypatch.setattr(packing.varlen, "varlen_attn", by_hand)
     teacher = open_tiny(tmp_path, architecture)
-    found = run(PackedClassifier(teacher, params.Labelling(token_budget=700)), table(TEXTS), teacher.tokenizer)
+    found = run(PackedClassifier(teacher, Labelling(token_budget=700)), table(TEXTS), teacher.tokenizer)
     assert np.abs(found - one_at_a_time(tmp_path, table(TEXTS))).max() < 1e-5
     assert {"window_size": (64, 64)} in calls or architecture == "bert"
     assert {} in calls
@@ -207,13 +207,13 @@ def test_out_of_memory_halves_the_budget_and_goes_on(tmp_path, monkeypatch, capl
 
     monkeypatch.setattr(kind, "_forward", small)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    found = run(kind(teacher, params.Labelling(token_budget=1000)), texts, teacher.tokenizer)
+    found = run(kind(teacher, Labelling(token_budget=1000)), texts, teacher.tokenizer)
     assert np.abs(found - expected).max() < 1e-5
     assert max(sizes) > 62
     told = [record.args for record in caplog.records if "out of" in record.message]
     assert told == [(memory, 500), (memory, 250), (memory, 125)]
     with pytest.raises(InputError, match=f"a row of 302 tokens does not fit the {memory}'s memory"):
-        run(kind(teacher, params.Labelling()), table(["film " * 300]), teacher.tokenizer)
+        run(kind(teacher, Labelling()), table(["film " * 300]), teacher.tokenizer)
 
 
 def test_other_errors_are_not_taken_for_memory(opened, monkeypatch):
@@ -234,9 +234,9 @@ def test_other_errors_are_not_taken_for_memory(opened, monkeypatch):
 def test_bfloat16_on_a_processor_without_it_is_warned_of_and_works(tmp_path, monkeypatch, caplog, capabilities, warned):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     teacher = open_tiny(tmp_path, "bert")
-    classifier = PackedClassifier(teacher, params.Labelling(dtype="bfloat16"))
+    classifier = PackedClassifier(teacher, Labelling(dtype="bfloat16"))
     assert np.isfinite(run(classifier, table(TEXTS[:5]), teacher.tokenizer)).all()
     assert any("no instructions for bfloat16" in record.message for record in caplog.records) == warned
     caplog.clear()
-    open_classifier(open_tiny(tmp_path, "bert"), params.Labelling())
+    open_classifier(open_tiny(tmp_path, "bert"), Labelling())
     assert not caplog.records

@@ -9,9 +9,9 @@ import torch
 import yaml
 from tiny import examples_table, tiny_teacher
 
-from pipeline import params, tables
+from pipeline import tables
 from pipeline.errors import InputError
-from pipeline.params import Vectors
+from pipeline.settings import Vectors
 from pipeline.teacher.model import find_files, open_teacher
 from pipeline.teacher.own import OwnTeacher
 from pipeline.teacher.word_vectors import look_up, reduced
@@ -122,4 +122,4 @@ def test_the_embed_stage_writes_them(tmp_path: Path):
 )
 def test_keys_that_have_no_meaning_are_refused(vectors: dict, said: str):
     with pytest.raises(ValueError, match=said):
-        params.Vectors(**vectors)
+        Vectors(**vectors)
