@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -316,6 +317,55 @@ def read_split(folder: Path, split: str, columns: Sequence[str] | None = None) -
     :return: The rows, in the types of `tables.logits_schema(C)`: float32, however they are stored.
     :raises InputError: If there is no data set or no such split, or the shards are not those that the manifest names.
     """
+    about = _with_its_shards(folder)
+    rows = about["provenance"]["rows"]
+    if split not in rows:
+        raise InputError(f"{folder}: has no split {split!r} (it has {', '.join(rows)})")
+    stored = _stored_schema(about["provenance"])
+    schema = _schema_of(about, columns)
+    parts = [schema.empty_table()]
+    for shard in about["shards"]:
+        if shard["split"] == split:
+            part = tables.read(folder / shard["path"], stored, columns)
+            _check_rows(folder, shard, part.num_rows)
+            parts.append(_as_read(part, schema))
+    return pa.concat_tables(parts).unify_dictionaries()
+
+
+def read_rows(folder: Path, rows: npt.NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
+    """Read some rows of all splits, and of the shards only the row groups that hold them, one at a time.
+
+    :param folder: The data set's folder.
+    :param rows: Their numbers, ascending, counted through the splits in the order of the provenance's `rows`.
+    :param columns: The columns to read.
+    :return: As `read_split`.
+    :raises InputError: As `read_split`.
+    """
+    about = _with_its_shards(folder)
+    stored = _stored_schema(about["provenance"])
+    wanted = pa.schema([stored.field(name) for name in columns])
+    schema = _schema_of(about, columns)
+    splits = list(about["provenance"]["rows"])
+    parts, first = [schema.empty_table()], 0
+    for shard in sorted(about["shards"], key=lambda shard: splits.index(shard["split"])):
+        tables.check(folder / shard["path"], wanted)
+        with pq.ParquetFile(folder / shard["path"]) as file:
+            _check_rows(folder, shard, file.metadata.num_rows)
+            for group in range(file.num_row_groups):
+                after = first + file.metadata.row_group(group).num_rows
+                low, high = np.searchsorted(rows, [first, after])
+                if low < high:
+                    try:
+                        part = file.read_row_group(group, columns=list(columns)).select(columns).cast(wanted)
+                    except (pa.ArrowException, OSError, ValueError) as error:
+                        raise InputError(f"{folder / shard['path']}: does not hold what it should: {error}") from error
+                    parts.append(_as_read(part.take(pa.array(rows[low:high] - first)), schema))
+                first = after
+    return pa.concat_tables(parts).unify_dictionaries()
+
+
+def _with_its_shards(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a data set that has the shards which it names, and no others."""
     about = manifest(folder)
     named = {shard["path"] for shard in about["shards"]}
     found = set(_shards_in(folder))
@@ -324,23 +374,23 @@ def read_split(folder: Path, split: str, columns: Sequence[str] | None = None) -
         raise InputError(
             f"{folder / path}: {fault}; write the data set anew with `dvc repro` or fetch it with `dvc pull`"
         )
-    rows = about["provenance"]["rows"]
-    if split not in rows:
-        raise InputError(f"{folder}: has no split {split!r} (it has {', '.join(rows)})")
-    stored = _stored_schema(about["provenance"])
+    return about
+
+
+def _schema_of(about: dict[str, Any], columns: Sequence[str] | None) -> pa.Schema:
     schema = tables.logits_schema(len(about["provenance"]["labels"]))
-    schema = schema if columns is None else pa.schema([schema.field(name) for name in columns])
-    parts = [schema.empty_table()]
-    for shard in about["shards"]:
-        if shard["split"] != split:
-            continue
-        part = tables.read(folder / shard["path"], stored, columns)
-        if part.num_rows != shard["rows"]:
-            raise InputError(
-                f"{folder / shard['path']}: holds {part.num_rows} rows, manifest.json says {shard['rows']}; "
-                "write the data set anew with `dvc repro --force` or fetch it with `dvc pull`"
-            )
-        if "logits" in schema.names and part.schema.field("logits").type != schema.field("logits").type:
-            part = as_floats(part, np.float32)
-        parts.append(part.cast(schema))
-    return pa.concat_tables(parts).unify_dictionaries()
+    return schema if columns is None else pa.schema([schema.field(name) for name in columns])
+
+
+def _check_rows(folder: Path, shard: Mapping[str, Any], rows: int) -> None:
+    if rows != shard["rows"]:
+        raise InputError(
+            f"{folder / shard['path']}: holds {rows} rows, manifest.json says {shard['rows']}; "
+            "write the data set anew with `dvc repro --force` or fetch it with `dvc pull`"
+        )
+
+
+def _as_read(part: pa.Table, schema: pa.Schema) -> pa.Table:
+    if "logits" in schema.names and part.schema.field("logits").type != schema.field("logits").type:
+        part = as_floats(part, np.float32)
+    return part.cast(schema)
