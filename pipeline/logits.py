@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -345,6 +346,39 @@ def stream_split(folder: Path, split: str) -> Iterator[pa.Table]:
                     yield _as_read(pa.Table.from_batches([batch]).cast(stored), schema)
 
 
+def read_rows(folder: Path, rows: npt.NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
+    """Read some rows of all splits, and of the shards only the row groups that hold them, one at a time.
+
+    :param folder: The data set's folder.
+    :param rows: Their numbers, ascending, counted through the splits in the order of the provenance's `rows`.
+    :param columns: The columns to read.
+    :return: As `read_split`.
+    :raises InputError: As `read_split`.
+    """
+    refuse_other_shards(folder)
+    about = manifest(folder)
+    stored = _stored_schema(about["provenance"])
+    wanted = pa.schema([stored.field(name) for name in columns])
+    schema = _read_schema(about["provenance"], columns)
+    splits = list(about["provenance"]["rows"])
+    parts, first = [schema.empty_table()], 0
+    for shard in sorted(about["shards"], key=lambda shard: splits.index(shard["split"])):
+        tables.check(folder / shard["path"], wanted)
+        with pq.ParquetFile(folder / shard["path"]) as file:
+            _refuse_other_count(folder, shard, file.metadata.num_rows)
+            for group in range(file.num_row_groups):
+                after = first + file.metadata.row_group(group).num_rows
+                low, high = np.searchsorted(rows, [first, after])
+                if low < high:
+                    try:
+                        part = file.read_row_group(group, columns=list(columns)).select(columns).cast(wanted)
+                    except (pa.ArrowException, OSError, ValueError) as error:
+                        raise InputError(f"{folder / shard['path']}: does not hold what it should: {error}") from error
+                    parts.append(_as_read(part.take(pa.array(rows[low:high] - first)), schema))
+                first = after
+    return pa.concat_tables(parts).unify_dictionaries()
+
+
 def copy(folder: Path, out: Path) -> None:
     """Copy a data set: the files that belong to it, and no others.
 
@@ -378,8 +412,12 @@ def _schemas_of(folder: Path, split: str, columns: Sequence[str] | None) -> tupl
     about = provenance(folder)
     if split not in about["rows"]:
         raise InputError(f"{folder}: has no split {split!r} (it has {', '.join(about['rows'])})")
+    return _stored_schema(about), _read_schema(about, columns)
+
+
+def _read_schema(about: Mapping[str, Any], columns: Sequence[str] | None) -> pa.Schema:
     schema = tables.logits_schema(len(about["labels"]))
-    return _stored_schema(about), schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    return schema if columns is None else pa.schema([schema.field(name) for name in columns])
 
 
 def _refuse_other_count(folder: Path, shard: Mapping[str, Any], rows: int) -> None:

@@ -5,7 +5,7 @@ No torch, transformers or pyarrow is imported here, nor by what this module impo
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ SinglesOrPairs = Sequence[str] | Sequence[tuple[str, str]]
 
 MODEL, MODEL_INT8, VOCABULARY, LETTERS = "model.onnx", "model.int8.onnx", "vocabulary.json", "letters.json"
 BATCH = 256
-"""Texts that go through the network together, of like length."""
+"""Texts that go through the network together at most, of like length."""
+BATCH_WORDS = 256
+"""Their words at most, padding included, if there are several: what a processor's cache holds, and few for `pipeline.graphs.tabled`."""
 
 _MASK = "[MASK]"
 _UNKNOWN, _MASKED, _FIRST_WORD = 1, 2, 3  # as in vocabulary.py; 0 is padding
@@ -110,8 +112,7 @@ class Runtime:
         found = np.empty((len(texts), len(self.labels)), np.float32)
         lengths = [max(map(len, row)) for row in zip(*sides, strict=True)]
         order = sorted(range(len(texts)), key=lengths.__getitem__)  # texts of like length together: less padding
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
+        for rows in batches([lengths[row] for row in order], order):
             feed = {f"ids{i}": padded([side[row] for row in rows]) for i, side in enumerate(sides, 1)}
             found[rows] = self.session.run(None, feed)[0]
         return found
@@ -142,6 +143,21 @@ class Runtime:
         if len(self.labels) == 1:
             return list(self.predict_logits(texts)[:, 0].tolist())
         return [self.labels[i] for i in self.predict_logits(texts).argmax(-1)]
+
+
+def batches(lengths: Sequence[int], rows: Sequence[int]) -> Iterator[list[int]]:
+    """Part rows into runs of up to BATCH of them and BATCH_WORDS words, by their longest; a longer row is a run of its own.
+
+    :param lengths: Words of each row, from the fewest to the most.
+    :param rows: What stands for each row.
+    """
+    start = 0
+    for end, length in enumerate(lengths):
+        if end > start and ((end + 1 - start) * length > BATCH_WORDS or end - start == BATCH):
+            yield list(rows[start:end])
+            start = end
+    if rows:
+        yield list(rows[start:])
 
 
 def padded(rows: Sequence[Sequence[int]]) -> Integers:

@@ -13,7 +13,6 @@ Files are UTF-8, with or without a byte order mark, lines ending in LF or CRLF; 
 
 import csv
 import importlib.metadata
-import importlib.util
 import json
 import logging
 import math
@@ -27,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
+from pipeline.packages import folders_of
 from pipeline.settings import Columns, Source
 from pipeline.storage import sha256_of
 from pipeline.tables import SPLITS
@@ -122,15 +122,15 @@ def _by_split(value: str | Mapping[str, str] | None) -> dict[str, str]:
 
 def _inside(package: str, path: str) -> Path:
     """Find a file inside an installed package without importing it."""
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    if spec is None:
+    folders = folders_of(package)
+    if not folders:
         raise InputError(
             f"text.source.package: {package!r} is no installed package (the name that Python imports); "
             f"install it with `python -m pip install {package}`"
         )
-    for folder in spec.submodule_search_locations or []:
-        if (Path(folder) / path).is_file():
-            return Path(folder) / path
+    for folder in folders:
+        if (folder / path).is_file():
+            return folder / path
     raise InputError(f"text.source.path: the package {package!r} ships no file {path!r}")
 
 

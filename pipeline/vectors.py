@@ -1,6 +1,5 @@
 """Pretrained word vectors: looked up once in the embed stage, read by training as a table of the words found."""
 
-import importlib.util
 import json
 import logging
 import math
@@ -17,6 +16,7 @@ import torch
 
 from pipeline import tables
 from pipeline.errors import InputError
+from pipeline.packages import folders_of
 from pipeline.students.vocabulary import FIRST_WORD, PADDING, TextMode, Texts, Vocabulary, count_words
 from pipeline.vector_files import read_text_vectors, read_word2vec
 
@@ -97,13 +97,9 @@ def _look_up_spacy(source: str, words: Sequence[str]) -> tuple[WordVectors, dict
 
 def _spacy_folder(package: str) -> Path:
     """Find the folder of a spaCy pipeline (meta.json, vocab/) inside an installed package without importing it."""
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None or not spec.submodule_search_locations:
+    roots = folders_of(package)
+    if not roots:
         raise InputError(f"vectors {'spacy:' + package!r}: no such package; `pip install {package.replace('_', '-')}`")
-    roots = [Path(root) for root in spec.submodule_search_locations]
     folders = [path.parent.parent for root in roots for path in sorted(root.glob("**/vocab/vectors"))]
     if len(folders) != 1 or not (folders[0] / "meta.json").is_file():
         raise InputError(f"vectors {'spacy:' + package!r}: {roots[0]} holds no spaCy pipeline with vectors")

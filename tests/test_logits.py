@@ -61,6 +61,34 @@ def test_what_was_written_is_read(folder: Path):
     assert logits.provenance(folder) == PROVENANCE | {"rows": {"train": 20, "validation": 3, "test": 0}}
 
 
+@pytest.mark.parametrize("stored", ["float32", "float16"])
+def test_some_rows_are_read_from_the_row_groups_that_hold_them(tmp_path: Path, stored: str, monkeypatch):
+    monkeypatch.setattr(logits, "SHARD_ROWS", 7)
+    monkeypatch.setattr(logits, "ROW_GROUP_ROWS", 3)
+    logits.write(tmp_path / "teacher", SPLITS, PROVENANCE | {"labelling": {"stored": stored}})
+    columns = ["logits", "sentence1", "side"]
+    everything = pa.concat_tables(logits.read_split(tmp_path / "teacher", split, columns) for split in SPLITS)
+    groups: list[tuple[str, int]] = []
+
+    class Counted(pq.ParquetFile):
+        def read_row_group(self, group, *args, **kwargs):
+            groups.append((self.metadata.num_rows, group))
+            return super().read_row_group(group, *args, **kwargs)
+
+    monkeypatch.setattr(logits.pq, "ParquetFile", Counted)
+    for rows, read in (
+        ([], []),
+        ([2, 5, 5 + 1], [(7, 0), (7, 1), (7, 2)]),
+        ([0, 1, 19, 20, 22], [(7, 0), (6, 1), (3, 0)]),
+        (list(range(23)), [(7, 0), (7, 1), (7, 2), (7, 0), (7, 1), (7, 2), (6, 0), (6, 1), (3, 0)]),
+    ):
+        groups.clear()
+        found = logits.read_rows(tmp_path / "teacher", np.array(rows, np.int64), columns)
+        assert found.schema == everything.schema
+        assert found.to_pylist() == everything.take(pa.array(rows, pa.int64())).to_pylist()
+        assert groups == read
+
+
 def test_the_same_rows_give_the_same_bytes(folder: Path, tmp_path: Path):
     table = SPLITS["train"]
     side = pa.DictionaryArray.from_arrays(

@@ -90,6 +90,18 @@ def test_it_predicts_as_torch_does_in_order_and_in_one_thread(folder: Path, raw_
     assert served.predict([]) == []
 
 
+@given(st.lists(st.integers(0, 400), max_size=700).map(sorted))
+def test_rows_go_in_together_up_to_so_many_words(lengths: list[int]):
+    """And a run ends only where one more row would be too many."""
+    found = list(runtime.batches(lengths, range(len(lengths))))
+    assert [row for run in found for row in run] == list(range(len(lengths)))
+    for run in found:
+        assert len(run) == 1 or len(run) * lengths[run[-1]] <= runtime.BATCH_WORDS
+        assert 0 < len(run) <= runtime.BATCH
+    for run in found[:-1]:
+        assert len(run) == runtime.BATCH or (len(run) + 1) * lengths[run[-1] + 1] > runtime.BATCH_WORDS
+
+
 def test_other_scripts_and_very_long_texts_get_an_answer(folder: Path, raw_pairs: Path):
     long = "good " * 200_000
     texts = ["\u8fd9\u90e8\u7535\u5f71\u5f88\u597d", "\u0444\u0438\u043b\u044c\u043c", "\U0001f600", long]

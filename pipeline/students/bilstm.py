@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from pipeline.students.recurrent import exported
 from pipeline.students.siamese import Siamese, reversal, word_vectors
 
 
@@ -38,13 +39,18 @@ class BiLSTM(Siamese):
         :return: [B, 2 * hidden]: the forward state at the last word, the backward state at the first.
         """
         words = ids.T  # [L, B]
+        if torch.onnx.is_in_onnx_export():
+            return exported(self.forward_lstm, self.backward_lstm, self._vectors(words), lengths)[1]
         last = lengths - 1
         reversed_words = words.gather(0, reversal(ids, lengths))
         states = [self._last(self.forward_lstm, words, last), self._last(self.backward_lstm, reversed_words, last)]
         return torch.cat(states, dim=-1)
 
     def _last(self, lstm: nn.LSTM, words: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        states, _ = lstm(torch.cat([self.frozen(words), self.tuned(words)], dim=-1))  # [L, B, hidden]
+        states, _ = lstm(self._vectors(words))  # [L, B, hidden]
         at: torch.Tensor = last[None, :, None].expand(1, -1, states.shape[-1])
         found: torch.Tensor = states.gather(0, at)[0]
         return found
+
+    def _vectors(self, words: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.frozen(words), self.tuned(words)], dim=-1)

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from pipeline.students.recurrent import exported
 from pipeline.students.siamese import Siamese, real_words, reversal, word_vectors
 
 
@@ -41,6 +42,9 @@ class BiLSTM2(Siamese):
         states = self.embedding(ids.T)  # [L, B, d]
         for forward, backward in zip(self.forward_lstms, self.backward_lstms, strict=True):
             states = self.dropout(states)
+            if torch.onnx.is_in_onnx_export():
+                states, _ = exported(forward, backward, states, lengths)  # type: ignore[arg-type]
+                continue
             back, _ = backward(states.gather(0, turned.expand_as(states)))
             back = back.gather(0, turned.expand_as(back))  # at the words that it has read up to
             states = torch.cat([forward(states)[0], back], dim=-1)  # [L, B, 2 * hidden]

@@ -1,5 +1,7 @@
 """What the built-in students share: one encoder for both sentences of a pair, the paper's features of a pair, the last layers."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import nn
 
@@ -7,7 +9,7 @@ from pipeline.students.base import Batch
 from pipeline.students.vocabulary import PADDING
 
 
-class Siamese(nn.Module):
+class Siamese(nn.Module, ABC):
     """A student that turns a sentence into a vector, then the vector, or a pair of them, into logits.
 
     A pair goes through one encoder, and is compared by [h1, h2, h1 * h2, |h1 - h2|] (Tang et al. 2019, section 3.1 of
@@ -29,6 +31,7 @@ class Siamese(nn.Module):
         self.dense = nn.Linear(features, classifier) if classifier else None
         self.logits = nn.Linear(classifier or features, classes)
 
+    @abstractmethod
     def encode(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the vectors of sentences.
 
@@ -36,7 +39,6 @@ class Siamese(nn.Module):
         :param lengths: Words of each sentence, [B], at least 1.
         :return: [B, width]; what stands in the padding changes nothing.
         """
-        raise NotImplementedError
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the logits, [B, C]."""

@@ -53,7 +53,7 @@ def audit(
     """
     about = logits.provenance(folder)
     labelling = about.get("labelling", {})
-    rows = _sample(folder, about, share, seed)
+    rows = _sample(folder, share, seed)
     stored = rows["logits"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     lengths = _words(rows)
     found = []
@@ -65,14 +65,13 @@ def audit(
     return found
 
 
-def _sample(folder: Path, about: dict[str, Any], share: float, seed: int) -> pa.Table:
-    splits = [logits.read_split(folder, s, ["id", "sentence1", "sentence2", "logits"]) for s in about["rows"]]
-    rows = pa.concat_tables(splits)
-    if not rows.num_rows:
+def _sample(folder: Path, share: float, seed: int) -> pa.Table:
+    """Read some rows: their numbers are drawn first, so that no others are held."""
+    total = sum(shard["rows"] for shard in logits.manifest(folder)["shards"])
+    if not total:
         raise InputError(f"{folder}: holds no rows")
-    many = max(1, round(share * rows.num_rows))
-    chosen = np.random.default_rng(seed).choice(rows.num_rows, many, replace=False)
-    return rows.take(pa.array(np.sort(chosen)))
+    chosen = np.random.default_rng(seed).choice(total, max(1, round(share * total)), replace=False)
+    return logits.read_rows(folder, np.sort(chosen), ["id", "sentence1", "sentence2", "logits"])
 
 
 def _words(rows: pa.Table) -> NDArray[np.int64]:

@@ -1,7 +1,6 @@
 """The teacher: find its files, check them, load it, and line its classes up with the task's by name."""
 
 import hashlib
-import importlib.util
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from pipeline.errors import InputError
+from pipeline.packages import folders_of
 from pipeline.storage import read_json, sha256_of
 
 if TYPE_CHECKING:
@@ -88,13 +88,10 @@ def find_files(source: str, sha256: str | None = None) -> Files:
 
 
 def _package_folder(source: str, package: str, inside: str) -> Path:
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None or not spec.submodule_search_locations:
+    folders = folders_of(package)
+    if not folders:
         raise InputError(f"{source}: the Python package {package!r} is not installed; install it with pip")
-    return Path(next(iter(spec.submodule_search_locations))) / inside
+    return folders[0] / inside
 
 
 def _hub_folder(source: str, name: str, revision: str) -> Path:

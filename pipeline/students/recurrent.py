@@ -1,0 +1,71 @@
+"""A bidirectional LSTM as ONNX says it: one operator that knows the length of each sentence.
+
+Traced as torch runs them, a layer's two directions are two operators, with sentences turned around before one of them and the last states
+gathered after both. ONNX Runtime does all of that inside its operator, faster.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+_GATES = ((0, 1), (3, 4), (1, 3))
+"""Where ONNX's gates (input, output, forget, cell) stand among torch's (input, forget, cell, output)."""
+
+
+def exported(
+    forward: nn.LSTM, backward: nn.LSTM, vectors: torch.Tensor, lengths: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the two directions of a layer while a student is exported (`torch.onnx.is_in_onnx_export()`), and then only.
+
+    What comes back while tracing has the right shapes and no values; `pipeline.export` compares what ONNX makes of it with torch.
+
+    :param forward: One layer, with biases, that reads from the first word.
+    :param backward: One that reads from the last word of each sentence.
+    :param vectors: [L, B, d].
+    :param lengths: Words of each sentence, [B], at least 1.
+    :return: The states at each word, [L, B, 2 * hidden], of both directions (in the padding 0), and the last states, [B, 2 * hidden]: the
+        forward one at the last word, the backward one at the first.
+    """
+    weights = [
+        getattr(lstm, f"{name}_l0")
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        for lstm in (forward, backward)
+    ]
+    states, last = _Bidirectional.apply(vectors, lengths, forward.hidden_size, *weights)  # type: ignore[no-untyped-call]
+    return states, last
+
+
+class _Bidirectional(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, vectors: torch.Tensor, lengths: torch.Tensor, hidden: int, *weights: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        words, rows = vectors.shape[:2]
+        return vectors.new_zeros(words, rows, 2 * hidden), vectors.new_zeros(rows, 2 * hidden)
+
+    @staticmethod
+    def symbolic(g: Any, vectors: Any, lengths: Any, hidden: int, *weights: Any) -> tuple[Any, Any]:
+        def constant(*numbers: int) -> Any:
+            return g.op("Constant", value_t=torch.tensor(numbers))
+
+        def own_order(weight: Any) -> Any:
+            ends = [(constant(start * hidden), constant(end * hidden)) for start, end in _GATES]
+            return g.op("Concat", *(g.op("Slice", weight, *pair, constant(0)) for pair in ends), axis_i=0)
+
+        def both(*parts: Any) -> Any:  # [2, ...]: a direction each
+            return g.op("Concat", *(g.op("Unsqueeze", part, constant(0)) for part in parts), axis_i=0)
+
+        inputs_f, inputs_b, states_f, states_b, *biases = map(own_order, weights)
+        bias = both(*(g.op("Concat", *biases[direction::2], axis_i=0) for direction in (0, 1)))
+        given = (
+            vectors,
+            both(inputs_f, inputs_b),
+            both(states_f, states_b),
+            bias,
+            g.op("Cast", lengths, to_i=6),
+        )  # int32
+        states, last, _ = g.op("LSTM", *given, outputs=3, hidden_size_i=hidden, direction_s="bidirectional")
+        states = g.op("Transpose", states, perm_i=[0, 2, 1, 3])  # from [L, 2, B, hidden]
+        last = g.op("Transpose", last, perm_i=[1, 0, 2])  # from [2, B, hidden]
+        return g.op("Reshape", states, constant(0, 0, -1)), g.op("Reshape", last, constant(0, -1))
