@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 SHARDS = 16
 """How many a task is cut into, so that workers end at about the same time; fewer where they would be smaller than the first of
 SHARD_ROWS, more where they would be larger than the second."""
-SHARD_ROWS = (80_000, 240_000)
+SHARD_ROWS = (80_000, 120_000)
 BLOCK_WORDS = 250_000
 """Words of the copies that are drawn at a time: 10 MB of arrays, and enough of them that Python between NumPy's calls counts for little."""
 RANGE_ROWS = 250_000
