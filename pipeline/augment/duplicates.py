@@ -46,10 +46,10 @@ def spread(
     """
     order, copies = _by_range(ids, ranges)
     order.astype(np.int32).tofile(f"{shard}.order")
-    _numbered(ids, parents + begin)[order].tofile(f"{shard}.copies")
+    _numbered(ids, parents + begin).take(order, axis=0).tofile(f"{shard}.copies")
     order, texts = _by_range(originals, ranges)
     numbers = np.arange(begin, begin + len(originals))
-    _numbered(originals, 2 * numbers + training)[order].tofile(f"{shard}.texts")
+    _numbered(originals, 2 * numbers + training).take(order, axis=0).tofile(f"{shard}.texts")
     return Spread(copies, texts)
 
 
@@ -94,10 +94,10 @@ def judged(shard: Path, copies: I64, before: I64, verdicts: Sequence[Path]) -> t
         for verdict, begin, count in zip(verdicts, before, copies, strict=True)
     ]
     order = np.fromfile(f"{shard}.order", np.int32)
-    fates, rows = np.empty(len(order), np.int8), np.empty((len(order), 3), np.uint64)
-    fates[order] = np.concatenate(parts)
-    rows[order] = np.fromfile(f"{shard}.copies", np.uint64).reshape(-1, 3)
-    return fates, rows[:, :2], rows[:, 2].astype(np.int64)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    rows = np.fromfile(f"{shard}.copies", np.uint64).reshape(-1, 3).take(place, axis=0)
+    return np.concatenate(parts).take(place), rows[:, :2], rows[:, 2].astype(np.int64)
 
 
 def _parts(shards: Sequence[Path], suffix: str, counts: Sequence[I64], number: int) -> U64:

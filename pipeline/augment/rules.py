@@ -68,9 +68,9 @@ class MaskOrReplace:
     def __call__(self, block: Block, draws: Draws, unigrams: Unigrams) -> Block:
         """Return the block with words masked and replaced, in place."""
         touched = np.flatnonzero(draws.fires("edit", block.rows, block.positions, self.p_mask + self.p_pos))
-        touched = touched[block.edits[touched] == 0]
+        touched = touched.compress(block.edits[touched] == 0)
         is_mask = draws.fires("edit", block.rows[touched], block.positions[touched], self.p_mask)
-        masked, replaced = touched[is_mask], touched[~is_mask]
+        masked, replaced = touched.compress(is_mask), touched.compress(~is_mask)  # a sixth of the time of [is_mask]
         block.words[masked] = unigrams.mask
         block.edits[masked] = MASKED
         uniform = draws.per_word("word", block.rows[replaced], block.positions[replaced])

@@ -250,6 +250,6 @@ def test_swap_leaves_the_white_space_of_raw_text_where_it_is(write_tokens: Calla
 def test_block_and_shard_sizes_change_no_row(write_tokens: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     tokens, asked = write_tokens(ROWS), settings(deletion=DELETION, swap=SWAP)
     engine.augment(tokens, tmp_path / "one", asked, workers=1)
-    monkeypatch.setattr(engine, "BLOCK_ROWS", 16)
+    monkeypatch.setattr(engine, "BLOCK_WORDS", 100)
     engine.augment(tokens, tmp_path / "many", asked, workers=1, shard_rows=37)
     assert augmented(tmp_path / "many").equals(augmented(tmp_path / "one"))

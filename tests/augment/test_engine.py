@@ -63,7 +63,7 @@ def test_shard_and_block_sizes_change_no_row(
 ):
     tokens = write_tokens(rows)
     engine.augment(tokens, tmp_path / "one", settings(), workers=1)
-    monkeypatch.setattr(engine, "BLOCK_ROWS", 16)
+    monkeypatch.setattr(engine, "BLOCK_WORDS", 100)
     for shard_rows in (1, 37, 10_000):
         engine.augment(tokens, tmp_path / "many", settings(), workers=1, shard_rows=shard_rows)
         assert rows_of(tmp_path / "many").equals(rows_of(tmp_path / "one"))

@@ -203,7 +203,7 @@ def test_end_to_end(wordnet: None, write_tokens: Callable, tmp_path: Path, monke
         "film",
         "flick",
     }  # words of the text, and words that it does not have
-    monkeypatch.setattr(engine, "BLOCK_ROWS", 16)
+    monkeypatch.setattr(engine, "BLOCK_WORDS", 100)
     engine.augment(tokens, tmp_path / "many", asked, workers=1, shard_rows=37)
     assert augmented(tmp_path / "many").equals(table)
 
