@@ -247,7 +247,7 @@ def bars(label: str, values: Mapping[str, tuple[float, str]], x_title: str, seri
 def _with_rows(label: str, names: Sequence[str], x: Scale) -> Plot:
     """Return a plot with a name for each row on its left, the first one on top, at n - 1 of its vertical axis, the last one at 0."""
     wide = 30 + LETTER * max(len(name) for name in names)
-    height = 64.0 + 32 * len(names)
+    height = 54.0 + min(56.0, max(32.0, 246.0 / len(names))) * len(names)
     left, right, bottom, _ = frame(WIDTH, height, wide)
     plot = Plot(label, Scale(x.low, x.high, left, right), Scale(-0.6, len(names) - 0.4, bottom, 10), WIDTH, height)
     plot.rows_y(names)
@@ -299,7 +299,7 @@ def growth(
         lines.setdefault(cell.series, []).append(cell)
     for k, (series, line) in enumerate(lines.items()):
         dx = 9.0 * (k - (len(lines) - 1) / 2)
-        plot.line([(1 + cell.x, cell.y) for cell in line], series, series.name)
+        plot.line([(1 + cell.x, cell.y) for cell in line], series, series.name, dx=dx)
         for cell in line:
             plot.whisker(1 + cell.x, cell.low, cell.high, series, dx)
             plot.mark(1 + cell.x, cell.y, series, cell.told, dx=dx)

@@ -116,8 +116,8 @@ class Plot:
         self.parts.append(element("text", title, class_="title", x=4.0, y=self.y.end - 14))
 
     def rows_y(self, names: Sequence[str]) -> None:
-        """Write names at 0, 1, 2 and so on of the vertical axis, and a line through each."""
-        for i, name in enumerate(names):
+        """Write names, the first at n - 1 of the vertical axis and the last at 0, and draw a line through each."""
+        for i, name in enumerate(reversed(names)):
             at = self.y(i)
             self.parts.append(element("line", class_="grid", x1=self.x.start, x2=self.x.end, y1=at, y2=at))
             self.parts.append(element("text", name, class_="tick", x=self.x.start - 9, y=at + 4, text_anchor="end"))
@@ -168,10 +168,12 @@ class Plot:
         path = f"M{a:.2f} {at:.2f}H{b:.2f}M{a:.2f} {at - 4:.2f}v8M{b:.2f} {at - 4:.2f}v8"
         self.parts.append(element("path", class_=f"whisker stroke {series.colour}", d=path))
 
-    def line(self, points: Sequence[tuple[float, float]], series: Series, told: str, more: str = "mark") -> None:
-        """Draw a line through points, and nothing through fewer than two."""
+    def line(
+        self, points: Sequence[tuple[float, float]], series: Series, told: str, more: str = "mark", dx: float = 0.0
+    ) -> None:
+        """Draw a line through points, moved to the right by dx; nothing through fewer than two."""
         if len(points) > 1:
-            path = "M" + "L".join(f"{self.x(x):.2f} {self.y(y):.2f}" for x, y in points)
+            path = "M" + "L".join(f"{self.x(x) + dx:.2f} {self.y(y):.2f}" for x, y in points)
             classes = f"{more} line stroke {series.colour}"
             self.parts.append(
                 element("path", element("title", told), class_=classes, d=path, stroke_dasharray=series.dash)
@@ -242,7 +244,8 @@ class Plot:
     def svg(self) -> Markup:
         """Return the drawing."""
         box = f"0 0 {self.width:g} {self.height:g}"
-        return element("svg", joined(self.parts), class_="plot", viewBox=box, role="img", aria_label=self.told)
+        kind = "plot" if self.width > 400 else "plot little"
+        return element("svg", joined(self.parts), class_=kind, viewBox=box, role="img", aria_label=self.told)
 
 
 def _box(x: float, y: float, width: float, anchor: str) -> Box:

@@ -10,15 +10,15 @@ from pipeline.report.style import STYLE
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 SECTIONS = (
-    ("result", "How good the students are", sections.results),
-    ("cost", "What quality costs", sections.pareto),
-    ("ablation", "What brings it", sections.ablated),
-    ("training", "Training", sections.training),
-    ("calibration", "How far to believe them", sections.confidences),
-    ("teacher", "How sure the teacher is", reading.teachers),
+    ("result", "Results", sections.results),
+    ("cost", "Quality against cost", sections.pareto),
+    ("ablation", "Ablation", sections.ablated),
+    ("training", "Training curves", sections.training),
+    ("calibration", "Calibration", sections.confidences),
+    ("teacher", "The teacher's confidence", reading.teachers),
     ("rules", "What the rules do", reading.examples),
-    ("disagreements", "Rows worth reading", reading.read_worth),
-    ("provenance", "Where it all comes from", provenance),
+    ("disagreements", "Disagreements worth reading", reading.read_worth),
+    ("provenance", "Provenance", provenance),
 )
 
 

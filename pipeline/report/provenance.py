@@ -11,9 +11,10 @@ from pipeline.report.markup import Child, Markup, element, joined
 
 def provenance(found: Findings) -> Markup:
     """Teachers, text, rules, licences, students' settings, commands."""
-    facts = []
+    facts: list[Markup] = []
     for name, about in found.provenance.items():
-        rows: list[list[Child]] = [["", name], *([key, value] for key, value in _facts(about).items())]
+        rows: list[tuple[Child, ...]] = [("", name), *_facts(about).items()]
+        facts += [element("h3", f"Teacher {name}")] if len(found.provenance) > 1 else []
         facts.append(table(rows, f"Where the logits of {name} come from", "facts"))
     students: list[list[Child]] = [["", "network", "rows", "alpha", "vectors", "teacher", "seed"]]
     for name in found.measured:

@@ -87,14 +87,17 @@ def examples(found: Findings) -> Markup | None:
             for row in [family.original, *family.copies]
         ]
         parts.append(element("ul", joined(lines), class_="rows family"))
-    text = "A training sentence and copies of it that augmentation drew. The student sees the copy; what it learns is the teacher's answer to it."
+    text = (
+        "A training sentence and copies of it that augmentation drew. The student sees the copy; what it learns is the teacher's answer to it. "
+        "A replacement can draw the same word again, so a word that was replaced need not have changed."
+    )
     return joined([paragraph(text), coloured.legend(), *parts])
 
 
 KINDS = {
     "missed": (
         "What distillation lost",
-        "{student} contradicts a sure {teacher}, and the gold label does not say that it may.",
+        "{student} contradicts a confident {teacher} that has the gold label, where there is one.",
     ),
     "better": ("The student knows better", "{student} has the gold label, {teacher} has not."),
     "doubtful": ("Is the label right?", "Both say the same with confidence, and the gold label says something else."),

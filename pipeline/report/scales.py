@@ -60,9 +60,15 @@ def around(values: Iterable[float], start: float, end: float, log: bool = False,
 def _round_multiples(low: float, high: float, most: int) -> list[float]:
     raw = (high - low) / max(1, most)
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * (1 - NEAR))
-    first, last = math.ceil(low / step - NEAR), math.floor(high / step + NEAR)
-    return [i * step for i in range(first, last + 1)]
+    found: list[float] = []
+    for step in (power * factor for factor in (10, 5, 2, 1, 0.5, 0.2)):
+        known, found = (
+            found,
+            [i * step for i in range(math.ceil(low / step - NEAR), math.floor(high / step + NEAR) + 1)],
+        )
+        if len(found) > most and len(known) > 1:
+            return known
+    return found
 
 
 def _round_factors(low: float, high: float, most: int) -> list[float]:

@@ -1,7 +1,7 @@
 """The sections about students: how good, at what price, why, how trained, how far to be believed. One about which nothing is known is None."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from pipeline.report.answers import Answers, Calibration, calibration
 from pipeline.report.blocks import figure, grid, numbers, paragraph, table
 from pipeline.report.charts import Point
 from pipeline.report.drawing import Series, swatch
-from pipeline.report.findings import Findings
+from pipeline.report.findings import Curve, Findings
 from pipeline.report.markup import Child, Markup, element, joined
 from pipeline.report.table import result_rows, time_of
 
@@ -87,7 +87,9 @@ def _parameters(found: Findings, name: str, teacher: bool) -> float | None:
     if not teacher:
         own: float | None = found.results[name]["student"].get("parameters")
         return own
-    known = [found.results[n]["teacher"].get("parameters") for n in found.measured if found.teacher_of(n) == name]
+    known: list[float | None] = [
+        found.results[n]["teacher"].get("parameters") for n in found.measured if found.teacher_of(n) == name
+    ]
     return known[0]
 
 
@@ -113,6 +115,7 @@ def _points(found: Findings, cost: Callable[[str, bool], float | None]) -> list[
 def training(found: Findings) -> Markup | None:
     """Curves: the validation score of all students, the losses of each."""
     known = {name: found.curves[name] for name in found.measured if name in found.curves}
+    rows = _epochs(known)
     scores = {found.series[name]: curve.validation_accuracy for name, curve in known.items()}
     lines = {series: values.tolist() for series, values in scores.items() if np.isfinite(values).all()}
     parts = []
@@ -122,7 +125,8 @@ def training(found: Findings) -> Markup | None:
         if teacher is not None:
             level = (found.teacher_series(found.best), float(teacher))
         drawn = charts.curves("Validation accuracy by epoch", lines, "validation accuracy", True, level)
-        parts.append(figure(drawn, "The marked epoch is the one that was kept.", lines, lines=True))
+        beside = table(rows, "Epochs") if len(rows) <= LOSSES else numbers(rows)
+        parts.append(grid([figure(drawn, "The marked epoch is the one that was kept.", lines, lines=True), beside]))
     panels = []
     for name in list(known)[:LOSSES]:
         curve = known[name]
@@ -146,6 +150,11 @@ def training(found: Findings) -> Markup | None:
         ]
     if not parts:
         return None
+    return joined(parts if lines else [*parts, numbers(rows)])
+
+
+def _epochs(known: Mapping[str, Curve]) -> list[list[Child]]:
+    """Return a table of how many epochs each student was trained, and what was seen after the one that was kept."""
     rows: list[list[Child]] = [["", "epochs", "kept", "validation accuracy", "validation loss"]]
     for name, curve in known.items():
         by = -curve.validation_loss if np.isnan(curve.validation_accuracy).all() else curve.validation_accuracy
@@ -154,7 +163,7 @@ def training(found: Findings) -> Markup | None:
         told_ = [f"{100 * values[0]:.1f}", f"{values[1]:.4g}"]
         cells = [text if math.isfinite(value) else "" for text, value in zip(told_, values, strict=True)]
         rows.append([name, str(len(by)), str(at + 1), *cells])
-    return joined([*parts, numbers(rows)])
+    return rows
 
 
 # --- calibration --------------------------------------------------------------------------------------------------------

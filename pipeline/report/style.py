@@ -42,7 +42,7 @@ table { border-collapse: collapse; width: 100%; font-size: 0.94rem; font-variant
 th, td { padding: 0.42rem 0.8rem; text-align: right; vertical-align: baseline; }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--card); }
 thead th { color: var(--muted); font-weight: 500; font-size: 0.86rem; border-bottom: 1px solid var(--rule); vertical-align: bottom; }
-tbody th { font-weight: 400; }
+tbody th { font-weight: 400; overflow-wrap: anywhere; min-width: 7rem; }
 tbody tr + tr > * { border-top: 1px solid var(--grid); }
 .facts td, .commands td { text-align: left; overflow-wrap: anywhere; }
 .facts tbody th { color: var(--muted); white-space: nowrap; }
@@ -57,6 +57,7 @@ figure { margin: 0; padding: 0.8rem 0.8rem 0.7rem; background: var(--card); bord
 section > figure { max-width: 40rem; }
 figcaption { font-size: 0.9rem; line-height: 1.4; padding: 0.3rem 0.3rem 0; }
 svg.plot { display: block; width: 100%; height: auto; font: 12.5px system-ui, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif; overflow: visible; }
+.figures > .wide { margin: 0; align-self: start; }
 .swatch { width: 1.7em; height: 0.9em; vertical-align: -0.06em; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.15rem 1rem; list-style: none; padding: 0; margin: 0 0.2rem 0.5rem; font-size: 0.9rem; }
 .c0 { --c: var(--c0); } .c1 { --c: var(--c1); } .c2 { --c: var(--c2); } .c3 { --c: var(--c3); } .c4 { --c: var(--c4); }
@@ -99,7 +100,7 @@ footer { margin-top: 4rem; padding-bottom: 3rem; font-size: 0.92rem; }
 @media (max-width: 40rem) {
   body { font-size: 1rem; } header { padding-top: 1.4rem; } main, header, footer { padding-inline: 0.9rem; }
   section { margin-top: 2.2rem; } .tiles { grid-template-columns: 1fr 1fr; gap: 0.6rem; } .tiles li { padding: 0.6rem 0.7rem; } .tiles b { font-size: 1.4rem; }
-  figure { padding: 0.6rem 0.4rem; } th, td { padding-inline: 0.55rem; } .family .row:not(.original) { padding-left: 1.2rem; }
+  svg.plot { font-size: 15px; } svg.plot.little { font-size: 12px; } figure { padding: 0.6rem 0.4rem; } th, td { padding-inline: 0.55rem; } .family .row:not(.original) { padding-left: 1.2rem; }
 }
 @media print {
   :root { --page: #fff; } body { font-size: 10pt; } nav { display: none; } section { break-inside: auto; } .wide { overflow: visible; }
