@@ -45,7 +45,22 @@ def pieces(original: str, text: str, start: int | None = None, size: int | None 
     :param size: Its words.
     :return: Pieces of kinds `changes.KEPT`, `changes.NEW`, DROPPED and REPLACED; a piece of NEW follows what it stands for.
     """
-    found = changes.changes(original, text, start, size)
+    whole = _told(changes.changes(original, text, start, size))
+    theirs = original.split()
+    if start is None or size is None or len(theirs[start : start + size]) != len(text.split()):
+        return whole
+    # A short n-gram may have lost so many words that no word tells where it stood; but its place is known.
+    around = (theirs[:start], theirs[start : start + size], theirs[start + size :])
+    before, inner, after = (" ".join(words) for words in around)
+    aligned = _told(changes.changes(inner, text))
+    if _kept(aligned) < _kept(
+        whole
+    ):  # places of raw text are a tagger's, which other words than those between blanks may be
+        return whole
+    return [*([(DROPPED, before)] if before else []), *aligned, *([(DROPPED, after)] if after else [])]
+
+
+def _told(found: list[changes.Piece]) -> list[tuple[str, str]]:
     told: list[tuple[str, str]] = []
     for i, (kind, words) in enumerate(found):
         if kind != changes.CUT:
@@ -56,6 +71,10 @@ def pieces(original: str, text: str, start: int | None = None, size: int | None 
         kept = max(0, len(parts) - new)  # the n-gram's words stand last, next to what they became
         told += [(kind, " ".join(some)) for kind, some in ((DROPPED, parts[:kept]), (REPLACED, parts[kept:])) if some]
     return told
+
+
+def _kept(told: list[tuple[str, str]]) -> int:
+    return sum(len(words.split()) for kind, words in told if kind == changes.KEPT)
 
 
 def coloured(original: str, text: str, start: int | None = None, size: int | None = None) -> Markup:
