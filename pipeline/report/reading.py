@@ -55,7 +55,7 @@ def teachers(found: Findings) -> Markup | None:
             panels.append(
                 figure(
                     drawn,
-                    "Had the copies been given the label of their original, so many would be wrong in the teacher's eyes.",
+                    "So many copies would have a wrong label, as the teacher sees it, had each been given its answer to the original.",
                 )
             )
         parts.append(grid(panels))
