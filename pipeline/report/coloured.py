@@ -25,7 +25,10 @@ DROPPED, REPLACED = "dropped", "replaced"
 LEGEND: tuple[tuple[str, Markup], ...] = (
     ("kept", element("span", "word")),
     ("masked", element("span", element("del", "word"), " ", element("ins", MASK, class_="mask"))),
-    ("replaced by a word of the same part of speech", element("span", element("del", "word"), " ", element("ins", "other"))),
+    (
+        "replaced by a word of the same part of speech",
+        element("span", element("del", "word"), " ", element("ins", "other")),
+    ),
     ("outside the n-gram that was kept", element("span", "word", class_="dropped")),
 )
 

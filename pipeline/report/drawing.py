@@ -13,8 +13,8 @@ WIDTH, HEIGHT = 460.0, 300.0
 """Of a plot, in units that are about a pixel: narrow, so that letters stay readable where it fills a phone."""
 
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 16.0, 30.0, 44.0
-LETTER = 6.6
-"""About the width of a letter of a label."""
+LETTER = 7.6
+"""About the width of a letter of a label, in the widest of the style sheet's fonts."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,15 @@ def percent(value: float) -> str:
     return f"{100 * value:.0f}%"
 
 
+def kept(ours: float, theirs: float) -> str:
+    """Write which share of a teacher's score a student has: 93.8%.
+
+    :param ours: The student's.
+    :param theirs: The teacher's, more than 0.
+    """
+    return f"{100 * ours / theirs:.1f}%"
+
+
 def scored(value: float, score: str) -> str:
     """Write a score: 79.4%, or a correlation of 0.871."""
     return f"{shown(value, score)}%" if score == "accuracy" else shown(value, score)
@@ -29,9 +38,9 @@ def headline(found: Findings) -> str:
     best = found.best
     ours, teacher = found.of(best), found.teacher_of(best)
     theirs = float(found.results[best][found.split]["teacher"][found.score])
-    kept = f"{percent(ours / theirs)} of " if theirs > 0 else "so much of "
     name = "accuracy" if found.score == "accuracy" else "correlation"
-    first = f"{best} keeps {kept}{teacher}'s {found.split} {name} ({scored(ours, found.score)} against {scored(theirs, found.score)})"
+    does = f"keeps {kept(ours, theirs)} of {teacher}'s" if theirs > 0 else f"has, beside {teacher}, a"
+    first = f"{best} {does} {found.split} {name} ({scored(ours, found.score)} against {scored(theirs, found.score)})"
     fewer, faster = found.fewer(best), found.faster(best)
     costs = []
     if fewer is not None:
