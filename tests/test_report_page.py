@@ -131,6 +131,12 @@ def test_every_section_is_there_and_each_is_linked():
     assert [attributes["href"] for tag, attributes in read.elements if tag == "a"] == [f"#{name}" for name in ids]
 
 
+def test_a_regression_has_no_calibration():
+    text = Reader(page_of("regression")).text
+    assert "Predictions against gold" in text
+    assert "Calibration" not in text
+
+
 def test_what_is_not_known_has_no_section_and_no_figure():
     read = Reader(page(findings(full=False)))
     assert [attributes["id"] for tag, attributes in read.elements if tag == "section"] == [

@@ -21,6 +21,9 @@ SECTIONS = (
     ("provenance", "Provenance", provenance),
 )
 
+OF_NUMBERS = {"calibration": "Predictions against gold", "teacher": "What the teacher says"}
+"""Titles of sections where a regression has no confidences."""
+
 
 def page(found: Findings) -> str:
     """Return the report.
@@ -28,7 +31,10 @@ def page(found: Findings) -> str:
     :param found: What is known of the task.
     :return: An HTML document, the same for the same findings.
     """
-    shown = [(name, title, inside) for name, title, make in SECTIONS if (inside := make(found)) is not None]
+    titles = OF_NUMBERS if found.regression else {}
+    shown = [
+        (name, titles.get(name, title), inside) for name, title, make in SECTIONS if (inside := make(found)) is not None
+    ]
     links = [element("li", element("a", title, href=f"#{name}")) for name, title, _ in shown]
     parts = [element("section", element("h2", title), inside, id=name) for name, title, inside in shown]
     head = joined(

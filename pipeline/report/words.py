@@ -90,7 +90,10 @@ def chosen_by(found: Findings) -> str:
 COMMANDS: Sequence[tuple[str, str]] = (
     ("dvc repro report@{task}", "make this report, and whatever it needs, anew"),
     ("python -m pipeline results", "print the result table"),
-    ("python stages/latency.py {task}", "time students and teachers on this machine; make the report again afterwards"),
+    (
+        "python stages/latency.py {task}",
+        "time students and teachers on this machine; to show it: dvc repro -f -s report@{task}",
+    ),
     ("python -m pipeline head data/{task}/logits/{teacher}", "look at more rows and what was done to them"),
     ("python -m pipeline verify data/{task}/logits/{teacher}", "check that the logits are what they say"),
     ("python -m pipeline predict data/{task}/artefacts/{best} texts.txt", "let the best student answer"),
@@ -104,4 +107,5 @@ def commands(found: Findings) -> list[tuple[str, str]]:
     :param found: What is known.
     """
     teacher = found.teacher_of(found.best)
-    return [(line.format(task=found.task, teacher=teacher, best=found.best), text) for line, text in COMMANDS]
+    names = {"task": found.task, "teacher": teacher, "best": found.best}
+    return [(line.format(**names), text.format(**names)) for line, text in COMMANDS]
