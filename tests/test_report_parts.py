@@ -18,7 +18,7 @@ from pipeline import changes, logits, tables
 from pipeline.calibration import calibration_error
 from pipeline.errors import InputError
 from pipeline.report import ablation as ablations
-from pipeline.report import charts, coloured, words
+from pipeline.report import charts, coloured, labelled, words
 from pipeline.report.answers import bins, calibration, disagreements
 from pipeline.report.charts import Point, frontier
 from pipeline.report.drawing import Series
@@ -255,15 +255,19 @@ def test_a_regression_has_numbers(tmp_path: Path):
     assert (found.original.sum(), found.augmented.sum(), found.means, found.other) == (1, 1, (1.5, 2.5), {})
 
 
-def test_examples_hang_on_ids_and_seed_and_not_on_the_order_of_rows(tmp_path: Path):
-    one = families(write(tmp_path / "one"), 2, 2, seed=0)
-    order = np.random.default_rng(1).permutation(9)
-    assert families(write(tmp_path / "two", order), 2, 2, seed=0) == one
+def test_examples_hang_on_ids_and_seed_and_not_on_the_order_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folders = [write(tmp_path / str(i), np.random.default_rng(i).permutation(9)) for i in range(4)]
+    one = families(folders[0], 2, 2, seed=0)
     assert len(one) == 2
     for family in one:
         assert family.original["parent_id"] is None
         assert {copy["parent_id"] for copy in family.copies} == {family.original["id"]}
         assert all(copy["original"]["sentence1"] == family.original["sentence1"] for copy in family.copies)
+    monkeypatch.setattr(labelled, "POOL", 1)  # so that it matters which are drawn
+    for seed in range(3):
+        drawn = [families(folder, 2, 2, seed) for folder in folders]
+        assert drawn == [drawn[0]] * 4
+    assert len({families(folders[0], 2, 2, seed)[0].original["id"] for seed in range(9)}) > 1
 
 
 def test_a_data_set_without_copies_has_no_examples(tmp_path: Path):
