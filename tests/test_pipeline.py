@@ -203,6 +203,7 @@ def test_every_table_is_there_and_none_is_in_git(clone: Clone):
         "results",
         "artefacts/bag",
         "artefacts/bilstm",
+        "report",
     ):
         assert any((data / name).iterdir()), name
     changed = clone.run("git", "status", "--porcelain", "--untracked-files=all").split()
@@ -227,6 +228,12 @@ def test_the_logits_pass_verify_and_their_card_tells_what_the_rules_did(clone: C
     assert "**\\[MASK\\]**" in card
 
 
+def test_the_report_shows_every_student(clone: Clone):
+    page = (clone.folder / "data/tickets/report/index.html").read_text()
+    summary = (clone.folder / "data/tickets/report/summary.md").read_text()
+    assert [name for name in ("ours (teacher)", *STUDENTS) if name not in page or name not in summary] == []
+
+
 def test_a_second_run_does_nothing(clone: Clone):
     assert "Data and pipelines are up to date." in clone.run("dvc", "repro")
 
@@ -241,7 +248,12 @@ def test_a_deleted_student_comes_back_alone(clone: Clone):
 
 def test_a_changed_student_is_trained_alone(clone: Clone):
     edit(clone.folder / "params.yaml", lambda params: params["students"]["bag"].update(seed=1))
-    assert clone.stages_run("dvc", "repro") == {"train@tickets-bag", "evaluate@tickets-bag", "export@tickets-bag"}
+    assert clone.stages_run("dvc", "repro") == {
+        "train@tickets-bag",
+        "evaluate@tickets-bag",
+        "export@tickets-bag",
+        "report@tickets",
+    }
 
 
 def test_a_changed_teacher_makes_its_own_students_train_and_no_others(clone: Clone):

@@ -298,6 +298,15 @@ def test_the_result_table_has_correlations(films_of: Path):
     assert f"{score:.3f} (" in next(row for row in rows if "| small" in row)
 
 
+def test_the_report_tells_of_numbers(films_of: Path):
+    run("report")
+    page = (films_of / "report/index.html").read_text()
+    assert "of large&#x27;s test correlation" in page
+    assert 'aria-label="large (teacher) against gold"' in page
+    assert "Furthest apart" in page
+    assert "accuracy" not in (films_of / "report/summary.md").read_text()
+
+
 def test_the_shipped_student_answers_with_numbers(films_of: Path):
     folder = films_of / "artefacts/small"
     student = Runtime.from_pretrained(folder)

@@ -1,16 +1,14 @@
-"""What people look at: the result table of a task, and the page that shows plots without a network."""
+"""The result table of a task: each teacher, then each student, the best first."""
 
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.console import aligned
 from pipeline.errors import InputError
 from pipeline.storage import read_json
-
-PLOTS = "{plot_divs}"
 
 
 def result_table(results: Path) -> str:
@@ -21,19 +19,53 @@ def result_table(results: Path) -> str:
     standard deviation.
 
     :param results: data/<task>/results, as the evaluate stage leaves it.
-    :raises InputError: If no student has been evaluated.
+    :raises InputError: If no student has been evaluated, or none could be measured.
     """
-    files = sorted((results / "students").glob("*.json"))
-    if not files:
+    return aligned(result_rows(read_results(results), read_times(results)))
+
+
+def read_results(results: Path, names: Collection[str] | None = None) -> dict[str, Any]:
+    """Return what the evaluate stage found of each student.
+
+    :param results: data/<task>/results.
+    :param names: The students to read, in this order; all that there are where None.
+    :raises InputError: If none has been evaluated, or none could be measured.
+    """
+    files = {file.stem: file for file in sorted((results / "students").glob("*.json"))}
+    found = {name: read_json(files[name]) for name in (files if names is None else names) if name in files}
+    if not found:
         raise InputError(f"{results}: no results yet; run `dvc repro`")
-    students = {file.stem: read_json(file) for file in files}
-    teachers = {found["teacher"]["name"]: found for found in students.values()}
-    splits = [split for split in ("validation", "test") if any(split in found for found in students.values())]
-    if not splits:
+    if not splits_of(found):
         raise InputError(f"{results}: no student was measured: neither validation nor test rows have labels")
-    score = _score(students)
+    return found
+
+
+def read_times(results: Path) -> dict[str, Any] | None:
+    """Return what stages/latency.py measured with one thread, by student or teacher and kind; None where it was not run.
+
+    :param results: data/<task>/results.
+    """
     path = results / "latency.json"
-    times = read_json(path)["threads"]["1"] if path.is_file() else None
+    return read_json(path)["threads"]["1"] if path.is_file() else None
+
+
+def splits_of(students: Mapping[str, Any]) -> list[str]:
+    """Return the splits on which a student was measured, validation before test.
+
+    :param students: What `read_results` returns.
+    """
+    return [split for split in ("validation", "test") if any(split in found for found in students.values())]
+
+
+def result_rows(students: Mapping[str, Any], times: Mapping[str, Any] | None) -> list[list[str]]:
+    """Return the cells of the result table, the head first.
+
+    :param students: What `read_results` returns.
+    :param times: What `read_times` returns.
+    """
+    teachers = {found["teacher"]["name"]: found for found in students.values()}
+    splits = splits_of(students)
+    score = score_of(students)
     head = ["", *(f"{split} {score}" for split in splits), "agreement", "parameters", "without embeddings", "MB"]
     rows = [head if times is None else [*head, "p50 ms", "texts/s"]]
     for name, found in teachers.items():
@@ -41,11 +73,11 @@ def result_table(results: Path) -> str:
         rows.append([f"{name} (teacher)", *cells])
     last = splits[-1]
     for name, found in sorted(students.items(), key=lambda item: -item[1][last]["student"][score]):
-        agreement = _shown(found[last]["student"]["agreement"], score)
+        agreement = shown(found[last]["student"]["agreement"], score)
         cells = [*_scores(found, splits, "student", score), agreement, *_size(found["student"]), *_times(times, name)]
         rows.append([name, *cells])
     rows += [_over_seeds(name, each, splits, len(rows[0]), score) for name, each in sorted(_by_seed(students).items())]
-    return aligned(rows)
+    return rows
 
 
 def _by_seed(students: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -62,20 +94,27 @@ def _over_seeds(name: str, each: Sequence[Any], splits: list[str], width: int, m
     cells = []
     for split, score in [*((split, measure) for split in splits), (splits[-1], "agreement")]:
         values = [found[split]["student"][score] for found in each if split in found]
-        spread = f" ± {_shown(statistics.stdev(values), measure)}" if len(values) > 1 else ""
-        cells.append(f"{_shown(statistics.mean(values), measure)}{spread}" if values else "")
+        spread = f" ± {shown(statistics.stdev(values), measure)}" if len(values) > 1 else ""
+        cells.append(f"{shown(statistics.mean(values), measure)}{spread}" if values else "")
     row = [f"{name} (mean of {len(each)} seeds)", *cells]
     return row + [""] * (width - len(row))
 
 
-def _score(students: Mapping[str, Any]) -> str:
-    """Return what the task's students are measured by: accuracy, or pearson where it is a regression."""
+def score_of(students: Mapping[str, Any]) -> str:
+    """Return what the task's students are measured by: accuracy, or pearson where it is a regression.
+
+    :param students: What `read_results` returns.
+    """
     found = [each[split]["student"] for each in students.values() for split in ("validation", "test") if split in each]
     return "pearson" if any("pearson" in scores for scores in found) else "accuracy"
 
 
-def _shown(value: float, score: str) -> str:
-    """Write shares as percentages, and correlations as they are."""
+def shown(value: float, score: str) -> str:
+    """Write a share as a percentage without its sign, a correlation as it is.
+
+    :param value: The share or the correlation.
+    :param score: What `score_of` returns.
+    """
     return f"{value:.3f}" if score == "pearson" else f"{100 * value:.1f}"
 
 
@@ -84,36 +123,30 @@ def _scores(found: Mapping[str, Any], splits: list[str], who: str, score: str) -
 
 
 def _with_interval(scores: Mapping[str, float], score: str) -> str:
-    value = _shown(scores[score], score)
+    value = shown(scores[score], score)
     if f"{score} low" not in scores:
         return value
-    return f"{value} ({_shown(scores[f'{score} low'], score)} to {_shown(scores[f'{score} high'], score)})"
+    return f"{value} ({shown(scores[f'{score} low'], score)} to {shown(scores[f'{score} high'], score)})"
 
 
 def _times(times: Mapping[str, Any] | None, name: str) -> list[str]:
     if times is None:
         return []
-    kinds = times.get(name, {})
-    for kind in ("onnx", "torch", "teacher"):
-        if kind in kinds:
-            return [f"{kinds[kind]['p50 ms']:.2f}", f"{kinds[kind]['texts per second']:,.0f}"]
-    return ["", ""]
+    time = time_of(times, name)
+    return ["", ""] if time is None else [f"{time['p50 ms']:.2f}", f"{time['texts per second']:,.0f}"]
+
+
+def time_of(times: Mapping[str, Any] | None, name: str) -> Mapping[str, float] | None:
+    """Return the times of a student, in ONNX Runtime where it has that, or of a teacher; None where they are not known.
+
+    :param times: What `read_times` returns.
+    :param name: The student or the teacher.
+    """
+    kinds: Mapping[str, Mapping[str, float]] = (times or {}).get(name, {})
+    return next((kinds[kind] for kind in ("onnx", "torch", "teacher") if kind in kinds), None)
 
 
 def _size(model: Mapping[str, Any]) -> list[str]:
     counts = [model.get("parameters"), model.get("parameters without embeddings")]
     size = model.get("bytes")
     return [*("" if count is None else f"{count:,}" for count in counts), "" if size is None else f"{size / 1e6:.1f}"]
-
-
-def plots_page() -> str:
-    """Return an HTML template for `dvc plots show` with Vega inside, where DVC's own loads it from a network.
-
-    :return: The page, with the place-holder that DVC fills.
-    """
-    import vl_convert
-
-    script = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the default
-    bundle = script.replace("</script", "<\\/script")
-    head = '<!DOCTYPE html>\n<html>\n<head>\n<meta charset="utf-8">\n<title>Plots</title>'
-    return f"{head}\n<script>{bundle}</script>\n</head>\n<body>\n{PLOTS}\n</body>\n</html>\n"

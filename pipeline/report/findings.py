@@ -1,0 +1,215 @@
+"""All that a report tells, and the figures of its headline."""
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.evaluation import intervals
+from pipeline.report.answers import Answers
+from pipeline.report.drawing import Series
+from pipeline.report.labelled import Confidence, Family
+from pipeline.report.table import score_of, splits_of, time_of
+from pipeline.settings import Student
+
+TEACHER_SHAPE = 5
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How much of what a network lacks to its teacher, when it learns hard labels alone, it gains by distillation.
+
+    :param plain: The student that learned the hard labels of the original rows.
+    :param distilled: The same network, distilled.
+    :param plain_score: What the first one reaches.
+    :param score: What the second one reaches.
+    :param teacher_score: What the teacher reaches.
+    :param closed: (score - plain_score) / (teacher_score - plain_score).
+    :param interval: The 95% bootstrap interval of `closed`; None where rows say too little.
+    """
+
+    plain: str
+    distilled: str
+    plain_score: float
+    score: float
+    teacher_score: float
+    closed: float
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What was seen after each epoch: float64 [epochs] each; NaN where a value is not known."""
+
+    training_loss: NDArray[np.float64]
+    validation_loss: NDArray[np.float64]
+    validation_accuracy: NDArray[np.float64]
+
+
+def read_curve(path: Path) -> Curve | None:
+    """Read what the train stage wrote of a student's epochs.
+
+    :param path: data/<task>/results/curves/<student>.csv.
+    :return: None where there is no such file, or no epoch in it.
+    """
+    if not path.is_file():
+        return None
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = ("training loss", "validation loss", "validation accuracy")
+    columns = [np.array([float(row.get(name) or "nan") for row in rows], np.float64) for name in names]
+    return Curve(*columns) if rows else None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is known of a task's students and teachers.
+
+    :param task: The task's name.
+    :param description: What it asks.
+    :param labels: The C class names; one in a regression.
+    :param results: By student, what the evaluate stage found; at least one, and each measured on a split.
+    :param settings: By student, its block of params.yaml.
+    :param answers: By student and split, what it and its teacher say.
+    :param provenance: By teacher, where its logit data set comes from.
+    :param times: What stages/latency.py measured with one thread; None where it was not run.
+    :param curves: By student, its epochs.
+    :param confidence: By teacher, how sure it is of the training rows.
+    :param families: Originals with some of their copies.
+    :param ablation: What the ablation found; None where there was none.
+    """
+
+    task: str
+    description: str
+    labels: list[str]
+    results: dict[str, Any]
+    settings: Mapping[str, Student]
+    answers: Mapping[str, Mapping[str, Answers]]
+    provenance: Mapping[str, Mapping[str, Any]]
+    times: Mapping[str, Any] | None = None
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    confidence: Mapping[str, Confidence] = field(default_factory=dict)
+    families: list[Family] = field(default_factory=list)
+    ablation: Mapping[str, Any] | None = None
+
+    @property
+    def regression(self) -> bool:
+        """Whether the labels are numbers."""
+        return len(self.labels) == 1
+
+    @cached_property
+    def score(self) -> str:
+        """What students are measured by: accuracy or pearson."""
+        return score_of(self.results)
+
+    @cached_property
+    def split(self) -> str:
+        """The split that figures are of: test where that has labels, else validation."""
+        return splits_of(self.results)[-1]
+
+    @cached_property
+    def measured(self) -> list[str]:
+        """The students that were measured on that split, the best first."""
+        there = [name for name, found in self.results.items() if self.split in found]
+        return sorted(there, key=lambda name: -self.of(name))
+
+    @cached_property
+    def best(self) -> str:
+        """The best student by validation, so that what is told of it on test is no winner's luck; by test where that is all there is."""
+        choosing = splits_of(self.results)[0]
+        return max(
+            self.measured,
+            key=lambda name: self.results[name].get(choosing, {}).get("student", {}).get(self.score, -math.inf),
+        )
+
+    def of(self, name: str) -> float:
+        """Return a student's score on the split that figures are of."""
+        return float(self.results[name][self.split]["student"][self.score])
+
+    def teacher_of(self, name: str) -> str:
+        """Return the name of a student's teacher, of several the one that the results name."""
+        return str(self.results[name]["teacher"]["name"])
+
+    @cached_property
+    def teachers(self) -> list[str]:
+        """The teachers of the students that were measured."""
+        return list(dict.fromkeys(self.teacher_of(name) for name in self.measured))
+
+    @cached_property
+    def series(self) -> dict[str, Series]:
+        """How each student and each teacher looks, the same in all figures: by name, of a teacher by its name and ` (teacher)`."""
+        students = {name: Series.of(name, i) for i, name in enumerate(self.results)}
+        return students | {
+            f"{name} (teacher)": Series(f"{name} (teacher)", "ink", TEACHER_SHAPE) for name in self.teachers
+        }
+
+    def teacher_series(self, student: str) -> Series:
+        """Return the look of a student's teacher."""
+        return self.series[f"{self.teacher_of(student)} (teacher)"]
+
+    def is_plain(self, name: str) -> bool:
+        """Return whether a student learned nothing but the hard labels of original rows."""
+        asked = self.settings[name]
+        return asked.rows == "originals" and asked.objective.alpha == 1
+
+    @cached_property
+    def gap(self) -> Gap | None:
+        """The gap that distillation closed: of the best student if its network was trained on hard labels too, else of the best that was."""
+        choosing = splits_of(self.results)[0]
+        pairs = [
+            (plain, name)
+            for plain in self.measured
+            for name in self.measured
+            if self.is_plain(plain) and not self.is_plain(name) and self._same_network(plain, name)
+        ]
+        if not pairs:
+            return None
+        scores = {
+            name: self.results[name].get(choosing, {}).get("student", {}).get(self.score, -1.0) for _, name in pairs
+        }
+        plain, name = max(pairs, key=lambda pair: (pair[1] == self.best, scores[pair[1]]))
+        low, high = self.of(plain), float(self.results[name][self.split]["teacher"][self.score])
+        if high <= low:
+            return None
+        closed = (self.of(name) - low) / (high - low)
+        return Gap(plain, name, low, self.of(name), high, closed, self._gap_interval(plain, name))
+
+    def _same_network(self, one: str, other: str) -> bool:
+        a, b = self.settings[one], self.settings[other]
+        return (a.model, a.params) == (b.model, b.params) and set(a.teachers) == set(b.teachers)
+
+    def _gap_interval(self, plain: str, name: str) -> tuple[float, float] | None:
+        """Bootstrap the share of the gap over the rows, the same draws for all three models."""
+        found = [self.answers.get(which, {}).get(self.split) for which in (plain, name)]
+        if self.regression or found[0] is None or found[1] is None:
+            return None
+        one, two = found[0].labelled(), found[1].labelled()
+        if one.rows["id"] != two.rows["id"]:
+            return None
+        right = [
+            (logits.argmax(1) == one.labels).astype(np.int64) for logits in (one.student, two.student, two.teacher)
+        ]
+
+        def share(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+            a, b, c = (counts.sum(axis=tuple({1, 2, 3} - {axis}))[:, 1] for axis in (1, 2, 3))
+            return np.where(c > a, (b - a) / np.maximum(c - a, 1), np.nan)
+
+        low, high = intervals(right, 2, {"closed": share})["closed"]
+        return None if math.isnan(low) or math.isnan(high) else (low, high)
+
+    def fewer(self, name: str, key: str = "parameters") -> float | None:
+        """Return how many times the teacher's parameters are the student's; None where either is not known."""
+        found = self.results[name]
+        ours, theirs = found["student"].get(key), found["teacher"].get("parameters")
+        return theirs / ours if ours and theirs else None
+
+    def faster(self, name: str) -> tuple[float, float] | None:
+        """Return the median milliseconds of one text of the teacher and of the student; None where either is not known."""
+        theirs, ours = time_of(self.times, self.teacher_of(name)), time_of(self.times, name)
+        return None if theirs is None or ours is None else (float(theirs["p50 ms"]), float(ours["p50 ms"]))
