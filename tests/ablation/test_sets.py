@@ -52,7 +52,7 @@ def test_more_copies_keep_every_text_and_every_row_whose_text_no_other_parent_gi
     filtered = lineage(large.filter(pc.less(large["copy"], few)))
     assert filtered <= lineage(small)
     later = {text: (parent, copy) for parent, copy, text in lineage(large)}
-    for parent, copy, text in lineage(small) - filtered:
+    for parent, _, text in lineage(small) - filtered:
         other, its_copy = later[text]
         assert other < parent
         assert its_copy >= few
