@@ -115,9 +115,9 @@ def train_all(where: Tables, settings: Ablation, out: Path, workers: int | None 
     todo = []
     for cell, seed in jobs:
         student = cell.settings(settings.student, seed)
-        key = _hash([keys[cell], asdict(cell), student.model_dump(mode="json")])
+        key = _hash([keys[cell], asdict(cell), student.model_dump(mode="json"), settings.rows_seen])
         if not _is_finished(out / f"{cell.name(seed)}.json", key):
-            todo.append((where, cell, student, key, out / f"{cell.name(seed)}.json"))
+            todo.append((where, cell, student, settings.rows_seen, key, out / f"{cell.name(seed)}.json"))
     wanted = {f"{cell.name(seed)}.json" for cell, seed in jobs}
     for path in sorted(out.iterdir()):
         if path.name not in wanted:
@@ -134,12 +134,13 @@ def train_all(where: Tables, settings: Ablation, out: Path, workers: int | None 
             advance(1)
 
 
-def train_one(where: Tables, cell: Cell, settings: Student, key: str, path: Path) -> str:
+def train_one(where: Tables, cell: Cell, settings: Student, rows_seen: int, key: str, path: Path) -> str:
     """Train a student, measure it, write its result.
 
     :param where: The tables.
     :param cell: Its cell.
-    :param settings: As `Cell.settings` gives them.
+    :param settings: As `Cell.settings` gives them; its epochs are replaced by as many as it takes to see about `rows_seen` rows, 1 at least.
+    :param rows_seen: Rows.
     :param key: The hash of what it follows from.
     :param path: The file to write: key, cell, seed, rows, epochs, kept epoch, and for each split with gold labels the rows and the ids of those
         that it gets wrong.
@@ -150,6 +151,7 @@ def train_one(where: Tables, cell: Cell, settings: Student, key: str, path: Path
     parts = [tables.read(file, tables.AUGMENTED, _COPIES) for file in where.copies(cell)]
     copies = pa.concat_tables(parts) if parts else None
     rows = training_rows(cell, logits.read_split(where.labelled, "train", COLUMNS), copies)
+    settings = settings.model_copy(update={"epochs": max(1, round(rows_seen / max(1, rows.num_rows)))})
     with _one_thread():
         student, history = distill(
             rows,

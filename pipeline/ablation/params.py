@@ -32,6 +32,10 @@ class Ablation(Model):
         description="As a block under students in params.yaml; its objective is that of the distilled cells"
     )
     seeds: list[int] = Field(min_length=1, description="Of training; every cell is trained with each")
+    rows_seen: Positive = Field(
+        description="Rows that a student sees at most, over all its epochs. Each cell's number of epochs follows, so that cells differ by what "
+        "they learn from and not by how many updates they get"
+    )
     augment_seed: int = Field(0, description="Of the copies, as augment.seed in params.yaml; one for all cells")
     sets: dict[SetName, RuleSet] = Field(min_length=1, description="By name")
 
@@ -44,8 +48,10 @@ class Ablation(Model):
                 raise ValueError(f"{name}: {values}: a number stands there twice")
         if not isinstance(self.student.teacher, str):
             raise ValueError("student.teacher: must be one teacher: its logits label every cell's rows")
-        if self.student.rows != "all" or "seed" in self.student.model_fields_set:
-            raise ValueError("student: rows and seed are what the cells differ by; leave them out")
+        if given := {"rows", "seed", "epochs"} & self.student.model_fields_set:
+            raise ValueError(
+                f"student: {', '.join(sorted(given))}: follows from the cell (seeds, sets, rows_seen); leave it out"
+            )
         if self.student.objective.alpha == 1:
             raise ValueError("student.objective.alpha: 1 is no distillation, which the other cells have by themselves")
         return self

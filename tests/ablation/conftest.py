@@ -21,10 +21,10 @@ STUDENT = {
     "params": {"hidden": 4, "classifier": 4},
     "teacher": "large",
     "batch_size": 20,
-    "epochs": 2,
 }
 ABLATION = {
     "seeds": [0, 1],
+    "rows_seen": 250,
     "sets": {"mask": {"n_iter": [1, 3], "rules": MASK}, "all": {"n_iter": [2], "rules": NGRAM | MASK}},
     "student": STUDENT,
 }

@@ -134,8 +134,19 @@ def test_only_what_a_change_concerns_is_trained_again(where: Tables, tmp_path: P
     changed = changed_by(before, out)
     assert {name.rpartition("-")[2] for name in changed} == {"seed1.json", "seed2.json"}  # one gone, one new
     before = told(out)
-    train_all(where, ablation(seeds=[0, 2], student=STUDENT | {"epochs": 1}), out, workers=1)
-    assert changed_by(before, out) == set(before)
+    for number, changes in enumerate(({"rows_seen": 100}, {"rows_seen": 100, "student": STUDENT | {"batch_size": 10}})):
+        train_all(where, ablation(seeds=[0, 2], **changes), out, workers=1)
+        assert changed_by(before, out) == set(before), number
+        before = told(out)
+
+
+def test_every_student_sees_about_as_many_rows(where: Tables, tmp_path: Path):
+    train_all(
+        where, ablation(seeds=[0], rows_seen=600, student=STUDENT | {"patience": 100}), tmp_path / "cells", workers=1
+    )
+    found = [json.loads(data) for data in results_of(tmp_path / "cells").values()]
+    assert len({one["rows"] for one in found}) > 3
+    assert all(abs(one["rows"] * one["epochs"] - 600) <= one["rows"] / 2 for one in found)
 
 
 def test_other_labels_train_everything_again(where: Tables, tmp_path: Path):
@@ -163,7 +174,7 @@ def test_a_damaged_result_is_made_again(where: Tables, tmp_path: Path, left: byt
 
 
 KILLED = """
-import os, pickle, signal, sys
+import os, signal, sys
 from pathlib import Path
 from pipeline.ablation import cells
 from pipeline.ablation.params import Ablation
@@ -184,13 +195,12 @@ cells.train_all(where, asked, out, workers=1)
 
 def test_a_killed_run_goes_on(where: Tables, tmp_path: Path):
     asked, out = ablation(), tmp_path / "cells"
-    script = KILLED.replace("import os, pickle", "import os")
     command = [
         sys.executable,
         "-c",
-        script,
+        KILLED,
         repr(where).replace("PosixPath", "Path"),
-        asked.model_dump_json(exclude={"student": {"seed"}}),
+        asked.model_dump_json(exclude_unset=True),
         str(out),
         "5",
     ]
