@@ -2,11 +2,16 @@
 
 import json
 import re
+import shlex
+import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 from test_pipeline import ROOT, Clone, edit
 from tiny_example import small_ablation, tiny_example
+
+from pipeline import params
 
 RECIPES = ROOT / "docs/recipes.md"
 
@@ -38,11 +43,34 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clone, dict[str, str
     return clone, printed
 
 
+SWEEPS = re.findall(r"^\| ([^|]+) \| `(--set-param [^`]+)` \|$", RECIPES.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("what", "options"), SWEEPS, ids=[what for what, _ in SWEEPS])
+def test_the_other_sweeps_are_several_valid_settings(what: str, options: str, tmp_path: Path):
+    """They are not run: DVC is asked what experiments they are, and each one's parameters are read as a stage reads them."""
+    from dvc.utils.cli_parse import to_path_overrides
+    from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
+
+    asked = [option for option in shlex.split(options) if option != "--set-param"]
+    sweeps = get_hydra_sweeps(to_path_overrides(asked))
+    assert len(sweeps) >= 2
+    found = set()
+    for sweep in sweeps:
+        for name in ("params.yaml", "tasks/example.yaml"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            shutil.copy2(ROOT / name, tmp_path / name)
+        for name, overrides in sweep.items():
+            apply_overrides(tmp_path / name, overrides)
+        found.add(params.load("example", tmp_path).model_dump_json())
+    assert len(found) == len(sweeps)
+
+
 def params_of(clone: Clone, revision: str, file: str = "params.yaml") -> dict:
     return yaml.safe_load(clone.run("git", "show", f"{revision}:{file}"))
 
 
-def test_every_section_but_the_last_has_a_block(done: tuple[Clone, dict[str, str]]):
+def test_every_section_has_a_block(done: tuple[Clone, dict[str, str]]):
     assert [section for section, code in blocks().items() if not code] == []
 
 
@@ -57,17 +85,14 @@ def test_an_experiment_has_its_parameters_and_its_results(done: tuple[Clone, dic
     assert params_of(clone, "two-copies", "tasks/example.yaml")["augment"] == {"n_iter": 2}
 
 
-def test_a_changed_number_of_copies_draws_again(done: tuple[Clone, dict[str, str]]):
+def test_a_changed_number_of_copies_draws_again_and_tags_nothing(done: tuple[Clone, dict[str, str]]):
     clone, _ = done
-    drawn = {}
-    for revision in ("main", "two-copies"):
-        told = json.loads(
-            clone.run("dvc", "metrics", "show", "--json", "data/example/results/augment.json", "-R") or "{}"
-        )
-        lock = yaml.safe_load(clone.run("git", "show", f"{revision}:dvc.lock"))
-        drawn[revision] = lock["stages"]["augment@example"]["outs"]
-        assert told
-    assert drawn["main"] != drawn["two-copies"]
+    one, two = (
+        yaml.safe_load(clone.run("git", "show", f"{name}:dvc.lock"))["stages"] for name in ("main", "two-copies")
+    )
+    changed = {stage for stage in one if one[stage]["outs"] != two[stage]["outs"]}
+    assert {"augment@example", "label@example-minilm", "train@example-bilstm"} <= changed
+    assert not changed & {"prepare@example", "tag@example", "finetune@example-minilm"}
 
 
 def test_a_sweep_makes_an_experiment_of_each_value(done: tuple[Clone, dict[str, str]]):
@@ -95,8 +120,9 @@ def test_what_was_kept_and_what_was_dropped(done: tuple[Clone, dict[str, str]]):
 
 def test_the_ablation_is_left_alone_by_the_plain_repro_and_trains_only_what_is_new(done: tuple[Clone, dict[str, str]]):
     clone, printed = done
-    assert "ablate" not in "".join(text for section, text in printed.items() if section != "The ablation")
-    assert "12 students, 0 of them trained before" not in printed["The ablation"]
+    others = "".join(text for section, text in printed.items() if section != "The ablation")
+    assert "Running stage 'train@example-bilstm'" in others
+    assert "Running stage 'ablation" not in others
     assert "16 students, 0 of them trained before" in printed["The ablation"]
     assert "24 students, 16 of them trained before" in printed["The ablation"]
     found = json.loads((clone.folder / "data/example/results/ablation.json").read_text())
