@@ -123,11 +123,11 @@ def test_the_ablation_is_left_alone_by_the_plain_repro_and_trains_only_what_is_n
     others = "".join(text for section, text in printed.items() if section != "The ablation")
     assert "Running stage 'train@example-bilstm'" in others
     assert "Running stage 'ablation" not in others
-    assert "16 students, 0 of them trained before" in printed["The ablation"]
-    assert "24 students, 16 of them trained before" in printed["The ablation"]
+    assert "24 students, 0 of them trained before" in printed["The ablation"]
+    assert "32 students, 24 of them trained before" in printed["The ablation"]
     found = json.loads((clone.folder / "data/example/results/ablation.json").read_text())
     assert len(found["cells"]) == 8
-    assert all(cell["seeds"] == [0, 1, 2] and len(cell["scores"]) == 3 for cell in found["cells"])
+    assert all(cell["seeds"] == [0, 1, 2, 3] and len(cell["scores"]) == 4 for cell in found["cells"])
     page = (clone.folder / "ablation-plots/index.html").read_text()
     assert "teacher's logits" in page
     assert "accuracy against n_iter" in page

@@ -60,7 +60,7 @@ def tiny_example(folder: Path) -> Clone:
 
 def small_ablation(value: dict) -> None:
     """Change ablation/params.yaml so that it takes seconds."""
-    value["seeds"] = [0, 1]
+    value["seeds"] = [0, 1, 2]
     value["sets"] = {
         name: value["sets"][name] | {"n_iter": numbers} for name, numbers in (("mask", [2]), ("all", [1, 2]))
     }

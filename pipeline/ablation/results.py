@@ -191,4 +191,5 @@ def table(measured: Sequence[Measured], found: dict[str, Any]) -> str:
 
 
 def _shown(value: float, low: float, high: float, sign: str = "") -> str:
-    return f"{100 * value:{sign}.1f} ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
+    shown = [f"{round(100 * number, 1) + 0.0:{sign}.1f}" for number in (value, low, high)]  # + 0.0: no negative zero
+    return f"{shown[0]} ({shown[1]} to {shown[2]})"
