@@ -83,7 +83,7 @@ def test_a_cell_has_its_set_and_no_other_copies(where: Tables):
 
 
 def test_what_the_teacher_says_changes_no_hard_cell(where: Tables, tmp_path: Path):
-    asked = ablation(student=STUDENT | {"weights": {"confidence": 2.0}}, seeds=[0])
+    asked = ablation(student=STUDENT | {"weights": {"confidence": 2.0}}, seeds=[0], rows_seen=3000)
     train_all(where, asked, tmp_path / "one", workers=1)
     splits = {split: logits.read_split(where.labelled, split) for split in tables.SPLITS}
     about = logits.provenance(where.labelled)
