@@ -31,7 +31,7 @@ def fingerprint(module: torch.nn.Module, arrays: Iterable[torch.Tensor | np.ndar
     :param facts: The settings, as JSON.
     """
     found = hashlib.sha256(json.dumps([facts, torch.__version__], sort_keys=True).encode())
-    for source in _sources(module):
+    for source in sources({kind for part in module.modules() for kind in type(part).__mro__}):
         found.update(source.read_bytes())
     for array in (*arrays, *module.state_dict().values()):
         values = np.ascontiguousarray(array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array)
@@ -40,8 +40,11 @@ def fingerprint(module: torch.nn.Module, arrays: Iterable[torch.Tensor | np.ndar
     return found.hexdigest()
 
 
-def _sources(module: torch.nn.Module) -> list[Path]:
-    kinds = {kind for part in module.modules() for kind in type(part).__mro__}
+def sources(kinds: Iterable[type]) -> list[Path]:
+    """Return the files of the code that training follows from: those of a student's classes, and the modules here.
+
+    :param kinds: The classes; torch's own are left out.
+    """
     own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in ("torch", "builtins")]
     files = {inspect.getsourcefile(kind) for kind in own}
     training = [path for path in Path(__file__).parent.glob("*.py") if path.stem in _TRAINING]

@@ -104,12 +104,12 @@ def load(task: str, folder: Path = Path()) -> Settings:
     """
     params_path = folder / "params.yaml"
     task_path = folder / "tasks" / f"{task}.yaml"
-    params = _read_yaml(params_path)
-    _validate(_ParamsFile, params, params_path)
-    overrides = _read_yaml(task_path)
-    checked = _validate(Task, overrides, task_path)
+    params = read_yaml(params_path)
+    validated(_ParamsFile, params, params_path)
+    overrides = read_yaml(task_path)
+    checked = validated(Task, overrides, task_path)
     merged = {key: _overlay(params.get(key, {}), overrides[key]) for key in OVERRIDES}
-    parts = _validate(_ParamsFile, {"tasks": [task], **merged}, task_path)
+    parts = validated(_ParamsFile, {"tasks": [task], **merged}, task_path)
     if checked.text.is_regression:
         _check_regression(parts, task_path)
     return Settings(name=task, task=checked, **{key: getattr(parts, key) for key in OVERRIDES})
@@ -129,7 +129,11 @@ def _check_regression(params: _ParamsFile, path: Path) -> None:
                 )
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    :raises InputError: If there is none, or it holds something else.
+    """
     try:
         value = yaml.safe_load(path.read_bytes())
     except FileNotFoundError as error:
@@ -147,7 +151,14 @@ def _overlay(base: Any, over: Any) -> Any:
     return {**base, **{key: _overlay(base.get(key), value) for key, value in over.items()}}
 
 
-def _validate(model: type[M], value: Mapping[str, Any], path: Path) -> M:
+def validated(model: type[M], value: Mapping[str, Any], path: Path) -> M:
+    """Return what a file holds as a model.
+
+    :param model: The model.
+    :param value: What the file holds.
+    :param path: The file, for messages.
+    :raises InputError: If it does not fit: one line that names file, key and value.
+    """
     try:
         return model.model_validate(value)
     except ValidationError as error:

@@ -1,0 +1,216 @@
+"""The students of an ablation: what each learns from, and what each gets wrong. No teacher is loaded here."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from pipeline import checkpoint, logits, plugins, tables
+from pipeline.ablation.params import Ablation, Cell
+from pipeline.console import progress
+from pipeline.distill import COLUMNS, distill
+from pipeline.epochs import best_of
+from pipeline.errors import InputError
+from pipeline.evaluation import SPLITS
+from pipeline.settings import Student
+from pipeline.storage import read_json, sha256_of, write_json
+from pipeline.vectors import read_vectors
+
+logger = logging.getLogger(__name__)
+
+_COPIES = ("id", "parent_id", "sentence1", "sentence2")
+
+
+def training_rows(cell: Cell, labelled: pa.Table, copies: pa.Table | None) -> pa.Table:
+    """Return the rows that a cell's students learn from, each with the teacher's logits of its text.
+
+    Where it is not distilled, an augmented row has its parent's gold label, as in all augmentation without a teacher (EDA, Wei and Zou 2019,
+    arXiv 1901.11196), although a rule may have removed the very word that made the label: that is what is measured. Nowhere else does this
+    project give an augmented row a gold label. Rows without a gold label are left out there; what the logits say counts nothing (`Cell.settings`).
+
+    :param cell: The cell.
+    :param labelled: The training split of the union's logit data set, with COLUMNS.
+    :param copies: The cell's augmented rows: id, parent_id, sentence1, sentence2; None without augmentation.
+    :return: COLUMNS; labels of augmented rows are null where the cell is distilled.
+    """
+    originals = labelled.filter(pc.is_null(labelled["parent_id"]))
+    rows = originals
+    if copies is not None:
+        places = pc.index_in(copies["id"], value_set=labelled["id"].combine_chunks())
+        parents = pc.index_in(copies["parent_id"], value_set=originals["id"].combine_chunks())
+        known = pc.and_(pc.is_valid(places), pc.is_valid(parents))
+        if lost := len(copies) - pc.sum(known).as_py():
+            logger.warning(
+                "%s: %d augmented rows have no logits (label.too_long: drop) and are left out", cell.copies, lost
+            )
+        copies, places, parents = copies.filter(known), places.filter(known), parents.filter(known)
+        gold = pa.nulls(len(copies), originals.schema.field("label").type)
+        columns = {name: copies[name] for name in _COPIES} | {
+            "label": gold if cell.distilled else originals["label"].take(parents),
+            "logits": labelled["logits"].take(places),
+        }
+        added = pa.table([columns[name] for name in COLUMNS], names=list(COLUMNS)).cast(originals.schema)
+        rows = pa.concat_tables([originals, added])
+    return rows if cell.distilled else rows.filter(pc.is_valid(rows["label"]))
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Where a task's tables are.
+
+    :param labelled: The union's logit data set.
+    :param sets: The folder of the augmented rows, a folder each rule set and n_iter.
+    :param vectors: The file of the word vectors; None for random ones.
+    """
+
+    labelled: Path
+    sets: Path
+    vectors: Path | None
+
+    def copies(self, cell: Cell) -> list[Path]:
+        """Return the files of a cell's augmented rows."""
+        return sorted((self.sets / cell.copies).glob("*.parquet")) if cell.n_iter else []
+
+
+def measured_rows(folder: Path, split: str, columns: Sequence[str]) -> pa.Table | None:
+    """Return the rows of a split that students are measured on, those with a gold label; None where there is none.
+
+    :param folder: The logit data set.
+    :param split: validation or test.
+    :param columns: The columns to read, label among them.
+    """
+    if split not in logits.provenance(folder)["rows"]:
+        return None
+    rows = logits.read_split(folder, split, columns)
+    rows = rows.filter(pc.is_valid(rows["label"]))
+    return rows if rows.num_rows else None
+
+
+def train_all(where: Tables, settings: Ablation, out: Path, workers: int | None = None) -> None:
+    """Train the students of all cells, in parallel, one thread each; what is finished already stays as it is.
+
+    A student's result is written when it is measured, and names by a hash what it follows from: data, settings, code, torch. A run that was killed
+    goes on with the students that are missing; a changed cell is trained again, and no other. Workers and the order change no byte.
+
+    :param where: The tables.
+    :param settings: The ablation's.
+    :param out: The folder of the results, `<cell>-seed<n>.json` each; files of cells that are no longer asked for are removed.
+    :param workers: Processes; one for each core where None.
+    :raises InputError: If a table is missing or wrong, or training fails.
+    """
+    from joblib import Parallel, delayed
+
+    out.mkdir(parents=True, exist_ok=True)
+    jobs = [(cell, seed) for cell in settings.cells for seed in settings.seeds]
+    shared = _shared_facts(where, settings.student)
+    keys = {cell: _hash([shared, *(_named_hash(path) for path in where.copies(cell))]) for cell in settings.cells}
+    todo = []
+    for cell, seed in jobs:
+        student = cell.settings(settings.student, seed)
+        key = _hash([keys[cell], asdict(cell), student.model_dump(mode="json"), settings.rows_seen])
+        if not _is_finished(out / f"{cell.name(seed)}.json", key):
+            todo.append((where, cell, student, settings.rows_seen, key, out / f"{cell.name(seed)}.json"))
+    wanted = {f"{cell.name(seed)}.json" for cell, seed in jobs}
+    for path in sorted(out.iterdir()):
+        if path.name not in wanted:
+            logger.info("removing %s, which is no part of the ablation any more", path)
+            path.unlink()
+    logger.info("ablation: %d students, %d of them trained before", len(jobs), len(jobs) - len(todo))
+    todo.sort(key=lambda job: -job[1].n_iter)  # the longest first, so that processes end at about the same time
+    with (
+        Parallel(n_jobs=workers or -1, return_as="generator_unordered") as parallel,
+        progress(len(todo), "training", "students") as advance,
+    ):
+        for told in parallel(delayed(train_one)(*job) for job in todo):
+            logger.info("%s", told)
+            advance(1)
+
+
+def train_one(where: Tables, cell: Cell, settings: Student, rows_seen: int, key: str, path: Path) -> str:
+    """Train a student, measure it, write its result.
+
+    :param where: The tables.
+    :param cell: Its cell.
+    :param settings: As `Cell.settings` gives them; its epochs are replaced by as many as it takes to see about `rows_seen` rows, 1 at least.
+    :param rows_seen: Rows.
+    :param key: The hash of what it follows from.
+    :param path: The file to write: key, cell, seed, rows, epochs, kept epoch, and for each split with gold labels the rows and the ids of those
+        that it gets wrong.
+    :return: A line for the log.
+    :raises InputError: If a table is missing or wrong, or training fails.
+    """
+    about = logits.provenance(where.labelled)
+    parts = [tables.read(file, tables.AUGMENTED, _COPIES) for file in where.copies(cell)]
+    copies = pa.concat_tables(parts) if parts else None
+    rows = training_rows(cell, logits.read_split(where.labelled, "train", COLUMNS), copies)
+    settings = settings.model_copy(update={"epochs": max(1, round(rows_seen / max(1, rows.num_rows)))})
+    with _one_thread():
+        student, history = distill(
+            rows,
+            logits.read_split(where.labelled, "validation", COLUMNS),
+            settings,
+            labels=about["labels"],
+            text=about["text"],
+            pairs=about["pairs"],
+            vectors=None if where.vectors is None else read_vectors(where.vectors),
+        )
+        found: dict[str, Any] = {}
+        for split in SPLITS:
+            measured = measured_rows(where.labelled, split, ("id", "sentence1", "sentence2", "label"))
+            if measured is not None:
+                said = student.predict_columns(
+                    *(measured[name] for name in ("sentence1", "sentence2")[: 1 + about["pairs"]])
+                )
+                wrong = said.argmax(-1) != measured["label"].to_numpy()
+                found[split] = {"rows": len(wrong), "wrong": measured["id"].filter(pa.array(wrong)).to_pylist()}
+    kept = best_of(history) + 1 if history else None
+    facts = {"rows": rows.num_rows, "epochs": len(history), "kept epoch": kept}
+    write_json(path, {"key": key, **asdict(cell), "seed": settings.seed, **facts, **found})
+    told = [f"{split} {100 * (1 - len(each['wrong']) / each['rows']):.1f}" for split, each in found.items()]
+    return f"{path.stem}: {rows.num_rows} rows, epoch {kept} of {len(history)}, {', '.join(told)}"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread, so that sums are added in the same order however many workers there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _shared_facts(where: Tables, student: Student) -> str:
+    """Return the hash of what every student follows from."""
+    manifest = where.labelled / "manifest.json"
+    logits.manifest(where.labelled)  # an error that says what to do, where there is none
+    code = checkpoint.sources(plugins.load(student.model).__mro__)
+    files = [manifest, Path(__file__), *code, *([where.vectors] if where.vectors else [])]
+    for path in files:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; run the stage that makes it with `dvc repro`")
+    return _hash([torch.__version__, *(_named_hash(path) for path in files)])
+
+
+def _named_hash(path: Path) -> list[str]:
+    return [path.name, sha256_of(path)]
+
+
+def _hash(facts: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _is_finished(path: Path, key: str) -> bool:
+    try:
+        return bool(read_json(path)["key"] == key)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,140 @@
+"""ablation/params.yaml as a frozen model, and the cells that it asks for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from pipeline import params
+from pipeline.errors import InputError
+from pipeline.settings import Augment, Model, Objective, Positive, RowWeights, Rule, Student
+
+PATH = Path("ablation/params.yaml")
+NONE = "none"
+"""The rule set of the cells without augmentation."""
+
+SetName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+class RuleSet(Model):
+    """Augmentation rules that are tried together, with several numbers of copies."""
+
+    n_iter: list[Positive] = Field(min_length=1, description="Copies drawn of each training example, a cell each")
+    rules: dict[str, Rule] = Field(min_length=1, description="As augment.rules in params.yaml")
+
+
+class Ablation(Model):
+    """What is compared: {hard labels, the teacher's logits} x {no augmentation, each rule set x each of its n_iter} x seeds."""
+
+    student: Student = Field(
+        description="As a block under students in params.yaml; its objective is that of the distilled cells"
+    )
+    seeds: list[int] = Field(min_length=1, description="Of training; every cell is trained with each")
+    rows_seen: Positive = Field(
+        description="Rows that a student sees at most, over all its epochs. Each cell's number of epochs follows, so that cells differ by what "
+        "they learn from and not by how many updates they get"
+    )
+    augment_seed: int = Field(0, description="Of the copies, as augment.seed in params.yaml; one for all cells")
+    sets: dict[SetName, RuleSet] = Field(min_length=1, description="By name")
+
+    @model_validator(mode="after")
+    def _can_be_compared(self) -> Self:
+        if NONE in self.sets:
+            raise ValueError(f"sets.{NONE}: the cells without augmentation are always there; take another name")
+        for name, values in (("seeds", self.seeds), *((f"sets.{n}.n_iter", s.n_iter) for n, s in self.sets.items())):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}: {values}: a number stands there twice")
+        if not isinstance(self.student.teacher, str):
+            raise ValueError("student.teacher: must be one teacher: its logits label every cell's rows")
+        if given := {"rows", "seed", "epochs"} & self.student.model_fields_set:
+            raise ValueError(
+                f"student: {', '.join(sorted(given))}: follows from the cell (seeds, sets, rows_seen); leave it out"
+            )
+        if self.student.objective.alpha == 1:
+            raise ValueError("student.objective.alpha: 1 is no distillation, which the other cells have by themselves")
+        return self
+
+    @property
+    def teacher(self) -> str:
+        """The name of the teacher."""
+        return next(iter(self.student.teachers))
+
+    def augment(self, name: str, n_iter: int) -> Augment:
+        """Return how the copies of a rule set are drawn.
+
+        :param name: The rule set.
+        :param n_iter: The copies of each training example.
+        """
+        return Augment(seed=self.augment_seed, n_iter=n_iter, rules=self.sets[name].rules)
+
+    @property
+    def cells(self) -> list["Cell"]:
+        """The cells, those without distillation first, then by rule set and n_iter."""
+        drawn = [(NONE, 0), *((name, n) for name, rule_set in self.sets.items() for n in sorted(rule_set.n_iter))]
+        return [Cell(distilled, name, n_iter) for distilled in (False, True) for name, n_iter in drawn]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the students of several seeds have in common.
+
+    :param distilled: Whether they learn the teacher's logits; gold labels otherwise.
+    :param rules: The name of the rule set, or NONE.
+    :param n_iter: Copies of each training example; 0 with NONE.
+    """
+
+    distilled: bool
+    rules: str
+    n_iter: int
+
+    @property
+    def copies(self) -> str:
+        """The name of the folder of its augmented rows."""
+        return f"{self.rules}-{self.n_iter}"
+
+    def name(self, seed: int) -> str:
+        """Return the name of what one of its students leaves.
+
+        :param seed: The student's.
+        """
+        return f"{'distilled' if self.distilled else 'hard'}-{self.copies}-seed{seed}"
+
+    def settings(self, student: Student, seed: int) -> Student:
+        """Return how one of its students is trained: nothing of the teacher's counts where it is not distilled.
+
+        :param student: The ablation's.
+        :param seed: The student's own.
+        """
+        changes: Mapping[str, object] = {"seed": seed}
+        if not self.distilled:
+            weights = RowWeights(augmented=student.weights.augmented, confidence=0.0)
+            changes = {**changes, "objective": Objective(alpha=1.0), "weights": weights}
+        return student.model_copy(update=changes)
+
+
+def load(task: str, folder: Path = Path()) -> tuple[params.Settings, Ablation]:
+    """Read ablation/params.yaml, and what params.yaml and the task's file say of its task, teacher and vectors.
+
+    :param task: The task's name.
+    :param folder: The project's folder.
+    :raises InputError: For anything wrong in any of them, before any work is done.
+    """
+    settings = params.load(task, folder)
+    path = folder / PATH
+    found = params.validated(Ablation, params.read_yaml(path), path)
+    for key, name, there in (
+        ("teacher", found.teacher, settings.teachers),
+        ("vectors", found.student.vectors, settings.vectors),
+    ):
+        if name is not None and name not in there:
+            known = ", ".join(there) or "none"
+            raise InputError(f"{path}: student.{key}: {name!r}: not in params.yaml (there: {known})")
+    if settings.task.text.is_regression:
+        raise InputError(f"tasks/{task}.yaml: text.labels: one label is a regression; the ablation compares accuracies")
+    if settings.task.text.source.logits is not None:
+        raise InputError(
+            f"tasks/{task}.yaml: text.source.logits: its rows were augmented and labelled elsewhere; the ablation draws its own"
+        )
+    return settings, found

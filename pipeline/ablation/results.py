@@ -1,0 +1,195 @@
+"""What an ablation shows: accuracies with confidence intervals, and what each thing adds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.ablation.cells import measured_rows
+from pipeline.ablation.params import NONE, Ablation, Cell
+from pipeline.console import aligned
+from pipeline.distill import teacher_logits
+from pipeline.errors import InputError
+from pipeline.evaluation import DIGITS
+from pipeline.regression import CELLS, DRAWS, LEVEL, SEED
+from pipeline.storage import read_json
+
+Doubles = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+def bootstrap(right: Bools) -> Doubles:
+    """Draw the mean accuracies of k cells again and again, over seeds and rows at once (two-way percentile bootstrap).
+
+    Each draw takes n rows with replacement, the same for all cells, since all are measured on the same rows; and, for each cell by itself, S of its
+    seeds with replacement; a cell's number is the mean over both, sum_s sum_r v_s w_r right_sr / (S n). (Rows and
+    columns of a crossed design resampled separately, the pigeonhole bootstrap: Owen 2007, arXiv 0712.1111; no bootstrap is exact there.) So the ends of an interval
+    tell of other rows and other seeds, and a difference of two cells is paired by row. Few seeds tell little: with S of them the part of the
+    variance that comes from seeds is estimated as (S - 1) / S of what it is, and with one it is not there.
+
+    :param right: Whether each student of each cell is right on each row, bool [k, S, n].
+    :return: [DRAWS, k].
+    """
+    cells, seeds, rows = right.shape
+    flat = right.reshape(cells * seeds, rows).astype(np.float64).T
+    draws = np.random.default_rng(SEED)
+    found = []
+    size = max(1, CELLS // rows)
+    for start in range(0, DRAWS, size):
+        many = min(size, DRAWS - start)
+        by_student = (_counts(draws, many, rows) @ flat / rows).reshape(many, cells, seeds)
+        weights = _counts(draws, many * cells, seeds).reshape(many, cells, seeds) / seeds
+        found.append((by_student * weights).sum(axis=-1))
+    return np.concatenate(found)
+
+
+def _counts(draws: np.random.Generator, many: int, n: int) -> Doubles:
+    """Return how often each of n things is drawn in n draws with replacement, [many, n]."""
+    drawn = draws.integers(0, n, (many, n)) + n * np.arange(many)[:, None]
+    return np.bincount(drawn.ravel(), minlength=many * n).reshape(many, n).astype(np.float64)
+
+
+def ends(values: Doubles) -> tuple[float, float]:
+    """Return the interval that leaves out (1 - LEVEL) / 2 of the draws on either side.
+
+    :param values: [DRAWS].
+    """
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return low, high
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of all cells on one split.
+
+    :param split: validation or test.
+    :param cells: The k cells.
+    :param scores: Accuracy of each student, [k, S].
+    :param draws: What `bootstrap` says, [DRAWS, k].
+    :param teacher: The teacher's accuracy.
+    """
+
+    split: str
+    cells: list[Cell]
+    scores: Doubles
+    draws: Doubles
+    teacher: float
+
+    def difference(self, cell: Cell, base: Cell) -> tuple[float, float, float]:
+        """Return by how much a cell is better than another, and the ends of the interval.
+
+        :param cell: The one.
+        :param base: The other.
+        """
+        i, j = self.cells.index(cell), self.cells.index(base)
+        low, high = ends(self.draws[:, i] - self.draws[:, j])
+        return float(self.scores[i].mean() - self.scores[j].mean()), low, high
+
+
+def measure(results: Path, labelled: Path, settings: Ablation, split: str) -> Measured | None:
+    """Read what the students get wrong on a split.
+
+    :param results: The folder that `cells.train_all` wrote.
+    :param labelled: The union's logit data set.
+    :param settings: The ablation's.
+    :param split: validation or test.
+    :return: None where no row of the split has a gold label.
+    :raises InputError: If a result is missing, or of other rows.
+    """
+    rows = measured_rows(labelled, split, ("id", "label", "logits"))
+    if rows is None:
+        return None
+    ids = rows["id"].combine_chunks()
+    right = np.ones((len(settings.cells), len(settings.seeds), len(ids)), np.bool_)
+    for i, cell in enumerate(settings.cells):
+        for j, seed in enumerate(settings.seeds):
+            path = results / f"{cell.name(seed)}.json"
+            wrong = pa.array(_result(path)[split]["wrong"], pa.string())
+            right[i, j] = ~pc.is_in(ids, value_set=wrong).to_numpy(zero_copy_only=False)
+            if len(ids) - right[i, j].sum() != len(wrong):
+                raise InputError(f"{path}: names rows that {labelled} has not; run `dvc repro --force` on its stage")
+    logits = teacher_logits(rows, rows["logits"].type.list_size).numpy()
+    teacher = float((logits.argmax(-1) == rows["label"].to_numpy()).mean())
+    return Measured(split, settings.cells, right.mean(axis=-1), bootstrap(right), teacher)
+
+
+def _result(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = read_json(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; run `dvc repro ablation/dvc.yaml`") from error
+    return found
+
+
+def summary(measured: Measured, results: Path, settings: Ablation) -> dict[str, Any]:
+    """Return the result as JSON.
+
+    :param measured: What is known of the split that is shown.
+    :param results: The folder that `cells.train_all` wrote.
+    :param settings: The ablation's.
+    :return: metric, split, teacher (its accuracy), student (its import path), and for each cell distilled, rules, n_iter, seeds, scores (one a
+        seed), their mean, the ends `low` and `high` of its interval, and the rows that were trained on.
+    """
+    cells = []
+    for i, cell in enumerate(measured.cells):
+        low, high = ends(measured.draws[:, i])
+        facts = {"distilled": cell.distilled, "rules": cell.rules, "n_iter": cell.n_iter, "seeds": list(settings.seeds)}
+        scores = [round(score, DIGITS) for score in measured.scores[i].tolist()]
+        numbers = {"mean": measured.scores[i].mean(), "low": low, "high": high}
+        rows = _result(results / f"{cell.name(settings.seeds[0])}.json")["rows"]
+        rounded = {name: round(float(value), DIGITS) for name, value in numbers.items()}
+        cells.append({**facts, "scores": scores, **rounded, "rows": rows})
+    return {
+        "metric": "accuracy",
+        "split": measured.split,
+        "teacher": round(measured.teacher, DIGITS),
+        "student": settings.student.model,
+        "cells": cells,
+    }
+
+
+def curves(found: dict[str, Any]) -> str:
+    """Return accuracy against n_iter as CSV, for `dvc plots`: each rule set's curve starts at n_iter 0, without augmentation.
+
+    :param found: What `summary` returns.
+    """
+    sets = list(dict.fromkeys(cell["rules"] for cell in found["cells"] if cell["rules"] != NONE))
+    lines = ["n_iter,accuracy,low,high,rules,labels"]
+    for cell in found["cells"]:
+        labels = "teacher's logits" if cell["distilled"] else "gold labels"
+        for name in sets if cell["rules"] == NONE else [cell["rules"]]:
+            lines.append(f"{cell['n_iter']},{cell['mean']},{cell['low']},{cell['high']},{name},{labels}")
+    return "\n".join(lines) + "\n"
+
+
+def table(measured: Sequence[Measured], found: dict[str, Any]) -> str:
+    """Return the result as a Markdown table.
+
+    :param measured: What is known of each split; the differences are of the last one.
+    :param found: What `summary` returns.
+    """
+    last = measured[-1]
+    seeds = len(found["cells"][0]["seeds"])
+    heads = [f"{each.split} accuracy" for each in measured]
+    rows = [["labels", "rules", "n_iter", "rows", *heads, "over no augmentation", "over gold labels"]]
+    for i, cell in enumerate(last.cells):
+        shown = [_shown(each.scores[i].mean(), *ends(each.draws[:, i])) for each in measured]
+        plain, hard = Cell(cell.distilled, NONE, 0), Cell(False, cell.rules, cell.n_iter)
+        gains = [_shown(*last.difference(cell, base), sign="+") if base != cell else "" for base in (plain, hard)]
+        labels = "teacher's logits" if cell.distilled else "gold"
+        rows.append([labels, cell.rules, str(cell.n_iter), f"{found['cells'][i]['rows']:,}", *shown, *gains])
+    teachers = ", ".join(f"{each.split} {100 * each.teacher:.1f}" for each in measured)
+    return (
+        f"Means over {seeds} seed{'s' * (seeds > 1)}, in percent; in brackets {LEVEL:.0%} intervals over seeds and rows. The last two columns are "
+        f"differences on {last.split}, paired by row. The teacher: {teachers}.\n\n{aligned(rows)}\n"
+    )
+
+
+def _shown(value: float, low: float, high: float, sign: str = "") -> str:
+    shown = [f"{round(100 * number, 1) + 0.0:{sign}.1f}" for number in (value, low, high)]  # + 0.0: no negative zero
+    return f"{shown[0]} ({shown[1]} to {shown[2]})"

@@ -1,0 +1,20 @@
+"""Draw the copies of each of the ablation's rule sets, with each n_iter.
+
+python stages/ablate_augment.py TASK
+"""
+
+from pathlib import Path
+
+from pipeline.ablation import params, sets
+from pipeline.console import run_stage
+
+
+def main(task: str) -> None:
+    """Read data/TASK/tokens, write data/TASK/ablation/augmented."""
+    _, ablation = params.load(task)
+    data = Path("data") / task
+    sets.draw(data / "tokens", data / "ablation" / "augmented", ablation)
+
+
+if __name__ == "__main__":
+    run_stage(main, "task")

@@ -1,0 +1,40 @@
+"""Label every text of the ablation once: data/TASK/ablation/logits.
+
+python stages/ablate_label.py TASK
+
+What the teacher said of each text is kept in data/labelled, as by the label stage, so a text that either has labelled is not labelled again.
+"""
+
+from pathlib import Path
+
+from pipeline import tables
+from pipeline.ablation import params, sets
+from pipeline.console import run_stage
+from pipeline.teacher.label import label, provenance
+from pipeline.teacher.labellers import Opening
+from pipeline.teacher.model import open_recorded
+from pipeline.teacher.rows import Rows, augmented_files
+
+
+def main(task: str) -> None:
+    """Read the task's examples, the union of its augmented rows and the teacher; write the union's logit data set."""
+    settings, ablation = params.load(task)
+    how = settings.teacher(ablation.teacher).label
+    data = Path("data") / task
+    examples, source = tables.read_examples(data / "examples" / "examples.parquet")
+    files, augmentation = augmented_files(data / "ablation" / "augmented" / sets.UNION)
+    folder = (data / "teachers" / ablation.teacher).resolve()
+    teacher, record = open_recorded(folder, source["labels"])
+    label(
+        teacher,
+        Rows.read(examples, files),
+        how,
+        stores=Path("data") / "labelled",
+        out=data / "ablation" / "logits",
+        provenance=provenance(source, augmentation, settings.tag.text, {"name": ablation.teacher, **record}),
+        opening=Opening(folder, tuple(source["labels"]), how),
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main, "task")

@@ -1,0 +1,29 @@
+"""Train and measure the ablation's students: data/TASK/ablation/cells, a JSON file each.
+
+python stages/ablate_train.py TASK
+
+As many at a time as there are cores. A run that was killed goes on with the students that are missing.
+"""
+
+from pathlib import Path
+
+from pipeline.ablation import params
+from pipeline.ablation.cells import Tables, train_all
+from pipeline.console import run_stage
+
+
+def main(task: str) -> None:
+    """Read data/TASK/ablation/{augmented,logits} and data/TASK/vectors, write data/TASK/ablation/cells."""
+    _, ablation = params.load(task)
+    data = Path("data") / task
+    vectors = ablation.student.vectors
+    where = Tables(
+        labelled=data / "ablation" / "logits",
+        sets=data / "ablation" / "augmented",
+        vectors=data / "vectors" / f"{vectors}.parquet" if vectors else None,
+    )
+    train_all(where, ablation, data / "ablation" / "cells")
+
+
+if __name__ == "__main__":
+    run_stage(main, "task")

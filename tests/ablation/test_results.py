@@ -1,0 +1,136 @@
+"""Intervals, differences, and the format that others read."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ablation
+
+from pipeline.ablation import results
+from pipeline.ablation.cells import Tables, train_all
+from pipeline.ablation.params import Ablation, Cell
+from pipeline.ablation.results import bootstrap, ends
+from pipeline.errors import InputError
+from pipeline.regression import DRAWS
+
+
+def students(seeds: int, rows: int, share: float, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random((seeds, rows)) < share
+
+
+def test_an_interval_is_as_wide_as_theory_says():
+    """Independent rows, the same for every seed: the binomial's standard error; and nothing of it comes from seeds."""
+    one = students(1, 900, 0.8)
+    right = np.repeat(one, 3, axis=0)[None]
+    draws = bootstrap(right)
+    p = one.mean()
+    assert draws.shape == (DRAWS, 1)
+    assert draws.mean() == pytest.approx(p, abs=0.002)
+    assert draws.std() == pytest.approx((p * (1 - p) / 900) ** 0.5, rel=0.08)
+
+
+def test_seeds_that_differ_widen_it():
+    """Three students, each right on a share of its own of all rows: the plug-in variance of their mean is that of 3 draws of 3."""
+    rows = np.arange(10_000)
+    shares = np.array([0.6, 0.7, 0.95])
+    right = (rows % 1000 < shares[:, None] * 1000)[None]
+    assert bootstrap(right).std() == pytest.approx((shares.var() / 3) ** 0.5, rel=0.1)
+
+
+def test_cells_are_paired_by_row():
+    """Two cells that differ on no row differ by nothing, however wide the interval of each."""
+    one = np.repeat(students(1, 500, 0.75), 2, axis=0)
+    draws = bootstrap(np.stack([one, one]))
+    assert ends(draws[:, 0] - draws[:, 1]) == pytest.approx((0, 0), abs=1e-12)
+    low, high = ends(draws[:, 0])
+    assert high - low > 0.05
+
+
+def test_the_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch):
+    right = students(6, 50, 0.7).reshape(2, 3, 50)
+    before = bootstrap(right)
+    assert np.array_equal(bootstrap(right), before)
+    monkeypatch.setattr(results, "CELLS", 50 * 7)
+    assert bootstrap(right).mean(axis=0) == pytest.approx(before.mean(axis=0), abs=0.01)
+    assert bootstrap(right).shape == before.shape
+
+
+@pytest.fixture
+def trained(where: Tables, tmp_path: Path) -> tuple[Path, Path, Ablation]:
+    asked = ablation()
+    train_all(where, asked, tmp_path / "cells", workers=1)
+    return tmp_path / "cells", where.labelled, asked
+
+
+def test_the_json_is_as_agreed(trained: tuple[Path, Path, Ablation]):
+    cells, labelled, asked = trained
+    measured = results.measure(cells, labelled, asked, "test")
+    found = results.summary(measured, cells, asked)
+    assert json.loads(json.dumps(found)) == found
+    assert list(found) == ["metric", "split", "teacher", "student", "cells"]
+    assert (found["metric"], found["split"], found["student"]) == ("accuracy", "test", asked.student.model)
+    assert 0.5 < found["teacher"] <= 1
+    kinds = {
+        "distilled": bool, "rules": str, "n_iter": int, "seeds": list, "scores": list, "mean": float, "low": float, "high": float, "rows": int,
+    }  # fmt: skip
+    for cell in found["cells"]:
+        assert {key: type(value) for key, value in cell.items()} == kinds
+        assert cell["low"] <= cell["mean"] <= cell["high"]
+        assert cell["mean"] == pytest.approx(np.mean(cell["scores"]), abs=1e-6)
+        result = json.loads(
+            (cells / f"{Cell(cell['distilled'], cell['rules'], cell['n_iter']).name(1)}.json").read_text()
+        )
+        assert cell["scores"][1] == pytest.approx(1 - len(result["test"]["wrong"]) / result["test"]["rows"], abs=1e-6)
+        assert cell["rows"] == result["rows"]
+    drawn = [("none", 0), ("mask", 1), ("mask", 3), ("all", 2)]
+    assert [(c["distilled"], c["rules"], c["n_iter"]) for c in found["cells"]] == [
+        (distilled, *each) for distilled in (False, True) for each in drawn
+    ]
+
+
+def test_every_curve_starts_without_augmentation(trained: tuple[Path, Path, Ablation]):
+    cells, labelled, asked = trained
+    found = results.summary(results.measure(cells, labelled, asked, "test"), cells, asked)
+    rows = list(csv.DictReader(io.StringIO(results.curves(found))))
+    for labels in ("gold labels", "teacher's logits"):
+        for name, numbers in (("mask", ["0", "1", "3"]), ("all", ["0", "2"])):
+            curve = [row for row in rows if (row["rules"], row["labels"]) == (name, labels)]
+            assert [row["n_iter"] for row in curve] == numbers
+            none = next(c for c in found["cells"] if c["n_iter"] == 0 and c["distilled"] == (labels != "gold labels"))
+            assert float(curve[0]["accuracy"]) == none["mean"]
+    assert len(rows) == 10
+
+
+def test_the_table_has_the_differences(trained: tuple[Path, Path, Ablation]):
+    cells, labelled, asked = trained
+    measured = [results.measure(cells, labelled, asked, split) for split in ("validation", "test")]
+    found = results.summary(measured[-1], cells, asked)
+    lines = results.table(measured, found).strip().splitlines()[2:]
+    assert len(lines) == 2 + 8
+    columns = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    by_cell = {tuple(row[:3]): row for row in columns[2:]}
+    plain, cell = by_cell["gold", "none", "0"], by_cell["teacher's logits", "mask", "3"]
+    assert plain[-2:] == ["", ""]
+    base = next(c for c in found["cells"] if c["distilled"] and c["rules"] == "none")
+    mine = next(c for c in found["cells"] if c["distilled"] and (c["rules"], c["n_iter"]) == ("mask", 3))
+    assert float(cell[-2].split()[0]) == pytest.approx(100 * (mine["mean"] - base["mean"]), abs=0.051)
+
+
+def test_a_missing_result_is_one_line(trained: tuple[Path, Path, Ablation]):
+    cells, labelled, asked = trained
+    (cells / "hard-none-0-seed1.json").unlink()
+    with pytest.raises(InputError, match=r"hard-none-0-seed1.json: no such file; run `dvc repro ablation/dvc.yaml`"):
+        results.measure(cells, labelled, asked, "test")
+
+
+def test_a_result_of_other_rows_is_refused(trained: tuple[Path, Path, Ablation]):
+    cells, labelled, asked = trained
+    path = cells / "hard-none-0-seed1.json"
+    found = json.loads(path.read_text())
+    found["test"]["wrong"] = ["0" * 32]
+    path.write_text(json.dumps(found))
+    with pytest.raises(InputError, match="names rows that"):
+        results.measure(cells, labelled, asked, "test")
