@@ -1,4 +1,4 @@
-"""Put the ablation's results together: data/TASK/results/ablation.json, ablation.md and curves/ablation.csv.
+"""Put the ablation's results together: data/TASK/results/ablation.json, ablation.md and ablation.csv.
 
 python stages/ablate_report.py TASK
 """
@@ -25,7 +25,7 @@ def main(task: str) -> None:
     found = results.summary(measured[-1], cells, ablation)
     table = results.table(measured, found)
     write_text(data / "results" / "ablation.md", table)
-    write_text(data / "results" / "curves" / "ablation.csv", results.curves(found))
+    write_text(data / "results" / "ablation.csv", results.curves(found))
     write_json(data / "results" / "ablation.json", found)
     sys.stdout.write(table)
 

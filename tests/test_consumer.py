@@ -52,6 +52,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "augmented",
         *(f"teachers/{name}" for name in TEACHERS),
         "vectors",
+        "report",
         *(f"{kind}/{name}" for kind in ("students", "artefacts") for name in STUDENTS),
     ):
         storage.write_text(data / name / "here", "made by a stage that this test does not run")
