@@ -67,7 +67,10 @@ def test_the_other_sweeps_are_several_valid_settings(what: str, options: str, tm
 
 
 def params_of(clone: Clone, revision: str, file: str = "params.yaml") -> dict:
-    return yaml.safe_load(clone.run("git", "show", f"{revision}:{file}"))
+    """Return a YAML file as a branch or an experiment, which git does not find by its name alone, has it."""
+    refs = clone.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    (reference,) = [ref for ref in refs if ref.endswith(f"/{revision}")] or [revision]
+    return yaml.safe_load(clone.run("git", "show", f"{reference}:{file}"))
 
 
 def test_every_section_has_a_block(done: tuple[Clone, dict[str, str]]):
@@ -87,9 +90,7 @@ def test_an_experiment_has_its_parameters_and_its_results(done: tuple[Clone, dic
 
 def test_a_changed_number_of_copies_draws_again_and_tags_nothing(done: tuple[Clone, dict[str, str]]):
     clone, _ = done
-    one, two = (
-        yaml.safe_load(clone.run("git", "show", f"{name}:dvc.lock"))["stages"] for name in ("main", "two-copies")
-    )
+    one, two = (params_of(clone, name, "dvc.lock")["stages"] for name in ("main", "two-copies"))
     changed = {stage for stage in one if one[stage]["outs"] != two[stage]["outs"]}
     assert {"augment@example", "label@example-minilm", "train@example-bilstm"} <= changed
     assert not changed & {"prepare@example", "tag@example", "finetune@example-minilm"}

@@ -54,6 +54,9 @@ def tiny_example(folder: Path) -> Clone:
     found = Clone(folder)
     found.run("git", "init", "--quiet", "--initial-branch", "main")
     found.run("git", "add", "--all")
+    found.run(
+        "git", "add", "--force", "models"
+    )  # as docs/recipes.md has it: experiments in folders of their own find it
     found.run("git", "commit", "--quiet", "--message", "a tiny example")
     return found
 
