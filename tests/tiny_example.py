@@ -1,12 +1,10 @@
 """A clone of the project whose `example` is a few hundred tiny sentences with a tiny teacher, so that commands of the docs run as they stand."""
 
 import random
-import shutil
-import subprocess
 from pathlib import Path
 
 from logit_rows import BAD, FILLER, GOOD
-from test_pipeline import ROOT, Clone, edit
+from test_pipeline import Clone, copy_project, edit
 from tiny import tiny_teacher
 
 SENTENCES = 160
@@ -28,17 +26,7 @@ def tiny_example(folder: Path) -> Clone:
 
     :param folder: The folder of the clone.
     """
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        text=True,
-        capture_output=True,
-        check=True,
-    )
-    for name in listed.stdout.splitlines():
-        if not name.endswith("dvc.lock") and (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+    copy_project(folder)
     (folder / "sentences.csv").write_text(sentences(SENTENCES))
     tiny_teacher(folder / "models/tiny", [*GOOD, *BAD, *FILLER], labels=["negative", "positive"])
     edit(
