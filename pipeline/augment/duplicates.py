@@ -1,18 +1,18 @@
 """Which copies stay: each text once, none that is an original's. Exact, out of core, in any number of processes.
 
-Ids are spread over ranges while copies are drawn. Equal ids are in the same range, so that each range is looked at by itself. Scratch files
-hold numbers end to end; a shard's are named `<shard>.<what>`.
+Ids are spread over ranges while copies are drawn. Equal ids are in the same range, so that each range is looked at by itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.augment.block import I64
+from pipeline.augment.scratch import Arrays
 
 U64 = NDArray[np.uint64]
 I8 = NDArray[np.int8]
@@ -25,18 +25,27 @@ KEPT, DUPLICATE, LEAK, UNCHANGED = range(4)
 
 @dataclass(frozen=True)
 class Spread:
-    """How many ids of a shard are in each range: of its copies, and of its originals."""
+    """A shard's ids in scratch, by range: those of its copies, and those of its originals."""
 
-    copies: I64  # [ranges]
+    arrays: Arrays
+    copies: I64  # [ranges] how many are in each
     originals: I64  # [ranges]
 
 
 def spread(
-    shard: Path, ranges: int, begin: int, ids: U64, parents: I64, originals: U64, training: NDArray[np.bool_]
+    path: Path,
+    more: Mapping[str, NDArray[Any]],
+    ranges: int,
+    begin: int,
+    ids: U64,
+    parents: I64,
+    originals: U64,
+    training: NDArray[np.bool_],
 ) -> Spread:
     """Write a shard's ids by range, for `judge`; and the order of its copies, for `judged`.
 
-    :param shard: The shard's scratch files, without the suffix.
+    :param path: The scratch file to write.
+    :param more: What else shall stand in it, by name.
     :param ranges: How many ranges of ids there are.
     :param begin: The number of the shard's first original.
     :param ids: [copies, 2] the ids of the copies' texts.
@@ -45,12 +54,14 @@ def spread(
     :param training: [n] whether each is in the training split.
     """
     order, copies = _by_range(ids, ranges)
-    order.astype(np.int32).tofile(f"{shard}.order")
-    _numbered(ids, parents + begin).take(order, axis=0).tofile(f"{shard}.copies")
-    order, texts = _by_range(originals, ranges)
+    texts_order, texts = _by_range(originals, ranges)
     numbers = np.arange(begin, begin + len(originals))
-    _numbered(originals, 2 * numbers + training).take(order, axis=0).tofile(f"{shard}.texts")
-    return Spread(copies, texts)
+    arrays: dict[str, NDArray[Any]] = {
+        "order": order.astype(np.int32),
+        "copies": _numbered(ids, parents + begin).take(order, axis=0),
+        "texts": _numbered(originals, 2 * numbers + training).take(texts_order, axis=0),
+    }
+    return Spread(Arrays.write(path, {**arrays, **more}), copies, texts)
 
 
 def _numbered(ids: U64, numbers: I64) -> U64:
@@ -60,16 +71,15 @@ def _numbered(ids: U64, numbers: I64) -> U64:
     return found
 
 
-def judge(shards: Sequence[Path], spreads: Sequence[Spread], number: int, verdict: Path) -> None:
+def judge(spreads: Sequence[Spread], number: int, verdict: Path) -> None:
     """Decide on the copies of one range of ids: the first of each text stays, unless it is an original of any split.
 
-    :param shards: All shards' scratch files.
-    :param spreads: What `spread` returned for each.
+    :param spreads: What `spread` returned for each shard.
     :param number: Which range.
     :param verdict: The file to write: for each shard's copies in the range, one after the other, KEPT, DUPLICATE, LEAK or UNCHANGED.
     """
-    texts = _parts(shards, "texts", [s.originals for s in spreads], number)
-    copies = _parts(shards, "copies", [s.copies for s in spreads], number)
+    texts = _parts([(s.arrays, s.originals) for s in spreads], "texts", number)
+    copies = _parts([(s.arrays, s.copies) for s in spreads], "copies", number)
     rows, training = texts[:, 2] >> np.uint64(1), texts[:, 2] & np.uint64(1)
     first = first_of_equals(np.concatenate([texts[:, :2], copies[:, :2]]))[len(texts) :]
     fate = np.where(first == np.arange(len(texts), len(texts) + len(copies)), KEPT, DUPLICATE).astype(np.int8)
@@ -80,34 +90,28 @@ def judge(shards: Sequence[Path], spreads: Sequence[Spread], number: int, verdic
     fate.tofile(verdict)
 
 
-def judged(shard: Path, copies: I64, before: I64, verdicts: Sequence[Path]) -> tuple[I8, U64, I64]:
+def judged(spread: Spread, before: I64, verdicts: Sequence[Path]) -> tuple[I8, U64, I64]:
     """Put together what was decided on a shard's copies.
 
-    :param shard: Its scratch files.
-    :param copies: [ranges] how many of its copies are in each range.
-    :param before: [ranges] how many of the shards' before it.
+    :param spread: What `spread` returned for it.
+    :param before: [ranges] how many copies of the shards before it are in each range.
     :param verdicts: What `judge` wrote, a file a range.
     :return: In the order in which the copies were drawn: their fates [copies], ids [copies, 2], and parents [copies] as numbers of originals.
     """
     parts = [
         np.fromfile(verdict, np.int8, int(count), offset=int(begin))
-        for verdict, begin, count in zip(verdicts, before, copies, strict=True)
+        for verdict, begin, count in zip(verdicts, before, spread.copies, strict=True)
     ]
-    order = np.fromfile(f"{shard}.order", np.int32)
+    order = spread.arrays.read("order")
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    rows = np.fromfile(f"{shard}.copies", np.uint64).reshape(-1, 3).take(place, axis=0)
+    rows = spread.arrays.read("copies").take(place, axis=0)
     return np.concatenate(parts).take(place), rows[:, :2], rows[:, 2].astype(np.int64)
 
 
-def _parts(shards: Sequence[Path], suffix: str, counts: Sequence[I64], number: int) -> U64:
-    """Read one range's numbered ids of all shards."""
-    return np.concatenate(
-        [
-            np.fromfile(f"{shard}.{suffix}", np.uint64, 3 * int(n[number]), offset=24 * int(n[:number].sum()))
-            for shard, n in zip(shards, counts, strict=True)
-        ]
-    ).reshape(-1, 3)
+def _parts(shards: Sequence[tuple[Arrays, I64]], name: str, number: int) -> U64:
+    """Read one range's numbered ids of all shards, [n, 3]."""
+    return np.concatenate([arrays.read(name, int(n[:number].sum()), int(n[number])) for arrays, n in shards])
 
 
 def _by_range(digests: U64, ranges: int) -> tuple[I64, I64]:

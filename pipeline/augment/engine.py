@@ -106,14 +106,14 @@ def augment(
             for found in parallel(draws):
                 drawn.append(found)
                 advance(found.originals)
-        corpus.check(Path(f"{shard}.originals").read_bytes() for shard in shards)
         spreads = [found.spread for found in drawn]
-        for _ in parallel(delayed(duplicates.judge)(shards, spreads, n, path) for n, path in enumerate(verdicts)):
+        corpus.check(spread.arrays.read("originals").tobytes() for spread in spreads)
+        for _ in parallel(delayed(duplicates.judge)(spreads, n, path) for n, path in enumerate(verdicts)):
             pass
         before = np.cumsum([np.zeros(ranges, np.int64), *(spread.copies for spread in spreads)], axis=0)
         writes = (
             delayed(write_shard)(
-                *(begin, shard, spread.copies, earlier, verdicts),
+                *(begin, shard, spread, earlier, verdicts),
                 folder / f"augmented-{number:05}.parquet",
                 metadata,
             )
@@ -221,7 +221,7 @@ class Written:
 
 
 def draw_shard(run: Run, begin: int, end: int, ranges: int, shard: Path) -> Drawn:
-    """Draw the copies of some originals into scratch files: .arrow, the rows that a rule touched; .originals, what `Corpus.check` wants; ids.
+    """Draw the copies of some originals into scratch files: .arrow, the rows that a rule touched; .numbers, the ids of their texts.
 
     :param begin: The first original.
     :param end: The one after the last.
@@ -242,11 +242,13 @@ def draw_shard(run: Run, begin: int, end: int, ranges: int, shard: Path) -> Draw
             row_parents.append(its_parents)
             writer.write_table(rows)
             tally.update(counts)
-    tagging.digest_rows(originals.digests, originals.text_digests, originals.training).tofile(f"{shard}.originals")
     bins = np.searchsorted([low for low, _ in LENGTHS[1:]], lengths, side="right").astype(np.int8)
-    bins.tofile(f"{shard}.lengths")
     spread = duplicates.spread(
-        shard,
+        Path(f"{shard}.numbers"),
+        {
+            "originals": tagging.digest_rows(originals.digests, originals.text_digests, originals.training),
+            "lengths": bins,
+        },
         ranges,
         begin,
         np.concatenate(ids),
@@ -271,7 +273,7 @@ def _blocks(parents: I64, words: I64) -> Iterator[I64]:
 def write_shard(
     begin: int,
     shard: Path,
-    copies: I64,
+    spread: Spread,
     before: I64,
     verdicts: Sequence[Path],
     path: Path,
@@ -281,13 +283,13 @@ def write_shard(
 
     :param begin: The shard's first original.
     :param shard: Its scratch files, which are removed.
-    :param copies: As in `duplicates.judged`, like `before` and `verdicts`.
+    :param spread: As in `duplicates.judged`, like `before` and `verdicts`.
     :param path: The file to write, in a folder that is renamed when it is whole.
     :param metadata: For the file.
     """
-    fates, ids, parents = duplicates.judged(shard, copies, before, verdicts)
+    fates, ids, parents = duplicates.judged(spread, before, verdicts)
     keep = fates == KEPT
-    parent_ids = tables.hex_ids(np.fromfile(f"{shard}.originals", ">u8").reshape(-1, 5)[:, :2])
+    parent_ids = tables.hex_ids(spread.arrays.read("originals")[:, :2])
     ids, kept = ids.compress(keep, axis=0), parents.compress(keep) - begin
     schema = tables.with_metadata(tables.AUGMENTED, metadata)
     with pq.ParquetWriter(path, schema, **PARQUET) as writer:
@@ -300,9 +302,9 @@ def write_shard(
             nulls = {f.name: pa.nulls(len(rows), f.type) for f in tables.AUGMENTED if f.name not in known}
             writer.write_table(pa.table([(known | nulls)[name] for name in schema.names], schema=schema))
             first += len(rows)
-    bins = np.fromfile(f"{shard}.lengths", np.int8)
-    for scratch in shard.parent.glob(f"{shard.name}.*"):
-        scratch.unlink()
+    bins = spread.arrays.read("lengths")
+    Path(f"{shard}.arrow").unlink()
+    spread.arrays.path.unlink()
     return Written(np.bincount(fates, minlength=len(FATES)), np.bincount(bins[kept], minlength=len(LENGTHS)))
 
 
