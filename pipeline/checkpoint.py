@@ -19,7 +19,7 @@ from pipeline.storage import new_file
 logger = logging.getLogger(__name__)
 
 Tensors = dict[str, torch.Tensor]
-_TRAINING = ("batches", "distill", "objectives", "optimisers", "targets")
+_TRAINING = ("averaging", "batches", "distill", "objectives", "optimisers", "targets")
 """The modules here that training follows from."""
 
 
@@ -74,6 +74,7 @@ class Checkpoint:
         module: torch.nn.Module,
         best: Mapping[str, torch.Tensor] | None,
         optimisers: Sequence[torch.optim.Optimizer],
+        average: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         """Write the state after an epoch.
 
@@ -81,8 +82,10 @@ class Checkpoint:
         :param module: The student.
         :param best: The weights of the best epoch, as `learnt` gives them; None where they are the module's.
         :param optimisers: What moves its parameters.
+        :param average: The moving average of the weights; None where there is none.
         """
         tensors = {f"module.{key}": value for key, value in learnt(module).items()}
+        tensors |= {f"average.{key}": value for key, value in (average or {}).items()}
         tensors |= {f"best.{key}": value for key, value in (best or {}).items()}
         numbers: dict[str, Any] = {}
         for name, value in _states(optimisers):
@@ -98,25 +101,25 @@ class Checkpoint:
 
     def load(
         self, module: torch.nn.Module, optimisers: Sequence[torch.optim.Optimizer]
-    ) -> tuple[list[dict[str, Any]], Tensors]:
+    ) -> tuple[list[dict[str, Any]], Tensors, Tensors]:
         """Bring a student and its optimisers to where the file says that training stood.
 
         :param module: The student as it was built; nothing is changed where there is no file, or one of another training.
         :param optimisers: New ones.
-        :return: The history and the best epoch's weights; the history is empty where training starts from the beginning.
+        :return: The history, the best epoch's weights, and the moving average of the weights; all empty where training starts from the beginning.
         """
         try:
             with safe_open(self.path, "pt") as file:
                 state = json.loads((file.metadata() or {}).get("state", "{}"))
                 if state.get("key") != self.key:
                     logger.info("%s is of another training (data, settings or code): starting anew", self.path)
-                    return [], {}
+                    return [], {}, {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
         except FileNotFoundError:
-            return [], {}
+            return [], {}, {}
         except (SafetensorError, OSError, ValueError) as error:
             logger.warning("%s cannot be read, training starts anew: %s", self.path, error)
-            return [], {}
+            return [], {}, {}
         device = next(module.parameters()).device
         module.load_state_dict(_part(tensors, "module."), strict=False)
         for i, optimiser in enumerate(optimisers):
@@ -127,9 +130,11 @@ class Checkpoint:
                 for key, value in held.items():
                     moved = isinstance(value, torch.Tensor) and (fused or value.dim() > 0)
                     optimiser.state[parameter][key] = value.to(device) if moved else value
-        best = {key: value.to(device) for key, value in _part(tensors, "best.").items()} or learnt(module)
+        best, average = (
+            {key: value.to(device) for key, value in _part(tensors, prefix).items()} for prefix in ("best.", "average.")
+        )
         logger.info("going on after epoch %d, from %s", len(state["history"]), self.path)
-        return state["history"], best
+        return state["history"], best or learnt(module), average
 
 
 def _part(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:

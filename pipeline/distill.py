@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import pyarrow as pa
 import torch
 
 from pipeline import objectives
+from pipeline.averaging import MovingAverage
 from pipeline.batches import DeviceRows, Rows
 from pipeline.checkpoint import Checkpoint, fingerprint, learnt
 from pipeline.console import progress
@@ -140,6 +141,8 @@ class Training:
         self.classes = rows.logits.shape[1]
         self.objective = objective_of(settings, self.classes)
         self.optimisers = make_optimisers(module, settings.optimiser)
+        decay = settings.optimiser.ema_decay
+        self.average = MovingAverage(module, decay) if decay else None
         self.checkpoint = None
         if checkpoint is not None:
             sides = [words for part in (rows, validation) for words in (part.texts.first, part.texts.second) if words]
@@ -153,16 +156,21 @@ class Training:
         history: list[Epoch] = []
         best: dict[str, torch.Tensor] = {}
         if self.checkpoint is not None:
-            told, best = self.checkpoint.load(self.module, self.optimisers)
+            told, best, average = self.checkpoint.load(self.module, self.optimisers)
             history = [Epoch(**epoch) for epoch in told]
+            if self.average is not None and average:
+                self.average.load(average)
         while len(history) < self.settings.epochs and not self._patience_is_over(history):
             history.append(self._epoch(len(history)))
             is_best = best_of(history) == len(history) - 1
             if is_best:
-                best = learnt(self.module)
+                with self._as_measured():
+                    best = learnt(self.module)
             if self.checkpoint is not None:
                 told = [dataclasses.asdict(epoch) for epoch in history]
-                self.checkpoint.save(told, self.module, None if is_best else best, self.optimisers)
+                averaged = self.average.weights if self.average is not None else None
+                is_module = is_best and averaged is None
+                self.checkpoint.save(told, self.module, None if is_module else best, self.optimisers, averaged)
         self.module.load_state_dict(best, strict=False)
         kept = history[best_of(history)]
         logger.info("kept epoch %d of %d: %s", kept.epoch, len(history), kept.told)
@@ -177,7 +185,8 @@ class Training:
         torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, number]).generate_state(1)[0]))
         loss = self.learn(number)
         trained = time.perf_counter() - started
-        found = Epoch(number + 1, loss, *_measure(self.module, self.validation, self.objective))
+        with self._as_measured():
+            found = Epoch(number + 1, loss, *_measure(self.module, self.validation, self.objective))
         logger.info(
             "epoch %d: training loss %.4f, %s (%.0f s, %.0f rows/s)",
             *(found.epoch, loss, found.told),
@@ -185,10 +194,15 @@ class Training:
         )
         return found
 
+    def _as_measured(self) -> AbstractContextManager[None]:
+        """Give the module the weights that are measured and kept: those of the moving average, where there is one."""
+        return self.average.in_place() if self.average is not None else nullcontext()
+
     def learn(self, number: int) -> float:
         """Train on every row once and return the mean loss."""
         self.module.train()
         draws = np.random.default_rng([self.settings.seed, number])
+        batches = -(-len(self.rows) // self.settings.batch_size)
         total, waiting, done = 0.0, [], 0
         with progress(len(self.rows), f"epoch {number + 1} of {self.settings.epochs}", "rows") as advance:
             for i, piece in enumerate(self.rows.epoch(self.settings.batch_size, draws)):
@@ -204,6 +218,8 @@ class Training:
                 loss.backward()  # type: ignore[no-untyped-call]
                 for optimiser in self.optimisers:
                     optimiser.step()
+                if self.average is not None:
+                    self.average.update(number * batches + i)
                 rows = len(piece.labels)
                 waiting.append(loss.detach() * rows)
                 if i == 0 or len(waiting) == CHECK_BATCHES:

@@ -304,6 +304,10 @@ class Optimiser(Model):
     learning_rate: Annotated[float, Field(gt=0)] = 1.0
     rho: Fraction = Field(0.95, description="AdaDelta's decay")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW's decay")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="Measure and keep the moving average of the weights, of which this share stays at each batch; 0: the weights themselves",
+    )
 
 
 class Objective(Model):

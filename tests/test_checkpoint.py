@@ -20,7 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 BATCHES = 31
 """Forward calls of an epoch: 30 batches of 10 rows, and one look at the validation rows."""
 STUDENT = {"model": "killed:Killed", "teacher": "large", "batch_size": 10, "epochs": 5, "patience": 5}
-OPTIMISERS = {"adadelta": {"name": "adadelta"}, "adamw": {"name": "adamw", "learning_rate": 0.01}}
+OPTIMISERS = {
+    "adadelta": {"name": "adadelta"},
+    "adamw": {"name": "adamw", "learning_rate": 0.01},
+    "averaged": {"name": "adadelta", "ema_decay": 0.9},
+}
 TRAINING, VALIDATION = sentiment(300), sentiment(60, 1)
 
 
