@@ -119,8 +119,11 @@ def check() -> None:
 
 def results() -> None:
     """Print a table for each active task."""
+    from pipeline import params
+
     for task in _active_tasks():
-        sys.stdout.write(f"\n{task}\n\n{report.result_table(Path('data') / task / 'results')}\n")
+        table = report.result_table(Path("data") / task / "results", params.load(task).task.metrics)
+        sys.stdout.write(f"\n{task}\n\n{table}\n")
 
 
 def verify(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -15,6 +15,11 @@ class Task(Model):
     """tasks/<name>.yaml. The five overrides must stand there, `{}` if empty: DVC tracks each."""
 
     description: str
+    metrics: list[Literal["accuracy", "f1"]] = Field(
+        ["accuracy"],
+        min_length=1,
+        description="What the result table shows; students are chosen and ranked by accuracy. A regression has its own",
+    )
     text: Text
     tag: dict[str, Any]
     augment: dict[str, Any]

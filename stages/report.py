@@ -46,6 +46,7 @@ def main(task: str) -> None:
         confidence={teacher: confidence(data / "logits" / teacher) for teacher in teachers},
         families=families(data / "logits" / teachers[0], FAMILIES, COPIES, SEED),
         ablation=read_ablation(data / "results"),
+        metrics=settings.task.metrics,
     )
     with new_folder(data / "report") as folder:
         (folder / "index.html").write_text(page(found), encoding="utf-8", newline="\n")

@@ -8,7 +8,7 @@ from pipeline.storage import write_json
 
 
 def scores(accuracy: float, **more: float) -> dict:
-    return {"accuracy": accuracy, "f1": 0.5, **more}
+    return {"accuracy": accuracy, "f1": 0.5} | more
 
 
 def cells(table: str) -> list[list[str]]:
@@ -33,6 +33,19 @@ def test_students_follow_their_teacher_the_best_first_with_intervals_where_they_
         ["large (teacher)", "95.0", "", "", "", ""],
         ["new", "85.0 (82.1 to 87.9)", "90.0", "1,000", "10", "4.0"],
         ["old", "80.0", "90.0", "1,000", "10", "4.0"],
+    ]
+
+
+def test_a_task_can_ask_for_f1_beside_accuracy_by_which_students_are_ranked(tmp_path: Path):
+    write_student(tmp_path, "a-seed0", 0.8, f1=0.7, **{"f1 low": 0.65, "f1 high": 0.75})
+    write_student(tmp_path, "a-seed1", 0.7, f1=0.8)
+    head, _, *rows = cells(result_table(tmp_path, ["accuracy", "f1"]))
+    assert head[:4] == ["", "test accuracy", "test f1", "agreement"]
+    assert [row[:4] for row in rows] == [
+        ["large (teacher)", "95.0", "50.0", ""],
+        ["a-seed0", "80.0", "70.0 (65.0 to 75.0)", "90.0"],
+        ["a-seed1", "70.0", "80.0", "90.0"],
+        ["a (mean of 2 seeds)", "75.0 ± 7.1", "75.0 ± 7.1", "90.0 ± 0.0"],
     ]
 
 

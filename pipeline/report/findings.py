@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -83,6 +83,7 @@ class Findings:
     :param confidence: By teacher, how sure it is of the training rows.
     :param families: Originals with some of their copies.
     :param ablation: What the ablation found; None where there was none.
+    :param metrics: What the result table shows of a classification.
     """
 
     task: str
@@ -97,6 +98,7 @@ class Findings:
     confidence: Mapping[str, Confidence] = field(default_factory=dict)
     families: list[Family] = field(default_factory=list)
     ablation: Mapping[str, Any] | None = None
+    metrics: Sequence[str] = ("accuracy",)
 
     @property
     def regression(self) -> bool:

@@ -33,7 +33,7 @@ def results(found: Findings) -> Markup:
     """Return the result table."""
     rows: list[list[Child]] = [
         [_named(found, row[0], i), *(_with_interval(cell) for cell in row[1:])]
-        for i, row in enumerate(result_rows(found.results, found.times))
+        for i, row in enumerate(result_rows(found.results, found.times, found.metrics))
     ]
     how = "In brackets 95% bootstrap intervals over the rows. Agreement: how often the student answers what the teacher does."
     if found.regression:

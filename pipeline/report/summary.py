@@ -19,7 +19,7 @@ def summary(found: Findings) -> str:
         f"**{_plain(words.headline(found))}**",
         *([_plain(gap)] if gap else []),
         _plain(words.chosen_by(found)),
-        aligned(result_rows(found.results, found.times)),
+        aligned(result_rows(found.results, found.times, found.metrics)),
     ]
     if found.ablation is not None:
         parts += ["## Ablation", aligned(ablation.table(found.ablation))]

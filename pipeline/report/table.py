@@ -11,7 +11,7 @@ from pipeline.errors import InputError
 from pipeline.storage import read_json
 
 
-def result_table(results: Path) -> str:
+def result_table(results: Path, metrics: Sequence[str] = ("accuracy",)) -> str:
     """Return the table of a task's results: each teacher, then each student, as Markdown.
 
     Accuracies (of a regression: Pearson correlations) have their 95% intervals, where they are known; times are there if stages/latency.py was run: of one thread, in ONNX
@@ -19,9 +19,10 @@ def result_table(results: Path) -> str:
     standard deviation.
 
     :param results: data/<task>/results, as the evaluate stage leaves it.
+    :param metrics: As for `result_rows`.
     :raises InputError: If no student has been evaluated, or none could be measured.
     """
-    return aligned(result_rows(read_results(results), read_times(results)))
+    return aligned(result_rows(read_results(results), read_times(results), metrics))
 
 
 def read_results(results: Path, names: Collection[str] | None = None) -> dict[str, Any]:
@@ -57,26 +58,44 @@ def splits_of(students: Mapping[str, Any]) -> list[str]:
     return [split for split in ("validation", "test") if any(split in found for found in students.values())]
 
 
-def result_rows(students: Mapping[str, Any], times: Mapping[str, Any] | None) -> list[list[str]]:
+def result_rows(
+    students: Mapping[str, Any], times: Mapping[str, Any] | None, metrics: Sequence[str] = ("accuracy",)
+) -> list[list[str]]:
     """Return the cells of the result table, the head first.
 
     :param students: What `read_results` returns.
     :param times: What `read_times` returns.
+    :param metrics: What the task is measured by, a column each; in a regression there is Pearson's correlation alone.
     """
     teachers = {found["teacher"]["name"]: found for found in students.values()}
     splits = splits_of(students)
     score = score_of(students)
-    head = ["", *(f"{split} {score}" for split in splits), "agreement", "parameters", "without embeddings", "MB"]
+    measures = [score] if score == "pearson" else list(metrics)
+    head = [
+        "",
+        *(f"{split} {name}" for split in splits for name in measures),
+        "agreement",
+        "parameters",
+        "without embeddings",
+        "MB",
+    ]
     rows = [head if times is None else [*head, "p50 ms", "texts/s"]]
     for name, found in teachers.items():
-        cells = [*_scores(found, splits, "teacher", score), "", *_size(found["teacher"]), *_times(times, name)]
+        cells = [*_scores(found, splits, "teacher", measures), "", *_size(found["teacher"]), *_times(times, name)]
         rows.append([f"{name} (teacher)", *cells])
     last = splits[-1]
     for name, found in sorted(students.items(), key=lambda item: -item[1][last]["student"][score]):
         agreement = shown(found[last]["student"]["agreement"], score)
-        cells = [*_scores(found, splits, "student", score), agreement, *_size(found["student"]), *_times(times, name)]
+        cells = [
+            *_scores(found, splits, "student", measures),
+            agreement,
+            *_size(found["student"]),
+            *_times(times, name),
+        ]
         rows.append([name, *cells])
-    rows += [_over_seeds(name, each, splits, len(rows[0]), score) for name, each in sorted(_by_seed(students).items())]
+    rows += [
+        _over_seeds(name, each, splits, len(rows[0]), measures) for name, each in sorted(_by_seed(students).items())
+    ]
     return rows
 
 
@@ -89,13 +108,13 @@ def _by_seed(students: Mapping[str, Any]) -> dict[str, list[Any]]:
     return {name: each for name, each in groups.items() if len(each) > 1}
 
 
-def _over_seeds(name: str, each: Sequence[Any], splits: list[str], width: int, measure: str) -> list[str]:
+def _over_seeds(name: str, each: Sequence[Any], splits: list[str], width: int, measures: Sequence[str]) -> list[str]:
     """Return the row of the mean and the standard deviation (of a sample: n - 1) over the seeds of a student."""
     cells = []
-    for split, score in [*((split, measure) for split in splits), (splits[-1], "agreement")]:
-        values = [found[split]["student"][score] for found in each if split in found]
-        spread = f" ± {shown(statistics.stdev(values), measure)}" if len(values) > 1 else ""
-        cells.append(f"{shown(statistics.mean(values), measure)}{spread}" if values else "")
+    for split, measure in [*((split, measure) for split in splits for measure in measures), (splits[-1], "agreement")]:
+        values = [found[split]["student"][measure] for found in each if split in found]
+        spread = f" ± {shown(statistics.stdev(values), measures[0])}" if len(values) > 1 else ""
+        cells.append(f"{shown(statistics.mean(values), measures[0])}{spread}" if values else "")
     row = [f"{name} (mean of {len(each)} seeds)", *cells]
     return row + [""] * (width - len(row))
 
@@ -118,8 +137,8 @@ def shown(value: float, score: str) -> str:
     return f"{value:.3f}" if score == "pearson" else f"{100 * value:.1f}"
 
 
-def _scores(found: Mapping[str, Any], splits: list[str], who: str, score: str) -> list[str]:
-    return [_with_interval(found[split][who], score) if split in found else "" for split in splits]
+def _scores(found: Mapping[str, Any], splits: list[str], who: str, measures: Sequence[str]) -> list[str]:
+    return [_with_interval(found[split][who], name) if split in found else "" for split in splits for name in measures]
 
 
 def _with_interval(scores: Mapping[str, float], score: str) -> str:
