@@ -1,4 +1,6 @@
-"""How far a student's probabilities can be believed, and how far they are from its teacher's."""
+"""How far a model's probabilities can be believed, and how far they are from another's."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,22 +23,51 @@ def log_softmax(logits: Logits) -> Doubles:
     return result
 
 
+def softmax(logits: Logits) -> Doubles:
+    """Return probabilities, float64 [n, C]."""
+    result: Doubles = np.exp(log_softmax(logits))
+    return result
+
+
+@dataclass(frozen=True)
+class Bins:
+    """What a model says and what is right, in bins of its confidence: arrays of the bins that have rows."""
+
+    confidence: Doubles
+    """The mean probability of the class that it predicts."""
+    accuracy: Doubles
+    """The share of rows on which that class is right."""
+    rows: Integers
+
+
+def confidence_bins(labels: Integers, logits: Logits, temperature: float = 1.0) -> Bins:
+    """Put rows into BINS bins of equal width over (0, 1], by the probability of the class that is predicted.
+
+    :param labels: What is right, [n].
+    :param logits: What was said, [n, C].
+    :param temperature: What the logits are divided by first.
+    """
+    probabilities = softmax(logits / temperature)
+    confidence = probabilities.max(axis=-1)
+    right = probabilities.argmax(axis=-1) == labels
+    places = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    rows = np.bincount(places, minlength=BINS)
+    there = rows > 0
+    confidences, accuracies = (np.bincount(places, values, BINS)[there] / rows[there] for values in (confidence, right))
+    return Bins(confidences, accuracies, rows[there])
+
+
 def calibration_error(labels: Integers, logits: Logits, temperature: float = 1.0) -> float:
     """Return the expected calibration error: sum over bins of (rows of the bin / n) * |accuracy - mean confidence|.
 
-    Guo et al. 2017 (arXiv 1706.04599), equation 3, with BINS bins of equal width over (0, 1]; a row's confidence is the probability
-    of the class that it predicts.
+    Guo et al. 2017 (arXiv 1706.04599), equation 3.
 
     :param labels: What is right, [n], n > 0.
     :param logits: What was said, [n, C].
     :param temperature: What the logits are divided by first.
     """
-    probabilities = np.exp(log_softmax(logits / temperature))
-    confidence = probabilities.max(axis=-1)
-    right = probabilities.argmax(axis=-1) == labels
-    bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
-    gaps = np.bincount(bins, right, BINS) - np.bincount(bins, confidence, BINS)
-    return float(np.abs(gaps).sum() / len(labels))
+    bins = confidence_bins(labels, logits, temperature)
+    return float((bins.rows * np.abs(bins.accuracy - bins.confidence)).sum() / len(labels))
 
 
 def best_temperature(labels: Integers, logits: Logits) -> float:
@@ -54,7 +85,7 @@ def best_temperature(labels: Integers, logits: Logits) -> float:
     low, high = np.log(1 / MOST), np.log(1 / LEAST)  # of 1 / T
     for _ in range(50):
         middle = (low + high) / 2
-        slope = ((np.exp(log_softmax(scores * np.exp(middle))) * scores).sum(axis=-1) - wanted).mean()
+        slope = ((softmax(scores * np.exp(middle)) * scores).sum(axis=-1) - wanted).mean()
         low, high = (low, middle) if slope > 0 else (middle, high)
     return float(np.exp(-(low + high) / 2))
 

@@ -17,6 +17,7 @@ import yaml
 from numpy.typing import NDArray
 
 from pipeline import changes, regression
+from pipeline.calibration import BINS, calibration_error, softmax
 from pipeline.console import aligned
 
 EXAMPLES = 10
@@ -26,7 +27,6 @@ CANDIDATES = 2_000
 SHOWN = 240
 """Letters of a sentence that are shown."""
 
-BINS = 15
 """Of the calibration error, as Guo et al. have it."""
 
 SIZES = (("n<1K", 10**3), ("1K<n<10K", 10**4), ("10K<n<100K", 10**5), ("100K<n<1M", 10**6), ("1M<n<10M", 10**7))
@@ -284,28 +284,6 @@ def _rules(augmentation: Mapping[str, Any]) -> str:
 # --- the teacher --------------------------------------------------------------------------------------------------------
 
 
-def probabilities(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the softmax of logits.
-
-    :param values: [n, C].
-    """
-    powers = np.exp(values.astype(np.float64) - values.max(axis=1, keepdims=True, initial=-np.inf))
-    found: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return found
-
-
-def calibration_error(confidences: NDArray[np.float64], right: NDArray[np.bool_], bins: int = BINS) -> float:
-    """Return the expected calibration error: sum over bins of n_b / n |accuracy_b - confidence_b| (Guo et al. 2017, arXiv 1706.04599).
-
-    :param confidences: The probability of the predicted class, [n], n > 0.
-    :param right: Whether it is the gold label, [n].
-    :param bins: How many bins of equal width.
-    """
-    of = np.clip(np.ceil(confidences * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(of, weights=right - confidences, minlength=bins)  # n_b (accuracy_b - confidence_b)
-    return float(np.abs(gaps).sum() / len(confidences))
-
-
 def _calibration(folder: Path, shards: Sequence[Mapping[str, Any]]) -> str:
     parts = [
         pq.read_table(folder / shard["path"], columns=["label", "logits"])
@@ -322,16 +300,15 @@ def _calibration(folder: Path, shards: Sequence[Mapping[str, Any]]) -> str:
         return "Its logits are not finite."
     if values.shape[1] == 1:
         return _errors(rows["label"].to_numpy()[finite], values[finite, 0])
-    found = probabilities(values[finite])
-    right = found.argmax(axis=1) == rows["label"].to_numpy()[finite]
-    confidences = found.max(axis=1)
+    labels, said = rows["label"].to_numpy()[finite], values[finite]
+    right, confidences = said.argmax(axis=1) == labels, softmax(said).max(axis=1)
     return aligned(
         [
             ("measure", "value"),
             ("rows with a gold label", f"{len(right):,}"),
             ("accuracy", f"{100 * right.mean():.1f} %"),
             ("mean confidence", f"{100 * confidences.mean():.1f} %"),
-            (f"expected calibration error ({BINS} bins)", f"{100 * calibration_error(confidences, right):.1f} %"),
+            (f"expected calibration error ({BINS} bins)", f"{100 * calibration_error(labels, said):.1f} %"),
         ]
     )
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import logits
+from pipeline.calibration import softmax
 from pipeline.errors import InputError
 from pipeline.storage import new_folder
 
@@ -27,8 +28,9 @@ def gather(folders: Mapping[Path, float], out: Path, average: Average = "logits"
 
     :param folders: The teachers' data sets, at least one, each with its weight; weights count relative to their sum.
     :param out: The folder to write; it appears whole or not at all, and replaces what was there.
-    :param average: As for `read_split`.
-    :raises InputError: As `read_split`.
+    :param average: logits: z = sum of w_i z_i. distributions: z = log(sum of w_i softmax(z_i)), so that softmax(z) is the mean of the
+        distributions.
+    :raises InputError: If one has a row that another lacks; see also `provenance` and `logits.read_split`.
     """
     first, *others = folders
     with new_folder(out) as temporary:
@@ -38,26 +40,6 @@ def gather(folders: Mapping[Path, float], out: Path, average: Average = "logits"
         about = _provenance(folders, average)
         splits = {split: logits.Stream(n, _averaged(folders, split, average)) for split, n in about["rows"].items()}
         logits.write(temporary, splits, about)
-
-
-def read_split(
-    folders: Mapping[Path, float], split: str, columns: Sequence[str], average: Average = "logits"
-) -> pa.Table:
-    """Read the rows of a split with the averaged logits of all teachers.
-
-    :param folders: The data sets, each with its weight; weights count relative to their sum.
-    :param split: train, validation or test.
-    :param columns: The columns to read, id and logits among them.
-    :param average: logits: z = sum of w_i z_i. distributions: z = log(sum of w_i softmax(z_i)), so that softmax(z) is the mean of the
-        distributions.
-    :return: The rows of the first data set in its order; the classes in its order, too.
-    :raises InputError: If one has a row that another lacks; see also `provenance` and `logits.read_split`.
-    """
-    first, *others = folders
-    if not others:
-        return logits.read_split(first, split, columns)
-    parts = [part.select(columns) for part in _averaged(folders, split, average)]
-    return pa.concat_tables(parts or [logits.read_split(first, split, columns)]).unify_dictionaries()
 
 
 def provenance(folders: Sequence[Path]) -> dict[str, Any]:
@@ -87,13 +69,14 @@ def _averaged(folders: Mapping[Path, float], split: str, average: Average) -> It
     (first, weight), *others = folders.items()
     labels, total = provenance(list(folders))["labels"], sum(folders.values())
     ids = logits.read_split(first, split, ("id",))["id"].combine_chunks()
+    terms = softmax if average == "distributions" else np.float64  # what is averaged
     rest = np.zeros((len(ids), len(labels)))
     for folder, theirs in others:
-        rest += theirs / total * _terms(_matched(folder, split, ids, labels, first), average)
+        rest += theirs / total * terms(_matched(folder, split, ids, labels, first))
     start = 0
     for part in logits.stream_split(first, split):
         end = start + part.num_rows
-        mean = weight / total * _terms(logits.logits_of(part), average) + rest[start:end]
+        mean = weight / total * terms(logits.logits_of(part)) + rest[start:end]
         found = mean if average == "logits" else np.log(np.maximum(mean, np.finfo(np.float32).tiny))
         column = pa.FixedSizeListArray.from_arrays(pa.array(found.astype(np.float32).ravel()), len(labels))
         place = part.schema.get_field_index("logits")
@@ -115,16 +98,6 @@ def _matched(folder: Path, split: str, ids: pa.Array, labels: Sequence[str], fir
     values = logits.logits_of(rows)[:, [theirs.index(name) for name in labels]]
     found: npt.NDArray[np.float32] = values[places.to_numpy()]
     return found
-
-
-def _terms(values: npt.NDArray[np.float32], average: Average) -> Doubles:
-    """Return what is averaged, float64 [n, C]: logits as they are, or their softmax."""
-    doubles = values.astype(np.float64)
-    if average == "logits":
-        return doubles
-    powers = np.exp(doubles - doubles.max(axis=1, keepdims=True))
-    shares: Doubles = powers / powers.sum(axis=1, keepdims=True)
-    return shares
 
 
 # --- what the average says of itself ------------------------------------------------------------------------------------

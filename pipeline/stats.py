@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import changes, logits
-from pipeline.card import gold_label, probabilities
+from pipeline.calibration import softmax
+from pipeline.card import gold_label
 from pipeline.errors import InputError
 
 BAR = 40
@@ -59,7 +60,7 @@ class Statistics:
     def add(self, rows: pa.Table) -> None:
         """Count rows of a logit data set, as they are stored."""
         self.rows += rows.num_rows
-        found = probabilities(logits.logits_of(rows))
+        found = softmax(logits.logits_of(rows))
         if self.classes == 1:
             self.numbers[0].append(rows["label"].drop_null().to_numpy())
             self.numbers[1].append(logits.logits_of(rows)[:, 0])

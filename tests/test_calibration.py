@@ -64,3 +64,15 @@ def test_the_divergence_has_its_textbook_value():
     assert divergence(teacher, student) == pytest.approx(expected)
     assert divergence(teacher, teacher - 3) == pytest.approx(0, abs=1e-12)
     assert divergence(student, teacher) != pytest.approx(expected)
+
+
+def test_the_calibration_error_against_a_loop():
+    draws = np.random.default_rng(0)
+    confidences, right = draws.uniform(0.5, 1, 1_000), draws.integers(0, 2, 1_000).astype(bool)
+    logits = np.log(np.stack([confidences, 1 - confidences], axis=1))
+    expected = 0.0
+    for low in np.arange(15) / 15:
+        inside = (confidences > low) & (confidences <= low + 1 / 15)
+        if inside.any():
+            expected += inside.mean() * abs(right[inside].mean() - confidences[inside].mean())
+    assert calibration_error(np.where(right, 0, 1), logits) == pytest.approx(expected)

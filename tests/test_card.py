@@ -97,18 +97,6 @@ def test_calibration_is_of_rows_with_a_gold_label(tmp_path: Path):
     assert re.search(r"calibration error \(15 bins\) \| +8.3 %", shown)  # |2/3 - 0.75|
 
 
-def test_calibration_error_against_a_loop():
-    draws = np.random.default_rng(0)
-    confidences, right = draws.uniform(0.5, 1, 1_000), draws.integers(0, 2, 1_000).astype(bool)
-    expected = 0.0
-    for low in np.arange(15) / 15:
-        inside = (confidences > low) & (confidences <= low + 1 / 15)
-        if inside.any():
-            expected += inside.mean() * abs(right[inside].mean() - confidences[inside].mean())
-    assert card.calibration_error(confidences, right) == pytest.approx(expected)
-    assert card.calibration_error(np.ones(4), np.ones(4, bool)) == 0
-
-
 def test_the_card_follows_from_the_rows_alone(folder: Path, tmp_path: Path):
     found = manifest_of(folder)
     assert card.card(folder, found["provenance"], found["shards"]) == text(folder)

@@ -19,7 +19,7 @@ from logit_sets import write as write_whole
 
 from pipeline import ensemble, logits, tables, verify
 from pipeline.calibration import divergence
-from pipeline.distill import COLUMNS, distill
+from pipeline.distill import distill
 from pipeline.errors import InputError
 from pipeline.report import result_table
 from pipeline.settings import Student
@@ -38,6 +38,12 @@ def write(folder: Path, values, order=None, **about) -> Path:
     return folder
 
 
+def gathered(folders: dict[Path, float], split: str = "train", average: ensemble.Average = "logits") -> pa.Table:
+    with tempfile.TemporaryDirectory() as name:
+        ensemble.gather(folders, Path(name) / "targets", average)
+        return logits.read_split(Path(name) / "targets", split)
+
+
 def values(table: pa.Table) -> np.ndarray:
     return np.array(table["logits"].to_pylist(), np.float64)
 
@@ -49,18 +55,13 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def test_rows_are_joined_on_id_and_weighted(tmp_path: Path):
     one, two = write(tmp_path / "one", ONE), write(tmp_path / "two", TWO, order=[2, 0, 3, 1])
-    found = ensemble.read_split({one: 3.0, two: 1.0}, "train", COLUMNS)
+    found = gathered({one: 3.0, two: 1.0})
     assert found["sentence1"].to_pylist() == TEXTS
-    assert found.schema.equals(logits.read_split(one, "train", COLUMNS).schema)
+    assert found.schema.equals(logits.read_split(one, "train").schema)
     np.testing.assert_allclose(values(found), 0.75 * np.array(ONE) + 0.25 * np.array(TWO), rtol=1e-6)
-    found = ensemble.read_split({one: 3.0, two: 1.0}, "train", COLUMNS, "distributions")
+    found = gathered({one: 3.0, two: 1.0}, average="distributions")
     expected = 0.75 * softmax(np.array(ONE)) + 0.25 * softmax(np.array(TWO))
     np.testing.assert_allclose(softmax(values(found)), expected, rtol=1e-5)
-
-
-def test_one_teacher_is_read_as_it_is(tmp_path: Path):
-    one = write(tmp_path / "one", ONE)
-    assert ensemble.read_split({one: 0.3}, "train", COLUMNS).equals(logits.read_split(one, "train", COLUMNS))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -99,7 +100,7 @@ def test_what_is_gathered_of_several_is_their_average_in_parts_or_at_once(
     assert [part.num_rows for part in parts] == [3, 1]
     assert pa.concat_tables(parts).equals(logits.read_split(one, "train"))
     monkeypatch.setattr(logits, "ROW_GROUP_ROWS", 2)
-    found = ensemble.read_split({one: 3.0, two: 1.0}, "train", tables.logits_schema(2).names, average)
+    found = gathered({one: 3.0, two: 1.0}, "train", average)
     monkeypatch.undo()
     assert logits.read_split(tmp_path / "whole", "train").to_pylist() == found.to_pylist()
     as_computed = 0.75 * np.array(ONE) + 0.25 * np.array(TWO)
@@ -153,7 +154,7 @@ def test_a_run_that_fails_leaves_what_was_there(tmp_path: Path):
 def test_classes_are_matched_by_name(tmp_path: Path):
     one = write(tmp_path / "one", ONE)
     two = write(tmp_path / "two", [tuple(reversed(row)) for row in TWO], labels=["positive", "negative"])
-    found = ensemble.read_split({one: 1.0, two: 1.0}, "train", COLUMNS)
+    found = gathered({one: 1.0, two: 1.0})
     np.testing.assert_allclose(values(found), (np.array(ONE) + np.array(TWO)) / 2, rtol=1e-6)
 
 
@@ -162,11 +163,11 @@ def test_rows_that_one_teacher_lacks_are_counted(tmp_path: Path):
     with pytest.raises(
         InputError, match=r"two: its train split lacks 1 of the 4 rows of .*one, which lacks 0 of its 3"
     ):
-        ensemble.read_split({one: 1.0, two: 1.0}, "train", COLUMNS)
+        gathered({one: 1.0, two: 1.0})
     with pytest.raises(
         InputError, match=r"one: its train split lacks 0 of the 3 rows of .*two, which lacks 1 of its 4"
     ):
-        ensemble.read_split({two: 1.0, one: 1.0}, "train", COLUMNS)
+        gathered({two: 1.0, one: 1.0})
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_rows_that_one_teacher_lacks_are_counted(tmp_path: Path):
 def test_data_sets_of_different_tasks_are_refused(tmp_path: Path, about: dict, said: str):
     one, two = write(tmp_path / "one", ONE), write(tmp_path / "two", TWO, **about)
     with pytest.raises(InputError, match=said):
-        ensemble.read_split({one: 1.0, two: 1.0}, "train", COLUMNS)
+        gathered({one: 1.0, two: 1.0})
 
 
 @settings(max_examples=10, deadline=None)
@@ -197,8 +198,8 @@ def test_the_order_of_the_teachers_does_not_matter(classes: int, weights: list[f
             logits.write(folder, {"train": table}, PROVENANCE | {"labels": names})
             folders[folder] = weight
         for average in ("logits", "distributions"):
-            found = values(ensemble.read_split(folders, "train", COLUMNS, average))
-            other = values(ensemble.read_split(dict(reversed(folders.items())), "train", COLUMNS, average))
+            found = values(gathered(folders, "train", average))
+            other = values(gathered(dict(reversed(folders.items())), "train", average))
             np.testing.assert_allclose(found, other, rtol=1e-4, atol=1e-4)
 
 
@@ -216,7 +217,7 @@ def test_a_student_learns_from_two_teachers_where_one_is_right(tmp_path: Path):
     asked = Student(
         model="pipeline.students.ngram:NgramMean", params={"buckets": 50}, teacher={"right": 2, "wrong": 1}, epochs=5
     )
-    training, validation = (ensemble.read_split(folders, split, COLUMNS) for split in ("train", "validation"))
+    training, validation = (gathered(folders, split) for split in ("train", "validation"))
     _, history = distill(training, validation, asked, PROVENANCE["labels"], "pretokenised", pairs=False)
     assert max(epoch.validation_accuracy for epoch in history) > 0.9
 
@@ -254,7 +255,7 @@ def test_the_stages_measure_a_student_of_two_teachers_by_their_average(tmp_path:
     assert found["validation"]["teacher"]["accuracy"] == 1.0
     student = TrainedStudent.from_pretrained(data / "students/bag")
     folders = {data / "logits/base": 1.0, data / "logits/large": 2.0}
-    theirs = values(ensemble.read_split(folders, "validation", COLUMNS, "distributions"))
+    theirs = values(gathered(folders, "validation", "distributions"))
     ours = student.predict_logits(held_out["sentence1"].to_pylist())
     agreement = (theirs.argmax(1) == ours.argmax(1)).mean()
     assert found["validation"]["student"]["agreement"] == pytest.approx(agreement, abs=1e-6)

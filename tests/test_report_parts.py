@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from made_findings import ablation, answers, findings, student
 
 from pipeline import changes, logits, tables
-from pipeline.calibration import calibration_error
+from pipeline.calibration import calibration_error, confidence_bins
 from pipeline.errors import InputError
 from pipeline.report import ablation as ablations
 from pipeline.report import charts, coloured, labelled, words
-from pipeline.report.answers import bins, calibration, disagreements
+from pipeline.report.answers import calibration, disagreements
 from pipeline.report.charts import Point, frontier
 from pipeline.report.drawing import Series
 from pipeline.report.findings import read_curve
@@ -174,7 +174,7 @@ def test_long_texts_are_cut():
 
 def test_bins_add_up_to_the_calibration_error():
     found = answers(3, 500, seed=1)
-    seen = bins(found.labels, found.student)
+    seen = confidence_bins(found.labels, found.student)
     assert seen.rows.sum() == 500
     error = np.abs(seen.rows * (seen.accuracy - seen.confidence)).sum() / 500
     assert error == pytest.approx(calibration_error(found.labels, found.student))

@@ -10,10 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.calibration import BINS, best_temperature, calibration_error, log_softmax
+from pipeline.calibration import Bins, best_temperature, calibration_error, confidence_bins, softmax
 from pipeline.distill import teacher_logits
 from pipeline.errors import InputError
-from pipeline.report.charts import Bins
 from pipeline.students.base import TrainedStudent
 
 Logits = NDArray[np.float32]
@@ -99,28 +98,12 @@ def calibration(
     """
     temperature = None if fitted is None else best_temperature(*fitted)
     return Calibration(
-        bins(*measured),
+        confidence_bins(*measured),
         calibration_error(*measured),
         temperature,
-        None if temperature is None else bins(measured[0], measured[1] / np.float32(temperature)),
+        None if temperature is None else confidence_bins(*measured, temperature),
         None if temperature is None else calibration_error(*measured, temperature),
     )
-
-
-def bins(labels: NDArray[np.int64], logits: Logits) -> Bins:
-    """Return mean confidence, share of right answers and number of rows in each of BINS bins of confidence that has rows.
-
-    :param labels: What is right, [n].
-    :param logits: What was said, [n, C].
-    """
-    probabilities = np.exp(log_softmax(logits))
-    sure = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    places = np.clip(np.ceil(sure * BINS).astype(np.int64) - 1, 0, BINS - 1)
-    rows = np.bincount(places, minlength=BINS)
-    there = rows > 0
-    means = [np.bincount(places, values, BINS)[there] / rows[there] for values in (sure, right)]
-    return Bins(means[0], means[1], rows[there])
 
 
 @dataclass(frozen=True)
@@ -148,7 +131,7 @@ def said(answers: Answers, rows: NDArray[np.int64]) -> list[Said]:
     classes = answers.teacher.shape[1]
     shown: list[dict[str, Any]] = answers.rows.take(pa.array(rows, pa.int64())).to_pylist()
     theirs, ours = (
-        values[rows].astype(np.float64) if classes == 1 else np.exp(log_softmax(values[rows]))
+        values[rows].astype(np.float64) if classes == 1 else softmax(values[rows])
         for values in (answers.teacher, answers.student)
     )
     return [
@@ -176,7 +159,7 @@ def disagreements(answers: Answers, most: int) -> dict[str, tuple[int, list[Said
     if classes == 1:
         far = np.abs(answers.teacher[:, 0] - answers.student[:, 0]).astype(np.float64)
         return {"far": _first(answers, np.ones(len(ids), np.bool_), far, ids, most)}
-    theirs, ours = np.exp(log_softmax(answers.teacher)), np.exp(log_softmax(answers.student))
+    theirs, ours = softmax(answers.teacher), softmax(answers.student)
     teacher, student, labels = theirs.argmax(1), ours.argmax(1), answers.labels
     sure = theirs.max(1)
     return {

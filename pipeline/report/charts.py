@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.calibration import Bins
 from pipeline.report.drawing import LETTER, WIDTH, Plot, Series, frame
 from pipeline.report.markup import Markup
 from pipeline.report.scales import Scale, around, short
@@ -148,15 +149,6 @@ def losses(name: str, training: Sequence[float], validation: Sequence[float]) ->
 
 
 TRAINING, VALIDATION = Series("training", "c1", 0, "5 3"), Series("validation", "c0", 0)
-
-
-@dataclass(frozen=True)
-class Bins:
-    """What a model says and what is right, in bins of its confidence: arrays of the bins that have rows."""
-
-    confidence: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
-    rows: NDArray[np.int64]
 
 
 def reliability(series: Series, raw: Bins, scaled: Bins | None, floor: float, note: str) -> Markup:

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import changes
-from pipeline.card import gold_label, probabilities
+from pipeline.calibration import softmax
+from pipeline.card import gold_label
 from pipeline.report.answers import Said
 from pipeline.report.markup import Markup, element, joined
 from pipeline.tables import MASK
@@ -159,7 +160,7 @@ def verdict(who: str, values: NDArray[np.float64], labels: Sequence[str], gold: 
 def teacher_of_row(row: Mapping[str, Any], labels: Sequence[str]) -> Markup:
     """Return what the teacher said of a row of a logit data set."""
     values = np.array([row["logits"]], np.float64)
-    return verdict("teacher", values[0] if len(labels) == 1 else probabilities(values)[0], labels)
+    return verdict("teacher", values[0] if len(labels) == 1 else softmax(values)[0], labels)
 
 
 def said_row(said: Said, labels: Sequence[str], student: str, teacher: str) -> Markup:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import changes, logits
-from pipeline.card import probabilities
+from pipeline.calibration import softmax
 
 BINS = 20
 KINDS = ("masked", "replaced", "edited", "ngram_size")
@@ -61,7 +61,7 @@ def confidence(folder: Path) -> Confidence:
     counts, sums = np.zeros((2, BINS), np.int64), np.zeros(2)
     ids, said = [pa.array([], pa.string())], [np.empty(0, np.int64)]
     for rows in changes.batches(paths, ["id", "parent_id", "logits"]):
-        found = probabilities(logits.logits_of(rows))
+        found = softmax(logits.logits_of(rows))
         sure = found.max(axis=1)
         copies = pc.is_valid(rows["parent_id"])
         augmented = copies.to_numpy().astype(np.int64)
