@@ -8,7 +8,7 @@ import torch
 from pipeline.checkpoint import Tensors, learnt
 
 EVERY = 10
-"""Batches between two looks at the weights: each look walks through all word vectors, which takes a fifth as long as a small batch."""
+"""Batches from one look at the weights to the next: each look walks through all word vectors, which takes a fifth as long as a small batch."""
 
 
 class MovingAverage:
@@ -29,15 +29,18 @@ class MovingAverage:
         self.weights = dict(weights)
 
     @torch.no_grad()
-    def update(self, batch: int) -> None:
-        """Look at the weights after a batch, if it is one to look after.
+    def update(self, epoch: int, batch: int, batches: int) -> None:
+        """Look at the weights after a batch, if it is one to look after: every EVERY-th, and the last of an epoch, which is measured.
 
-        :param batch: How many batches the module had learnt from before it, in all epochs.
+        :param epoch: Which epoch, from 0.
+        :param batch: Which of its batches, from 0.
+        :param batches: How many it has.
         """
-        looks, between = divmod(batch + 1, EVERY)
-        if between:
+        since = batch % EVERY + 1
+        if since < EVERY and batch < batches - 1:
             return
-        share = max(1 - self.decay**EVERY, 9 / (looks + 9))
+        looks = epoch * -(-batches // EVERY) + batch // EVERY + 1
+        share = max(1 - self.decay**since, 9 / (looks + 9))
         now = self.module.state_dict()
         for name, average in self.weights.items():
             if average.is_floating_point():

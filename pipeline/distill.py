@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -164,8 +164,8 @@ class Training:
             history.append(self._epoch(len(history)))
             is_best = best_of(history) == len(history) - 1
             if is_best:
-                with self._as_measured():
-                    best = learnt(self.module)
+                measured = learnt(self.module) if self.average is None else self.average.weights
+                best = {name: value.clone() for name, value in measured.items()}
             if self.checkpoint is not None:
                 told = [dataclasses.asdict(epoch) for epoch in history]
                 averaged = self.average.weights if self.average is not None else None
@@ -185,7 +185,7 @@ class Training:
         torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, number]).generate_state(1)[0]))
         loss = self.learn(number)
         trained = time.perf_counter() - started
-        with self._as_measured():
+        with self.average.in_place() if self.average is not None else nullcontext():
             found = Epoch(number + 1, loss, *_measure(self.module, self.validation, self.objective))
         logger.info(
             "epoch %d: training loss %.4f, %s (%.0f s, %.0f rows/s)",
@@ -193,10 +193,6 @@ class Training:
             *(time.perf_counter() - started, len(self.rows) / trained),
         )
         return found
-
-    def _as_measured(self) -> AbstractContextManager[None]:
-        """Give the module the weights that are measured and kept: those of the moving average, where there is one."""
-        return self.average.in_place() if self.average is not None else nullcontext()
 
     def learn(self, number: int) -> float:
         """Train on every row once and return the mean loss."""
@@ -219,7 +215,7 @@ class Training:
                 for optimiser in self.optimisers:
                     optimiser.step()
                 if self.average is not None:
-                    self.average.update(number * batches + i)
+                    self.average.update(number, i, batches)
                 rows = len(piece.labels)
                 waiting.append(loss.detach() * rows)
                 if i == 0 or len(waiting) == CHECK_BATCHES:

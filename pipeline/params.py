@@ -1,6 +1,7 @@
 """params.yaml and tasks/*.yaml as one frozen model. An unknown key, a wrong type or value is one line: file, key, value, what is wrong."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -113,6 +114,7 @@ def load(task: str, folder: Path = Path()) -> Settings:
     validated(_ParamsFile, params, params_path)
     overrides = read_yaml(task_path)
     checked = validated(Task, overrides, task_path)
+    overrides["students"] = _for_each_seed(overrides["students"], params["students"])
     merged = {key: _overlay(params.get(key, {}), overrides[key]) for key in OVERRIDES}
     parts = validated(_ParamsFile, {"tasks": [task], **merged}, task_path)
     if checked.text.is_regression:
@@ -148,6 +150,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{path}: must be a mapping of keys to values")
     return value
+
+
+def _for_each_seed(overrides: Mapping[str, Any], students: Collection[str]) -> dict[str, Any]:
+    """Return a task's blocks for students, where one for NAME holds for NAME-seed0, NAME-seed1 and so on as well."""
+    found = dict(overrides)
+    for name in students:
+        base = re.sub(r"-seed\d+$", "", name)
+        if base != name and base in overrides:
+            found[name] = _overlay(overrides[base], overrides.get(name, {}))
+            if base not in students:
+                found.pop(base, None)
+    return found
 
 
 def _overlay(base: Any, over: Any) -> Any:

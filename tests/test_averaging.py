@@ -1,5 +1,7 @@
 """The moving average of the weights: what it is, and that training measures and keeps it."""
 
+import itertools
+
 import pytest
 import torch
 from logit_rows import PROVENANCE, sentiment
@@ -26,7 +28,7 @@ def test_it_is_the_exponential_average_of_the_weights_after_every_tenth_batch():
     for batch in range(100 * EVERY):
         for weight in moving.parameters():
             torch.nn.init.constant_(weight, float(batch))
-        average.update(batch)
+        average.update(0, batch, 100 * EVERY)
         if batch % EVERY == EVERY - 1:
             look = batch // EVERY + 1
             share = max(1 - 0.99**EVERY, 9 / (look + 9))
@@ -37,13 +39,27 @@ def test_it_is_the_exponential_average_of_the_weights_after_every_tenth_batch():
     assert average.weights["0.weight"].tolist() == [[pytest.approx(expected)] * 2]
 
 
+def test_it_looks_after_the_last_batch_of_each_epoch_as_well():
+    moving = module()
+    average = MovingAverage(moving, decay=0.99)
+    expected, looks = 0.0, 0
+    for epoch in range(60):
+        for batch, after in ((EVERY - 1, EVERY), (EVERY + 2, 3)):  # of EVERY + 3
+            for weight in moving.parameters():
+                torch.nn.init.constant_(weight, float(epoch + batch))
+            average.update(epoch, batch, EVERY + 3)
+            looks += 1
+            expected += max(1 - 0.99**after, 9 / (looks + 9)) * (epoch + batch - expected)
+            assert average.weights["0.weight"].tolist() == [[pytest.approx(expected)] * 2]
+
+
 def test_it_follows_buffers_and_copies_counts_and_leaves_frozen_weights_out():
     moving = module()
     moving[0].bias.requires_grad_(False)
     average = MovingAverage(moving, decay=0.5)
     for batch in range(3 * EVERY):
         moving(torch.full((4, 2), 7.0))
-        average.update(batch)
+        average.update(0, batch, 3 * EVERY)
     assert "0.bias" not in average.weights
     assert average.weights["1.num_batches_tracked"].item() == 3 * EVERY
     assert average.weights["1.num_batches_tracked"].dtype == torch.int64
@@ -94,3 +110,11 @@ def test_training_measures_and_keeps_the_average(monkeypatch: pytest.MonkeyPatch
     plain, _ = trained(0.0)
     assert all(same(a, b) for a, b in zip(own, weights, strict=True))  # the average changes nothing of how it learns
     assert not same(plain.module.state_dict(), student.module.state_dict())
+
+
+def test_a_training_of_few_batches_is_not_measured_at_its_random_start():
+    settings = Student(**{**STUDENT, "epochs": 20, "batch_size": 100}, optimiser={"ema_decay": 0.99})
+    rows, held_out = sentiment(200), sentiment(60, 1)
+    _, history = distill(rows, held_out, settings, tuple(PROVENANCE["labels"]), "pretokenised", pairs=False)
+    losses = [epoch.validation_loss for epoch in history]
+    assert all(a != b for a, b in itertools.pairwise(losses))  # two batches an epoch: each is looked at

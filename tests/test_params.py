@@ -251,6 +251,30 @@ def test_seeds_are_written_with_an_anchor_for_us_and_for_dvc(project):
     assert load_yaml(str(path)) == yaml.safe_load(path.read_text())
 
 
+def test_a_tasks_block_for_a_student_holds_for_each_of_its_seeds(project):
+    path = project / "params.yaml"
+    tiny = yaml.safe_load(PARAMS)["students"]["tiny"]
+    seeds = {f"tiny-seed{seed}": {**tiny, "seed": seed} for seed in (0, 1, 10)}
+    change(path, "students", {**seeds, "tiny-seeds": tiny, "tiny-seed0-long": tiny})
+    task = project / "tasks" / "films.yaml"
+    change(task, "students", {"tiny": {"epochs": 7, "optimiser": {"ema_decay": 0.9}}, "tiny-seed1": {"epochs": 8}})
+    students = params.load("films").students
+    assert {name: student.epochs for name, student in students.items() if student.epochs in (7, 8)} == {
+        "tiny-seed0": 7,
+        "tiny-seed1": 8,
+        "tiny-seed10": 7,
+    }
+    assert [student.seed for student in students.values()][:3] == [0, 1, 10]
+    assert students["tiny-seed1"].optimiser.ema_decay == 0.9
+    assert "tiny" not in students  # only its seeds are there
+
+    change(path, "students", {**seeds, "tiny": tiny})
+    assert params.load("films").students["tiny"].epochs == 7
+    change(task, "students", {"tinny": {"epochs": 7}})
+    with pytest.raises(InputError, match=r"students\.tinny\.model: missing"):
+        params.load("films")
+
+
 def test_the_vectors_of_the_readme_are_valid(project):
     given = yaml.safe_load(readme.block("params", "vectors"))
     change(project / "params.yaml", "vectors", given)

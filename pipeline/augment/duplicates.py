@@ -3,7 +3,7 @@
 Ids are spread over ranges while copies are drawn. Equal ids are in the same range, so that each range is looked at by itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -33,25 +33,17 @@ class Spread:
 
 
 def spread(
-    path: Path,
-    more: Mapping[str, NDArray[Any]],
-    ranges: int,
-    begin: int,
-    ids: U64,
-    parents: I64,
-    originals: U64,
-    training: NDArray[np.bool_],
-) -> Spread:
-    """Write a shard's ids by range, for `judge`; and the order of its copies, for `judged`.
+    ranges: int, begin: int, ids: U64, parents: I64, originals: U64, training: NDArray[np.bool_]
+) -> tuple[dict[str, NDArray[Any]], I64, I64]:
+    """Put a shard's ids in order of their range.
 
-    :param path: The scratch file to write.
-    :param more: What else shall stand in it, by name.
     :param ranges: How many ranges of ids there are.
     :param begin: The number of the shard's first original.
     :param ids: [copies, 2] the ids of the copies' texts.
     :param parents: [copies] which of the shard's originals each copies.
     :param originals: [n, 2] the ids of the originals' texts.
     :param training: [n] whether each is in the training split.
+    :return: The arrays that `judge` and `judged` read, and how many copies and how many originals are in each range.
     """
     order, copies = _by_range(ids, ranges)
     texts_order, texts = _by_range(originals, ranges)
@@ -61,7 +53,7 @@ def spread(
         "copies": _numbered(ids, parents + begin).take(order, axis=0),
         "texts": _numbered(originals, 2 * numbers + training).take(texts_order, axis=0),
     }
-    return Spread(Arrays.write(path, {**arrays, **more}), copies, texts)
+    return arrays, copies, texts
 
 
 def _numbered(ids: U64, numbers: I64) -> U64:
@@ -74,7 +66,7 @@ def _numbered(ids: U64, numbers: I64) -> U64:
 def judge(spreads: Sequence[Spread], number: int, verdict: Path) -> None:
     """Decide on the copies of one range of ids: the first of each text stays, unless it is an original of any split.
 
-    :param spreads: What `spread` returned for each shard.
+    :param spreads: Each shard's, its arrays being those of `spread`.
     :param number: Which range.
     :param verdict: The file to write: for each shard's copies in the range, one after the other, KEPT, DUPLICATE, LEAK or UNCHANGED.
     """
@@ -93,7 +85,7 @@ def judge(spreads: Sequence[Spread], number: int, verdict: Path) -> None:
 def judged(spread: Spread, before: I64, verdicts: Sequence[Path]) -> tuple[I8, U64, I64]:
     """Put together what was decided on a shard's copies.
 
-    :param spread: What `spread` returned for it.
+    :param spread: The shard's.
     :param before: [ranges] how many copies of the shards before it are in each range.
     :param verdicts: What `judge` wrote, a file a range.
     :return: In the order in which the copies were drawn: their fates [copies], ids [copies, 2], and parents [copies] as numbers of originals.

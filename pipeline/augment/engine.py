@@ -28,6 +28,7 @@ from pipeline.augment.block import I64
 from pipeline.augment.copies import Plan, changed_sides, draw, scratch_schema
 from pipeline.augment.corpus import Corpus
 from pipeline.augment.duplicates import FATES, KEPT, Spread
+from pipeline.augment.scratch import Arrays
 from pipeline.console import progress
 from pipeline.settings import Augment
 from pipeline.storage import new_folder, write_json
@@ -243,19 +244,13 @@ def draw_shard(run: Run, begin: int, end: int, ranges: int, shard: Path) -> Draw
             writer.write_table(rows)
             tally.update(counts)
     bins = np.searchsorted([low for low, _ in LENGTHS[1:]], lengths, side="right").astype(np.int8)
-    spread = duplicates.spread(
-        Path(f"{shard}.numbers"),
-        {
-            "originals": tagging.digest_rows(originals.digests, originals.text_digests, originals.training),
-            "lengths": bins,
-        },
-        ranges,
-        begin,
-        np.concatenate(ids),
-        np.concatenate(row_parents),
-        originals.text_digests,
-        originals.training,
+    arrays, copies_in, originals_in = duplicates.spread(
+        *(ranges, begin, np.concatenate(ids), np.concatenate(row_parents)),
+        *(originals.text_digests, originals.training),
     )
+    arrays["originals"] = tagging.digest_rows(originals.digests, originals.text_digests, originals.training)
+    arrays["lengths"] = bins
+    spread = Spread(Arrays.write(Path(f"{shard}.numbers"), arrays), copies_in, originals_in)
     by_length = np.bincount(bins[parents], minlength=len(LENGTHS))
     return Drawn(end - begin, len(parents), by_length, sum(map(len, ids)), dict(tally), spread)
 
