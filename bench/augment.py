@@ -1,9 +1,11 @@
 """How many augmented examples a second: ours, file to file, and the libraries that others use.
 
-python bench/augment.py [--tokens FOLDER] [--memory] [--json FILE]     (needs the extras text and bench)
+python bench/augment.py [--tokens FOLDER] [--large] [--json FILE]     (needs the extras text and bench)
 """
 
 import argparse
+import multiprocessing
+import os
 import random
 import statistics
 import tempfile
@@ -39,7 +41,9 @@ PAPER = Augment.model_validate(
 RATE = 0.1  # the share of words that a peer changes, as p_mask and p_pos
 GOALS = {
     "one core, examples/s": 7e5,
+    "two processes, examples/s": 1.7 * 7e5,
     "two processes / one": 1.7,
+    "rows x 10, two processes / one": 1.7,
     "pairs / singles": 0.5,
     "memory growth, rows x 10, %": 20,
     "memory growth, n_iter x 10, %": 20,
@@ -133,13 +137,20 @@ def _texts(tokens: pa.Table, vocabulary: pa.Table, side: int) -> pa.StringArray:
 # --- ours ---------------------------------------------------------------------------------------------------------------
 
 
-def augment(tokens: Path, warm: Path | None, workers: int, n_iter: int = N_ITER) -> dict[str, float]:
+def augment(
+    tokens: Path,
+    warm: Path | None,
+    workers: int,
+    n_iter: int = N_ITER,
+    ready: Callable[[], object] = lambda: None,
+) -> dict[str, float]:
     """Augment a tokens folder into zstd Parquet with lineage; runs in a new process, so that nothing is read before.
 
     :param tokens: The folder.
     :param warm: A small one to augment first, so that libraries are imported and workers run; None for a cold start.
     :param workers: Processes.
     :param n_iter: Copies of each example.
+    :param ready: Called before the clock starts.
     :return: drawn, kept, seconds, cpu_seconds (this process's), rate (kept/s), peak_mib (this process's), bytes.
     """
     pa.set_cpu_count(1)
@@ -148,12 +159,36 @@ def augment(tokens: Path, warm: Path | None, workers: int, n_iter: int = N_ITER)
         out = Path(folder)
         if warm is not None:
             engine.augment(warm, out / "warm", PAPER, workers=workers, shard_rows=200)
+        ready()
         summary, times = common.timed(lambda: engine.augment(tokens, out / "out", parameters, workers=workers))
         size = sum(file.stat().st_size for file in (out / "out").iterdir())
     if workers > 1:
         get_reusable_executor().shutdown(wait=True)
     counts = {"drawn": summary["drawn"], "kept": summary["kept"], "bytes": size, "peak_mib": common.peak_mib()}
     return {**counts, **times, "rate": summary["kept"] / times["seconds"]}
+
+
+def augment_at_once(tokens: Path, warm: Path) -> dict[str, float]:
+    """Run `augment` with one core twice at once, each on a core of its own: what two processes that share nothing but the machine can do.
+
+    :return: As `augment`, the sums of both, but the seconds of the slower and a rate that is the sum of their rates.
+    """
+    context = multiprocessing.get_context("spawn")
+    barrier, queue = context.Barrier(2), context.SimpleQueue()
+    cores = sorted(os.sched_getaffinity(0))
+    runs = [context.Process(target=_augment_on, args=(core, barrier, queue, tokens, warm)) for core in cores[:2]]
+    for run in runs:
+        run.start()
+    found = [queue.get() for _ in runs]
+    for run in runs:
+        run.join()
+    sums = {name: sum(each[name] for each in found) for name in found[0]}
+    return {**sums, "seconds": max(each["seconds"] for each in found)}
+
+
+def _augment_on(core: int, barrier: Any, queue: Any, tokens: Path, warm: Path) -> None:
+    os.sched_setaffinity(0, {core})
+    queue.put(augment(tokens, warm, 1, ready=barrier.wait))
 
 
 def tag_and_augment(texts: list[str], folder: Path) -> dict[str, float]:
@@ -186,12 +221,13 @@ def measure_ours(tokens: Path, folder: Path, texts: list[str], repeats: int) -> 
     runs: dict[str, list[dict[str, float]]] = {}
     for _ in range(repeats):
         for name, cores, *arguments in (
-            ("ours, one core", 1, tokens, warm, 1),
-            ("ours, two processes", 2, tokens, warm, 2),
-            ("ours, two processes, started cold", 2, tokens, None, 2),
-            ("ours, pairs, one core", 1, pairs, warm, 1),
+            ("ours, one core", 1, augment, tokens, warm, 1),
+            ("ours, two processes", 2, augment, tokens, warm, 2),
+            ("ours, two runs at once, one core each", 2, augment_at_once, tokens, warm),
+            ("ours, two processes, started cold", 2, augment, tokens, None, 2),
+            ("ours, pairs, one core", 1, augment, pairs, warm, 1),
         ):
-            runs.setdefault(name, []).append(common.in_child(cores, augment, *arguments))
+            runs.setdefault(name, []).append(common.in_child(cores, *arguments))
             print(f"{name}: {runs[name][-1]['rate']:,.0f} kept examples/s", flush=True)
     found = {name: median(several) for name, several in runs.items()}
     found["ours, the peers' sentences, tagging included"] = common.in_child(1, tag_and_augment, texts, few)
@@ -199,19 +235,28 @@ def measure_ours(tokens: Path, folder: Path, texts: list[str], repeats: int) -> 
     return found
 
 
-def measure_memory(tokens: Path, folder: Path) -> dict[str, dict[str, Any]]:
-    """Measure the peak memory of one process, cold, for the rows, ten times the rows, and ten times the copies.
+def measure_large(tokens: Path, folder: Path, repeats: int) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Measure ten times the rows, and ten times the copies.
 
     Ten times the rows is the harder one, and what a bigger task is: the corpus grows too. Ten times the copies holds it fixed, so the
     difference between the two is what the corpus costs.
+
+    :return: Runs with ten times the rows, one core and two processes taking turns; the peak memory of one process, cold, for
+        the rows, ten times the rows, and ten times the copies.
     """
-    tenfold = folder / "tenfold"
+    tenfold, warm = folder / "tenfold", folder / "warm"
     common.in_child(1, write_tenfold, tokens, tenfold)
-    return {
+    runs: dict[str, list[dict[str, float]]] = {}
+    for _ in range(repeats):
+        for name, cores in (("one core", 1), ("two processes", 2)):
+            found = common.in_child(cores, augment, tenfold, warm, cores)
+            runs.setdefault(f"ours, rows x 10, {name}", []).append(found)
+    memory = {
         "rows": common.in_child(1, augment, tokens, None, 1),
         "rows x 10": common.in_child(1, augment, tenfold, None, 1),
         "n_iter x 10": common.in_child(1, augment, tokens, None, 1, 10 * N_ITER),
     }
+    return {name: median(several) for name, several in runs.items()}, memory
 
 
 # --- peers --------------------------------------------------------------------------------------------------------------
@@ -326,12 +371,16 @@ def measure_peer(name: str, texts: Sequence[str], seconds: float) -> dict[str, A
 
 def claims(ours: dict[str, dict[str, Any]], memory: dict[str, dict[str, Any]]) -> dict[str, float]:
     """Return the figures that GOALS are about."""
-    one = ours["ours, one core"]["rate"]
+    rate = {name.removeprefix("ours, "): run["rate"] for name, run in ours.items() if "rate" in run}
     found = {
-        "one core, examples/s": one,
-        "two processes / one": ours["ours, two processes"]["rate"] / one,
-        "pairs / singles": ours["ours, pairs, one core"]["rate"] / one,
+        "one core, examples/s": rate["one core"],
+        "two processes, examples/s": rate["two processes"],
+        "two processes / one": rate["two processes"] / rate["one core"],
+        "two runs at once / one": rate["two runs at once, one core each"] / rate["one core"],
+        "pairs / singles": rate["pairs, one core"] / rate["one core"],
     }
+    if memory:
+        found["rows x 10, two processes / one"] = rate["rows x 10, two processes"] / rate["rows x 10, one core"]
     for name in ("rows x 10", "n_iter x 10") if memory else ():
         found[f"memory growth, {name}, %"] = 100 * (memory[name]["peak_mib"] / memory["rows"]["peak_mib"] - 1)
     return found
@@ -356,7 +405,7 @@ def show(report: dict[str, Any]) -> None:
         print(aligned(rows))
     for name, value in report["claims"].items():
         at = "at most" if "memory" in name else "at least"
-        print(f"{name}: {value:,.2f} (goal: {at} {GOALS[name]:,.10g})")
+        print(f"{name}: {value:,.2f}" + (f" (goal: {at} {GOALS[name]:,.10g})" if name in GOALS else ""))
 
 
 def main() -> None:
@@ -367,7 +416,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="runs of ours, of which the median counts")
     parser.add_argument("--sentences", type=int, default=2000, help="sentences for the peers")
     parser.add_argument("--seconds", type=float, default=10.0, help="the most time a peer gets")
-    parser.add_argument("--memory", action="store_true", help="measure memory too: 13 million rows, twice")
+    parser.add_argument("--large", action="store_true", help="measure 13 million rows too, and memory")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
 
@@ -383,7 +432,8 @@ def main() -> None:
         runs = measure_ours(tokens, folder, few, options.repeats)
         for name in PEERS:
             runs[name] = common.in_child(1, measure_peer, name, few, options.seconds)
-        memory = measure_memory(tokens, folder) if options.memory else {}
+        large, memory = measure_large(tokens, folder, options.repeats) if options.large else ({}, {})
+        runs |= large
     report = {"machine": machine, "runs": runs, "memory": memory, "claims": claims(runs, memory), "goals": GOALS}
     show(report)
     write_json(options.json, common.rounded(report))
