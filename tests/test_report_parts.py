@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_findings import ablation, answers, findings, student
+from made_findings import PLAIN, ablation, answers, findings, student
 
 from pipeline import changes, logits, tables
 from pipeline.calibration import calibration_error, confidence_bins
@@ -22,7 +23,7 @@ from pipeline.report import charts, coloured, labelled, words
 from pipeline.report.answers import calibration, disagreements
 from pipeline.report.charts import Point, frontier
 from pipeline.report.drawing import Series
-from pipeline.report.findings import read_curve
+from pipeline.report.findings import Findings, read_curve
 from pipeline.report.labelled import confidence, families
 from pipeline.report.markup import Markup, element, escaped, joined
 from pipeline.report.scales import Scale, around, short
@@ -311,6 +312,60 @@ def test_the_best_is_chosen_on_validation():
     found.results["student2"]["test"]["student"]["accuracy"] = 0.99
     assert found.measured[0] == "student2"
     assert "student1 keeps" in words.headline(found)
+
+
+def with_seeds(first: Sequence[str]) -> Findings:
+    """Return made findings of four students by other names; the two of even number learned hard labels alone."""
+    import dataclasses
+
+    found = findings(students=4)
+    names = dict(zip(found.results, first, strict=True))
+    settings = {name: PLAIN if i % 2 == 0 else student() for i, name in enumerate(names.values())}
+    results = {names[name]: each for name, each in found.results.items()}
+    answered = {names[name]: each for name, each in found.answers.items()}
+    return dataclasses.replace(found, results=results, answers=answered, settings=settings, times=None, curves={})
+
+
+def test_the_headline_and_the_gap_are_of_the_mean_over_seeds():
+    found = with_seeds(["hard-seed0", "soft-seed0", "hard-seed1", "soft-seed1"])
+    scores = {name: each["test"]["student"]["accuracy"] for name, each in found.results.items()}
+    plain, ours = ((scores[f"{name}-seed0"] + scores[f"{name}-seed1"]) / 2 for name in ("hard", "soft"))
+    teacher = found.results["hard-seed0"]["test"]["teacher"]["accuracy"]
+    assert words.headline(found).startswith(
+        f"soft (mean of 2 seeds) keeps {100 * ours / teacher:.1f}% of large's test accuracy ({100 * ours:.1f}% against"
+    )
+    gap = found.gap
+    assert gap is not None
+    assert (gap.plain, gap.distilled) == ("hard (mean of 2 seeds)", "soft (mean of 2 seeds)")
+    assert gap.closed == pytest.approx((ours - plain) / (teacher - plain))
+    assert gap.interval is not None
+    assert gap.interval[0] < gap.closed < gap.interval[1]
+    assert words.gap_sentence(found).startswith("The same network trained on the hard labels")
+    assert words.chosen_by(found).endswith("soft (mean of 2 seeds) is the best of 2 students on validation.")
+    alone = with_seeds(["hard-seed0", "soft-seed0", "hard", "soft"]).gap
+    assert alone is not None
+    assert alone.interval[1] - alone.interval[0] != gap.interval[1] - gap.interval[0]
+
+
+def test_a_student_of_good_seeds_is_before_one_with_one_good_seed():
+    found = with_seeds(["hard", "soft-seed0", "soft-seed1", "other"])
+    for name, score in (("hard", 0.1), ("soft-seed0", 0.9), ("soft-seed1", 0.5), ("other", 0.8)):
+        found.results[name]["validation"]["student"]["accuracy"] = score
+    assert found.best == "other"
+    found.results["soft-seed1"]["validation"]["student"]["accuracy"] = 0.75
+    assert found.best == "soft-seed0"
+
+
+def test_seeds_that_are_not_as_many_give_no_interval():
+    gap = with_seeds(["hard", "soft-seed0", "other", "soft-seed1"]).gap
+    assert gap is not None
+    assert gap.distilled == "soft (mean of 2 seeds)"
+    assert gap.interval is None
+
+
+def test_where_figures_are_of_the_rows_that_chose_it_is_said():
+    assert words.chosen_by(findings()).endswith("on validation.")
+    assert words.chosen_by(findings(splits=("validation",))).endswith("so its figure is a little high.")
 
 
 def test_the_headline_has_no_more_than_what_is_known():

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation import intervals
+from pipeline.bootstrap import ends, over_seeds_and_rows
 from pipeline.report.answers import Answers
 from pipeline.report.drawing import Series
 from pipeline.report.labelled import Confidence, Family
-from pipeline.report.table import score_of, splits_of, time_of
+from pipeline.report.table import by_seed, mean_of, score_of, splits_of, time_of
 from pipeline.settings import Student
 
 TEACHER_SHAPE = 5
@@ -123,16 +124,34 @@ class Findings:
 
     @cached_property
     def best(self) -> str:
-        """The best student by validation, so that what is told of it on test is no winner's luck; by test where that is all there is."""
-        choosing = splits_of(self.results)[0]
-        return max(
-            self.measured,
-            key=lambda name: self.results[name].get(choosing, {}).get("student", {}).get(self.score, -math.inf),
-        )
+        """The best student by validation, so that what is told of it on test is no winner's luck; by test where that is all there is.
 
-    def of(self, name: str) -> float:
-        """Return a student's score on the split that figures are of."""
-        return float(self.results[name][self.split]["student"][self.score])
+        Of students that differ in their seed alone, the mean counts, and the best of them stands for all.
+        """
+        choosing = splits_of(self.results)[0]
+        return max(self.measured, key=lambda name: (self.mean(name, choosing), self.of(name, choosing)))
+
+    def of(self, name: str, split: str | None = None) -> float:
+        """Return a student's score on a split; -inf where it was not measured.
+
+        :param name: The student.
+        :param split: The split that figures are of where None.
+        """
+        measured = self.results[name].get(split or self.split)
+        return float(measured["student"][self.score]) if measured else -math.inf
+
+    def mean(self, name: str, split: str | None = None) -> float:
+        """Return the mean of `of` over the student's seeds."""
+        return statistics.fmean(self.of(seed, split) for seed in self.seeds(name))
+
+    def seeds(self, name: str) -> list[str]:
+        """Return the students that differ from one in their seed alone, itself among them, by what they are called."""
+        return next((each for each in by_seed(sorted(self.measured)).values() if name in each), [name])
+
+    def named(self, name: str) -> str:
+        """Write what `mean` is of: a student's name, or `bilstm (mean of 3 seeds)`."""
+        groups = by_seed(sorted(self.measured)).items()
+        return next((mean_of(base, each) for base, each in groups if name in each), name)
 
     def teacher_of(self, name: str) -> str:
         """Return the name of a student's teacher, of several the one that the results name."""
@@ -172,37 +191,33 @@ class Findings:
         ]
         if not pairs:
             return None
-        scores = {
-            name: self.results[name].get(choosing, {}).get("student", {}).get(self.score, -1.0) for _, name in pairs
-        }
-        plain, name = max(pairs, key=lambda pair: (pair[1] == self.best, scores[pair[1]]))
-        low, high = self.of(plain), float(self.results[name][self.split]["teacher"][self.score])
+        plain, name = max(pairs, key=lambda pair: (pair[1] == self.best, self.mean(pair[1], choosing)))
+        low, ours = self.mean(plain), self.mean(name)
+        high = float(self.results[name][self.split]["teacher"][self.score])
         if high <= low:
             return None
-        closed = (self.of(name) - low) / (high - low)
-        return Gap(plain, name, low, self.of(name), high, closed, self._gap_interval(plain, name))
+        names = self.named(plain), self.named(name)
+        return Gap(*names, low, ours, high, (ours - low) / (high - low), self._gap_interval(plain, name))
 
     def _same_network(self, one: str, other: str) -> bool:
         a, b = self.settings[one], self.settings[other]
         return (a.model, a.params) == (b.model, b.params) and set(a.teachers) == set(b.teachers)
 
     def _gap_interval(self, plain: str, name: str) -> tuple[float, float] | None:
-        """Bootstrap the share of the gap over the rows, the same draws for all three models."""
-        found = [self.answers.get(which, {}).get(self.split) for which in (plain, name)]
-        if self.regression or found[0] is None or found[1] is None:
+        """Bootstrap the share of the gap over rows and seeds, the same rows for all three models."""
+        found = [[self.answers.get(seed, {}).get(self.split) for seed in self.seeds(which)] for which in (plain, name)]
+        labelled = [[each.labelled() for each in some if each is not None] for some in found]
+        seeds = len(labelled[0])
+        if self.regression or not seeds or {*map(len, found), *map(len, labelled)} != {seeds}:
             return None
-        one, two = found[0].labelled(), found[1].labelled()
-        if one.rows["id"] != two.rows["id"]:
+        first = labelled[0][0]
+        if any(each.rows["id"] != first.rows["id"] for some in labelled for each in some):
             return None
-        right = [
-            (logits.argmax(1) == one.labels).astype(np.int64) for logits in (one.student, two.student, two.teacher)
-        ]
-
-        def share(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-            a, b, c = (counts.sum(axis=tuple({1, 2, 3} - {axis}))[:, 1] for axis in (1, 2, 3))
-            return np.where(c > a, (b - a) / np.maximum(c - a, 1), np.nan)
-
-        low, high = intervals(right, 2, {"closed": share})["closed"]
+        said = [*([each.student for each in some] for some in labelled), [first.teacher] * seeds]
+        right = np.array([[logits.argmax(1) == first.labels for logits in some] for some in said])
+        a, b, c = over_seeds_and_rows(right).T
+        share = np.where(c > a, (b - a) / np.maximum(c - a, 1 / first.labels.size), np.nan)
+        low, high = ends(share)
         return None if math.isnan(low) or math.isnan(high) else (low, high)
 
     def fewer(self, name: str, key: str = "parameters") -> float | None:

@@ -74,7 +74,7 @@ def _tiles(found: Findings) -> Markup:
     tiles: list[tuple[str, str]] = []
     if theirs > 0:
         name = "accuracy" if found.score == "accuracy" else "correlation"
-        tiles.append((words.kept(found.of(best), theirs), f"of the teacher's {name} kept by {best}"))
+        tiles.append((words.kept(found.mean(best), theirs), f"of the teacher's {name} kept by {found.named(best)}"))
     if found.gap is not None:
         tiles.append((words.percent(found.gap.closed), f"of the gap closed by distillation ({found.gap.distilled})"))
     fewer, without = found.fewer(best), found.fewer(best, "parameters without embeddings")

@@ -2,7 +2,7 @@
 
 import re
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,18 +94,27 @@ def result_rows(
         ]
         rows.append([name, *cells])
     rows += [
-        _over_seeds(name, each, splits, len(rows[0]), measures) for name, each in sorted(_by_seed(students).items())
+        _over_seeds(mean_of(name, each), [students[seed] for seed in each], splits, len(rows[0]), measures)
+        for name, each in sorted(by_seed(students).items())
     ]
     return rows
 
 
-def _by_seed(students: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return the results of students that are named NAME-seed0, NAME-seed1 and so on, by NAME, where there are two or more."""
-    groups: dict[str, list[Any]] = {}
-    for name, found in students.items():
+def by_seed(students: Iterable[str]) -> dict[str, list[str]]:
+    """Return the students that are named NAME-seed0, NAME-seed1 and so on, by NAME, where there are two or more.
+
+    :param students: Their names.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in students:
         if match := re.fullmatch(r"(.+)-seed\d+", name):
-            groups.setdefault(match[1], []).append(found)
+            groups.setdefault(match[1], []).append(name)
     return {name: each for name, each in groups.items() if len(each) > 1}
+
+
+def mean_of(name: str, seeds: Sequence[str]) -> str:
+    """Write what a mean over seeds is called: bilstm (mean of 3 seeds)."""
+    return f"{name} (mean of {len(seeds)} seeds)"
 
 
 def _over_seeds(name: str, each: Sequence[Any], splits: list[str], width: int, measures: Sequence[str]) -> list[str]:
@@ -115,7 +124,7 @@ def _over_seeds(name: str, each: Sequence[Any], splits: list[str], width: int, m
         values = [found[split]["student"][measure] for found in each if split in found]
         spread = f" ± {shown(statistics.stdev(values), measures[0])}" if len(values) > 1 else ""
         cells.append(f"{shown(statistics.mean(values), measures[0])}{spread}" if values else "")
-    row = [f"{name} (mean of {len(each)} seeds)", *cells]
+    row = [name, *cells]
     return row + [""] * (width - len(row))
 
 

@@ -36,11 +36,11 @@ def headline(found: Findings) -> str:
     :param found: What is known.
     """
     best = found.best
-    ours, teacher = found.of(best), found.teacher_of(best)
+    ours, teacher = found.mean(best), found.teacher_of(best)
     theirs = float(found.results[best][found.split]["teacher"][found.score])
     name = "accuracy" if found.score == "accuracy" else "correlation"
     does = f"keeps {kept(ours, theirs)} of {teacher}'s" if theirs > 0 else f"has, beside {teacher}, a"
-    first = f"{best} {does} {found.split} {name} ({scored(ours, found.score)} against {scored(theirs, found.score)})"
+    first = f"{found.named(best)} {does} {found.split} {name} ({scored(ours, found.score)} against {scored(theirs, found.score)})"
     fewer, faster = found.fewer(best), found.faster(best)
     costs = []
     if fewer is not None:
@@ -66,10 +66,11 @@ def gap_sentence(found: Findings) -> str | None:
     if gap.interval is not None:
         interval = f" (95% interval {percent(gap.interval[0])} to {percent(gap.interval[1])})"
     does = f"closes {percent(gap.closed)} of" if gap.closed >= 0 else f"widens by {percent(-gap.closed)}"
-    whose = "The same network" if gap.distilled == found.best else f"The network of {gap.distilled}"
+    is_best = gap.distilled == found.named(found.best)
+    whose = "The same network" if is_best else f"The network of {gap.distilled}"
     return (
         f"{whose} trained on the hard labels of the original rows alone ({gap.plain}) reaches {scored(gap.plain_score, found.score)}"
-        f"{'' if gap.distilled == found.best else f', distilled {scored(gap.score, found.score)}'}: "
+        f"{'' if is_best else f', distilled {scored(gap.score, found.score)}'}: "
         f"distillation {does} the gap to the teacher{interval}."
     )
 
@@ -79,12 +80,13 @@ def chosen_by(found: Findings) -> str:
 
     :param found: What is known.
     """
-    several = len(found.measured)
+    several = len({found.named(name) for name in found.measured})
     best = found.results[found.best]
     rows = f"{best[found.split]['rows']:,} {found.split} rows"
     choosing = "validation" if any("validation" in each for each in found.results.values()) else "test"
     by = f"the best of {several} students on {choosing}" if several > 1 else "the only student"
-    return f"Measured on {rows}; {found.best} is {by}."
+    same = ", where its epoch was chosen as well, so its figure is a little high" if choosing == found.split else ""
+    return f"Measured on {rows}; {found.named(found.best)} is {by}{same}."
 
 
 COMMANDS: Sequence[tuple[str, str]] = (
