@@ -94,6 +94,14 @@ def test_ticks_of_a_logarithmic_axis_are_on_it(a: float, b: float):
     assert scale(math.sqrt(scale.low * scale.high)) == pytest.approx(50)
 
 
+@given(st.integers(1, 1000), st.sampled_from([5, 10]))
+def test_epochs_below_an_axis_are_not_written_over_each_other(longest: int, most: int):
+    found = charts.epochs_below(longest, most)
+    assert 1 <= len(found) <= most + 1
+    assert 1 <= found[0] <= found[-1] <= longest
+    assert all(b - a >= 0.8 * longest / most for a, b in pairwise(found))
+
+
 def test_numbers_in_few_letters():
     assert [short(x) for x in (0, 0.333, 12, 999.9, 5_382_902, 22_713_986, 3.35e8)] == [
         "0",

@@ -106,7 +106,7 @@ def curves(
     plot = Plot(label, Scale(0.5, longest + 0.5, left, right), around(everything, bottom, top, margin=0.1))
     write = percent if shares else short
     plot.axis_y(y_title, write)
-    plot.axis_x("epoch", {float(i): str(i) for i in _whole(longest)})
+    plot.axis_x("epoch", {float(i): str(i) for i in epochs_below(longest)})
     if level is not None:
         plot.level(level[1], level[0], f"{level[0].name}: {write(level[1])}")
     for series, values in lines.items():
@@ -117,9 +117,14 @@ def curves(
     return plot.svg()
 
 
-def _whole(longest: int) -> list[int]:
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000) if longest <= 10 * step or step == 1000)
-    return [1, *range(step if step > 1 else 2, longest + 1, step)]
+def epochs_below(longest: int, most: int = 10) -> list[int]:
+    """Return the epochs to write below an axis.
+
+    :param longest: The last epoch.
+    :param most: About how many there is room for.
+    """
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000) if longest <= most * step or step == 1000)
+    return [*([1] if step >= 5 else []), *range(step, longest + 1, step)]
 
 
 def losses(name: str, training: Sequence[float], validation: Sequence[float]) -> Markup:
@@ -140,7 +145,7 @@ def losses(name: str, training: Sequence[float], validation: Sequence[float]) ->
         height,
     )
     plot.axis_y(name, most=3)
-    plot.axis_x("epoch", {float(i): str(i) for i in _whole(longest) if longest <= 5 or i % 2 == 1 or longest > 10})
+    plot.axis_x("epoch", {float(i): str(i) for i in epochs_below(longest, 5)})
     for series, values in ((TRAINING, training), (VALIDATION, validation)):
         plot.line([(i + 1.0, value) for i, value in enumerate(values)], series, series.name)
         for i, value in enumerate(values):

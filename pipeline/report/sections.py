@@ -160,7 +160,7 @@ def _epochs(known: Mapping[str, Curve]) -> list[list[Child]]:
         by = -curve.validation_loss if np.isnan(curve.validation_accuracy).all() else curve.validation_accuracy
         at = 0 if np.isnan(by).all() else int(np.nanargmax(by))
         values = [curve.validation_accuracy[at], curve.validation_loss[at]]
-        told_ = [f"{100 * values[0]:.1f}", f"{values[1]:.4g}"]
+        told_ = [f"{100 * values[0]:.1f}", f"{values[1]:.3f}"]
         cells = [text if math.isfinite(value) else "" for text, value in zip(told_, values, strict=True)]
         rows.append([name, str(len(by)), str(at + 1), *cells])
     return rows
