@@ -186,6 +186,10 @@ def _multiply_with_onednn(model: torch.nn.Module) -> None:
 
 
 def _linear(multiply: Any, layer: torch.nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
+    if (
+        inputs.dtype != torch.float32
+    ):  # the model computes in another precision now, of which oneDNN may have no multiplication here
+        return torch.nn.functional.linear(inputs, layer.weight, layer.bias)
     found: torch.Tensor = multiply(inputs, layer.weight, layer.bias, "none", [], "")
     return found
 
