@@ -1,6 +1,5 @@
 """params.yaml and tasks/*.yaml as one frozen model. An unknown key, a wrong type or value is one line: file, key, value, what is wrong."""
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -9,6 +8,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pipeline.errors import InputError
+from pipeline.seeds import base_of
 from pipeline.settings import Augment, Model, Student, Tag, Teacher, Text, Vectors
 
 
@@ -156,8 +156,8 @@ def _for_each_seed(overrides: Mapping[str, Any], students: Collection[str]) -> d
     """Return a task's blocks for students, where one for NAME holds for NAME-seed0, NAME-seed1 and so on as well."""
     found = dict(overrides)
     for name in students:
-        base = re.sub(r"-seed\d+$", "", name)
-        if base != name and base in overrides:
+        base = base_of(name)
+        if base is not None and base in overrides:
             found[name] = _overlay(overrides[base], overrides.get(name, {}))
             if base not in students:
                 found.pop(base, None)

@@ -16,7 +16,8 @@ from pipeline.bootstrap import ends, over_seeds_and_rows
 from pipeline.report.answers import Answers
 from pipeline.report.drawing import Series
 from pipeline.report.labelled import Confidence, Family
-from pipeline.report.table import by_seed, mean_of, score_of, splits_of, time_of
+from pipeline.report.table import mean_of, score_of, splits_of, time_of
+from pipeline.seeds import base_of, by_seed
 from pipeline.settings import Student
 
 TEACHER_SHAPE = 5
@@ -144,14 +145,18 @@ class Findings:
         """Return the mean of `of` over the student's seeds."""
         return statistics.fmean(self.of(seed, split) for seed in self.seeds(name))
 
+    @cached_property
+    def _groups(self) -> dict[str, list[str]]:
+        return by_seed(sorted(self.measured))
+
     def seeds(self, name: str) -> list[str]:
         """Return the students that differ from one in their seed alone, itself among them, by what they are called."""
-        return next((each for each in by_seed(sorted(self.measured)).values() if name in each), [name])
+        return self._groups.get(base_of(name) or "", [name])
 
     def named(self, name: str) -> str:
         """Write what `mean` is of: a student's name, or `bilstm (mean of 3 seeds)`."""
-        groups = by_seed(sorted(self.measured)).items()
-        return next((mean_of(base, each) for base, each in groups if name in each), name)
+        base = base_of(name)
+        return mean_of(base, self._groups[base]) if base in self._groups else name
 
     def teacher_of(self, name: str) -> str:
         """Return the name of a student's teacher, of several the one that the results name."""

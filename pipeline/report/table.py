@@ -1,13 +1,13 @@
 """The result table of a task: each teacher, then each student, the best first."""
 
-import re
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.console import aligned
 from pipeline.errors import InputError
+from pipeline.seeds import by_seed
 from pipeline.storage import read_json
 
 
@@ -98,18 +98,6 @@ def result_rows(
         for name, each in sorted(by_seed(students).items())
     ]
     return rows
-
-
-def by_seed(students: Iterable[str]) -> dict[str, list[str]]:
-    """Return the students that are named NAME-seed0, NAME-seed1 and so on, by NAME, where there are two or more.
-
-    :param students: Their names.
-    """
-    groups: dict[str, list[str]] = {}
-    for name in students:
-        if match := re.fullmatch(r"(.+)-seed\d+", name):
-            groups.setdefault(match[1], []).append(name)
-    return {name: each for name, each in groups.items() if len(each) > 1}
 
 
 def mean_of(name: str, seeds: Sequence[str]) -> str:

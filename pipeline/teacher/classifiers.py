@@ -186,9 +186,8 @@ def _multiply_with_onednn(model: torch.nn.Module) -> None:
 
 
 def _linear(multiply: Any, layer: torch.nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
-    if (
-        inputs.dtype != torch.float32
-    ):  # the model computes in another precision now, of which oneDNN may have no multiplication here
+    # A model that computes in another precision now: oneDNN may have no multiplication of it on this processor.
+    if inputs.dtype != torch.float32:
         return torch.nn.functional.linear(inputs, layer.weight, layer.bias)
     found: torch.Tensor = multiply(inputs, layer.weight, layer.bias, "none", [], "")
     return found
