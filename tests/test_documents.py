@@ -1,0 +1,26 @@
+"""What the documents name is there: a command that a reader copies must not fail for a file that was never committed."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md")])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_scripts_that_a_document_runs_are_there(document: Path):
+    missing = [
+        script
+        for script in re.findall(r"\bpython(?:3)? ([\w./-]+\.py)\b", document.read_text(encoding="utf-8"))
+        if not (ROOT / script).is_file()
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_to_files_lead_somewhere(document: Path):
+    targets = re.findall(r"\]\(([^)#\s]+)", document.read_text(encoding="utf-8"))
+    local = [target for target in targets if not re.match(r"[a-z]+:", target)]
+    assert not [target for target in local if not (document.parent / target).exists()]
