@@ -24,3 +24,9 @@ def test_links_to_files_lead_somewhere(document: Path):
     targets = re.findall(r"\]\(([^)#\s]+)", document.read_text(encoding="utf-8"))
     local = [target for target in targets if not re.match(r"[a-z]+:", target)]
     assert not [target for target in local if not (document.parent / target).exists()]
+
+
+def test_the_readmes_tree_has_every_module():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    modules = {path.name for path in (ROOT / "pipeline").rglob("*.py")} - {"__init__.py", "__main__.py"}
+    assert sorted(name for name in modules if not re.search(rf"\b{name}\b", readme)) == []
