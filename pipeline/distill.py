@@ -60,7 +60,7 @@ def distill(
     :param labels: The C class names, in the order of the logits.
     :param text: How the text is split into words.
     :param pairs: Whether the rows are pairs of sentences.
-    :param vectors: Pretrained word vectors; random ones where None.
+    :param vectors: Pretrained word vectors, whose words the student knows, too; random ones where None.
     :param checkpoint: A file that is written after every epoch, and from which a run that was killed goes on; the caller removes it when
         the student is saved. Nothing is written where None.
     :return: The student, and what was seen after each epoch.
@@ -71,7 +71,8 @@ def distill(
     if not is_module(settings.model):
         return fit(training, validation, settings, labels, text, pairs)
     sentences = ("sentence1", "sentence2") if pairs else ("sentence1",)
-    vocabulary = Vocabulary.build([training[name] for name in sentences], text, settings.min_count)
+    others = () if vectors is None else vectors.words
+    vocabulary = Vocabulary.build([training[name] for name in sentences], text, settings.min_count, others)
     embeddings = initial_embeddings(vocabulary, vectors, settings.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with _seeded(settings.seed, device):

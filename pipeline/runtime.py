@@ -97,9 +97,9 @@ class Runtime:
         )
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the word ids of each text."""
+        """Return the word ids of each text; a word that is not known counts as its lower case."""
         get, split, most = self.ids.get, self.split, self.max_words
-        return [[get(word, _UNKNOWN) for word in split(text)[:most]] for text in texts]
+        return [[get(word) or get(word.lower(), _UNKNOWN) for word in split(text)[:most]] for text in texts]
 
     def predict_logits(self, texts: SinglesOrPairs) -> Floats:
         """Return raw logits.

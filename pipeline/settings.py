@@ -277,6 +277,10 @@ class Vectors(Model):
         "teacher:NAME. A file in data/raw/<task>/ is one that DVC watches",
     )
     licence: str = Field("unknown", description="Of a file")
+    extra_words: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Words beside those of the training text that students know by their vectors: the first ones of the source",
+    )
     layer: Literal["input", "encoded"] = Field(
         "encoded",
         description="Of a teacher: its embeddings of a word's tokens, or its last states when it reads the word alone",

@@ -1,4 +1,4 @@
-"""Files of word vectors, read once from the start to the end: of a file of any size only the words that are wanted stay in memory."""
+"""Files of word vectors, read from the start to the end: of a file of any size only the words that are wanted stay in memory."""
 
 import mmap
 from collections.abc import Iterator, Sequence
@@ -30,22 +30,40 @@ def read_text_vectors(path: Path, words: Sequence[str]) -> Found:
     wanted = pa.array(words, pa.string()).cast(pa.binary())
     found: Found = {}
     width = 0
-    for number, lines in _blocks_of_lines(path):
-        if number == 1:
-            head = lines[0].as_py().split()
-            if len(head) == 2 and all(part.isdigit() for part in head):
-                number, lines = 2, lines[1:]
-            if len(lines):
-                width = len(lines[0].as_py().split()) - 1
-        if not width and len(lines):
-            width = len(lines[0].as_py().split()) - 1
-        # The first word of each line; then Python, for the few lines whose word is wanted.
-        first = pc.list_element(pc.split_pattern(lines, pattern=b" ", max_splits=1), 0) if len(lines) else lines
+    for number, lines in _lines_of_vectors(path):
+        width = width or len(lines[0].as_py().split()) - 1
+        first = _first_words(lines)
+        # Python, for the few lines whose word is wanted.
         for i in np.flatnonzero(pc.is_in(first, value_set=wanted).to_numpy(zero_copy_only=False)).tolist():
             word = first[i].as_py().decode()
             if word not in found and (vector := _vector(lines[i].as_py(), width, path, number + i)) is not None:
                 found[word] = vector
     return found
+
+
+def words_of_text(path: Path) -> Iterator[str]:
+    """Yield the words of such a file, in its order, which is mostly from the commonest to the rarest.
+
+    :param path: The file.
+    :raises InputError: If it is missing.
+    """
+    for _, lines in _lines_of_vectors(path):
+        for word in _first_words(lines).to_pylist():
+            yield word.decode("utf-8", "replace")
+
+
+def _first_words(lines: pa.Array) -> pa.Array:
+    return pc.list_element(pc.split_pattern(lines, pattern=b" ", max_splits=1), 0)
+
+
+def _lines_of_vectors(path: Path) -> Iterator[tuple[int, pa.Array]]:
+    """Yield blocks of lines as `_blocks_of_lines` does, without fastText's first one; no block is empty."""
+    for number, lines in _blocks_of_lines(path):
+        head = lines[0].as_py().split()
+        if number == 1 and len(head) == 2 and all(part.isdigit() for part in head):
+            number, lines = 2, lines[1:]
+        if len(lines):
+            yield number, lines
 
 
 def _vector(line: bytes, width: int, path: Path, number: int) -> npt.NDArray[np.float32] | None:
@@ -104,6 +122,25 @@ def read_word2vec(path: Path, words: Sequence[str]) -> Found:
     """
     wanted = {word.encode(): word for word in words}
     found: Found = {}
+    for entry, data, start, width in _word2vec_entries(path):
+        word = wanted.get(entry)
+        if word is not None and word not in found:
+            found[word] = np.frombuffer(data, "<f4", width, start).astype(np.float32)
+    return found
+
+
+def words_of_word2vec(path: Path) -> Iterator[str]:
+    """Yield the words of such a file, in its order, which is mostly from the commonest to the rarest.
+
+    :param path: The file.
+    :raises InputError: If the file is missing, is in another format, or ends before its time.
+    """
+    for entry, *_ in _word2vec_entries(path):
+        yield entry.decode("utf-8", "replace")
+
+
+def _word2vec_entries(path: Path) -> Iterator[tuple[bytes, mmap.mmap, int, int]]:
+    """Yield each word, the file's bytes, where its numbers start in them and how many they are."""
     try:
         with path.open("rb") as file:
             count, width = _word2vec_head(path, file.readline(100))
@@ -116,13 +153,10 @@ def read_word2vec(path: Path, words: Sequence[str]) -> Found:
                     end = space + 1 + size
                     if space < 0 or end > len(data):
                         raise InputError(f"{path}: ends, or holds no word, at word {i + 1} of {count}: it is damaged")
-                    word = wanted.get(data[at:space].lstrip(b"\n"))
-                    if word is not None and word not in found:
-                        found[word] = np.frombuffer(data[space + 1 : end], "<f4").astype(np.float32)
+                    yield data[at:space].lstrip(b"\n"), data, space + 1, width
                     at = end
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-    return found
 
 
 def _word2vec_head(path: Path, line: bytes) -> tuple[int, int]:

@@ -3,7 +3,8 @@
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,13 +18,17 @@ import torch
 from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.packages import folders_of
-from pipeline.students.vocabulary import FIRST_WORD, PADDING, TextMode, Texts, Vocabulary, count_words
-from pipeline.vector_files import read_text_vectors, read_word2vec
+from pipeline.students.vocabulary import FIRST_WORD, PADDING, TextMode, Texts, Vocabulary, count_words, split_words
+from pipeline.tables import MASK
+from pipeline.vector_files import read_text_vectors, read_word2vec, words_of_text, words_of_word2vec
 
 logger = logging.getLogger(__name__)
 
 RANDOM_DIMENSIONS = 300
 """The dimensions of the vectors of a student that starts from none: those of word2vec, as in the paper."""
+
+LISTED = 10_000
+"""Words of a source that are looked through at a time."""
 
 RANDOM_RANGE = 0.25
 """A word without a pretrained vector starts at U(-0.25, 0.25) in each dimension (Kim 2014, arXiv 1408.5882): about the size of
@@ -73,14 +78,7 @@ def look_up(source: str, words: Sequence[str], licence: str = "unknown") -> tupl
 
 
 def _look_up_spacy(source: str, words: Sequence[str]) -> tuple[WordVectors, dict[str, Any]]:
-    from spacy.vectors import Vectors
-
-    folder = _spacy_folder(source.removeprefix("spacy:"))
-    table = Vectors().from_disk(folder / "vocab", exclude=["strings"])
-    if table.mode != "default":
-        raise InputError(
-            f"{folder}: its vectors are made from parts of words ({table.mode}); vectors of words are needed"
-        )
+    folder, table = _spacy_table(source)
     rows = table.find(keys=words)
     rows = np.where(rows >= 0, rows, table.find(keys=[word.lower() for word in words]))
     found = np.flatnonzero(rows >= 0)
@@ -95,6 +93,39 @@ def _look_up_spacy(source: str, words: Sequence[str]) -> tuple[WordVectors, dict
     return WordVectors([words[i] for i in found.tolist()], matrix), about
 
 
+def listed_words(source: str) -> Iterator[str]:
+    """Yield the words that a source has vectors for, in its order, which is mostly from the commonest to the rarest.
+
+    :param source: As in `look_up`. Of the words of a spaCy pipeline that share a vector, the first alone.
+    :raises InputError: As in `look_up`.
+    """
+    kind, _, place = source.partition(":")
+    if kind != "spacy":
+        yield from {"word2vec": words_of_word2vec, "text": words_of_text}[kind](Path(place))
+        return
+    from spacy.strings import StringStore
+
+    folder, table = _spacy_table(source)
+    strings = StringStore().from_disk(folder / "vocab" / "strings.json")
+    first: dict[int, int] = {}
+    for key, row in table.key2row.items():
+        first.setdefault(row, key)
+    yield from (strings[key] for _, key in sorted(first.items()))
+
+
+def _spacy_table(source: str) -> tuple[Path, Any]:
+    """Return the folder of a spaCy pipeline and its table of vectors."""
+    from spacy.vectors import Vectors
+
+    folder = _spacy_folder(source.removeprefix("spacy:"))
+    table = Vectors().from_disk(folder / "vocab", exclude=["strings"])
+    if table.mode != "default":
+        raise InputError(
+            f"{folder}: its vectors are made from parts of words ({table.mode}); vectors of words are needed"
+        )
+    return folder, table
+
+
 def _spacy_folder(package: str) -> Path:
     """Find the folder of a spaCy pipeline (meta.json, vocab/) inside an installed package without importing it."""
     roots = folders_of(package)
@@ -107,35 +138,58 @@ def _spacy_folder(package: str) -> Path:
 
 
 def embed(
-    source: str, columns: Sequence[Texts], text: TextMode, look: LookUp | None = None
+    source: str,
+    columns: Sequence[Texts],
+    text: TextMode,
+    look: LookUp | None = None,
+    listed: Iterable[str] = (),
+    extra_words: int = 0,
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Look up the vectors of all words of the training texts.
+    """Look up the vectors of all words of the training texts, and of some that are not in them.
 
     :param source: As in `look_up`, or whatever `look` looks into.
     :param columns: Columns of training texts: first sentences, second sentences.
     :param text: How they are split into words.
     :param look: What looks them up; `look_up` in the source where None.
-    :return: A table of word and vector (fixed-size list<float32>), the commonest word first, and metadata: the source,
-        its version and licence, and the share of types (distinct words) and of tokens (all words) that it covers.
-    :raises InputError: As in `look_up`, or if no word has a vector.
+    :param listed: Words of the source, the first ones first.
+    :param extra_words: How many of those are taken, as long as they last. One that differs from a word of the texts, or from one before it, in
+        its case alone is not.
+    :return: A table of word and vector (fixed-size list<float32>), the commonest word first and extra words last, and metadata: the source,
+        its version and licence, the share of types (distinct words) and of tokens (all words) of the texts that it covers, and the number
+        of extra words.
+    :raises InputError: As in `look_up`, or if no word of the texts has a vector.
     """
-    counted = count_words(columns, text)
-    words = [word for word, _ in counted]
-    found, about = look_up(source, words) if look is None else look(words, [count for _, count in counted])
-    if not found.words:
-        raise InputError(f"vectors {source!r}: none of the {len(counted)} words of the training text has a vector")
-    counts = dict(counted)
+    counts = dict(count_words(columns, text))
+    words = [*counts, *_others(counts, iter(listed), text, extra_words)]
+    found, about = look_up(source, words) if look is None else look(words, [counts.get(word, 0) for word in words])
+    covered = [word for word in found.words if word in counts]
+    if not covered:
+        raise InputError(f"vectors {source!r}: none of the {len(counts)} words of the training text has a vector")
     metadata = about | {
         "text": text,
-        "types": round(len(found.words) / len(counts), 4),
-        "tokens": round(sum(counts[word] for word in found.words) / sum(counts.values()), 4),
+        "types": round(len(covered) / len(counts), 4),
+        "tokens": round(sum(counts[word] for word in covered) / sum(counts.values()), 4),
+        "extra words": len(found.words) - len(covered),
     }
     logger.info(
-        "%s: %d of %d words have a vector: %.1f%% of types, %.1f%% of tokens",
-        *(source, len(found.words), len(counts), 100 * metadata["types"], 100 * metadata["tokens"]),
+        "%s: %d of %d words have a vector: %.1f%% of types, %.1f%% of tokens; %d other words",
+        *(source, len(covered), len(counts), 100 * metadata["types"], 100 * metadata["tokens"]),
+        metadata["extra words"],
     )
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(found.matrix.reshape(-1)), found.matrix.shape[1])
     return pa.table([pa.array(found.words, pa.string()), vectors], schema=_schema(found.matrix.shape[1])), metadata
+
+
+def _others(known: Iterable[str], listed: Iterator[str], text: TextMode, many: int) -> list[str]:
+    """Return the first words that are one word to a student, and not known in any case."""
+    seen = {word.lower() for word in (*known, MASK)}
+    found: list[str] = []
+    while len(found) < many and (part := list(islice(listed, LISTED))):
+        for word, split in zip(part, split_words(pa.array(part, pa.string()), text).to_pylist(), strict=True):
+            if split == [word] and word.lower() not in seen:
+                seen.add(word.lower())
+                found.append(word)
+    return found[:many]
 
 
 # --- reading, without spaCy ---------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 python stages/embed.py TASK
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -23,23 +24,24 @@ def main(task: str) -> None:
     texts = [training["sentence1"], training["sentence2"].drop_null()]
     with new_folder(data / "vectors") as folder:
         for name, asked in settings.vectors.items():
-            look = _teacher(data, asked) if asked.source.startswith("teacher:") else _file(asked)
-            table, metadata = vectors.embed(asked.source, texts, settings.tag.text, look)
+            look, listed = _teacher(data, asked) if asked.source.startswith("teacher:") else _file(asked)
+            table, metadata = vectors.embed(asked.source, texts, settings.tag.text, look, listed, asked.extra_words)
             tables.write(folder / f"{name}.parquet", table, metadata)
 
 
-def _file(asked: Vectors) -> vectors.LookUp:
-    return lambda words, _: vectors.look_up(asked.source, words, asked.licence)
+def _file(asked: Vectors) -> tuple[vectors.LookUp, Iterable[str]]:
+    return lambda words, _: vectors.look_up(asked.source, words, asked.licence), vectors.listed_words(asked.source)
 
 
-def _teacher(data: Path, asked: Vectors) -> vectors.LookUp:
+def _teacher(data: Path, asked: Vectors) -> tuple[vectors.LookUp, Iterable[str]]:
     from pipeline.teacher.model import open_recorded  # transformers, which other sources do not need
-    from pipeline.teacher.word_vectors import look_up
+    from pipeline.teacher.word_vectors import listed_words, look_up
 
     name = asked.source.removeprefix("teacher:")
     labels = tables.metadata_of(data / "examples" / "examples.parquet")["labels"]
     teacher, record = open_recorded((data / "teachers" / name).resolve(), labels)
-    return lambda words, counts: look_up(teacher, name, record["licence"], words, counts, asked)
+    listed = listed_words(teacher) if asked.extra_words else ()
+    return lambda words, counts: look_up(teacher, name, record["licence"], words, counts, asked), listed
 
 
 if __name__ == "__main__":

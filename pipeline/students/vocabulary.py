@@ -83,22 +83,27 @@ def count_words(columns: Iterable[Texts], mode: TextMode) -> list[tuple[str, int
 class Vocabulary:
     """The words that a student knows, and how text is split into them.
 
-    Ids: 0 is padding, 1 any other word, 2 `[MASK]`; the words follow from 3 on.
+    Ids: 0 is padding, 1 any other word, 2 `[MASK]`; the words follow from 3 on. A word that is not among them counts as its lower case, if that
+    is: `Mia` at the start of a title is still `mia`.
     """
 
     words: tuple[str, ...]
     text: TextMode
 
     @classmethod
-    def build(cls, columns: Iterable[Texts], text: TextMode, min_count: int = 1) -> "Vocabulary":
+    def build(
+        cls, columns: Iterable[Texts], text: TextMode, min_count: int = 1, others: Sequence[str] = ()
+    ) -> "Vocabulary":
         """Build the vocabulary of training texts, the commonest word first.
 
         :param columns: Columns of texts; of the training split alone.
         :param text: How they are split into words.
         :param min_count: A word seen less often is left out, so it is unknown.
+        :param others: Words that have a vector. Those that the texts do not have follow, in this order.
         """
-        counted = count_words(columns, text)
-        return cls(tuple(word for word, count in counted if count >= min_count and word != MASK), text)
+        counted = dict(count_words(columns, text))
+        known = [word for word, count in counted.items() if count >= min_count and word != MASK]
+        return cls((*known, *(word for word in others if word not in counted)), text)
 
     def __len__(self) -> int:
         """Return the number of ids, those that are no words included."""
@@ -117,7 +122,7 @@ class Vocabulary:
         if isinstance(texts, pa.ChunkedArray):
             return _joined([self.encode(chunk, max_words) for chunk in texts.chunks])
         lists = split_words(texts, self.text)
-        found = pc.index_in(lists.flatten(), value_set=self._table)
+        found = self._found(lists.flatten())
         ids = pc.fill_null(pc.add(found, MASKED), UNKNOWN).to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
         offsets = np.asarray(lists.offsets).astype(np.int64)
         lengths = np.diff(offsets)
@@ -125,6 +130,17 @@ class Vocabulary:
             return WordIds(offsets, ids)
         place = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
         return WordIds(_offsets(np.minimum(lengths, max_words)), ids[place < max_words])
+
+    def _found(self, words: pa.Array) -> pa.Array:
+        """Return the place in the table of each word, or else of its lower case; null of a word that has neither."""
+        places = pc.index_in(words, value_set=self._table)
+        if not places.null_count:
+            return places
+        missing = words.filter(pc.is_null(places)).dictionary_encode()
+        lower = pa.array([word.lower() for word in missing.dictionary.to_pylist()], pa.string())  # as Runtime does it
+        return pc.replace_with_mask(
+            places, pc.is_null(places), pc.index_in(lower, value_set=self._table).take(missing.indices)
+        )
 
     def save(self, path: Path) -> None:
         """Write the vocabulary as JSON, one word a line."""

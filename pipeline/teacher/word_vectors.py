@@ -67,6 +67,21 @@ def look_up(
     return WordVectors([words[i] for i in kept], matrix), about
 
 
+def listed_words(teacher: Teacher | OwnTeacher) -> list[str]:
+    """Return the words that are one token to a teacher, in the order of its vocabulary; none of a teacher that is a class of your own.
+
+    :param teacher: The teacher.
+    """
+    if isinstance(teacher, OwnTeacher):
+        return []
+    tokenizer = teacher.tokenizer
+    ids = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
+    words = [tokenizer.convert_tokens_to_string([token]).strip() for token in tokenizer.convert_ids_to_tokens(ids)]
+    # What goes on inside a word, or is kept free for later, does not come back as itself.
+    alone = tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
+    return [word for word, number, found in zip(words, ids, alone, strict=True) if found == [number]]
+
+
 def _input_means(teacher: Teacher, ids: Sequence[npt.NDArray[np.int64]]) -> Floats:
     table = teacher.model.get_input_embeddings().weight.detach().cpu().float().numpy()
     starts = np.cumsum([0, *(len(part) for part in ids)])
