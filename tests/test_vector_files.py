@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pipeline import vector_files
 from pipeline.errors import InputError
-from pipeline.vector_files import read_text_vectors, read_word2vec
-from pipeline.vectors import embed, look_up
+from pipeline.vector_files import read_text_vectors, read_word2vec, words_of_text
+from pipeline.vectors import embed, listed_words, look_up
 
 WORDS = st.text(st.characters(exclude_categories=["Z", "C"]), min_size=1, max_size=8)
 VECTORS = {"the": [0.5, -1.25, 3.0], "café": [1e-7, 0.0, -2.5e10], "x\xa0y": [1.0, 2.0, 3.0], "\u2028": [7.0, 8.0, 9.0]}
@@ -45,6 +45,7 @@ def test_text_is_read_whatever_its_ends(tmp_path: Path, header: bool, end: str):
     path.write_bytes(as_text(VECTORS, end, header))
     assert same(read_text_vectors(path, [*VECTORS, "other"]), VECTORS)
     assert same(read_text_vectors(path, ["café"]), {"café": VECTORS["café"]})
+    assert list(words_of_text(path)) == list(VECTORS)
     path.write_bytes(path.read_bytes().rstrip())
     assert same(read_text_vectors(path, [*VECTORS]), VECTORS)
     zipped = tmp_path / "vectors.txt.gz"
@@ -72,6 +73,8 @@ def test_blocks_of_any_size_give_the_same_and_both_formats_agree(
         vector_files.BLOCK_BYTES = whole
     assert same(found, vectors)
     assert same(read_word2vec(folder / "binary", [*vectors]), vectors)
+    assert list(listed_words(f"text:{folder / 'text'}")) == list(vectors)
+    assert list(listed_words(f"word2vec:{folder / 'binary'}")) == list(vectors)
 
 
 def test_a_word_with_spaces_in_it_is_no_word_of_ours_and_the_first_of_two_counts(tmp_path: Path):

@@ -11,7 +11,7 @@ import yaml
 from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.students.vocabulary import Vocabulary
-from pipeline.vectors import RANDOM_RANGE, WordVectors, embed, initial_embeddings, look_up, read_vectors
+from pipeline.vectors import RANDOM_RANGE, WordVectors, embed, initial_embeddings, listed_words, look_up, read_vectors
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = "spacy:tiny_vectors"
@@ -29,6 +29,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "meta.json").write_text('{"lang": "xx", "name": "tiny", "version": "1.2", "license": "CC0-1.0"}')
     data = np.array(list(ROWS.values()), dtype="float32")
     vectors.Vectors(data=data, keys=list(ROWS)).to_disk(folder / "vocab")
+    pytest.importorskip("spacy.strings").StringStore(list(ROWS)).to_disk(folder / "vocab" / "strings.json")
     monkeypatch.syspath_prepend(root.parent)
     return root
 
@@ -50,6 +51,30 @@ def test_coverage_is_told_in_types_and_in_tokens():
 
 
 @pytest.mark.usefixtures("package")
+def test_a_pipeline_lists_a_word_for_each_vector():
+    assert list(listed_words(SOURCE)) == list(ROWS)
+
+
+def test_extra_words_are_the_first_ones_that_the_texts_have_in_no_case(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipeline.vectors.LISTED", 2)
+    asked = []
+
+    def look(words: list[str], counts: list[int]) -> tuple[WordVectors, dict]:
+        asked.append((words, counts))
+        return WordVectors([word for word in words if word != "none"], np.ones((len(words) - 1, 2), np.float32)), {}
+
+    listed = ["The", "[MASK]", "Airbus", "good-bye", "none", "airbus", "x", "y", "z"]
+    table, metadata = embed("a:b", [pa.array(["the good the"])], "raw", look, listed, 3)
+    assert asked == [(["the", "good", "Airbus", "none", "x"], [2, 1, 0, 0, 0])]
+    assert table["word"].to_pylist() == ["the", "good", "Airbus", "x"]
+    assert (metadata["types"], metadata["tokens"], metadata["extra words"]) == (1.0, 1.0, 2)
+    everything, _ = embed("a:b", [pa.array(["the good the"])], "pretokenised", look, listed, 99)
+    assert everything["word"].to_pylist() == ["the", "good", "Airbus", "good-bye", "x", "y", "z"]
+    none, metadata = embed("a:b", [pa.array(["the none"])], "raw", look, listed)
+    assert (none["word"].to_pylist(), metadata["extra words"], metadata["types"]) == (["the"], 0, 0.5)
+
+
+@pytest.mark.usefixtures("package")
 def test_no_word_with_a_vector_is_an_error():
     with pytest.raises(InputError, match="none of the 2 words"):
         embed(SOURCE, [pa.array(["x y"])], "raw")
@@ -64,8 +89,11 @@ def test_a_package_that_is_missing_or_has_no_vectors_is_named(package: Path):
 
 
 @pytest.mark.usefixtures("package")
-def test_the_stage_reads_training_text_alone_and_writes_what_training_reads(tmp_path: Path):
-    texts, second = ["good [x] Paris", "paris"], ["good", None]
+@pytest.mark.parametrize(("text", "extra", "words"), [("Paris", 0, ["good", "Paris"]), ("x", 5, ["good", "Paris"])])
+def test_the_stage_reads_training_text_alone_and_writes_what_training_reads(
+    tmp_path: Path, text: str, extra: int, words: list[str]
+):
+    texts, second = [f"good [x] {text}", "paris"], ["good", None]
     examples = pa.table(
         {
             "id": ["1", "2"],
@@ -77,7 +105,8 @@ def test_the_stage_reads_training_text_alone_and_writes_what_training_reads(tmp_
         }
     ).cast(tables.EXAMPLES)
     tables.write(tmp_path / "data/tiny/examples/examples.parquet", examples)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"vectors": {"few": {"source": SOURCE}}}
+    few = {"source": SOURCE, "extra_words": extra}
+    params = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"vectors": {"few": few}}
     for student in params["students"].values():
         student["vectors"] = "few"
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
@@ -91,7 +120,7 @@ def test_the_stage_reads_training_text_alone_and_writes_what_training_reads(tmp_
     assert done.returncode == 0, done.stderr
     path = tmp_path / "data/tiny/vectors/few.parquet"
     found = read_vectors(path)
-    assert found.words == ["good", "Paris"]
+    assert found.words == words
     np.testing.assert_array_equal(found.matrix, np.array([ROWS["good"], ROWS["Paris"]], np.float32))
     assert tables.metadata_of(path)["licence"] == "CC0-1.0"
 

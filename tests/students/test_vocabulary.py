@@ -60,11 +60,23 @@ def test_a_rare_word_is_unknown():
     assert vocabulary.words == ("a", "b")
 
 
+def test_words_that_have_a_vector_follow_those_of_the_texts():
+    texts = [pa.array(["a a b"])]
+    vocabulary = Vocabulary.build(texts, "pretokenised", min_count=2, others=["z", "b", "a", "c"])
+    assert vocabulary.words == ("a", "z", "c")  # b is in the texts, and too rare
+
+
+def test_a_word_that_is_unknown_as_it_stands_counts_as_its_lower_case():
+    vocabulary = Vocabulary(("mia", "Rome", "ß"), "pretokenised")
+    ids = vocabulary.encode(pa.array(["Mia MIA mia Rome", "ROME rome", "ẞ [mask] [MASK]"]), max_words=9).ids
+    assert ids.tolist() == [3, 3, 3, 4, UNKNOWN, UNKNOWN, 5, UNKNOWN, MASKED]
+
+
 @given(LONG, st.integers(1, 5))
 def test_encoding_is_row_by_row(texts: list[str], max_words: int):
     vocabulary = Vocabulary(("a", "zz"), "pretokenised")
     ids = {"[MASK]": 2, "a": 3, "zz": 4}
-    expected = [[ids.get(word, UNKNOWN) for word in text.split()[:max_words]] for text in texts]
+    expected = [[ids.get(word, ids.get(word.lower(), UNKNOWN)) for word in text.split()[:max_words]] for text in texts]
     array = pa.array(texts, pa.string())
     for given_texts in (array, pa.chunked_array([array[:3], array[3:]]), pa.array(["x", *texts], pa.string())[1:]):
         offsets, found = vocabulary.encode(given_texts, max_words)

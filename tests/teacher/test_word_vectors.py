@@ -14,7 +14,7 @@ from pipeline.errors import InputError
 from pipeline.settings import Vectors
 from pipeline.teacher.model import find_files, open_teacher
 from pipeline.teacher.own import OwnTeacher
-from pipeline.teacher.word_vectors import look_up, reduced
+from pipeline.teacher.word_vectors import listed_words, look_up, reduced
 from pipeline.vectors import read_vectors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,8 +81,17 @@ def test_fewer_words_than_dimensions_and_none_at_all():
     assert reduced(np.zeros((0, 5)), np.zeros(0), 300, 0.1).shape == (0, 300)
 
 
+def test_words_that_are_one_token_are_listed_and_no_parts_of_words(teacher):
+    listed = listed_words(teacher)
+    tokens = teacher.tokenizer.get_vocab()
+    assert set(WORDS[:-1]) <= set(listed)
+    assert not any(word in listed for word in ("goodbad", "[CLS]", "[MASK]"))
+    assert [tokens[word] for word in listed] == sorted(tokens[word] for word in listed)
+
+
 def test_a_teacher_of_one_s_own_has_none():
     own = OwnTeacher.__new__(OwnTeacher)
+    assert listed_words(own) == []
     with pytest.raises(InputError, match="a class of your own"):
         look_up(own, "mine", "mit", ["a"], [1], Vectors(source="teacher:mine"))
 
@@ -91,7 +100,7 @@ def test_the_embed_stage_writes_them(tmp_path: Path):
     folder = tiny_teacher(tmp_path / "models/tiny", WORDS[:-1], labels=LABELS)
     given = yaml.safe_load((ROOT / "params.yaml").read_text())
     given["teachers"] = {"tiny": {"model": {"source": f"folder:{folder}", "licence": "mit"}, "label": {}}}
-    given["vectors"] = {"own": {"source": "teacher:tiny", "layer": "input", "dimensions": 3}}
+    given["vectors"] = {"own": {"source": "teacher:tiny", "layer": "input", "dimensions": 3, "extra_words": 2}}
     given["students"] = {"bag": {"model": "pipeline.students.cnn:CNN", "teacher": "tiny", "vectors": "own"}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(given))
     (tmp_path / "tasks").mkdir()
@@ -107,8 +116,9 @@ def test_the_embed_stage_writes_them(tmp_path: Path):
         assert done.returncode == 0, done.stderr
     path = tmp_path / "data/films/vectors/own.parquet"
     found = read_vectors(path)
-    assert list(found.words) == ["good", "bad", "film", "plot"]
-    assert found.matrix.shape == (4, 3)
+    assert list(found.words[:4]) == ["good", "bad", "film", "plot"]
+    assert len(set(found.words)) == 6
+    assert found.matrix.shape == (6, 3)
     assert tables.metadata_of(path)["licence"] == "mit"
 
 
