@@ -79,7 +79,7 @@ def listed_words(teacher: Teacher | OwnTeacher) -> list[str]:
     words = [tokenizer.convert_tokens_to_string([token]).strip() for token in tokenizer.convert_ids_to_tokens(ids)]
     # What goes on inside a word, or is kept free for later, does not come back as itself.
     alone = tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
-    return [word for word, number, found in zip(words, ids, alone, strict=True) if found == [number]]
+    return [word for word, number, found in zip(words, ids, alone, strict=True) if word and found == [number]]
 
 
 def _input_means(teacher: Teacher, ids: Sequence[npt.NDArray[np.int64]]) -> Floats:
