@@ -20,7 +20,7 @@ from pipeline import changes, logits, tables
 from pipeline.calibration import calibration_error, confidence_bins
 from pipeline.errors import InputError
 from pipeline.report import ablation as ablations
-from pipeline.report import charts, coloured, labelled, words
+from pipeline.report import charts, coloured, labelled, sections, words
 from pipeline.report.answers import calibration, disagreements
 from pipeline.report.charts import Point, frontier
 from pipeline.report.drawing import Series
@@ -28,6 +28,8 @@ from pipeline.report.findings import Findings, read_curve
 from pipeline.report.labelled import confidence, families
 from pipeline.report.markup import Markup, element, escaped, joined
 from pipeline.report.scales import Scale, around, short
+from pipeline.report.summary import summary
+from pipeline.report.table import result_rows
 from pipeline.storage import write_json
 
 finite = st.floats(-1e6, 1e6).filter(lambda x: x == 0 or abs(x) > 1e-6)
@@ -376,6 +378,17 @@ def test_the_headline_has_no_more_than_what_is_known():
     assert "fewer parameters" in known
     assert "times" not in bare
     assert bare.endswith("%).")
+
+
+def test_page_and_summary_say_how_to_read_what_is_in_the_table_and_no_more():
+    for found in (findings(full=False), with_seeds(["hard", "soft-seed0", "other", "soft-seed1"])):
+        shown = [cell for row in result_rows(found.results, found.times, found.metrics) for cell in row]
+        caption = words.table_caption(found)
+        assert ("±" in caption) == any("±" in cell for cell in shown)
+        assert ("texts/s" in caption) == ("texts/s" in shown)
+        assert caption in str(sections.results(found))
+        assert caption in summary(found)
+    assert "the correlation" in words.table_caption(findings(classes=1))
 
 
 # --- files --------------------------------------------------------------------------------------------------------------

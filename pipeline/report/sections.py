@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from pipeline.report import ablation, charts
+from pipeline.report import ablation, charts, words
 from pipeline.report.answers import Answers, Calibration, calibration
 from pipeline.report.blocks import figure, grid, numbers, paragraph, table
 from pipeline.report.charts import Point
@@ -35,12 +35,7 @@ def results(found: Findings) -> Markup:
         [_named(found, row[0], i), *(_with_interval(cell) for cell in row[1:])]
         for i, row in enumerate(result_rows(found.results, found.times, found.metrics))
     ]
-    how = "In brackets 95% bootstrap intervals over the rows. Agreement: how often the student answers what the teacher does."
-    if found.regression:
-        how = "Pearson's correlation with the gold numbers, in brackets 95% bootstrap intervals. Agreement: the correlation with the teacher."
-    if found.times:
-        how += " Times: one thread of this machine's processor, one text at a time (p50) or many (texts/s)."
-    return joined([table(rows, "Results"), element("p", how, class_="muted")])
+    return joined([table(rows, "Results"), element("p", words.table_caption(found), class_="muted")])
 
 
 def _named(found: Findings, name: str, row: int) -> Child:

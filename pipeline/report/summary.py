@@ -20,6 +20,7 @@ def summary(found: Findings) -> str:
         *([_plain(gap)] if gap else []),
         _plain(words.chosen_by(found)),
         aligned(result_rows(found.results, found.times, found.metrics)),
+        _plain(words.table_caption(found)),
     ]
     if found.ablation is not None:
         parts += ["## Ablation", aligned(ablation.table(found.ablation))]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pipeline.report.findings import Findings
 from pipeline.report.table import shown
+from pipeline.seeds import by_seed
 
 
 def times(factor: float) -> str:
@@ -87,6 +88,23 @@ def chosen_by(found: Findings) -> str:
     by = f"the best of {several} students on {choosing}" if several > 1 else "the only student"
     same = ", where its epoch was chosen as well, so its figure is a little high" if choosing == found.split else ""
     return f"Measured on {rows}; {found.named(found.best)} is {by}{same}."
+
+
+def table_caption(found: Findings) -> str:
+    """Say how to read the result table.
+
+    :param found: What is known.
+    """
+    said = ["In brackets 95% bootstrap intervals over the rows."]
+    if by_seed(found.results):
+        said.append("After ± the standard deviation over the seeds.")
+    if found.regression:
+        said.append("Pearson: the correlation with the gold numbers. Agreement: that with the teacher's.")
+    else:
+        said.append("Agreement: how often the student answers what the teacher does.")
+    if found.times:
+        said.append("Times: one thread of this machine's processor, one text at a time (p50) or many (texts/s).")
+    return " ".join(said)
 
 
 COMMANDS: Sequence[tuple[str, str]] = (
