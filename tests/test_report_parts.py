@@ -27,6 +27,7 @@ from pipeline.report.drawing import Series
 from pipeline.report.findings import Findings, read_curve
 from pipeline.report.labelled import confidence, families
 from pipeline.report.markup import Markup, element, escaped, joined
+from pipeline.report.page import page
 from pipeline.report.scales import Scale, around, short
 from pipeline.report.summary import summary
 from pipeline.report.table import result_rows
@@ -302,6 +303,23 @@ def test_the_gap_that_was_closed():
     assert gap.interval is not None
     assert gap.interval[0] < gap.closed < gap.interval[1]
     assert f"closes {100 * gap.closed:.0f}% of the gap" in words.gap_sentence(found)
+
+
+@pytest.mark.parametrize("share", [-15.0, 3.0])
+def test_a_gap_too_narrow_for_a_share_has_scores_instead(share: float):
+    found = findings(students=3)
+    gap = found.gap
+    assert gap is not None
+    narrow = dataclasses.replace(gap, plain_score=0.57, score=0.516, teacher_score=0.574, closed=share, interval=None)
+    told = dataclasses.replace(found)
+    told.__dict__["gap"] = narrow
+    sentence = words.gap_sentence(told)
+    assert sentence is not None
+    assert all(score in sentence for score in ("57.0%", "51.6%", "57.4%"))
+    assert "closes" not in sentence
+    assert "widens" not in sentence
+    assert "of the gap closed" in page(found)
+    assert "of the gap closed" not in page(told)
 
 
 def test_without_a_plain_student_of_the_same_network_there_is_no_gap():

@@ -44,6 +44,11 @@ class Gap:
     closed: float
     interval: tuple[float, float] | None
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether the share says something: where the teacher is hardly above the plain student, any share can come out."""
+        return -1 <= self.closed <= 2
+
 
 @dataclass(frozen=True)
 class Curve:

@@ -75,7 +75,7 @@ def _tiles(found: Findings) -> Markup:
     if theirs > 0:
         name = "accuracy" if found.score == "accuracy" else "correlation"
         tiles.append((words.kept(found.mean(best), theirs), f"of the teacher's {name} kept by {found.named(best)}"))
-    if found.gap is not None:
+    if found.gap is not None and found.gap.is_wide:
         tiles.append((words.percent(found.gap.closed), f"of the gap closed by distillation ({found.gap.distilled})"))
     fewer, without = found.fewer(best), found.fewer(best, "parameters without embeddings")
     if fewer is not None:

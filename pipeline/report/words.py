@@ -63,17 +63,19 @@ def gap_sentence(found: Findings) -> str | None:
     gap = found.gap
     if gap is None:
         return None
-    interval = ""
-    if gap.interval is not None:
-        interval = f" (95% interval {percent(gap.interval[0])} to {percent(gap.interval[1])})"
-    does = f"closes {percent(gap.closed)} of" if gap.closed >= 0 else f"widens by {percent(-gap.closed)}"
     is_best = gap.distilled == found.named(found.best)
     whose = "The same network" if is_best else f"The network of {gap.distilled}"
-    return (
-        f"{whose} trained on the hard labels of the original rows alone ({gap.plain}) reaches {scored(gap.plain_score, found.score)}"
-        f"{'' if is_best else f', distilled {scored(gap.score, found.score)}'}: "
-        f"distillation {does} the gap to the teacher{interval}."
-    )
+    reached = f"reaches {scored(gap.plain_score, found.score)}"
+    if not (is_best and gap.is_wide):
+        reached += f", distilled {scored(gap.score, found.score)}"
+    if gap.is_wide:
+        does = f"closes {percent(gap.closed)} of" if gap.closed >= 0 else f"widens by {percent(-gap.closed)}"
+        outcome = f"distillation {does} the gap to the teacher"
+        if gap.interval is not None:
+            outcome += f" (95% interval {percent(gap.interval[0])} to {percent(gap.interval[1])})"
+    else:
+        outcome = f"the teacher, at {scored(gap.teacher_score, found.score)}, is too close for a share of the gap to mean anything"
+    return f"{whose} trained on the hard labels of the original rows alone ({gap.plain}) {reached}: {outcome}."
 
 
 def chosen_by(found: Findings) -> str:
