@@ -40,8 +40,8 @@ def test_the_papers_hyper_parameters(task, n_iter, batch, names):
     for name in names:
         student = settings.student(name)
         assert student.batch_size == batch
-        assert (student.optimiser.name, student.optimiser.learning_rate) == ("adadelta", 1.0)
-        assert student.optimiser.rho == 0.95
+        optimiser = student.optimiser
+        assert (optimiser.name, optimiser.learning_rate, optimiser.rho) == ("adadelta", 1.0, 0.95)
     objective = settings.student("bilstm").objective
     assert (objective.alpha, objective.soft) == (0.0, "mse")
 
@@ -86,5 +86,11 @@ def test_the_papers_blocks_fit_params_yaml(tmp_path):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(whole))
     (tmp_path / "tasks/sst2.yaml").write_text((ROOT / "tasks/sst2.yaml").read_text())
     settings = params.load("sst2", tmp_path)
-    assert settings.student("bilstm-bert").teachers == {"bert-large": 1.0}
+    for name, batch in (("bilstm-bert", 50), ("bilstm-bert-pairs", 256)):
+        student = settings.student(name)
+        assert student.teachers == {"bert-large": 1.0}
+        assert student.batch_size == batch
+        optimiser = student.optimiser
+        assert (optimiser.name, optimiser.learning_rate, optimiser.rho) == ("adadelta", 1.0, 0.95)
+        assert (student.objective.alpha, student.objective.soft) == (0.0, "mse")
     assert settings.teacher("bert-large").model.source.startswith("hub:google-bert/bert-large-uncased@")
