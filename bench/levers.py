@@ -51,7 +51,7 @@ class Lever:
 AS_IT_IS = Lever("as it is", {})
 LEVERS = (
     AS_IT_IS,
-    *(Lever(f"{n} copies", {}, copies=n) for n in (0, 1, 4, 10)),
+    *(Lever(name, {}, copies=n) for name, n in (("no copies", 0), ("1 copy", 1), ("4 copies", 4), ("10 copies", 10))),
     *(Lever(f"alpha {alpha}", {"objective": {"alpha": alpha}}) for alpha in (0.1, 0.5, 0.9)),
     *(Lever(f"KL, temperature {t:g}", {"objective": {"soft": "kl", "temperature": t}}) for t in (1.0, 2.0, 4.0)),
     Lever("cosine", {"objective": {"soft": "cosine"}}),
@@ -61,6 +61,19 @@ LEVERS = (
     Lever("batches of 256", {"batch_size": 256}),
     Lever("AdamW 0.001", {"optimiser": {"name": "adamw", "learning_rate": 0.001}}),
 )
+
+
+def offered(training: pa.Table, others: Sequence[str]) -> list[Lever]:
+    """Return the levers that change anything: those of fewer copies only where there are more.
+
+    :param training: The training rows, with `copy`.
+    :param others: The teachers beside the student's own.
+    """
+    most = pc.max(training["copy"]).as_py()
+    drawn = 0 if most is None else most + 1
+    levers = [lever for lever in LEVERS if lever.copies is None or lever.copies < drawn]
+    levers += [Lever(f"teacher {name}", {}, data=name) for name in others]
+    return [*levers, Lever("all teachers", {}, data="average")] if others else levers
 
 
 @dataclass(frozen=True)
@@ -193,12 +206,11 @@ def main() -> None:
     folder = Path("data") / asked.task
     teachers = asked.teachers or list(settings.teachers)[:1]
     sets = {name: Data.read(folder / "logits" / name) for name in teachers}
-    levers = [*LEVERS, *(Lever(f"teacher {name}", {}, data=name) for name in teachers[1:])]
+    levers = offered(sets[teachers[0]].training, teachers[1:])
     if len(teachers) > 1:
         with tempfile.TemporaryDirectory() as scratch:
             ensemble.gather({folder / "logits" / name: 1.0 for name in teachers}, Path(scratch) / "average")
             sets["average"] = Data.read(Path(scratch) / "average")
-        levers.append(Lever("all teachers", {}, data="average"))
     if asked.only:
         unknown = set(asked.only) - {lever.name for lever in levers}
         if unknown:

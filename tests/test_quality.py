@@ -125,3 +125,20 @@ def test_fewer_copies_are_seen_more_often(bench, copies: int | None, rows: int, 
     assert (seen, times) == (rows, epochs)
     assert right.shape == (50,) and right.dtype == np.bool_ and right.mean() > 0.9
     assert last > 0.9
+
+
+@pytest.mark.parametrize(
+    ("numbers", "fewer"),
+    [
+        ([None], []),
+        ([None, 0], ["no copies"]),
+        ([0, 3], ["no copies", "1 copy"]),
+        ([9], ["no copies", "1 copy", "4 copies"]),
+    ],
+)
+def test_only_levers_that_change_something_are_offered(bench, numbers: list[int | None], fewer: list[str]):
+    levers = bench("levers")
+    training = pa.table({"copy": pa.array(numbers, pa.int32())})
+    assert [lever.name for lever in levers.offered(training, []) if lever.copies is not None] == fewer
+    assert [lever.data for lever in levers.offered(training, ["b", "c"])][-3:] == ["b", "c", "average"]
+    assert all(lever.data is None for lever in levers.offered(training, []))
