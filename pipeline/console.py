@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -11,6 +12,10 @@ from pipeline.errors import InputError
 
 T = TypeVar("T")
 EXIT_INPUT = 2
+LOG_EVERY_S = 60.0
+"""How long a work is silent in a log file."""
+
+logger = logging.getLogger(__name__)
 
 
 def start_logging(level: int = logging.INFO) -> None:
@@ -49,19 +54,46 @@ def clear_errors() -> Iterator[None]:
 
 @contextmanager
 def progress(total: int, description: str, unit: str) -> Iterator[Callable[[int], Any]]:
-    """Show a progress bar when standard error is a terminal; the caller logs a line at the end in any case.
+    """Show a progress bar when standard error is a terminal, and log a line a minute where it is a file; the caller logs the end.
 
     :param total: How many units there are.
     :param description: What is being done, in two or three words.
     :param unit: What is counted: "rows", "tokens".
-    :yields: A function that moves the bar on by n units.
+    :yields: A function that counts n units more.
     """
+    if not sys.stderr.isatty():
+        yield _logged(total, description, unit)
+        return
     from tqdm import tqdm
 
-    with tqdm(
-        total=total, desc=description, unit=f" {unit}", unit_scale=True, disable=not sys.stderr.isatty(), leave=False
-    ) as bar:
+    with tqdm(total=total, desc=description, unit=f" {unit}", unit_scale=True, leave=False) as bar:
         yield bar.update
+
+
+def _logged(total: int, description: str, unit: str) -> Callable[[int], None]:
+    started = told = time.monotonic()
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal told, done
+        done += n
+        now = time.monotonic()
+        if now - told >= LOG_EVERY_S and 0 < done < total:
+            told = now
+            left = (now - started) * (total - done) / done
+            logger.info(
+                "%s: %s of %s %s, about %s to go", description, f"{done:,}", f"{total:,}", unit, _duration(left)
+            )
+
+    return advance
+
+
+def _duration(seconds: float) -> str:
+    """Return a time as one would say it: "40 s", "35 min", "2 h 5 min"."""
+    minutes = round(seconds / 60)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> str:

@@ -54,12 +54,35 @@ def test_any_other_error_keeps_its_traceback():
         console.run_stage(stage, argv=[])
 
 
-def test_progress_is_silent_where_no_terminal_is_attached(capsys):
-    with console.progress(10, "counting", "rows") as move_on:
+def test_short_work_is_silent_where_no_terminal_is_attached(capsys, caplog):
+    with caplog.at_level(logging.INFO), console.progress(10, "counting", "rows") as move_on:
         move_on(4)
         move_on(6)
     captured = capsys.readouterr()
     assert captured.err == captured.out == ""
+    assert caplog.messages == []
+
+
+def test_long_work_is_told_of_once_a_minute_where_no_terminal_is_attached(caplog, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    with caplog.at_level(logging.INFO), console.progress(10_000, "counting", "rows") as move_on:
+        for _ in range(100):  # 9.5 s each
+            clock[0] += 9.5
+            move_on(100)
+    assert len(caplog.messages) == 14, "every seventh is after more than 60 s"
+    assert caplog.messages[0] == "counting: 700 of 10,000 rows, about 15 min to go"
+    assert caplog.messages[-2:] == [
+        "counting: 9,100 of 10,000 rows, about 86 s to go",
+        "counting: 9,800 of 10,000 rows, about 19 s to go",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.4, "0 s"), (119, "119 s"), (150, "2 min"), (7140, "119 min"), (7500, "2 h 5 min")]
+)
+def test_durations_in_words(seconds: float, told: str):
+    assert console._duration(seconds) == told
 
 
 def test_progress_bar_on_a_terminal(capsys, monkeypatch):
