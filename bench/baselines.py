@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from pipeline import bootstrap, logits
 from pipeline.console import aligned
 from pipeline.distill import COLUMNS
+from pipeline.shards import logits_of
 from pipeline.storage import write_json
 
 PACKAGES = ("scikit-learn", "fasttext", "model2vec", "numpy")
@@ -106,7 +107,7 @@ def measure(folder: Path, baselines: dict[str, Baseline]) -> Iterable[dict[str, 
     right = validation["label"].to_numpy().astype(np.int64)
     ways: Sequence[tuple[str, pa.Table, Integers]] = (
         ("originals, gold labels", originals, originals["label"].to_numpy().astype(np.int64)),
-        ("all rows, the teacher's classes", training, logits.logits_of(training).argmax(axis=-1)),
+        ("all rows, the teacher's classes", training, logits_of(training).argmax(axis=-1)),
     )
     for name, learn in baselines.items():
         for learns, rows, labels in ways:

@@ -23,6 +23,7 @@ import torch
 from pipeline import distill, logits, tables
 from pipeline.augment import engine
 from pipeline.console import aligned
+from pipeline.shards import logits_of
 from pipeline.storage import write_json
 
 CLASSES = 2
@@ -85,7 +86,7 @@ def column_bytes(folder: Path, names: tuple[str, ...]) -> int:
 
 def tsv_bytes(rows: pa.Table, names: list[str]) -> int:
     """Return the bytes of some columns, and of the logits with six decimals, as TSV with gzip."""
-    values = logits.logits_of(rows)
+    values = logits_of(rows)
     columns = [["" if value is None else str(value) for value in rows[name].to_pylist()] for name in names]
     columns += [[f"{value:.6f}" for value in column] for column in values.T.tolist()]
     text = "\n".join(map("\t".join, zip(*columns, strict=True)))
@@ -109,7 +110,7 @@ def ours_mapped(folder: Path) -> int:
     rows = 0
     for path in logits.shards(folder)["train"]:
         table = pq.read_table(path, columns=["logits"], memory_map=True, use_threads=False)
-        values = torch.from_numpy(logits.logits_of(table))
+        values = torch.from_numpy(logits_of(table))
         rows += sum(len(batch) for batch in values.split(BATCH))
     return rows
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pipeline import logits
 from pipeline.calibration import softmax
 from pipeline.errors import InputError
+from pipeline.shards import Stream, logits_of
 from pipeline.storage import new_folder
 
 Average = Literal["logits", "distributions"]
@@ -38,7 +39,7 @@ def gather(folders: Mapping[Path, float], out: Path, average: Average = "logits"
             logits.copy(first, temporary)
             return
         about = _provenance(folders, average)
-        splits = {split: logits.Stream(n, _averaged(folders, split, average)) for split, n in about["rows"].items()}
+        splits = {split: Stream(n, _averaged(folders, split, average)) for split, n in about["rows"].items()}
         logits.write(temporary, splits, about)
 
 
@@ -76,7 +77,7 @@ def _averaged(folders: Mapping[Path, float], split: str, average: Average) -> It
     start = 0
     for part in logits.stream_split(first, split):
         end = start + part.num_rows
-        mean = weight / total * terms(logits.logits_of(part)) + rest[start:end]
+        mean = weight / total * terms(logits_of(part)) + rest[start:end]
         found = mean if average == "logits" else np.log(np.maximum(mean, np.finfo(np.float32).tiny))
         column = pa.FixedSizeListArray.from_arrays(pa.array(found.astype(np.float32).ravel()), len(labels))
         place = part.schema.get_field_index("logits")
@@ -95,7 +96,7 @@ def _matched(folder: Path, split: str, ids: pa.Array, labels: Sequence[str], fir
             f"{back.null_count} of its {rows.num_rows}; label both from the same augmented rows"
         )
     theirs = logits.provenance(folder)["labels"]
-    values = logits.logits_of(rows)[:, [theirs.index(name) for name in labels]]
+    values = logits_of(rows)[:, [theirs.index(name) for name in labels]]
     found: npt.NDArray[np.float32] = values[places.to_numpy()]
     return found
 

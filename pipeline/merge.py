@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from pipeline import logits, tables, verify
 from pipeline.errors import InputError
+from pipeline.shards import logits_of
 
 TOLERANCE = 1e-3
 """How far two logits of one text may be apart: what another machine or another order of sums makes of them."""
@@ -82,7 +83,7 @@ def _union(parts: Sequence[pa.Table], split: str, tolerance: float) -> pa.Table:
     rows = rows.take(pa.array(np.argsort(pc.is_valid(rows["parent_id"]).to_numpy(), kind="stable")))
     codes = rows["id"].combine_chunks().dictionary_encode().indices.to_numpy()
     texts, first = np.unique(codes, return_index=True)
-    values = logits.logits_of(rows)
+    values = logits_of(rows)
     apart = np.abs(values - values[first][codes]).max(axis=1, initial=0)
     if (apart > tolerance).any():
         row = int(apart.argmax())

@@ -15,6 +15,7 @@ from pipeline import changes, logits
 from pipeline.calibration import softmax
 from pipeline.card import gold_label
 from pipeline.errors import InputError
+from pipeline.shards import logits_of
 
 BAR = 40
 """Letters of the longest bar."""
@@ -60,10 +61,10 @@ class Statistics:
     def add(self, rows: pa.Table) -> None:
         """Count rows of a logit data set, as they are stored."""
         self.rows += rows.num_rows
-        found = softmax(logits.logits_of(rows))
+        found = softmax(logits_of(rows))
         if self.classes == 1:
             self.numbers[0].append(rows["label"].drop_null().to_numpy())
-            self.numbers[1].append(logits.logits_of(rows)[:, 0])
+            self.numbers[1].append(logits_of(rows)[:, 0])
         else:
             labels = pc.fill_null(rows["label"], self.classes).to_numpy()
             self.gold += np.bincount(labels, minlength=self.classes + 1)

@@ -22,6 +22,7 @@ import yaml
 
 from pipeline import card, logits, tables
 from pipeline.errors import InputError
+from pipeline.shards import stored_as
 from pipeline.storage import sha256_of
 from pipeline.verify_rows import Faults, check_rows
 
@@ -249,8 +250,8 @@ def _faults_of_facts(about: Mapping[str, Any]) -> Fault:
         yield f"provenance.rows: must tell the rows of splits {', '.join(tables.SPLITS)}"
     if type(about.get("pairs")) is not bool:
         yield "provenance.pairs: must be true or false"
-    if logits.stored_as(about) not in ("float32", "float16"):
-        yield f"provenance.labelling.stored: {logits.stored_as(about)!r}: must be float32 or float16"
+    if stored_as(about) not in ("float32", "float16"):
+        yield f"provenance.labelling.stored: {stored_as(about)!r}: must be float32 or float16"
 
 
 def _paths(data: _DataSet) -> Fault:

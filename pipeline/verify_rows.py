@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import logits, tables
+from pipeline import tables
+from pipeline.shards import logits_of, rows_digest
 
 BATCH_ROWS = 65_536
 BATCH_BYTES = 1 << 30
@@ -85,7 +86,7 @@ def check_rows(shards: Sequence[tuple[Path, Mapping[str, Any]]], classes: int, p
             _check_values(path, rows, classes, pairs, faults)
             _check_lineage(path, rows, shard["split"], ids[shard["split"]], faults)
             parts.append(rows.drop_columns(["sentence1", "sentence2"]))
-        if logits.rows_digest(pa.concat_tables(parts).combine_chunks()) != shard["rows_digest"]:
+        if rows_digest(pa.concat_tables(parts).combine_chunks()) != shard["rows_digest"]:
             fault = "the logits, labels or lineage are not those that its rows had when they were written (rows_digest)"
             faults.say("rows digest", f"{path.name}: {fault}")
     _check_ids(ids, faults)
@@ -131,7 +132,7 @@ def _check_values(path: Path, rows: pa.Table, classes: int, pairs: bool, faults:
     else:
         wrong = pc.or_(pc.less(label, 0), pc.greater_equal(label, classes))
         faults.add("labels", path, rows, wrong, "an unknown label")
-    finite = np.isfinite(logits.logits_of(rows)).all(axis=1)
+    finite = np.isfinite(logits_of(rows)).all(axis=1)
     faults.add("logits", path, rows, ~finite, "logits that are not finite")
 
 

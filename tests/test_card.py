@@ -8,7 +8,7 @@ import pytest
 import yaml
 from logit_sets import LABELS, carelessly, changed, column, manifest_of, rows, write
 
-from pipeline import card, changes, logits, params, tables
+from pipeline import card, changes, logits, params, shards, tables
 from pipeline.settings import Student
 
 
@@ -104,7 +104,7 @@ def test_the_card_follows_from_the_rows_alone(folder: Path, tmp_path: Path):
 
 
 def test_originals_are_found_in_other_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(logits, "SHARD_ROWS", 2)
+    monkeypatch.setattr(shards, "SHARD_ROWS", 2)
     folder = write(tmp_path / "large")
     assert "a ~~good~~ **\\[MASK\\]** film" in text(folder)
 

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from tiny import examples_table
 
-from pipeline import logits, storage, tables
+from pipeline import logits, shards, storage, tables
 from pipeline.errors import InputError
+from pipeline.shards import logits_of
 
 PROVENANCE = {"task": "films", "labels": ["bad", "good", "fair"], "source": {"licence": "cc-by-4.0"}}
 
@@ -63,8 +64,8 @@ def test_what_was_written_is_read(folder: Path):
 
 @pytest.mark.parametrize("stored", ["float32", "float16"])
 def test_some_rows_are_read_from_the_row_groups_that_hold_them(tmp_path: Path, stored: str, monkeypatch):
-    monkeypatch.setattr(logits, "SHARD_ROWS", 7)
-    monkeypatch.setattr(logits, "ROW_GROUP_ROWS", 3)
+    monkeypatch.setattr(shards, "SHARD_ROWS", 7)
+    monkeypatch.setattr(shards, "ROW_GROUP_ROWS", 3)
     logits.write(tmp_path / "teacher", SPLITS, PROVENANCE | {"labelling": {"stored": stored}})
     columns = ["logits", "sentence1", "side"]
     everything = pa.concat_tables(logits.read_split(tmp_path / "teacher", split, columns) for split in SPLITS)
@@ -143,15 +144,15 @@ def test_a_run_that_dies_before_the_manifest_leaves_the_old_rows(folder: Path, m
 
 
 def test_shards_are_named_by_what_they_hold(folder: Path):
-    shards = json.loads((folder / "manifest.json").read_text())["shards"]
-    assert [(shard["split"], shard["rows"]) for shard in shards] == [("train", 20), ("validation", 3)]
-    for shard in shards:
+    named = json.loads((folder / "manifest.json").read_text())["shards"]
+    assert [(shard["split"], shard["rows"]) for shard in named] == [("train", 20), ("validation", 3)]
+    for shard in named:
         assert storage.sha256_of(folder / shard["path"]) == shard["sha256"]
         assert shard["path"] == f"data/{shard['split']}-{shard['sha256'][:16]}.parquet"
 
 
 def test_many_rows_become_several_shards_that_are_read_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(logits, "SHARD_ROWS", 3)
+    monkeypatch.setattr(shards, "SHARD_ROWS", 3)
     logits.write(tmp_path, SPLITS, PROVENANCE)
     assert len(list((tmp_path / "data").glob("train-*"))) == 7
     assert logits.read_split(tmp_path, "train").to_pylist() == SPLITS["train"].to_pylist()
@@ -193,10 +194,10 @@ def test_float16_is_stored_by_choice_and_read_as_float32(tmp_path: Path):
     assert pq.read_schema(shard).field("logits").type == pa.list_(pa.float16(), 3)
     found = logits.read_split(tmp_path, "train")
     assert found.schema == tables.logits_schema(3)
-    np.testing.assert_array_equal(logits.logits_of(found), values.astype(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(logits_of(found), values.astype(np.float16).astype(np.float32))
     assert found.drop_columns("logits").to_pylist() == rows.drop_columns("logits").to_pylist()
     assert logits.read_split(tmp_path, "train", ["id"]).column_names == ["id"]
-    assert pl.read_parquet(shard)["logits"].to_list() == logits.logits_of(found).tolist()
+    assert pl.read_parquet(shard)["logits"].to_list() == logits_of(found).tolist()
 
 
 def test_a_logit_beyond_float16_is_refused_and_nothing_is_lost(tmp_path: Path):

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from pipeline import preparation, sources, tables
 from pipeline.errors import InputError
+from pipeline.records import Fault
 from pipeline.settings import Text
-from pipeline.sources import ALL, Fault, Rows
+from pipeline.sources import ALL, Rows
 from pipeline.tables import SPLITS
 
 REPOSITORY = Path(__file__).parents[1]

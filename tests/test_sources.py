@@ -1,3 +1,5 @@
+"""sources.py and, through it, records.py: every kind of file as a task would name it."""
+
 import csv
 import hashlib
 import io
@@ -12,8 +14,9 @@ from hypothesis import strategies as st
 
 from pipeline import sources
 from pipeline.errors import InputError
+from pipeline.records import Fault
 from pipeline.settings import Columns, Source
-from pipeline.sources import ALL, Fault
+from pipeline.sources import ALL
 
 COLUMNS = Columns(sentence1="text", label="label")
 PAIRS = Columns(sentence1="a", sentence2="b", label="label")

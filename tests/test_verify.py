@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from logit_sets import carelessly, changed, column, manifest_of, renamed, rows, shard_of, with_manifest, write
 
-from pipeline import logits, tables, verify
+from pipeline import shards, tables, verify
 from pipeline.errors import InputError
+from pipeline.shards import rows_digest
 
 NAMES = [
     *("manifest", "paths", "row counts", "files", "sha256", "card", "size", "schema", "class names", "provenance"),
@@ -31,7 +32,7 @@ def test_a_whole_data_set_passes_every_check(folder: Path):
 
 
 def test_float16_and_several_shards_pass_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(logits, "SHARD_ROWS", 4)
+    monkeypatch.setattr(shards, "SHARD_ROWS", 4)
     folder = write(tmp_path / "half", changed(labelling__stored="float16"))
     assert len(list((folder / "data").glob("train-*"))) == 3
     assert verify.is_whole(verify.check(folder)), verify.listed(verify.check(folder))
@@ -399,9 +400,9 @@ def test_the_command_prints_a_line_for_each_check_and_exits_by_them(folder: Path
 
 def test_the_digest_is_of_the_content_and_not_of_the_order():
     table = rows("train")
-    digest = logits.rows_digest(table)
-    assert logits.rows_digest(table.take(pa.array(list(range(table.num_rows))[::-1]))) == digest
+    digest = rows_digest(table)
+    assert rows_digest(table.take(pa.array(list(range(table.num_rows))[::-1]))) == digest
     values = table["logits"].to_pylist()
     values[2][0] += 0.25
-    assert logits.rows_digest(column(table, "logits", values)) != digest
+    assert rows_digest(column(table, "logits", values)) != digest
     assert re.fullmatch("[0-9a-f]{64}", digest)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline import changes, logits
 from pipeline.calibration import softmax
+from pipeline.shards import logits_of
 
 BINS = 20
 KINDS = ("masked", "replaced", "edited", "ngram_size")
@@ -61,7 +62,7 @@ def confidence(folder: Path) -> Confidence:
     counts, sums = np.zeros((2, BINS), np.int64), np.zeros(2)
     ids, said = [pa.array([], pa.string())], [np.empty(0, np.int64)]
     for rows in changes.batches(paths, ["id", "parent_id", "logits"]):
-        found = softmax(logits.logits_of(rows))
+        found = softmax(logits_of(rows))
         sure = found.max(axis=1)
         copies = pc.is_valid(rows["parent_id"])
         augmented = copies.to_numpy().astype(np.int64)
@@ -83,7 +84,7 @@ def _others(paths: Sequence[Path], ids: pa.Array, said: NDArray[np.int64]) -> di
         places = pc.index_in(rows["parent_id"], value_set=ids).combine_chunks()
         known = places.is_valid().to_numpy(zero_copy_only=False)
         theirs = said[places.drop_null().to_numpy(zero_copy_only=False).astype(np.int64)]
-        another = logits.logits_of(rows)[known].argmax(axis=1) != theirs
+        another = logits_of(rows)[known].argmax(axis=1) != theirs
         rows_of["all"] += len(another)
         others_of["all"] += int(another.sum())
         for kind in KINDS:
@@ -96,7 +97,7 @@ def _others(paths: Sequence[Path], ids: pa.Array, said: NDArray[np.int64]) -> di
 def _numbers(paths: Sequence[Path]) -> Confidence:
     parts: tuple[list[NDArray[Any]], list[NDArray[Any]]] = ([np.empty(0)], [np.empty(0)])
     for rows in changes.batches(paths, ["parent_id", "logits"]):
-        values, augmented = logits.logits_of(rows)[:, 0], pc.is_valid(rows["parent_id"]).to_numpy()
+        values, augmented = logits_of(rows)[:, 0], pc.is_valid(rows["parent_id"]).to_numpy()
         parts[0].append(values[~augmented])
         parts[1].append(values[augmented])
     both = [np.concatenate(part) for part in parts]

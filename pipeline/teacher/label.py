@@ -17,6 +17,7 @@ from pipeline import logits, regression, tables
 from pipeline.console import progress
 from pipeline.errors import InputError
 from pipeline.settings import Labelling
+from pipeline.shards import Stream, stored_as
 from pipeline.teacher.labellers import Labeller, Opening, labelled_pools, open_labeller, processes_wanted
 from pipeline.teacher.model import Teacher
 from pipeline.teacher.own import OwnTeacher
@@ -189,7 +190,7 @@ def harvest(folder: Path, store: LabelStore, wanted: pa.Array, labeller: Labelle
     try:
         about = logits.provenance(folder)
         same = about.get("labelling", {}).get("fingerprint") == fingerprint(labeller.facts)
-        same = same and logits.stored_as(about) == "float32"
+        same = same and stored_as(about) == "float32"
     except (InputError, OSError):
         return
     taken = 0
@@ -227,7 +228,7 @@ def _firsts(ids: pa.Array) -> NDArray[np.bool_]:
 
 def assemble(
     rows: Rows, store: LabelStore, places: NDArray[np.int64], left_out: NDArray[np.bool_]
-) -> dict[str, logits.Stream]:
+) -> dict[str, Stream]:
     """Give each row its logits.
 
     :param rows: The rows.
@@ -255,7 +256,7 @@ def assemble(
 
     counts = {split: int(chosen.sum()) for split, chosen in mine.items()}
     counts["train"] += sum(map(len, kept))
-    return {split: logits.Stream(count, of_split(split)) for split, count in counts.items() if count}
+    return {split: Stream(count, of_split(split)) for split, count in counts.items() if count}
 
 
 def _copies_kept(rows: Rows, number: int, left_out: NDArray[np.bool_], lost: pa.Array) -> NDArray[np.int64]:

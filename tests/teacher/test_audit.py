@@ -12,6 +12,7 @@ from tiny import augmented_table, examples_table, tiny_teacher
 from pipeline import logits, storage, tables
 from pipeline.errors import InputError
 from pipeline.settings import Labelling, TeacherModel
+from pipeline.shards import Stream
 from pipeline.teacher.audit import audit
 from pipeline.teacher.finetune import make_teacher
 from pipeline.teacher.label import label, provenance
@@ -53,7 +54,7 @@ def shift(folder: Path, row: int, by: float) -> None:
     values[row, 0] += by
     column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), 2)
     splits["train"] = table.set_column(table.schema.get_field_index("logits"), "logits", column).cast(table.schema)
-    logits.write(folder, {s: logits.Stream(t.num_rows, iter([t])) for s, t in splits.items()}, about)
+    logits.write(folder, {s: Stream(t.num_rows, iter([t])) for s, t in splits.items()}, about)
 
 
 def test_nothing_has_drifted_where_nothing_changed(data_set: Path):

@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from pipeline import logits, storage, tables
 from pipeline.errors import InputError
 from pipeline.settings import Labelling
+from pipeline.shards import logits_of
 from pipeline.teacher import label as labelling
 from pipeline.teacher import labellers
 from pipeline.teacher.classifiers import device
@@ -334,11 +335,11 @@ def test_rounded_logits_are_written_but_not_labelled_from(teacher: Teacher, tmp_
     examples = examples_table([("train", text, None, 0) for text in sentences(8)])
     half = Labelling(stored="float16")
     label_in(tmp_path, teacher, examples, how=half)
-    rounded = logits.logits_of(logits.read_split(tmp_path / "out", "train"))
+    rounded = logits_of(logits.read_split(tmp_path / "out", "train"))
     shutil.rmtree(tmp_path / "stores")
     summary = label_in(tmp_path, teacher, examples)
     assert (summary["labelled"], summary["reused"]) == (8, 0)
-    whole = logits.logits_of(logits.read_split(tmp_path / "out", "train"))
+    whole = logits_of(logits.read_split(tmp_path / "out", "train"))
     np.testing.assert_array_equal(whole.astype(np.float16), rounded.astype(np.float16))
     assert (whole != rounded).any()
     summary = label_in(tmp_path, teacher, examples, how=half)
