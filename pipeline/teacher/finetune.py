@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 import shutil
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline import regression
+from pipeline.console import progress
 from pipeline.errors import InputError
 from pipeline.settings import Finetune, TeacherModel
 from pipeline.storage import write_json
@@ -105,7 +106,10 @@ def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune
         compute_metrics=lambda found: {score: _score(*found)},
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    batches = how.epochs * -(-len(rows["train"]) // how.batch_size)
+    with progress(batches, "fine-tuning", "batches") as advance:
+        trainer.add_callback(_telling(advance, score))
+        trainer.train()
     scores = [entry[f"eval_{score}"] for entry in trainer.state.log_history if f"eval_{score}" in entry]
     best = max(scores)
     logger.info(
@@ -124,6 +128,20 @@ def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune
         f"validation_{score}_by_epoch": scores,
         f"validation_{score}": best,
     }
+
+
+def _telling(advance: Callable[[int], Any], score: str) -> Any:
+    """Return what counts the batches for a progress bar, and logs the score of each epoch."""
+    from transformers import TrainerCallback
+
+    class Telling(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            advance(1)
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
+            logger.info("epoch %d: validation %s %.4f", round(state.epoch), score, metrics[f"eval_{score}"])
+
+    return Telling()
 
 
 def _score(logits: NDArray[Any], labels: NDArray[Any]) -> float:
@@ -172,7 +190,7 @@ def _arguments(how: Finetune, checkpoints: Path, bfloat16: bool, score: str) -> 
         metric_for_best_model=score,
         logging_strategy="no",
         report_to="none",
-        disable_tqdm=not sys.stderr.isatty(),
+        disable_tqdm=True,  # progress() shows it
     )
 
 

@@ -1,4 +1,6 @@
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from tiny import examples_table, tiny_teacher
 from pipeline import storage
 from pipeline.errors import InputError
 from pipeline.settings import Finetune, Labelling, TeacherModel
+from pipeline.teacher import finetune
 from pipeline.teacher.finetune import make_teacher
 from pipeline.teacher.model import open_recorded
 
@@ -39,9 +42,9 @@ def opinions(train: int = 160, validation: int = 40):
 EXAMPLES = opinions()
 
 
-def made(encoder: Path, folder: Path, **finetune: object) -> dict:
+def made(encoder: Path, folder: Path, **changed: object) -> dict:
     folder.mkdir()
-    how = HOW.model_copy(update=finetune)
+    how = HOW.model_copy(update=changed)
     make_teacher(TeacherModel(source=f"folder:{encoder}", licence="mit", finetune=how), EXAMPLES, LABELS, folder)
     return storage.read_json(folder / "teacher.json")
 
@@ -64,6 +67,23 @@ def test_an_encoder_becomes_a_classifier_that_knows_the_task(tmp_path: Path):
     assert summary["accuracy"]["validation"] == pytest.approx(
         told["validation_accuracy"], abs=0.03
     )  # bfloat16 may tip a row
+
+
+def test_batches_are_counted_and_each_epoch_is_told_of(tmp_path: Path, monkeypatch, caplog):
+    counted = []
+
+    @contextmanager
+    def progress(total: int, description: str, unit: str) -> Iterator[Callable[[int], None]]:
+        counted.append(total)
+        yield lambda n: counted.append(-n)
+
+    monkeypatch.setattr(finetune, "progress", progress)
+    with caplog.at_level("INFO"):
+        record = made(tiny_teacher(tmp_path / "encoder", WORDS), tmp_path / "teacher", epochs=2, batch_size=9)
+    assert counted == [36, *[-1] * 36]
+    told = record["finetuning"]["validation_accuracy_by_epoch"]
+    lines = [f"epoch {i}: validation accuracy {accuracy:.4f}" for i, accuracy in enumerate(told, start=1)]
+    assert [line for line in caplog.messages if line.startswith("epoch ")] == lines
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path):
