@@ -17,7 +17,7 @@ from logit_sets import changed
 from logit_sets import rows as whole_rows
 from logit_sets import write as write_whole
 
-from pipeline import ensemble, logits, tables, verify
+from pipeline import ensemble, logits, shards, tables, verify
 from pipeline.calibration import divergence
 from pipeline.distill import distill
 from pipeline.errors import InputError
@@ -95,11 +95,13 @@ def test_what_is_gathered_of_several_is_their_average_in_parts_or_at_once(
 ):
     one, two = write(tmp_path / "one", ONE), write(tmp_path / "two", TWO, order=[2, 0, 3, 1])
     ensemble.gather({one: 3.0, two: 1.0}, tmp_path / "whole", average)
-    monkeypatch.setattr(logits, "ROW_GROUP_ROWS", 3)
+    for module in (logits, shards):
+        monkeypatch.setattr(module, "ROW_GROUP_ROWS", 3)
     parts = list(logits.stream_split(one, "train"))
     assert [part.num_rows for part in parts] == [3, 1]
     assert pa.concat_tables(parts).equals(logits.read_split(one, "train"))
-    monkeypatch.setattr(logits, "ROW_GROUP_ROWS", 2)
+    for module in (logits, shards):
+        monkeypatch.setattr(module, "ROW_GROUP_ROWS", 2)
     found = gathered({one: 3.0, two: 1.0}, "train", average)
     monkeypatch.undo()
     assert logits.read_split(tmp_path / "whole", "train").to_pylist() == found.to_pylist()

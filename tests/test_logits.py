@@ -65,7 +65,8 @@ def test_what_was_written_is_read(folder: Path):
 @pytest.mark.parametrize("stored", ["float32", "float16"])
 def test_some_rows_are_read_from_the_row_groups_that_hold_them(tmp_path: Path, stored: str, monkeypatch):
     monkeypatch.setattr(shards, "SHARD_ROWS", 7)
-    monkeypatch.setattr(shards, "ROW_GROUP_ROWS", 3)
+    for module in (logits, shards):
+        monkeypatch.setattr(module, "ROW_GROUP_ROWS", 3)
     logits.write(tmp_path / "teacher", SPLITS, PROVENANCE | {"labelling": {"stored": stored}})
     columns = ["logits", "sentence1", "side"]
     everything = pa.concat_tables(logits.read_split(tmp_path / "teacher", split, columns) for split in SPLITS)
