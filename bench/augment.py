@@ -21,11 +21,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from joblib.externals.loky import get_reusable_executor
 
-from pipeline import tables, tagging
+from pipeline import tables
 from pipeline.augment import engine
 from pipeline.console import aligned
-from pipeline.settings import Augment, Tag
+from pipeline.params.augment import Augment
+from pipeline.params.tag import Tag
 from pipeline.storage import write_json
+from pipeline.text import tagging
 
 N_ITER = 20
 PAPER = Augment.model_validate(

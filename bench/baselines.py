@@ -23,10 +23,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import bootstrap, logits
 from pipeline.console import aligned
-from pipeline.distill import COLUMNS
-from pipeline.shards import logits_of
+from pipeline.logits import dataset
+from pipeline.logits.dataset import COLUMNS
+from pipeline.logits.shards import logits_of
+from pipeline.metrics import bootstrap
 from pipeline.storage import write_json
 
 PACKAGES = ("scikit-learn", "fasttext", "model2vec", "numpy")
@@ -101,7 +102,7 @@ def measure(folder: Path, baselines: dict[str, Baseline]) -> Iterable[dict[str, 
     :param folder: A logit data set.
     :param baselines: By name.
     """
-    training, validation = (logits.read_split(folder, split, COLUMNS) for split in ("train", "validation"))
+    training, validation = (dataset.read_split(folder, split, COLUMNS) for split in ("train", "validation"))
     validation = validation.filter(pc.is_valid(validation["label"]))
     originals = training.filter(pc.and_(pc.is_null(training["parent_id"]), pc.is_valid(training["label"])))
     right = validation["label"].to_numpy().astype(np.int64)

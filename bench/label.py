@@ -21,11 +21,11 @@ import torch
 import transformers
 
 from pipeline.console import aligned
-from pipeline.settings import Labelling
+from pipeline.labelling.classifiers import open_classifier
+from pipeline.labelling.tokenising import tokenised_pools
+from pipeline.params.labelling import Labelling
 from pipeline.storage import write_json
-from pipeline.teacher.classifiers import open_classifier
 from pipeline.teacher.model import find_files, open_teacher, quieten
-from pipeline.teacher.tokenising import tokenised_pools
 
 MODEL = Path(__file__).parents[2] / "shared" / "models" / "minilm-sst2"
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")

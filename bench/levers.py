@@ -22,12 +22,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import bootstrap, ensemble, logits, params
+from pipeline import params
 from pipeline.console import aligned
-from pipeline.distill import COLUMNS, distill, teacher_logits
-from pipeline.settings import Student
+from pipeline.distill.loop import distill
+from pipeline.logits import dataset, gather
+from pipeline.logits.dataset import COLUMNS
+from pipeline.logits.shards import finite_logits
+from pipeline.metrics import bootstrap
+from pipeline.params.students import Student
 from pipeline.storage import write_json
-from pipeline.vectors import WordVectors, read_vectors
+from pipeline.vectors.table import WordVectors, read_vectors
 
 PACKAGES = ("torch", "numpy")
 
@@ -95,14 +99,14 @@ class Data:
 
         :param folder: It.
         """
-        validation = logits.read_split(folder, "validation", COLUMNS)
+        validation = dataset.read_split(folder, "validation", COLUMNS)
         validation = validation.filter(pc.is_valid(validation["label"]))
-        return cls(logits.provenance(folder), logits.read_split(folder, "train", (*COLUMNS, "copy")), validation)
+        return cls(dataset.provenance(folder), dataset.read_split(folder, "train", (*COLUMNS, "copy")), validation)
 
     @property
     def teacher_accuracy(self) -> float:
         """How often the teacher is right on validation."""
-        predicted = teacher_logits(self.validation, len(self.about["labels"])).numpy().argmax(-1)
+        predicted = finite_logits(self.validation, len(self.about["labels"])).argmax(-1)
         return float((predicted == self.validation["label"].to_numpy()).mean())
 
 
@@ -209,7 +213,7 @@ def main() -> None:
     levers = offered(sets[teachers[0]].training, teachers[1:])
     if len(teachers) > 1:
         with tempfile.TemporaryDirectory() as scratch:
-            ensemble.gather({folder / "logits" / name: 1.0 for name in teachers}, Path(scratch) / "average")
+            gather.gather({folder / "logits" / name: 1.0 for name in teachers}, Path(scratch) / "average")
             sets["average"] = Data.read(Path(scratch) / "average")
     if asked.only:
         unknown = set(asked.only) - {lever.name for lever in levers}

@@ -20,10 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from pipeline import distill, logits, tables
+from pipeline import tables
 from pipeline.augment import engine
 from pipeline.console import aligned
-from pipeline.shards import logits_of
+from pipeline.logits import dataset, writing
+from pipeline.logits.shards import finite_logits, logits_of
 from pipeline.storage import write_json
 
 CLASSES = 2
@@ -69,14 +70,14 @@ def _whole(columns: dict[str, Any], draws: np.random.Generator) -> pa.Table:
 def write_ours(folder: Path, rows: pa.Table, stored: str) -> int:
     """Write the data set, and return the bytes of its shards."""
     about = {"task": "sst2", "labels": ["negative", "positive"], "labelling": {"stored": stored}}
-    logits.write(folder, {"train": rows}, about)
-    return sum(path.stat().st_size for path in logits.shards(folder)["train"])
+    writing.write(folder, {"train": rows}, about)
+    return sum(path.stat().st_size for path in dataset.shard_paths(folder)["train"])
 
 
 def column_bytes(folder: Path, names: tuple[str, ...]) -> int:
     """Return the compressed bytes of some columns of a data set."""
     total = 0
-    for path in logits.shards(folder)["train"]:
+    for path in dataset.shard_paths(folder)["train"]:
         metadata = pq.read_metadata(path)
         for group in range(metadata.num_row_groups):
             chunks = [metadata.row_group(group).column(i) for i in range(metadata.num_columns)]
@@ -108,7 +109,7 @@ def write_datasets(path: Path, rows: pa.Table) -> int:
 def ours_mapped(folder: Path) -> int:
     """Make batches of the logits from memory-mapped shards, and return how many rows they had."""
     rows = 0
-    for path in logits.shards(folder)["train"]:
+    for path in dataset.shard_paths(folder)["train"]:
         table = pq.read_table(path, columns=["logits"], memory_map=True, use_threads=False)
         values = torch.from_numpy(logits_of(table))
         rows += sum(len(batch) for batch in values.split(BATCH))
@@ -117,7 +118,7 @@ def ours_mapped(folder: Path) -> int:
 
 def ours_training(folder: Path) -> int:
     """Make them the way training does, with every check of `read_split`."""
-    values = distill.teacher_logits(logits.read_split(folder, "train", ["id", "logits"]), CLASSES)
+    values = torch.from_numpy(finite_logits(dataset.read_split(folder, "train", ["id", "logits"]), CLASSES))
     return sum(len(batch) for batch in values.split(BATCH))
 
 

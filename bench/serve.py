@@ -20,12 +20,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline import latency
 from pipeline.console import aligned
-from pipeline.export import export
-from pipeline.runtime import Runtime, padded
+from pipeline.labelling import direct
+from pipeline.serving import latency
+from pipeline.serving.export import export
+from pipeline.serving.runtime import Runtime, padded
 from pipeline.storage import write_json
-from pipeline.students.base import TrainedStudent, build, parameters_of
+from pipeline.students.contract import build, parameters_of
+from pipeline.students.trained import TrainedStudent
 from pipeline.students.vocabulary import FIRST_WORD, Vocabulary, count_words
 
 MODEL = Path(__file__).parents[2] / "shared" / "models" / "minilm-sst2"
@@ -79,7 +81,7 @@ def measure(cores: int, folder: Path, model: Path, texts: list[str], long: list[
     quieten()
     with latency.threads_limited(cores):
         teacher = open_teacher(find_files(f"folder:{model}"), LABELS, {})
-        contenders = dict(zip(TEACHERS, (with_transformers(model), latency.of_teacher(teacher)), strict=True))
+        contenders = dict(zip(TEACHERS, (with_transformers(model), direct.as_function(teacher)), strict=True))
         contenders |= {f"student, {kind}": run for kind, run in latency.of_student(folder, cores).items()}
         for kind, int8 in (("onnx", False), ("int8", True)):
             contenders[f"student, {kind}, ids in"] = _ids_in(Runtime.from_pretrained(folder, int8, cores), long)

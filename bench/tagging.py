@@ -16,14 +16,16 @@ from joblib.externals.loky import get_reusable_executor
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
-from pipeline import tagging
 from pipeline.console import aligned
-from pipeline.settings import Tag
+from pipeline.params.tag import Tag
 from pipeline.storage import write_json
+from pipeline.text import tagging
 
 OURS, THEIRS = "ours, two processes", "nlp.pipe, two processes"
 KINDS = {OURS: (True, 2), THEIRS: (False, 2), "ours, one process": (True, 1), "nlp.pipe, one process": (False, 1)}
-BATCH = 256  # documents, as in pipeline.tagging; with spaCy's own 1,000 two processes would share 5,000 texts unevenly
+BATCH = (
+    256  # documents, as in pipeline.text.tagging; with spaCy's own 1,000 two processes would share 5,000 texts unevenly
+)
 GOAL = 1.5
 PACKAGES = ("spacy", "thinc", "numpy", "pyarrow", "joblib")
 Tagged = tuple[list[int], list[str], list[str]]

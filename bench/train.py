@@ -23,13 +23,13 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.batches import Rows
 from pipeline.console import aligned
-from pipeline.distill import Training
-from pipeline.optimisers import make_optimisers
-from pipeline.settings import Optimiser, Student
+from pipeline.distill.batches import Rows
+from pipeline.distill.loop import Training
+from pipeline.distill.optimisers import make_optimisers
+from pipeline.params.students import Optimiser, Student
 from pipeline.storage import write_json
-from pipeline.students.base import Batch, Encoded, build
+from pipeline.students.contract import Batch, Encoded, build
 from pipeline.students.vocabulary import Vocabulary
 
 STUDENTS = {

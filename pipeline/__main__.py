@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline import report
 from pipeline.console import clear_errors, start_logging
 from pipeline.errors import InputError
 from pipeline.storage import write_text
@@ -85,8 +84,8 @@ def _add_audit(commands: Any) -> None:
 
 def audit(folder: Path, percent: float, seed: int, dtype: list[str], tolerance: float, teacher: Path | None) -> None:
     """Print how far the teacher is from what is stored."""
-    from pipeline.teacher.audit import audit as run
-    from pipeline.teacher.audit import show
+    from pipeline.labelling.audit import audit as run
+    from pipeline.labelling.audit import show
 
     if not 0 < percent <= 100:
         raise InputError(f"--percent: {percent}: must be more than 0, and 100 at most")
@@ -107,11 +106,12 @@ def _active_tasks() -> list[str]:
 
 def check() -> None:
     """Check all parameters, and import and build what they name, before hours of work hang on it."""
-    from pipeline import params, plugins
+    from pipeline import plugins
     from pipeline.augment.copies import Plan
+    from pipeline.params import project
 
     for task in _active_tasks():
-        settings = params.load(task)
+        settings = project.load(task)
         Plan.of(settings.augment, settings.file_of("augment", "rules"))
         for student in settings.students.values():
             plugins.load(student.model)
@@ -119,16 +119,17 @@ def check() -> None:
 
 def results() -> None:
     """Print a table for each active task."""
-    from pipeline import params
+    from pipeline.params import project
+    from pipeline.report.table import result_table
 
     for task in _active_tasks():
-        table = report.result_table(Path("data") / task / "results", params.load(task).task.metrics)
+        table = result_table(Path("data") / task / "results", project.load(task).task.metrics)
         sys.stdout.write(f"\n{task}\n\n{table}\n")
 
 
 def verify(folder: Path) -> None:
     """Check a logit data set, and exit with 1 if anything is wrong."""
-    from pipeline import verify
+    from pipeline.logits import verify
 
     checks = verify.verify(folder)
     sys.stdout.write(verify.listed(checks) + "\n")
@@ -138,29 +139,29 @@ def verify(folder: Path) -> None:
 
 def card(folder: Path) -> None:
     """Print a logit data set's card."""
-    from pipeline import card, logits
+    from pipeline.logits import card, dataset
 
-    found = logits.manifest(folder)
+    found = dataset.manifest(folder)
     sys.stdout.write(card.card(folder, found["provenance"], found["shards"]))
 
 
 def stats(folder: Path) -> None:
     """Draw what is in a logit data set."""
-    from pipeline import stats
+    from pipeline.logits import stats
 
     sys.stdout.write(stats.stats(folder) + "\n")
 
 
 def head(folder: Path, rows: int, split: str) -> None:
     """Show rows of a logit data set."""
-    from pipeline import stats
+    from pipeline.logits import stats
 
     sys.stdout.write(stats.head(folder, rows, split) + "\n")
 
 
 def merge(folders: list[Path], out: Path, tolerance: float) -> None:
     """Write the union of logit data sets."""
-    from pipeline import merge
+    from pipeline.logits import merge
 
     rows = merge.merge(folders, out, tolerance)
     sys.stdout.write("".join(f"{split}: {n:,} rows\n" for split, n in rows.items()))
@@ -168,7 +169,7 @@ def merge(folders: list[Path], out: Path, tolerance: float) -> None:
 
 def publish(folder: Path, repository: str, private: bool, dry_run: bool) -> None:
     """Upload a logit data set."""
-    from pipeline import publish
+    from pipeline.logits import publish
 
     for path, size in publish.publish(folder, repository, private, dry_run):
         sys.stdout.write(f"{size:>13,}  {path}\n")
@@ -176,14 +177,16 @@ def publish(folder: Path, repository: str, private: bool, dry_run: bool) -> None
 
 def predict(folder: Path, file: Path | None, int8: bool, batch: int) -> None:
     """Answer lines of text."""
-    from pipeline import predict as predicting
+    from pipeline.serving import predict as predicting
 
     predicting.predict(folder, file, int8, batch)
 
 
 def plots_page(path: Path) -> None:
     """Write the template for `dvc plots show`."""
-    write_text(path, report.plots_page())
+    from pipeline.report.dvc_plots import plots_page as page
+
+    write_text(path, page())
 
 
 if __name__ == "__main__":

@@ -102,3 +102,18 @@ def build(path: str, params: Mapping[str, Any], **given: Any) -> Any:
         return factory(**given, **params)
     except ValueError as error:
         raise InputError(f"{path!r}: {error}") from error
+
+
+def folders_of(package: str) -> list[Path]:
+    """Return the folders of an installed package; more than one only if it is a namespace package.
+
+    :param package: The name that Python imports. A dotted name is no package here: to find it Python would import what it is inside of.
+    :return: Nothing, an empty list, where there is no such package, or it is a single file.
+    """
+    if not package.isidentifier():
+        return []
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # ValueError: a module that was imported without a spec, such as __main__
+        return []
+    return [] if spec is None else [Path(folder) for folder in spec.submodule_search_locations or []]

@@ -205,6 +205,31 @@ def id_bytes(ids: pa.ChunkedArray) -> pa.FixedSizeBinaryArray:
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(strings), [None, pa.py_buffer(raw)])
 
 
+def digest_rows(ids: NDArray[np.uint64], texts: NDArray[np.uint64], in_training: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return what `digest_of_rows` is made of.
+
+    :param ids: uint64 [rows, 2] the examples' ids.
+    :param texts: uint64 [rows, 2] the ids of their texts as words put them together again: in pretokenised mode white space is one space.
+    :param in_training: [rows] in the training split.
+    :return: Big-endian uint64 [rows, 5].
+    """
+    return np.column_stack([ids, texts, in_training.astype(np.uint64)]).astype(">u8", order="C")
+
+
+def digest_of_rows(parts: Iterable[bytes]) -> str:
+    """Return one digest of a corpus: two tables that carry it are of one run, and hold all of its text.
+
+    :param parts: The bytes of `digest_rows`, in the order of the ids, cut anywhere.
+    :return: XXH3-128, 32 hex digits.
+    """
+    from xxhash import xxh3_128
+
+    hasher = xxh3_128()
+    for part in parts:
+        hasher.update(part)
+    return hasher.hexdigest()
+
+
 def with_metadata(schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Schema:
     """Return the schema with our JSON under METADATA_KEY, other keys kept."""
     return schema.with_metadata(

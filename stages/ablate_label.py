@@ -10,10 +10,10 @@ from pathlib import Path
 from pipeline import tables
 from pipeline.ablation import params, sets
 from pipeline.console import run_stage
-from pipeline.teacher.label import label, provenance
-from pipeline.teacher.labellers import Opening
-from pipeline.teacher.model import open_recorded
-from pipeline.teacher.rows import Rows, augmented_files
+from pipeline.labelling.label import label, provenance
+from pipeline.labelling.labellers import Opening
+from pipeline.labelling.rows import Rows, augmented_files
+from pipeline.teacher.recorded import open_recorded
 
 
 def main(task: str) -> None:

@@ -7,20 +7,21 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pipeline import imported, params
 from pipeline.augment import engine
 from pipeline.console import run_stage
+from pipeline.logits.note import leave_note, note_in
+from pipeline.params import project
 from pipeline.storage import write_json, write_text
 
 
 def main(task: str) -> None:
     """Read data/TASK/tokens, write data/TASK/augmented and its summary."""
     data = Path("data") / task
-    if (note := imported.note_in(data / "tokens")) is not None:
-        imported.leave_note(note, data / "augmented")
+    if (note := note_in(data / "tokens")) is not None:
+        leave_note(note, data / "augmented")
         _write(data / "results", {"imported": note["logits"]}, {})
         return
-    settings = params.load(task)
+    settings = project.load(task)
     file = settings.file_of("augment", "rules")
     summary = engine.augment(data / "tokens", data / "augmented", settings.augment, file=file)
     _write(data / "results", summary, summary["kept per example by words"])

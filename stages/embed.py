@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from pipeline import params, tables, vectors
+from pipeline import tables
 from pipeline.console import run_stage
-from pipeline.settings import Vectors
+from pipeline.params import project
+from pipeline.params.vectors import Vectors
 from pipeline.storage import new_folder
+from pipeline.vectors import lookup
 
 
 def main(task: str) -> None:
     """Read data/TASK/examples, write data/TASK/vectors: a file for each of the vectors that params.yaml defines."""
-    settings = params.load(task)
+    settings = project.load(task)
     data = Path("data") / task
     columns = ["split", "sentence1", "sentence2"]
     examples = tables.read(data / "examples" / "examples.parquet", tables.EXAMPLES, columns)
@@ -25,16 +27,16 @@ def main(task: str) -> None:
     with new_folder(data / "vectors") as folder:
         for name, asked in settings.vectors.items():
             look, listed = _teacher(data, asked) if asked.source.startswith("teacher:") else _file(asked)
-            table, metadata = vectors.embed(asked.source, texts, settings.tag.text, look, listed, asked.extra_words)
+            table, metadata = lookup.embed(asked.source, texts, settings.tag.text, look, listed, asked.extra_words)
             tables.write(folder / f"{name}.parquet", table, metadata)
 
 
-def _file(asked: Vectors) -> tuple[vectors.LookUp, Iterable[str]]:
-    return lambda words, _: vectors.look_up(asked.source, words, asked.licence), vectors.listed_words(asked.source)
+def _file(asked: Vectors) -> tuple[lookup.LookUp, Iterable[str]]:
+    return lambda words, _: lookup.look_up(asked.source, words, asked.licence), lookup.listed_words(asked.source)
 
 
-def _teacher(data: Path, asked: Vectors) -> tuple[vectors.LookUp, Iterable[str]]:
-    from pipeline.teacher.model import open_recorded  # transformers, which other sources do not need
+def _teacher(data: Path, asked: Vectors) -> tuple[lookup.LookUp, Iterable[str]]:
+    from pipeline.teacher.recorded import open_recorded
     from pipeline.teacher.word_vectors import listed_words, look_up
 
     name = asked.source.removeprefix("teacher:")

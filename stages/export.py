@@ -5,9 +5,9 @@ python stages/export.py TASK STUDENT
 
 from pathlib import Path
 
-from pipeline import logits
 from pipeline.console import run_stage
-from pipeline.export import export
+from pipeline.logits import dataset
+from pipeline.serving.export import export
 from pipeline.storage import read_json
 
 
@@ -18,7 +18,7 @@ def main(task: str, student: str) -> None:
         data / "students" / student,
         data / "artefacts" / student,
         read_json(data / "results" / "students" / f"{student}.json"),
-        logits.provenance(data / "targets" / student),
+        dataset.provenance(data / "targets" / student),
     )
 
 

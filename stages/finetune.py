@@ -5,20 +5,22 @@ python stages/finetune.py TASK TEACHER
 
 from pathlib import Path
 
-from pipeline import imported, params, tables
+from pipeline import tables
 from pipeline.console import run_stage
+from pipeline.logits.note import note_of, teacher_of
+from pipeline.params import project
 from pipeline.storage import new_folder, write_json
 from pipeline.teacher.finetune import make_teacher
 
 
 def main(task: str, name: str) -> None:
     """Write teacher.json, and the fine-tuned classifier where the teacher has `finetune`."""
-    model = params.load(task).teacher(name).model
+    model = project.load(task).teacher(name).model
     data = Path("data") / task
     path = data / "examples" / "examples.parquet"
-    if (note := imported.note_of(path)) is not None:
+    if (note := note_of(path)) is not None:
         with new_folder(data / "teachers" / name) as folder:
-            write_json(folder / "teacher.json", imported.teacher_of(note, name))
+            write_json(folder / "teacher.json", teacher_of(note, name))
         return
     examples, about = tables.read_examples(path)
     with new_folder(data / "teachers" / name) as folder:

@@ -8,17 +8,17 @@ depends on what the student has alone. No weights are read, and nothing is compu
 
 from pathlib import Path
 
-from pipeline import params
 from pipeline.console import run_stage
-from pipeline.ensemble import gather
+from pipeline.logits.gather import gather
+from pipeline.params import project
 
 
 def main(task: str, student: str) -> None:
     """Read data/TASK/logits, write data/TASK/targets/STUDENT, a logit data set."""
-    settings = params.load(task).student(student)
+    how = project.load(task).student(student)
     data = Path("data") / task
-    folders = {data / "logits" / teacher: weight for teacher, weight in settings.teachers.items()}
-    gather(folders, data / "targets" / student, settings.average)
+    folders = {data / "logits" / teacher: weight for teacher, weight in how.teachers.items()}
+    gather(folders, data / "targets" / student, how.average)
 
 
 if __name__ == "__main__":

@@ -7,23 +7,26 @@ What the teacher said of each text is kept in data/labelled, so a run that was e
 
 from pathlib import Path
 
-from pipeline import imported, params, tables
+from pipeline import tables
 from pipeline.console import run_stage
+from pipeline.labelling.label import label, provenance
+from pipeline.labelling.labellers import Opening
+from pipeline.labelling.rows import Rows, augmented_files
+from pipeline.labelling.store import writing
+from pipeline.logits import imported
+from pipeline.logits.note import note_of
+from pipeline.params import project
 from pipeline.storage import remove_temporaries, write_json
-from pipeline.teacher.label import label, provenance
-from pipeline.teacher.labellers import Opening
-from pipeline.teacher.model import open_recorded
-from pipeline.teacher.rows import Rows, augmented_files
-from pipeline.teacher.store import writing
+from pipeline.teacher.recorded import open_recorded
 
 
 def main(task: str, name: str) -> None:
     """Read the task's examples, augmented rows and teacher; write its logit data set and a summary."""
-    settings = params.load(task)
+    settings = project.load(task)
     how = settings.teacher(name).label
     data = Path("data") / task
     path = data / "examples" / "examples.parquet"
-    if (note := imported.note_of(path)) is not None:
+    if (note := note_of(path)) is not None:
         write_json(data / "results" / f"label-{name}.json", imported.place(note, name, data / "logits" / name))
         return
     examples, source = tables.read_examples(path)

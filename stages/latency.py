@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from pipeline import latency, logits, params
 from pipeline.console import run_stage
+from pipeline.labelling import direct
+from pipeline.logits import dataset
+from pipeline.params import project
+from pipeline.serving import latency
 from pipeline.storage import write_json
 
 logger = logging.getLogger("pipeline.stages")
@@ -22,14 +25,15 @@ logger = logging.getLogger("pipeline.stages")
 
 def main(task: str) -> None:
     """Read data/TASK/artefacts, teachers and targets, write the times with one thread and with all."""
-    from pipeline.teacher.model import open_recorded, quieten
+    from pipeline.teacher.model import quieten
+    from pipeline.teacher.recorded import open_recorded
 
     quieten()
-    settings = params.load(task)
+    settings = project.load(task)
     data = Path("data") / task
     names = sorted({name for student in settings.students.values() for name in student.teachers})
     targets = data / "targets" / next(iter(settings.students))  # all have the same originals
-    about = logits.provenance(targets)
+    about = dataset.provenance(targets)
     texts = _texts(targets, about["pairs"])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     found = {}
@@ -38,7 +42,7 @@ def main(task: str) -> None:
             contenders = {}
             for name in names:
                 teacher, _ = open_recorded((data / "teachers" / name).resolve(), about["labels"])
-                contenders[name, "teacher"] = latency.of_teacher(teacher, settings.teacher(name).label.max_length)
+                contenders[name, "teacher"] = direct.as_function(teacher, settings.teacher(name).label.max_length)
             for name in settings.students:
                 for kind, predict in latency.of_student(data / "artefacts" / name, threads).items():
                     contenders[name, kind] = predict
@@ -61,8 +65,8 @@ def main(task: str) -> None:
 
 def _texts(folder: Path, pairs: bool) -> list[str] | list[tuple[str, str]]:
     """Return up to BATCH gold texts of the last split that there is, evenly from all of it."""
-    split = list(logits.provenance(folder)["rows"])[-1]
-    rows = logits.read_split(folder, split, ("sentence1", "sentence2", "parent_id"))
+    split = list(dataset.provenance(folder)["rows"])[-1]
+    rows = dataset.read_split(folder, split, ("sentence1", "sentence2", "parent_id"))
     rows = rows.filter(pc.is_null(rows["parent_id"]))
     rows = rows.take(np.unique(np.linspace(0, rows.num_rows - 1, latency.BATCH).astype(np.int64)))
     first, second = rows["sentence1"].to_pylist(), rows["sentence2"].to_pylist()

@@ -8,13 +8,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import imported, params, preparation, sources, storage, tables
+from pipeline import storage, tables
 from pipeline.console import run_stage
+from pipeline.logits import imported
+from pipeline.params import project
+from pipeline.text import preparation, sources
 
 
 def main(task: str) -> None:
     """Write the task's examples and the report on its rows; nothing if a row is refused."""
-    settings = params.load(task)
+    settings = project.load(task)
     text, folder = settings.task.text, Path("data", task)
     if text.source.logits is not None:
         examples, metadata = imported.examples(task, text, settings.tag.text)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline import logits, params
 from pipeline.console import run_stage
+from pipeline.logits import dataset
+from pipeline.params import project
 from pipeline.report.ablation import read_ablation
 from pipeline.report.answers import COLUMNS, answer
 from pipeline.report.findings import Findings, read_curve
@@ -26,12 +27,12 @@ SEED, FAMILIES, COPIES = 0, 4, 5
 
 def main(task: str) -> None:
     """Read data/TASK/logits, targets, students and results, write data/TASK/report."""
-    settings = params.load(task)
+    settings = project.load(task)
     data = Path("data") / task
     results = read_results(data / "results", settings.students)
     asked = {name: settings.students[name] for name in results}
     teachers = list(dict.fromkeys(teacher for student in asked.values() for teacher in student.teachers))
-    about = {teacher: logits.provenance(data / "logits" / teacher) for teacher in teachers}
+    about = {teacher: dataset.provenance(data / "logits" / teacher) for teacher in teachers}
     curves = {name: read_curve(data / "results" / "curves" / f"{name}.csv") for name in results}
     found = Findings(
         task=task,
@@ -55,8 +56,8 @@ def main(task: str) -> None:
 
 def read_rows(targets: Path) -> dict[str, pa.Table]:
     """Return the validation and test rows on which a student is compared with its teachers, with their averaged logits."""
-    splits = [split for split in logits.provenance(targets)["rows"] if split != "train"]
-    return {split: logits.read_split(targets, split, COLUMNS) for split in splits}
+    splits = [split for split in dataset.provenance(targets)["rows"] if split != "train"]
+    return {split: dataset.read_split(targets, split, COLUMNS) for split in splits}
 
 
 if __name__ == "__main__":

@@ -5,16 +5,19 @@ python stages/tag.py TASK
 
 from pathlib import Path
 
-from pipeline import imported, params, tables, tagging
+from pipeline import tables
 from pipeline.console import run_stage
+from pipeline.logits.note import leave_note, note_of
+from pipeline.params import project
+from pipeline.text import tagging
 
 
 def main(task: str) -> None:
     """Read data/TASK/examples, write data/TASK/tokens."""
-    tag = params.load(task).tag
+    tag = project.load(task).tag
     data = Path("data") / task
-    if (note := imported.note_of(data / "examples" / "examples.parquet")) is not None:
-        imported.leave_note(note, data / "tokens")
+    if (note := note_of(data / "examples" / "examples.parquet")) is not None:
+        leave_note(note, data / "tokens")
         return
     columns = ["id", "split", "sentence1", "sentence2"]
     examples = tables.read(data / "examples" / "examples.parquet", tables.EXAMPLES, columns)

@@ -7,28 +7,32 @@ A run that was killed goes on after its last epoch, from data/TASK/students/STUD
 
 from pathlib import Path
 
-from pipeline import logits, params, storage
+from pipeline import storage
 from pipeline.console import run_stage
-from pipeline.distill import COLUMNS, curve, distill
-from pipeline.vectors import read_vectors
+from pipeline.distill.epochs import curve
+from pipeline.distill.loop import distill
+from pipeline.logits import dataset
+from pipeline.logits.dataset import COLUMNS
+from pipeline.params import project
+from pipeline.vectors.table import read_vectors
 
 
 def main(task: str, student: str) -> None:
     """Read data/TASK/targets/STUDENT and data/TASK/vectors, write data/TASK/students/STUDENT and its curve."""
-    settings = params.load(task).student(student)
+    how = project.load(task).student(student)
     data = Path("data") / task
     targets = data / "targets" / student
-    about = logits.provenance(targets)
+    about = dataset.provenance(targets)
     checkpoint = data / "students" / f"{student}.tmp-checkpoint.safetensors"
     storage.remove_temporaries(checkpoint.parent, checkpoint.name)
     trained, history = distill(
-        logits.read_split(targets, "train", COLUMNS),
-        logits.read_split(targets, "validation", COLUMNS),
-        settings,
+        dataset.read_split(targets, "train", COLUMNS),
+        dataset.read_split(targets, "validation", COLUMNS),
+        how,
         labels=about["labels"],
         text=about["text"],
         pairs=about["pairs"],
-        vectors=read_vectors(data / "vectors" / f"{settings.vectors}.parquet") if settings.vectors else None,
+        vectors=read_vectors(data / "vectors" / f"{how.vectors}.parquet") if how.vectors else None,
         checkpoint=checkpoint,
     )
     trained.save(data / "students" / student)

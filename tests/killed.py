@@ -6,7 +6,7 @@ import signal
 import torch
 from torch import nn
 
-from pipeline.students.base import Batch
+from pipeline.students.contract import Batch
 
 
 class EndedError(Exception):

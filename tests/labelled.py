@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline import logits, tables
-from pipeline.settings import Labelling
-from pipeline.teacher import label as labelling
+from pipeline import tables
+from pipeline.labelling import label as labelling
+from pipeline.labelling.rows import Rows
+from pipeline.logits import dataset
+from pipeline.params.labelling import Labelling
 from pipeline.teacher.model import Teacher
 from pipeline.teacher.own import OwnTeacher
-from pipeline.teacher.rows import Rows
 
 NO_COPIES = tables.AUGMENTED.empty_table()
 
@@ -42,5 +43,5 @@ def label(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         summary = label_in(folder, teacher, examples, augmented, how, **more)
-        splits = {split: logits.read_split(folder / "out", split) for split in summary["rows"]}
+        splits = {split: dataset.read_split(folder / "out", split) for split in summary["rows"]}
     return splits, summary

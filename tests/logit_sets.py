@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import logits, storage, tables
+from pipeline import storage, tables
+from pipeline.logits import writing
 
 LABELS = ["negative", "positive"]
 ORIGINALS = {
@@ -112,7 +113,7 @@ def logits_of(text: str, seed: int = 0) -> list[float]:
 
 def write(folder: Path, provenance: dict[str, Any] | None = None, **splits: pa.Table) -> Path:
     """Write the data set, or one with other rows in some splits."""
-    logits.write(folder, {split: splits.get(split, rows(split)) for split in tables.SPLITS}, provenance or PROVENANCE)
+    writing.write(folder, {split: splits.get(split, rows(split)) for split in tables.SPLITS}, provenance or PROVENANCE)
     return folder
 
 

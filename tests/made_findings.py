@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import tables
+from pipeline.params.students import Student
 from pipeline.report.answers import Answers
 from pipeline.report.findings import Curve, Findings
 from pipeline.report.labelled import Confidence, Family
-from pipeline.settings import Student
 
 NASTY = '<script>console.error("x")</script> <img src=x onerror=alert(1)> & "quoted" \x00 \u202e'
 PROVENANCE = {

@@ -5,10 +5,10 @@ from pathlib import Path
 import pyarrow as pa
 from logit_rows import PROVENANCE, sentiment
 
-from pipeline.distill import distill
-from pipeline.export import export
-from pipeline.settings import Student
-from pipeline.students.base import TrainedStudent
+from pipeline.distill.loop import distill
+from pipeline.params.students import Student
+from pipeline.serving.export import export
+from pipeline.students.trained import TrainedStudent
 
 BILSTM = "pipeline.students.bilstm:BiLSTM"
 SMALL = {"hidden": 16, "classifier": 16}

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from imported_task import PARAMS, TASK
 from logit_sets import LABELS, changed, rows, write
-from test_imported import PARAMS, TASK
 from test_pipeline import ROOT, Clone, edit
 
-from pipeline import logits, storage, tables, verify
-from pipeline.ensemble import gather
-from pipeline.settings import Student
+from pipeline import storage, tables
+from pipeline.logits import dataset, verify
+from pipeline.logits.gather import gather
+from pipeline.params.students import Student
 
 TEACHERS = ("large", "base")
 STUDENTS = {
@@ -154,4 +155,4 @@ def test_dvc_import_gives_a_task_its_rows(places: dict[str, Path], tmp_path: Pat
     ran = project.stages_run("dvc", "repro", "train@films-small")
     assert "train@films-small" in ran
     placed = project.folder / "data/films/logits/large"
-    assert logits.read_split(placed, "train").num_rows == 9
+    assert dataset.read_split(placed, "train").num_rows == 9

@@ -11,15 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from logit_rows import PROVENANCE, rows, sentiment
 
-from pipeline import logits
-from pipeline.calibration import best_temperature, calibration_error, divergence
-from pipeline.distill import distill
+from pipeline.distill.loop import distill
 from pipeline.errors import InputError
-from pipeline.evaluation import _f1_of_counts as f1_of_counts
-from pipeline.evaluation import _share_equal as share_equal
-from pipeline.evaluation import accuracy, evaluate, f1, intervals
-from pipeline.settings import Student
-from pipeline.students.base import TrainedStudent
+from pipeline.evaluation import evaluate
+from pipeline.logits import writing
+from pipeline.metrics.calibration import best_temperature, calibration_error, divergence
+from pipeline.metrics.classification import accuracy, f1, f1_of_counts, intervals, share_equal
+from pipeline.params.students import Student
+from pipeline.students.trained import TrainedStudent
 
 ROOT = Path(__file__).resolve().parents[1]
 ABSENT = (
@@ -111,7 +110,7 @@ def test_student_and_teacher_are_measured_on_the_rows_that_have_a_label(tmp_path
     teacher = [1, 0, int(1 - ours[2]), 1, 1]
     labels = [1, 0, None, int(ours[3]), 0]
     table = rows(texts, labels, [(-1, 1) if side else (1, -1) for side in teacher])
-    logits.write(tmp_path / "large", {"train": sentiment(4), "validation": table}, PROVENANCE)
+    writing.write(tmp_path / "large", {"train": sentiment(4), "validation": table}, PROVENANCE)
     student.save(tmp_path / "student")
     found = evaluate(tmp_path / "student", tmp_path / "large")
     kept = [i for i, label in enumerate(labels) if label is not None]
@@ -148,7 +147,7 @@ def test_a_split_without_labels_is_left_out_and_an_unknown_size_is_null(tmp_path
     student.save(tmp_path / "student")
     about = PROVENANCE | {"teacher": {"name": "large"}}
     splits = {"train": sentiment(4), "validation": sentiment(4), "test": rows(["good"], [None], [(0, 1)])}
-    logits.write(tmp_path / "large", splits, about)
+    writing.write(tmp_path / "large", splits, about)
     found = evaluate(tmp_path / "student", tmp_path / "large")
     assert set(found) == {"validation", "student", "teacher"}
     assert found["teacher"] == {"name": "large", "parameters": None, "bytes": None}
@@ -158,7 +157,7 @@ def test_a_temperature_is_never_measured_on_the_test_rows_that_it_was_fitted_on(
     tmp_path: Path, student: TrainedStudent
 ):
     student.save(tmp_path / "student")
-    logits.write(tmp_path / "large", {"train": sentiment(4), "test": sentiment(20)}, PROVENANCE)
+    writing.write(tmp_path / "large", {"train": sentiment(4), "test": sentiment(20)}, PROVENANCE)
     found = evaluate(tmp_path / "student", tmp_path / "large")
     assert found["student"]["temperature"] is None
     assert "calibration error" in found["test"]["student"]
@@ -167,7 +166,7 @@ def test_a_temperature_is_never_measured_on_the_test_rows_that_it_was_fitted_on(
 
 def test_a_student_of_other_classes_is_refused(tmp_path: Path, student: TrainedStudent):
     student.save(tmp_path / "student")
-    logits.write(tmp_path / "large", {"validation": sentiment(4)}, PROVENANCE | {"labels": ["positive", "negative"]})
+    writing.write(tmp_path / "large", {"validation": sentiment(4)}, PROVENANCE | {"labels": ["positive", "negative"]})
     with pytest.raises(InputError, match="its classes are"):
         evaluate(tmp_path / "student", tmp_path / "large")
 
@@ -183,7 +182,7 @@ def test_gather_train_and_evaluate_need_the_logit_files_alone(tmp_path: Path):
     (tmp_path / "tasks/tiny.yaml").write_text(yaml.safe_dump(task))
     splits = {"train": sentiment(300), "validation": sentiment(60, 1), "test": sentiment(60, 2)}
     data = tmp_path / "data/tiny"
-    logits.write(data / "logits/large", splits, PROVENANCE)
+    writing.write(data / "logits/large", splits, PROVENANCE)
     (tmp_path / "block").mkdir()
     (tmp_path / "block/sitecustomize.py").write_text(BLOCK)
     environment = os.environ | {"PYTHONPATH": f"{tmp_path / 'block'}{os.pathsep}{ROOT}"}

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import logits, params
-from pipeline.settings import Student
+from pipeline import params
+from pipeline.logits import writing
+from pipeline.params.students import Student
 
 ROOT = Path(__file__).parents[1]
 
@@ -68,7 +69,7 @@ def told_wrong() -> pa.Table:
 def test_a_baseline_learns_gold_labels_of_originals_and_the_teachers_classes_of_all_rows(bench, tmp_path: Path):
     baselines = bench("baselines")
     splits = {"train": told_wrong(), "validation": logit_rows.sentiment(60, seed=1)}
-    logits.write(tmp_path / "data", splits, logit_rows.PROVENANCE)
+    writing.write(tmp_path / "data", splits, logit_rows.PROVENANCE)
 
     def missing(*rows: object) -> None:
         raise ImportError("not here")

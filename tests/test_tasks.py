@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import params, sources
+from pipeline import params
+from pipeline.text import sources
 
 ROOT = Path(__file__).parents[1]
 GLUE = ["sst2", "qqp", "mnli", "rte"]

@@ -13,16 +13,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from pipeline import checkpoint, logits, plugins, tables
+from pipeline import plugins, tables
 from pipeline.ablation.params import Ablation, Cell
 from pipeline.console import progress
-from pipeline.distill import COLUMNS, distill
-from pipeline.epochs import best_of
+from pipeline.distill import checkpoint
+from pipeline.distill.epochs import best_of
+from pipeline.distill.loop import distill
 from pipeline.errors import InputError
 from pipeline.evaluation import SPLITS
-from pipeline.settings import Student
+from pipeline.logits import dataset
+from pipeline.logits.dataset import COLUMNS, read_labelled
+from pipeline.params.students import Student
 from pipeline.storage import read_json, sha256_of, write_json
-from pipeline.vectors import read_vectors
+from pipeline.vectors.table import read_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -80,20 +83,6 @@ class Tables:
         return sorted((self.sets / cell.copies).glob("*.parquet")) if cell.n_iter else []
 
 
-def measured_rows(folder: Path, split: str, columns: Sequence[str]) -> pa.Table | None:
-    """Return the rows of a split that students are measured on, those with a gold label; None where there is none.
-
-    :param folder: The logit data set.
-    :param split: validation or test.
-    :param columns: The columns to read, label among them.
-    """
-    if split not in logits.provenance(folder)["rows"]:
-        return None
-    rows = logits.read_split(folder, split, columns)
-    rows = rows.filter(pc.is_valid(rows["label"]))
-    return rows if rows.num_rows else None
-
-
 def train_all(where: Tables, settings: Ablation, out: Path, workers: int | None = None) -> None:
     """Train the students of all cells, in parallel, one thread each; what is finished already stays as it is.
 
@@ -147,15 +136,15 @@ def train_one(where: Tables, cell: Cell, settings: Student, rows_seen: int, key:
     :return: A line for the log.
     :raises InputError: If a table is missing or wrong, or training fails.
     """
-    about = logits.provenance(where.labelled)
+    about = dataset.provenance(where.labelled)
     parts = [tables.read(file, tables.AUGMENTED, _COPIES) for file in where.copies(cell)]
     copies = pa.concat_tables(parts) if parts else None
-    rows = training_rows(cell, logits.read_split(where.labelled, "train", COLUMNS), copies)
+    rows = training_rows(cell, dataset.read_split(where.labelled, "train", COLUMNS), copies)
     settings = settings.model_copy(update={"epochs": max(1, round(rows_seen / max(1, rows.num_rows)))})
     with _one_thread():
         student, history = distill(
             rows,
-            logits.read_split(where.labelled, "validation", COLUMNS),
+            dataset.read_split(where.labelled, "validation", COLUMNS),
             settings,
             labels=about["labels"],
             text=about["text"],
@@ -164,7 +153,7 @@ def train_one(where: Tables, cell: Cell, settings: Student, rows_seen: int, key:
         )
         found: dict[str, Any] = {}
         for split in SPLITS:
-            measured = measured_rows(where.labelled, split, ("id", "sentence1", "sentence2", "label"))
+            measured = read_labelled(where.labelled, split, ("id", "sentence1", "sentence2", "label"))
             if measured is not None:
                 said = student.predict_columns(
                     *(measured[name] for name in ("sentence1", "sentence2")[: 1 + about["pairs"]])
@@ -192,7 +181,7 @@ def _one_thread() -> Iterator[None]:
 def _shared_facts(where: Tables, student: Student) -> str:
     """Return the hash of what every student follows from."""
     manifest = where.labelled / "manifest.json"
-    logits.manifest(where.labelled)  # an error that says what to do, where there is none
+    dataset.manifest(where.labelled)  # an error that says what to do, where there is none
     code = checkpoint.sources(plugins.load(student.model).__mro__)
     files = [manifest, Path(__file__), *code, *([where.vectors] if where.vectors else [])]
     for path in files:

@@ -7,9 +7,11 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from pipeline import params
 from pipeline.errors import InputError
-from pipeline.settings import Augment, Model, Objective, Positive, RowWeights, Rule, Student
+from pipeline.params import project
+from pipeline.params.augment import Augment, Rule
+from pipeline.params.base import Model, Positive
+from pipeline.params.students import Objective, RowWeights, Student
 
 PATH = Path("ablation/params.yaml")
 NONE = "none"
@@ -114,16 +116,16 @@ class Cell:
         return student.model_copy(update=changes)
 
 
-def load(task: str, folder: Path = Path()) -> tuple[params.Settings, Ablation]:
+def load(task: str, folder: Path = Path()) -> tuple[project.Settings, Ablation]:
     """Read ablation/params.yaml, and what params.yaml and the task's file say of its task, teacher and vectors.
 
     :param task: The task's name.
     :param folder: The project's folder.
     :raises InputError: For anything wrong in any of them, before any work is done.
     """
-    settings = params.load(task, folder)
+    settings = project.load(task, folder)
     path = folder / PATH
-    found = params.validated(Ablation, params.read_yaml(path), path)
+    found = project.validated(Ablation, project.read_yaml(path), path)
     for key, name, there in (
         ("teacher", found.teacher, settings.teachers),
         ("vectors", found.student.vectors, settings.vectors),

@@ -10,14 +10,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.ablation.cells import measured_rows
 from pipeline.ablation.params import NONE, Ablation, Cell
-from pipeline.bootstrap import ends, over_seeds_and_rows
 from pipeline.console import aligned
-from pipeline.distill import teacher_logits
 from pipeline.errors import InputError
 from pipeline.evaluation import DIGITS
-from pipeline.regression import LEVEL
+from pipeline.logits.dataset import read_labelled
+from pipeline.logits.shards import finite_logits
+from pipeline.metrics.bootstrap import LEVEL, ends, over_seeds_and_rows
 from pipeline.storage import read_json
 
 Doubles = npt.NDArray[np.float64]
@@ -61,7 +60,7 @@ def measure(results: Path, labelled: Path, settings: Ablation, split: str) -> Me
     :return: None where no row of the split has a gold label.
     :raises InputError: If a result is missing, or of other rows.
     """
-    rows = measured_rows(labelled, split, ("id", "label", "logits"))
+    rows = read_labelled(labelled, split, ("id", "label", "logits"))
     if rows is None:
         return None
     ids = rows["id"].combine_chunks()
@@ -73,7 +72,7 @@ def measure(results: Path, labelled: Path, settings: Ablation, split: str) -> Me
             right[i, j] = ~pc.is_in(ids, value_set=wrong).to_numpy(zero_copy_only=False)
             if len(ids) - right[i, j].sum() != len(wrong):
                 raise InputError(f"{path}: names rows that {labelled} has not; run `dvc repro --force` on its stage")
-    logits = teacher_logits(rows, rows["logits"].type.list_size).numpy()
+    logits = finite_logits(rows, rows["logits"].type.list_size)
     teacher = float((logits.argmax(-1) == rows["label"].to_numpy()).mean())
     return Measured(split, settings.cells, right.mean(axis=-1), over_seeds_and_rows(right), teacher)
 

@@ -14,7 +14,7 @@ from pipeline.augment.corpus import Corpus, Originals
 from pipeline.augment.draws import Draws, row_keys
 from pipeline.augment.rules import AugmentationRule
 from pipeline.errors import InputError
-from pipeline.settings import Augment
+from pipeline.params.augment import Augment
 
 FIRST, SECOND = range(2)
 

@@ -49,7 +49,7 @@ class Corpus:
     pairs: bool
     raw: bool
     digest: str
-    """What `tagging.corpus_digest` says of the rows."""
+    """What `tables.digest_of_rows` says of the rows."""
 
     @classmethod
     def read(cls, folder: Path) -> "Corpus":
@@ -131,10 +131,10 @@ class Corpus:
     def check(self, rows: Iterable[bytes]) -> None:
         """Check that the rows are whole and unaltered.
 
-        :param rows: What `tagging.digest_rows` makes of the originals, a part after the other.
+        :param rows: What `tables.digest_rows` makes of the originals, a part after the other.
         :raises InputError: If they are not those that the tag stage wrote.
         """
-        from pipeline.tagging import digest_of_rows
+        from pipeline.tables import digest_of_rows
 
         if digest_of_rows(rows) != self.digest:
             raise _altered(self.folder)

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline import tables, tagging
+from pipeline import tables
 from pipeline.augment import duplicates
 from pipeline.augment.block import I64
 from pipeline.augment.copies import Plan, changed_sides, draw, scratch_schema
@@ -30,7 +30,7 @@ from pipeline.augment.corpus import Corpus
 from pipeline.augment.duplicates import FATES, KEPT, Spread
 from pipeline.augment.scratch import Arrays
 from pipeline.console import progress
-from pipeline.settings import Augment
+from pipeline.params.augment import Augment
 from pipeline.storage import new_folder, write_json
 
 log = logging.getLogger(__name__)
@@ -248,7 +248,7 @@ def draw_shard(run: Run, begin: int, end: int, ranges: int, shard: Path) -> Draw
         *(ranges, begin, np.concatenate(ids), np.concatenate(row_parents)),
         *(originals.text_digests, originals.training),
     )
-    arrays["originals"] = tagging.digest_rows(originals.digests, originals.text_digests, originals.training)
+    arrays["originals"] = tables.digest_rows(originals.digests, originals.text_digests, originals.training)
     arrays["lengths"] = bins
     spread = Spread(Arrays.write(Path(f"{shard}.numbers"), arrays), copies_in, originals_in)
     by_length = np.bincount(bins[parents], minlength=len(LENGTHS))

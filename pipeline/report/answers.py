@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.calibration import Bins, best_temperature, calibration_error, confidence_bins, softmax
-from pipeline.distill import teacher_logits
 from pipeline.errors import InputError
-from pipeline.students.base import TrainedStudent
+from pipeline.logits.shards import finite_logits
+from pipeline.metrics.calibration import Bins, best_temperature, calibration_error, confidence_bins, softmax
+from pipeline.students.trained import TrainedStudent
 
 Logits = NDArray[np.float32]
 
@@ -60,7 +60,7 @@ def answer(folder: Path, splits: Mapping[str, pa.Table]) -> dict[str, Answers]:
     for split, rows in splits.items():
         if not rows.num_rows:
             continue
-        theirs = teacher_logits(rows, rows.schema.field("logits").type.list_size).numpy()
+        theirs = finite_logits(rows, rows.schema.field("logits").type.list_size)
         if theirs.shape[1] != len(student.labels):
             raise InputError(
                 f"{folder}: {len(student.labels)} classes, its logits have {theirs.shape[1]}; train it again"

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.calibration import Bins
+from pipeline.metrics.calibration import Bins
 from pipeline.report.drawing import LETTER, WIDTH, Plot, Series, frame
 from pipeline.report.markup import Markup
 from pipeline.report.scales import Scale, around, short

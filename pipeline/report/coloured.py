@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import changes
-from pipeline.calibration import softmax
-from pipeline.card import gold_label
+from pipeline.logits import changes
+from pipeline.logits.card import gold_label
+from pipeline.metrics.calibration import softmax
 from pipeline.report.answers import Said
 from pipeline.report.markup import Markup, element, joined
 from pipeline.tables import MASK

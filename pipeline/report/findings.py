@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.bootstrap import ends, over_seeds_and_rows
+from pipeline.metrics.bootstrap import ends, over_seeds_and_rows
+from pipeline.params.seeds import base_of, by_seed
+from pipeline.params.students import Student
 from pipeline.report.answers import Answers
 from pipeline.report.drawing import Series
 from pipeline.report.labelled import Confidence, Family
 from pipeline.report.table import mean_of, score_of, splits_of, time_of
-from pipeline.seeds import base_of, by_seed
-from pipeline.settings import Student
 
 TEACHER_SHAPE = 5
 

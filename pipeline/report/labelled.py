@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import changes, logits
-from pipeline.calibration import softmax
-from pipeline.shards import logits_of
+from pipeline.logits import changes, dataset
+from pipeline.logits.shards import logits_of
+from pipeline.metrics.calibration import softmax
 
 BINS = 20
 KINDS = ("masked", "replaced", "edited", "ngram_size")
@@ -54,8 +54,8 @@ def confidence(folder: Path) -> Confidence:
     :param folder: Its logit data set.
     :raises InputError: If there is no data set.
     """
-    paths = logits.shards(folder).get("train", [])
-    classes = len(logits.provenance(folder)["labels"])
+    paths = dataset.shard_paths(folder).get("train", [])
+    classes = len(dataset.provenance(folder)["labels"])
     if classes == 1:
         return _numbers(paths)
     edges = np.linspace(1 / classes, 1.0, BINS + 1)
@@ -125,7 +125,7 @@ def families(folder: Path, many: int, copies: int, seed: int) -> list[Family]:
     :return: Those that show most kinds of change first.
     :raises InputError: If there is no data set.
     """
-    paths = logits.shards(folder).get("train", [])
+    paths = dataset.shard_paths(folder).get("train", [])
     ids = [pa.array([], pa.string())]
     for rows in changes.batches(paths, ["id", "parent_id", "sentence1"]):
         words = pc.add(pc.count_substring(rows["sentence1"], " "), 1)

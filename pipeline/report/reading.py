@@ -1,6 +1,6 @@
 """The sections about rows: how sure the teacher is of them, what the rules did to them, which of them students get wrong."""
 
-from pipeline.changes import told
+from pipeline.logits.changes import told
 from pipeline.report import charts, coloured
 from pipeline.report.answers import disagreements
 from pipeline.report.blocks import figure, grid, paragraph

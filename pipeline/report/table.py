@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.console import aligned
 from pipeline.errors import InputError
-from pipeline.seeds import by_seed
+from pipeline.params.seeds import by_seed
 from pipeline.storage import read_json
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from pipeline.params.seeds import by_seed
 from pipeline.report.findings import Findings
 from pipeline.report.table import shown
-from pipeline.seeds import by_seed
 
 
 def times(factor: float) -> str:

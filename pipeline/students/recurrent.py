@@ -18,7 +18,7 @@ def exported(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the two directions of a layer while a student is exported (`torch.onnx.is_in_onnx_export()`), and then only.
 
-    What comes back while tracing has the right shapes and no values; `pipeline.export` compares what ONNX makes of it with torch.
+    What comes back while tracing has the right shapes and no values; `pipeline.serving.export` compares what ONNX makes of it with torch.
 
     :param forward: One layer, with biases, that reads from the first word.
     :param backward: One that reads from the last word of each sentence.

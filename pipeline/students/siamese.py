@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
-from pipeline.students.base import Batch
+from pipeline.students.contract import Batch
 from pipeline.students.vocabulary import PADDING
 
 

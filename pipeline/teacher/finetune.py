@@ -13,14 +13,13 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from pipeline import regression
 from pipeline.console import progress
 from pipeline.errors import InputError
-from pipeline.settings import Finetune, TeacherModel
+from pipeline.metrics import regression
+from pipeline.params.teachers import Finetune, TeacherModel
 from pipeline.storage import write_json
 from pipeline.teacher import own
 from pipeline.teacher.model import (
-    RECORD,
     Files,
     describe,
     find_files,
@@ -29,12 +28,13 @@ from pipeline.teacher.model import (
     max_length,
     open_teacher,
 )
+from pipeline.teacher.recorded import RECORD
 
 logger = logging.getLogger(__name__)
 
 
 def make_teacher(model: TeacherModel, examples: pa.Table, labels: list[str], folder: Path) -> None:
-    """Write what `model.open_recorded` opens: teacher.json, and the classifier where it is trained here.
+    """Write what `recorded.open_recorded` opens: teacher.json, and the classifier where it is trained here.
 
     :param model: Where the weights come from, and how to fine-tune them.
     :param examples: The task's rows, `tables.EXAMPLES`.

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
@@ -14,16 +14,12 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from pipeline.errors import InputError
-from pipeline.packages import folders_of
+from pipeline.plugins import folders_of
 from pipeline.storage import read_json, sha256_of
-
-if TYPE_CHECKING:
-    from pipeline.teacher.own import OwnTeacher
 
 logger = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
-RECORD = "teacher.json"
 
 
 @dataclass(frozen=True)
@@ -295,30 +291,3 @@ def tokenizer_sha256(tokenizer: Any) -> str:
     state.no_padding()
     state.no_truncation()
     return hashlib.sha256(state.to_str().encode()).hexdigest()
-
-
-def open_recorded(folder: Path, labels: Sequence[str]) -> "tuple[Teacher | OwnTeacher, dict[str, Any]]":
-    """Open the teacher that the finetune stage wrote down.
-
-    :param folder: The folder of its teacher.json.
-    :param labels: The task's class names.
-    :return: The teacher, and teacher.json.
-    :raises InputError: If the weights are gone, or are no longer those that were written down.
-    """
-    path = folder / RECORD
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; run the finetune stage with `dvc repro`")
-    record = read_json(path)
-    names = {theirs: ours for ours, theirs in record["labels"].items()}
-    if record["source"].startswith("python:"):
-        from pipeline.teacher.own import describe_own, open_own
-
-        own = open_own(record["source"], record["params"], labels, names)
-        if describe_own(own, record["licence"])["fingerprint"] != record["fingerprint"]:
-            raise InputError(
-                f"{record['source']}: its fingerprint is no longer {record['fingerprint']!r}, as {path} has it; run the finetune "
-                "stage anew with `dvc repro --force --single-item`"
-            )
-        return own, record
-    source = f"folder:{folder}" if record["finetuned"] else record["source"]
-    return open_teacher(find_files(source, record["sha256"]), labels, names), record

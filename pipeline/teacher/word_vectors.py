@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 
 from pipeline.errors import InputError
-from pipeline.settings import Vectors
+from pipeline.params.vectors import Vectors
 from pipeline.teacher.model import Teacher
 from pipeline.teacher.own import OwnTeacher
-from pipeline.vectors import WordVectors
+from pipeline.vectors.table import WordVectors
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,12 @@ from logit_rows import BAD, FILLER, GOOD, sentiment
 from logit_sets import LABELS, PROVENANCE, logits_of
 from tiny import examples_table
 
-from pipeline import logits, tables, tagging
+from pipeline import tables
 from pipeline.ablation import sets
 from pipeline.ablation.cells import Tables
 from pipeline.ablation.params import Ablation
+from pipeline.logits import writing
+from pipeline.text import tagging
 
 MASK = {"words": {"rule": "pipeline.augment.rules:MaskOrReplace", "p_mask": 0.3, "p_pos": 0.0}}
 NGRAM = {"ngram": {"rule": "pipeline.augment.rules:KeepNgram", "p_ng": 0.8, "n_max": 3}}
@@ -75,7 +77,7 @@ def label(folder: Path, copies: Path) -> Path:
             [{name: row.get(name) for name in schema.names} | {"logits": logits_of(row["sentence1"])} for row in found],
             schema=schema,
         )
-    logits.write(folder, rows, PROVENANCE | {"labels": LABELS})
+    writing.write(folder, rows, PROVENANCE | {"labels": LABELS})
     return folder
 
 

@@ -14,17 +14,18 @@ import pytest
 from conftest import STUDENT, ablation
 from logit_sets import column
 
-from pipeline import logits, tables
+from pipeline import tables
 from pipeline.ablation.cells import COLUMNS, Tables, train_all, training_rows
 from pipeline.ablation.params import Cell
 from pipeline.errors import InputError
+from pipeline.logits import dataset, writing
 
 ROOT = Path(__file__).parents[2]
 
 
 def rows_of(where: Tables, cell: Cell) -> pa.Table:
     parts = [tables.read(path, tables.AUGMENTED) for path in where.copies(cell)]
-    labelled = logits.read_split(where.labelled, "train", COLUMNS)
+    labelled = dataset.read_split(where.labelled, "train", COLUMNS)
     return training_rows(cell, labelled, pa.concat_tables(parts) if parts else None)
 
 
@@ -34,7 +35,7 @@ def results_of(folder: Path) -> dict[str, bytes]:
 
 def test_a_hard_cell_has_the_parents_gold_label(where: Tables):
     rows = rows_of(where, Cell(distilled=False, rules="mask", n_iter=3))
-    labelled = logits.read_split(where.labelled, "train")
+    labelled = dataset.read_split(where.labelled, "train")
     gold = dict(zip(labelled["id"].to_pylist(), labelled["label"].to_pylist(), strict=True))
     copies = rows.filter(pc.is_valid(rows["parent_id"])).to_pylist()
     assert len(copies) > 50
@@ -43,7 +44,7 @@ def test_a_hard_cell_has_the_parents_gold_label(where: Tables):
 
 
 def test_a_row_without_gold_label_teaches_no_hard_cell_but_every_distilled_one(where: Tables):
-    labelled = logits.read_split(where.labelled, "train")
+    labelled = dataset.read_split(where.labelled, "train")
     unknown = set(
         labelled.filter(pc.and_(pc.is_null(labelled["label"]), pc.is_null(labelled["parent_id"])))["id"].to_pylist()
     )
@@ -57,7 +58,7 @@ def test_a_row_without_gold_label_teaches_no_hard_cell_but_every_distilled_one(w
 
 def test_a_distilled_cell_has_each_texts_logits_and_no_gold_label_of_a_copy(where: Tables):
     rows = rows_of(where, Cell(distilled=True, rules="mask", n_iter=1))
-    labelled = logits.read_split(where.labelled, "train")
+    labelled = dataset.read_split(where.labelled, "train")
     said = dict(zip(labelled["id"].to_pylist(), labelled["logits"].to_pylist(), strict=True))
     assert [said[text] for text in rows["id"].to_pylist()] == rows["logits"].to_pylist()
     assert rows.filter(pc.is_valid(rows["parent_id"]))["label"].null_count == len(rows) - 80 + (80 - originals(rows))
@@ -85,13 +86,13 @@ def test_a_cell_has_its_set_and_no_other_copies(where: Tables):
 def test_what_the_teacher_says_changes_no_hard_cell(where: Tables, tmp_path: Path):
     asked = ablation(student=STUDENT | {"weights": {"confidence": 2.0}}, seeds=[0], rows_seen=3000)
     train_all(where, asked, tmp_path / "one", workers=1)
-    splits = {split: logits.read_split(where.labelled, split) for split in tables.SPLITS}
-    about = logits.provenance(where.labelled)
+    splits = {split: dataset.read_split(where.labelled, split) for split in tables.SPLITS}
+    about = dataset.provenance(where.labelled)
     draws = np.random.default_rng(0)
     noise = {
         split: column(rows, "logits", draws.normal(size=(rows.num_rows, 2)).tolist()) for split, rows in splits.items()
     }
-    logits.write(where.labelled, noise, about)
+    writing.write(where.labelled, noise, about)
     train_all(where, asked, tmp_path / "two", workers=1)
     one, two = (
         {
@@ -152,10 +153,10 @@ def test_every_student_sees_about_as_many_rows(where: Tables, tmp_path: Path):
 def test_other_labels_train_everything_again(where: Tables, tmp_path: Path):
     train_all(where, ablation(seeds=[0]), tmp_path / "cells", workers=1)
     before = told(tmp_path / "cells")
-    about = logits.provenance(where.labelled)
-    splits = {split: logits.read_split(where.labelled, split) for split in tables.SPLITS}
+    about = dataset.provenance(where.labelled)
+    splits = {split: dataset.read_split(where.labelled, split) for split in tables.SPLITS}
     turned = [row[::-1] for row in splits["train"]["logits"].to_pylist()]
-    logits.write(where.labelled, splits | {"train": column(splits["train"], "logits", turned)}, about)
+    writing.write(where.labelled, splits | {"train": column(splits["train"], "logits", turned)}, about)
     train_all(where, ablation(seeds=[0]), tmp_path / "cells", workers=1)
     assert changed_by(before, tmp_path / "cells") == set(before)
 
@@ -229,7 +230,7 @@ def test_results_that_nobody_asks_for_go(where: Tables, tmp_path: Path):
 def test_a_result_names_the_rows_that_are_wrong(where: Tables, tmp_path: Path):
     train_all(where, ablation(seeds=[0]), tmp_path / "cells", workers=1)
     found = json.loads((tmp_path / "cells/distilled-all-2-seed0.json").read_text())
-    test = logits.read_split(where.labelled, "test")
+    test = dataset.read_split(where.labelled, "test")
     assert found["test"]["rows"] == test.num_rows
     assert set(found["test"]["wrong"]) < set(test["id"].to_pylist())
     assert (found["distilled"], found["rules"], found["n_iter"], found["seed"]) == (True, "all", 2, 0)

@@ -15,7 +15,7 @@ from pipeline import tables
 from pipeline.ablation import sets
 from pipeline.augment import engine
 from pipeline.errors import InputError
-from pipeline.settings import Augment
+from pipeline.params.augment import Augment
 
 
 def rows_of(folder: Path) -> pa.Table:

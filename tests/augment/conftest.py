@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 from letters import tag_of
 
-from pipeline import tables, tagging
+from pipeline import tables
+from pipeline.text import tagging
 
 Rows = Sequence[tuple[str, str] | tuple[str, str, str]]
 

@@ -1,6 +1,6 @@
 """Tags and parameters for small corpora."""
 
-from pipeline.settings import Augment
+from pipeline.params.augment import Augment
 
 PAPER = {
     "ngram": {"rule": "pipeline.augment.rules:KeepNgram", "p_ng": 0.25},

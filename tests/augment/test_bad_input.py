@@ -14,9 +14,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from letters import PAPER, settings
 
-from pipeline import tables, tagging
+from pipeline import tables
 from pipeline.augment import engine
 from pipeline.errors import InputError
+from pipeline.text import tagging
 
 WORDS = "pipeline.augment.rules:MaskOrReplace"
 NGRAM = "pipeline.augment.rules:KeepNgram"

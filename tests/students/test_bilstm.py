@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from pipeline.students.base import Batch, parameters_of
 from pipeline.students.bilstm import BiLSTM
+from pipeline.students.contract import Batch, parameters_of
 
 
 @pytest.fixture(autouse=True)

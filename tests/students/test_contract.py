@@ -12,12 +12,11 @@ import readme
 import yaml
 from logit_rows import PROVENANCE, rows, sentiment
 
-from pipeline import logits
-from pipeline.distill import distill
+from pipeline.distill.loop import distill
 from pipeline.errors import InputError
-from pipeline.settings import Student
-from pipeline.students.base import TrainedStudent
-from pipeline.students.fitted import FittedStudent
+from pipeline.logits import writing
+from pipeline.params.students import Student
+from pipeline.students.trained import FittedStudent, TrainedStudent
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("negative", "positive")
@@ -39,7 +38,7 @@ def run_stages(folder: Path, student: dict) -> dict:
     (folder / "tasks/tiny.yaml").write_text((ROOT / "tasks/example.yaml").read_text())
     data = folder / "data/tiny"
     splits = {"train": TRAINING, "validation": VALIDATION, "test": sentiment(60, 2)}
-    logits.write(data / "logits/ours", splits, PROVENANCE)
+    writing.write(data / "logits/ours", splits, PROVENANCE)
     for stage in ("gather", "train", "evaluate"):
         command = [sys.executable, str(ROOT / f"stages/{stage}.py"), "tiny", "mine"]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}

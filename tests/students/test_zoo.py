@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logit_rows import rows, sentiment
 
-from pipeline.distill import distill
-from pipeline.settings import Student
-from pipeline.students.base import Batch, TrainedStudent, build, parameters_of
+from pipeline.distill.loop import distill
+from pipeline.params.students import Student
+from pipeline.students.contract import Batch, build, parameters_of
+from pipeline.students.trained import TrainedStudent
 
 ZOO = {
     "bilstm:BiLSTM": {"hidden": 5, "classifier": 12},

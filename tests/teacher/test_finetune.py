@@ -13,10 +13,11 @@ from tiny import examples_table, tiny_teacher
 
 from pipeline import storage
 from pipeline.errors import InputError
-from pipeline.settings import Finetune, Labelling, TeacherModel
+from pipeline.params.labelling import Labelling
+from pipeline.params.teachers import Finetune, TeacherModel
 from pipeline.teacher import finetune
 from pipeline.teacher.finetune import make_teacher
-from pipeline.teacher.model import open_recorded
+from pipeline.teacher.recorded import open_recorded
 
 WORDS = ["good", "bad", "film", "plot", "the", "a", "is"]
 LABELS = ["negative", "positive"]

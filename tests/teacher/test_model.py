@@ -10,15 +10,8 @@ from transformers import AutoModelForSequenceClassification
 
 from pipeline import storage
 from pipeline.errors import InputError
-from pipeline.teacher.model import (
-    describe,
-    find_files,
-    load_classifier,
-    mask_token,
-    open_recorded,
-    open_teacher,
-    tokenizer_sha256,
-)
+from pipeline.teacher.model import describe, find_files, load_classifier, mask_token, open_teacher, tokenizer_sha256
+from pipeline.teacher.recorded import open_recorded
 
 WORDS = ["good", "bad", "film"]
 

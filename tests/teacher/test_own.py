@@ -13,16 +13,19 @@ import yaml
 from labelled import NO_COPIES, label, label_in
 from tiny import augmented_table, examples_table, tiny_teacher
 
-from pipeline import logits, plugins, storage, tables
+from pipeline import plugins, storage, tables
 from pipeline.errors import InputError
-from pipeline.settings import Labelling, TeacherModel
-from pipeline.teacher import label as labelling
-from pipeline.teacher import labellers
+from pipeline.labelling import label as labelling
+from pipeline.labelling import labellers
+from pipeline.labelling.label import predict
+from pipeline.labelling.labellers import Opening, _claim_device, processes_wanted
+from pipeline.logits import dataset
+from pipeline.params.labelling import Labelling
+from pipeline.params.teachers import TeacherModel
 from pipeline.teacher.finetune import make_teacher
-from pipeline.teacher.label import predict
-from pipeline.teacher.labellers import Opening, _claim_device, processes_wanted
-from pipeline.teacher.model import find_files, open_recorded, open_teacher
+from pipeline.teacher.model import find_files, open_teacher
 from pipeline.teacher.own import describe_own, open_own
+from pipeline.teacher.recorded import open_recorded
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ["technical", "billing"]
@@ -96,7 +99,7 @@ def test_the_readmes_own_teacher_goes_through_the_stages(tmp_path: Path, monkeyp
 
     record = storage.read_json(tmp_path / f"data/tickets/teachers/{name}/teacher.json")
     assert record["source"] == teacher["model"]["source"]
-    found = logits.read_split(tmp_path / f"data/tickets/logits/{name}", "train")
+    found = dataset.read_split(tmp_path / f"data/tickets/logits/{name}", "train")
     assert found.num_rows == 11
     members = []
     for folder in teacher["model"]["params"]["folders"]:

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from tiny import augmented_table, examples_table, tiny_teacher
 
-from pipeline import logits, storage, tables
+from pipeline import storage, tables
 from pipeline.errors import InputError
+from pipeline.logits import dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 ABSENT = ("spacy", "nltk", "polars", "dvc", "xxhash", "datasets", "accelerate")
@@ -89,7 +90,7 @@ def test_a_machine_that_only_labels_needs_little(project: Path):
     told = in_subprocess(project, str(ROOT / "stages/label.py"), "films", "trained", lean=True)
     assert "labelled 9 texts of 9 rows" in told
     assert "it/s" not in told
-    assert logits.read_split(project / "data/films/logits/trained", "train").num_rows == 5
+    assert dataset.read_split(project / "data/films/logits/trained", "train").num_rows == 5
 
 
 @pytest.mark.parametrize("name", TEACHERS)
@@ -101,10 +102,10 @@ def test_a_teacher_is_made_and_labels(project: Path, monkeypatch: pytest.MonkeyP
     record = storage.read_json(data / "teachers" / name / "teacher.json")
     assert record["finetuned"] == (name == "trained") == (data / "teachers" / name / "model.safetensors").exists()
     folder = data / "logits" / name
-    found = {split: logits.read_split(folder, split).num_rows for split in tables.SPLITS}
+    found = {split: dataset.read_split(folder, split).num_rows for split in tables.SPLITS}
     summary = storage.read_json(data / "results" / f"label-{name}.json")
     assert summary["rows"] == found == {"train": 5, "validation": 2, "test": 2}
-    facts = logits.provenance(folder)
+    facts = dataset.provenance(folder)
     assert facts["teacher"] == {"name": name, **record}
     assert (facts["augmentation"], facts["text"]) == ({"seed": 0, "n_iter": 1}, "pretokenised")
     assert facts["labelling"]["max_length"] == (32 if name == "trained" else 512)

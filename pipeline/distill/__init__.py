@@ -1,0 +1,20 @@
+"""Training: a student learns a teacher's logits from tables alone.
+
+`from pipeline import distill` gives the functions that the cards of published data sets name; modules in here import `pipeline.distill.loop`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.distill.loop import COLUMNS, curve, distill
+
+__all__ = ["COLUMNS", "curve", "distill"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public function when it is first used, and with it torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from pipeline.distill import loop
+
+    return getattr(loop, name)

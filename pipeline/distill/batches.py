@@ -1,0 +1,114 @@
+"""Rows as tensors on the device that trains: words become ids once, and a batch is gathered there without Python for each row."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.students.contract import Batch, Encoded
+from pipeline.students.vocabulary import WordIds
+
+POOL_BATCHES = 100
+"""Batches whose rows are sorted by length together: more means less padding and a less random mixture."""
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to learn from or to be measured on, on the CPU."""
+
+    texts: Encoded
+    labels: torch.Tensor
+    """int64 [n], gold or the teacher's; float32 in a regression."""
+    logits: torch.Tensor
+    """float32 [n, C], the teacher's."""
+    weights: torch.Tensor
+    """float32 [n], with a mean of 1."""
+
+
+class _Side:
+    """One sentence of each row, on a device."""
+
+    def __init__(self, words: WordIds, device: torch.device) -> None:
+        self.starts = torch.from_numpy(words.offsets[:-1]).to(device)
+        self.lengths = torch.from_numpy(np.diff(words.offsets)).to(device)
+        # One more, so that there is something to gather where no row has a word.
+        self.ids = torch.from_numpy(np.concatenate([words.ids, np.zeros(1, np.int32)])).to(device)
+
+    def padded(self, rows: torch.Tensor, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return word ids, int64 [B, columns], and lengths, int64 [B] of at least 1."""
+        lengths = self.lengths[rows][:, None]
+        places = torch.arange(columns, device=rows.device)
+        at = (self.starts[rows][:, None] + places).clamp_(max=len(self.ids) - 1)
+        ids = self.ids[at].masked_fill_(places >= lengths, 0).long()
+        return ids, lengths[:, 0].clamp(min=1)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A batch of rows, on the device."""
+
+    batch: Batch
+    labels: torch.Tensor
+    logits: torch.Tensor
+    weights: torch.Tensor
+
+
+class DeviceRows:
+    """Rows that were moved to the device once.
+
+    :param rows: The rows.
+    :param device: Where training happens.
+    """
+
+    def __init__(self, rows: Rows, device: torch.device) -> None:
+        texts = rows.texts
+        self._sides = [_Side(words, device) for words in (texts.first, texts.second) if words is not None]
+        self._lengths = [np.diff(words.offsets) for words in (texts.first, texts.second) if words is not None]
+        self._longest = texts.lengths
+        self._targets = [tensor.to(device) for tensor in (rows.labels, rows.logits, rows.weights)]
+        self._device = device
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._longest)
+
+    def epoch(self, batch_size: int, draws: np.random.Generator) -> Iterator[Piece]:
+        """Yield every row once, in batches of like length.
+
+        :param batch_size: Rows of a batch; one has fewer.
+        :param draws: The random stream of this epoch.
+        """
+        batches = epoch_batches(self._longest, batch_size, draws)
+        sizes = [len(batch) for batch in batches]
+        order = np.concatenate(batches)
+        starts = np.cumsum([0, *sizes[:-1]])
+        # The greatest length of each batch is known here, so that nothing is asked of the device.
+        columns = [np.maximum(np.maximum.reduceat(lengths[order], starts), 1).tolist() for lengths in self._lengths]
+        on_device = torch.from_numpy(order).to(self._device)
+        for i, rows in enumerate(torch.split(on_device, sizes)):
+            parts = [
+                part for side, width in zip(self._sides, columns, strict=True) for part in side.padded(rows, width[i])
+            ]
+            yield Piece(Batch(*parts), *(target[rows] for target in self._targets))
+
+
+def epoch_batches(lengths: Integers, batch_size: int, draws: np.random.Generator) -> list[Integers]:
+    """Cut n rows into batches for one epoch: rows of like length together, batches and their mixture at random.
+
+    The rows are shuffled and cut into pools of POOL_BATCHES batches; each pool is sorted by length and cut into batches; then
+    the batches of all pools are shuffled.
+
+    :param lengths: Words of each row, [n].
+    :param batch_size: Rows of a batch; the one that is left over has fewer.
+    :param draws: The random stream of this epoch.
+    :return: Row numbers, each exactly once.
+    """
+    shuffled = draws.permutation(len(lengths))
+    pool = np.arange(len(lengths)) // (batch_size * POOL_BATCHES)
+    ordered = shuffled[np.lexsort((lengths[shuffled], pool))]
+    batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+    return [batches[i] for i in draws.permutation(len(batches))]

@@ -1,0 +1,262 @@
+"""The training loop: a student learns a teacher's logits, from tables alone. No teacher and no tokeniser is loaded here."""
+
+import dataclasses
+import inspect
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from pipeline.console import progress
+from pipeline.distill import objectives
+from pipeline.distill.averaging import MovingAverage
+from pipeline.distill.batches import DeviceRows, Rows
+from pipeline.distill.checkpoint import Checkpoint, fingerprint, learnt
+from pipeline.distill.epochs import Epoch as Epoch
+from pipeline.distill.epochs import best_of
+from pipeline.distill.epochs import curve as curve
+from pipeline.distill.fitting import fit
+from pipeline.distill.optimisers import make_optimisers
+from pipeline.distill.targets import chosen_rows, objective_of, targets
+from pipeline.errors import InputError
+from pipeline.logits.dataset import COLUMNS as COLUMNS
+from pipeline.params.students import Student
+from pipeline.students.contract import Batch, build, is_module, logits_of, predict
+from pipeline.students.trained import TrainedStudent
+from pipeline.students.vocabulary import TextMode, Vocabulary
+from pipeline.vectors.table import WordVectors, initial_embeddings
+
+logger = logging.getLogger(__name__)
+
+CHECK_BATCHES = 64
+"""Batches after which the losses are looked at: each look waits for a GPU to finish."""
+
+
+def distill(
+    training: pa.Table,
+    validation: pa.Table,
+    settings: Student,
+    labels: Sequence[str],
+    text: TextMode,
+    pairs: bool,
+    vectors: WordVectors | None = None,
+    checkpoint: Path | None = None,
+) -> tuple[TrainedStudent, list[Epoch]]:
+    """Train a student and keep the epoch with the best validation accuracy (against the gold label).
+
+    The same tables, settings and machine give the same weights, whatever happened before in the process. With one class the task is
+    regression: the student learns numbers, alpha * gold + (1 - alpha) * the teacher's, and the epoch with the least validation loss is kept.
+
+    :param training: Rows of a logit data set with COLUMNS; with `rows: originals`, those with a parent_id are left out.
+    :param validation: Rows of the validation split; those without a label are left out.
+    :param settings: The student's block of params.yaml.
+    :param labels: The C class names, in the order of the logits.
+    :param text: How the text is split into words.
+    :param pairs: Whether the rows are pairs of sentences.
+    :param vectors: Pretrained word vectors, whose words the student knows, too; random ones where None.
+    :param checkpoint: A file that is written after every epoch, and from which a run that was killed goes on; the caller removes it when
+        the student is saved. Nothing is written where None.
+    :return: The student, and what was seen after each epoch.
+    :raises InputError: If there is nothing to train on or to choose by, the logits do not fit the classes, the student breaks the
+        contract, or the loss is NaN.
+    """
+    training, validation = chosen_rows(training, validation, settings, len(labels))
+    if not is_module(settings.model):
+        return fit(training, validation, settings, labels, text, pairs)
+    sentences = ("sentence1", "sentence2") if pairs else ("sentence1",)
+    others = () if vectors is None else vectors.words
+    vocabulary = Vocabulary.build([training[name] for name in sentences], text, settings.min_count, others)
+    embeddings = initial_embeddings(vocabulary, vectors, settings.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with _seeded(settings.seed, device):
+        module = build(settings.model, settings.params, embeddings, len(labels), pairs).to(device)
+        student = TrainedStudent(
+            module=module,
+            vocabulary=vocabulary,
+            labels=tuple(labels),
+            model=settings.model,
+            params=settings.params,
+            pairs=pairs,
+            dimensions=embeddings.shape[1],
+            max_words=settings.max_words,
+        )
+        rows, held_out = (encoded_rows(table, student, settings) for table in (training, validation))
+        history = Training(module, rows, held_out, settings, checkpoint).run()
+    module.to("cpu").eval()
+    return student, history
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's generators and have a GPU add in the same order each time; put both back as they were afterwards."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else an LSTM's sums differ from run to run
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def encoded_rows(table: pa.Table, student: TrainedStudent, settings: Student) -> Rows:
+    """Turn rows of a logit data set into what training reads: words become ids once, all rows at a time.
+
+    :param table: n rows with COLUMNS.
+    :param student: Whose words they are.
+    :param settings: The student's block of params.yaml.
+    :raises InputError: If the logits do not fit the classes, or no row counts.
+    """
+    texts = student.encode(table["sentence1"], table["sentence2"] if student.pairs else None)
+    return Rows(texts, *targets(table, len(student.labels), settings))
+
+
+# --- the loop -----------------------------------------------------------------------------------------------------------
+
+
+class Training:
+    """A student in training, with its optimisers and where it stands.
+
+    :param module: The student; trained in place.
+    :param rows: What it learns from.
+    :param validation: What it is chosen by.
+    :param settings: Its block of params.yaml.
+    :param checkpoint: The file to go on from.
+    """
+
+    def __init__(
+        self, module: torch.nn.Module, rows: Rows, validation: Rows, settings: Student, checkpoint: Path | None
+    ) -> None:
+        self.module, self.validation, self.settings = module, validation, settings
+        self.device = next(module.parameters()).device
+        self.rows = DeviceRows(rows, self.device)
+        self.classes = rows.logits.shape[1]
+        self.objective = objective_of(settings, self.classes)
+        self.optimisers = make_optimisers(module, settings.optimiser)
+        decay = settings.optimiser.ema_decay
+        self.average = MovingAverage(module, decay) if decay else None
+        self.checkpoint = None
+        if checkpoint is not None:
+            sides = [words for part in (rows, validation) for words in (part.texts.first, part.texts.second) if words]
+            arrays = [*(array for side in sides for array in side), rows.labels, rows.logits, rows.weights]
+            facts = {"settings": settings.model_dump(mode="json"), "device": self.device.type}
+            key = fingerprint(module, [*arrays, validation.labels, validation.logits], facts)
+            self.checkpoint = Checkpoint(checkpoint, key)
+
+    def run(self) -> list[Epoch]:
+        """Train the module and leave it with the weights of its best epoch."""
+        history: list[Epoch] = []
+        best: dict[str, torch.Tensor] = {}
+        if self.checkpoint is not None:
+            told, best, average = self.checkpoint.load(self.module, self.optimisers)
+            history = [Epoch(**epoch) for epoch in told]
+            if self.average is not None and average:
+                self.average.load(average)
+        while len(history) < self.settings.epochs and not self._patience_is_over(history):
+            history.append(self._epoch(len(history)))
+            is_best = best_of(history) == len(history) - 1
+            if is_best:
+                measured = learnt(self.module) if self.average is None else self.average.weights
+                best = {name: value.clone() for name, value in measured.items()}
+            if self.checkpoint is not None:
+                told = [dataclasses.asdict(epoch) for epoch in history]
+                averaged = self.average.weights if self.average is not None else None
+                is_module = is_best and averaged is None
+                self.checkpoint.save(told, self.module, None if is_module else best, self.optimisers, averaged)
+        self.module.load_state_dict(best, strict=False)
+        kept = history[best_of(history)]
+        logger.info("kept epoch %d of %d: %s", kept.epoch, len(history), kept.told)
+        return history
+
+    def _patience_is_over(self, history: Sequence[Epoch]) -> bool:
+        return bool(history) and len(history) - 1 - best_of(history) >= self.settings.patience
+
+    def _epoch(self, number: int) -> Epoch:
+        started = time.perf_counter()
+        # Not the state that the epochs before have left: an epoch's dropout is the same when training starts again with it.
+        torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, number]).generate_state(1)[0]))
+        loss = self.learn(number)
+        trained = time.perf_counter() - started
+        with self.average.in_place() if self.average is not None else nullcontext():
+            found = Epoch(number + 1, loss, *_measure(self.module, self.validation, self.objective))
+        logger.info(
+            "epoch %d: training loss %.4f, %s (%.0f s, %.0f rows/s)",
+            *(found.epoch, loss, found.told),
+            *(time.perf_counter() - started, len(self.rows) / trained),
+        )
+        return found
+
+    def learn(self, number: int) -> float:
+        """Train on every row once and return the mean loss."""
+        self.module.train()
+        draws = np.random.default_rng([self.settings.seed, number])
+        batches = -(-len(self.rows) // self.settings.batch_size)
+        total, waiting, done = 0.0, [], 0
+        with progress(len(self.rows), f"epoch {number + 1} of {self.settings.epochs}", "rows") as advance:
+            for i, piece in enumerate(self.rows.epoch(self.settings.batch_size, draws)):
+                if number == 0 and i == 0:
+                    check_signature(self.module, piece.batch)
+                with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+                    student = logits_of(self.module, piece.batch, self.classes)
+                loss = (self.objective(student.float(), piece.logits, piece.labels) * piece.weights).mean()
+                if not loss.requires_grad:
+                    raise InputError(f"{self.settings.model!r}: its logits depend on no parameter that can be trained")
+                for optimiser in self.optimisers:
+                    optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                for optimiser in self.optimisers:
+                    optimiser.step()
+                if self.average is not None:
+                    self.average.update(number, i, batches)
+                rows = len(piece.labels)
+                waiting.append(loss.detach() * rows)
+                if i == 0 or len(waiting) == CHECK_BATCHES:
+                    total += self._sum(waiting, number, i)
+                    waiting = []
+                done += rows
+                advance(rows)
+        return (total + (self._sum(waiting, number, i) if waiting else 0.0)) / done
+
+    def _sum(self, losses: Sequence[torch.Tensor], epoch: int, last: int) -> float:
+        """Return the sum of the losses of the batches up to `last`, after a look whether each is a number."""
+        values = torch.stack(tuple(losses)).double().cpu()
+        wrong = (~values.isfinite()).nonzero()
+        if len(wrong):
+            place = last - len(values) + 1 + int(wrong[0])
+            batches = -(-len(self.rows) // self.settings.batch_size)
+            raise InputError(
+                f"the loss is {values[wrong[0]].item()} in epoch {epoch + 1}, batch {place + 1} of {batches}: "
+                f"try a lower learning_rate than {self.settings.optimiser.learning_rate}"
+            )
+        return float(values.sum())
+
+
+def check_signature(module: torch.nn.Module, batch: Batch) -> None:
+    """Check that a student can be called with a batch.
+
+    :raises InputError: If its forward takes something else.
+    """
+    try:
+        inspect.signature(module.forward).bind(batch)
+    except TypeError as error:
+        raise InputError(
+            f"{type(module).__name__}: forward{inspect.signature(module.forward)} cannot be called with one batch ({error}); "
+            "write it as forward(self, batch)"
+        ) from error
+
+
+def _measure(module: torch.nn.Module, rows: Rows, objective: objectives.Objective) -> tuple[float, float]:
+    """Return the loss and the accuracy on validation rows; NaN for the accuracy of one class."""
+    student = torch.from_numpy(predict(module, rows.texts, rows.logits.shape[1]))
+    loss = (objective(student, rows.logits, rows.labels) * rows.weights).mean().item()
+    right = (student.argmax(dim=-1) == rows.labels).double().mean().item()
+    return loss, right if rows.logits.shape[1] > 1 else math.nan

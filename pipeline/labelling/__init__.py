@@ -1,0 +1,1 @@
+"""From texts to a teacher's logits: tokenising, batching, running the model, caching the results."""

@@ -1,0 +1,126 @@
+"""The drift audit: label some rows of a logit data set again, and see how far the teacher of today is from what is stored."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.console import aligned
+from pipeline.errors import InputError
+from pipeline.labelling.label import predict
+from pipeline.logits import dataset
+from pipeline.params.labelling import Labelling
+from pipeline.teacher.model import Teacher, find_files, open_teacher
+from pipeline.teacher.own import OwnTeacher
+from pipeline.teacher.recorded import RECORD, open_recorded
+
+WORDS = ((1, 2), (3, 5), (6, 8), (9, 12), (13, 20), (21, math.inf))
+"""Rows are told apart by their words, both sentences of a pair together."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What was found in some rows, labelled again in one dtype."""
+
+    dtype: str
+    words: str
+    rows: int
+    largest: float
+    """The largest |difference| of a logit."""
+    mean: float
+    """The mean |difference| over rows and classes."""
+    flips: int
+    """Rows for which the greatest logit is another class's."""
+
+
+def audit(
+    folder: Path, share: float, seed: int = 0, dtypes: Sequence[str] = (), teacher_folder: Path | None = None
+) -> list[Drift]:
+    """Label a random share of a logit data set's rows again.
+
+    :param folder: The data set.
+    :param share: The share of the rows of all splits, more than 0 to 1; one row at least.
+    :param seed: Which rows.
+    :param dtypes: What the teacher computes in, one after the other; what it computed in then where empty.
+    :param teacher_folder: The folder with its teacher.json; where the stages put it beside the data set's where None.
+    :return: For each dtype what was found in rows of each length, and then, with words "all", in all of them.
+    :raises InputError: If the data set or its teacher is not there, or the teacher is another one.
+    """
+    about = dataset.provenance(folder)
+    labelling = about.get("labelling", {})
+    rows = _sample(folder, share, seed)
+    stored = rows["logits"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    lengths = _words(rows)
+    found = []
+    for dtype in dtypes or (labelling.get("dtype") or "float32",):
+        teacher = _teacher(folder, about, teacher_folder)
+        how = Labelling.model_validate({"dtype": dtype, "max_length": labelling.get("max_length")})
+        again = predict(teacher, rows.select(["id", "sentence1", "sentence2"]), how).logits
+        found += _drifts(dtype, stored.reshape(again.shape), again, lengths)
+    return found
+
+
+def _sample(folder: Path, share: float, seed: int) -> pa.Table:
+    """Read some rows: their numbers are drawn first, so that no others are held."""
+    total = sum(shard["rows"] for shard in dataset.manifest(folder)["shards"])
+    if not total:
+        raise InputError(f"{folder}: holds no rows")
+    chosen = np.random.default_rng(seed).choice(total, max(1, round(share * total)), replace=False)
+    return dataset.read_rows(folder, np.sort(chosen), ["id", "sentence1", "sentence2", "logits"])
+
+
+def _words(rows: pa.Table) -> NDArray[np.int64]:
+    found = np.zeros(rows.num_rows, np.int64)
+    for name in ("sentence1", "sentence2"):
+        words = pc.list_value_length(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(rows[name])))
+        found += pc.fill_null(words, 0).to_numpy()
+    return found
+
+
+def _teacher(folder: Path, about: dict[str, Any], teacher_folder: Path | None) -> Teacher | OwnTeacher:
+    """Open the teacher that a data set names, and no other."""
+    record = about["teacher"]
+    beside = folder.resolve().parents[1] / "teachers" / str(record["name"])
+    place = teacher_folder or beside
+    if not (place / RECORD).is_file():
+        if teacher_folder is not None or record.get("finetuned") or record["source"].startswith("python:"):
+            raise InputError(f"{place / RECORD}: no such file; name the teacher's folder with --teacher")
+        names = {theirs: ours for ours, theirs in record["labels"].items()}
+        return open_teacher(find_files(record["source"], record["sha256"]), about["labels"], names)
+    teacher, found = open_recorded(place, about["labels"])
+    for key in ("sha256", "fingerprint"):
+        if found.get(key) != record.get(key):
+            raise InputError(
+                f"{place}: is another teacher than the data set's: {key} {found.get(key)}, not {record.get(key)}"
+            )
+    return teacher
+
+
+def _drifts(
+    dtype: str, stored: NDArray[np.float32], again: NDArray[np.float32], lengths: NDArray[np.int64]
+) -> list[Drift]:
+    apart = np.abs(stored - again)
+    flips = stored.argmax(axis=1) != again.argmax(axis=1)
+    found = []
+    for low, high in (*WORDS, (0, math.inf)):
+        rows = (lengths >= low) & (lengths <= high)
+        if rows.any():
+            name = "all" if low == 0 else f"{low}+" if high == math.inf else f"{low}-{high}"
+            some = apart[rows]
+            found.append(
+                Drift(dtype, name, int(rows.sum()), float(some.max()), float(some.mean()), int(flips[rows].sum()))
+            )
+    return found
+
+
+def show(found: Sequence[Drift]) -> str:
+    """Return the findings as a table."""
+    head = ["dtype", "words", "rows", "largest difference", "mean", "argmax flips"]
+    rows = [[d.dtype, d.words, f"{d.rows:,}", f"{d.largest:.2e}", f"{d.mean:.2e}", f"{d.flips:,}"] for d in found]
+    return aligned([head, *rows])

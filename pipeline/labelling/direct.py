@@ -1,0 +1,43 @@
+"""A teacher as a plain function from texts to logits, with no cache and no files: what its latency is measured on."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.labelling.batching import encode, prepare
+from pipeline.labelling.classifiers import open_classifier
+from pipeline.params.labelling import Labelling
+from pipeline.teacher.model import Teacher
+from pipeline.teacher.own import OwnTeacher
+
+LONGEST = 8192
+"""Tokens of a text that a teacher without a maximum reads."""
+
+
+def as_function(teacher: Teacher | OwnTeacher, max_length: int | None = None) -> Callable[[Sequence[Any]], Any]:
+    """Return a teacher as the label stage runs it, in float32: packed where its architecture is known, padded elsewhere.
+
+    :param teacher: The teacher; it is changed in place.
+    :param max_length: Tokens of a text that are read; the model's own maximum where None.
+    """
+
+    def table_of(texts: Sequence[Any]) -> pa.Table:
+        first, second = zip(*(text if isinstance(text, tuple) else (text, None) for text in texts), strict=True)
+        return pa.table({"sentence1": pa.array(first, pa.string()), "sentence2": pa.array(second, pa.string())})
+
+    if isinstance(teacher, OwnTeacher):
+        return lambda texts: teacher.predict(table_of(texts))
+    classifier = open_classifier(teacher, Labelling(dtype="float32"))
+    limit = min(length for length in (max_length, teacher.max_length, LONGEST) if length)
+    tokenizer = prepare(teacher.tokenizer, limit)
+
+    def predict(texts: Sequence[Any]) -> Any:
+        tokens, _ = encode(tokenizer, limit, table_of(texts))
+        logits = np.empty((len(texts), len(teacher.labels)), np.float32)
+        for rows, found in classifier.run(tokens, np.arange(len(texts))):
+            logits[rows] = found
+        return logits
+
+    return predict

@@ -1,0 +1,91 @@
+"""Texts to tokens ahead of the model: in a thread beside it, or in processes where the model is faster than one tokenizer."""
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from joblib.externals.loky import ProcessPoolExecutor  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from pipeline.errors import InputError
+from pipeline.labelling.batching import Tokens, encode, prepare
+
+AHEAD = 2
+"""Pools in the making, or made and not yet taken, for each process: memory is bounded by them."""
+
+
+def tokenised_pools(
+    tokenizer: Any, pools: Iterable[pa.Table], limit: int, processes: int
+) -> Iterator[tuple[pa.Table, Tokens, NDArray[np.bool_]]]:
+    """Tokenise pools ahead of whoever takes them, as `batching.tokenise` does each.
+
+    The tokenizer is copied, so that others may use it meanwhile. Pools are read in the caller's thread, a few ahead. When the caller
+    stops early, closing the generator ends the thread or the processes.
+
+    :param tokenizer: A fast tokenizer of transformers.
+    :param pools: Rows with sentence1 and sentence2; sentence2 is null in all rows of a pool or in none.
+    :param limit: The most tokens of a row.
+    :param processes: How many processes tokenise; 0: a thread of this one.
+    :yields: In the order of `pools`: the pool, its tokens, and which rows were cut, bool [n].
+    :raises InputError: If a process dies, or the tokenizer fails.
+    """
+    state = prepare(tokenizer, limit).to_str()
+    executor: Executor = _processes(processes, state, limit) if processes else ThreadPoolExecutor(1, "tokenise")
+    run = _encode_here if processes else partial(_encode, Tokenizer.from_str(state), limit)
+    remaining = iter(pools)
+    pending: deque[tuple[pa.Table, Future[tuple[Tokens, NDArray[np.bool_]]]]] = deque()
+    try:
+        while True:
+            for pool in itertools.islice(remaining, AHEAD * max(1, processes) - len(pending)):
+                pending.append((pool, executor.submit(run, pool.select(["sentence1", "sentence2"]))))
+            if not pending:
+                return
+            pool, future = pending.popleft()
+            yield pool, *future.result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process that tokenises died, most likely because the machine's memory ran out; run the stage again with fewer processes"
+        ) from error
+    except TokenizerError as error:
+        raise InputError(f"the tokenizer fails: {error}") from error
+    finally:
+        for _, future in pending:
+            future.cancel()
+        executor.shutdown(wait=True)
+
+
+class TokenizerError(Exception):
+    """What a tokenizer raised, as text: the errors of its Rust code cannot be sent between processes."""
+
+
+def _processes(number: int, state: str, limit: int) -> Executor:
+    # loky's, not the standard library's: a worker does not import the stage that runs, and with it PyTorch. Each is one thread.
+    environment = {"TOKENIZERS_PARALLELISM": "false"}
+    return ProcessPoolExecutor(number, initializer=_set_up, initargs=(state, limit), env=environment)  # type: ignore[no-any-return]
+
+
+_here: tuple[Tokenizer, int]
+"""A worker's tokenizer, and the most tokens of a row."""
+
+
+def _set_up(state: str, limit: int) -> None:
+    global _here
+    _here = Tokenizer.from_str(state), limit
+
+
+def _encode_here(texts: pa.Table) -> tuple[Tokens, NDArray[np.bool_]]:
+    return _encode(*_here, texts)
+
+
+def _encode(backend: Tokenizer, limit: int, texts: pa.Table) -> tuple[Tokens, NDArray[np.bool_]]:
+    try:
+        return encode(backend, limit, texts)
+    except BaseException as error:  # a panic of Rust code is no Exception
+        raise TokenizerError(f"{type(error).__name__}: {error}") from None

@@ -1,0 +1,21 @@
+"""The logit data set: written by the label stage, read by whatever trains a student.
+
+`from pipeline import logits` gives the functions that the cards of published data sets name; modules in here import `pipeline.logits.dataset`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.logits.dataset import manifest, provenance, read_rows, read_split, stream_split
+    from pipeline.logits.writing import write
+
+__all__ = ["manifest", "provenance", "read_rows", "read_split", "stream_split", "write"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public function when it is first used."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from pipeline.logits import dataset, writing
+
+    return getattr(writing if name == "write" else dataset, name)

@@ -1,0 +1,106 @@
+"""A task whose source is a logit data set: nothing is tagged, augmented or labelled again, no teacher is loaded, and training starts at once.
+
+The examples say which data set they are from, and so does a note in place of each table that is not made.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import tables
+from pipeline.errors import InputError
+from pipeline.logits import dataset, note, verify
+from pipeline.params.text import Text
+from pipeline.storage import new_folder, sha256_of
+
+FILES = ["README.md", "manifest.json", "data/*.parquet"]
+
+
+def fetch(source: str) -> Path:
+    """Return the folder of a logit data set.
+
+    :param source: folder:PATH, or hub:OWNER/NAME@REVISION, which is fetched into the Hub's cache; nothing but FILES is.
+    :raises InputError: If it is not there.
+    """
+    kind, _, rest = source.partition(":")
+    if kind == "folder":
+        if not Path(rest).is_dir():
+            raise InputError(f"{source}: no such folder; fetch it with `dvc pull`, `dvc import` or `dvc get`")
+        return Path(rest)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    name, _, revision = rest.partition("@")
+    try:
+        return Path(snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(f"{source}: cannot be fetched: {' '.join(str(error).split())}") from error
+
+
+def examples(task: str, text: Text, mode: str) -> tuple[pa.Table, dict[str, Any]]:
+    """Return the originals of a logit data set as examples.
+
+    :param task: The task's name.
+    :param text: What the task's file says of its text; its source is a logit data set.
+    :param mode: How the task says that text becomes words: pretokenised or raw.
+    :return: `tables.examples_schema(C)`, a row's line being its place in its split, and the metadata of the table.
+    :raises InputError: If the data set is not there, does not pass `verify`, or is not what the task's file says.
+    """
+    source = str(text.source.logits)
+    folder = fetch(source)
+    verify.refuse_damaged(folder)
+    about = dataset.provenance(folder)
+    pairs = text.columns.sentence2 is not None
+    for key, ours, theirs in (
+        ("text.labels", text.labels, about["labels"]),
+        ("text.columns.sentence2", "there" if pairs else "absent", "there" if about["pairs"] else "absent"),
+        ("tag.text", mode, about["text"]),
+    ):
+        if ours != theirs:
+            raise InputError(f"tasks/{task}.yaml: {key}: {ours}: that of {source} is {theirs}")
+    parts, schema = [], tables.examples_schema(len(text.labels))
+    for split in about["rows"]:
+        rows = dataset.read_split(folder, split, ["id", "sentence1", "sentence2", "label", "parent_id"])
+        rows = rows.filter(pc.is_null(rows["parent_id"])).drop_columns(["parent_id"])
+        known = {"split": [split] * rows.num_rows, "line": np.arange(1, rows.num_rows + 1)}
+        columns = [rows[f.name] if f.name not in known else pa.array(known[f.name], f.type) for f in schema]
+        parts.append(pa.table(columns, schema=schema))
+    found = pa.concat_tables(parts).unify_dictionaries()
+    return found, {
+        "task": task,
+        "labels": text.labels,
+        "pairs": pairs,
+        "splits": {},
+        "source": {**about["source"], "logits": source},
+        "rows": found.num_rows,
+        note.KEY: {
+            "logits": source,
+            "manifest_sha256": sha256_of(folder / "manifest.json"),
+            "teacher": about["teacher"],
+        },
+    }
+
+
+def place(found: Mapping[str, Any], teacher: str, out: Path) -> dict[str, Any]:
+    """Copy a data set to where the label stage would have written it.
+
+    :param found: The note that the examples carry.
+    :param teacher: The teacher's name in params.yaml, which must be the data set's.
+    :param out: The folder to write.
+    :return: A summary as JSON: its source, and the rows of each split.
+    :raises InputError: If the data set is another teacher's, has changed since the examples were made, or does not pass `verify`.
+    """
+    note.teacher_of(found, teacher)
+    folder = fetch(found["logits"])
+    if sha256_of(folder / "manifest.json") != found["manifest_sha256"]:
+        raise InputError(
+            f"{found['logits']}: changed since the examples were made; run the prepare stage with `dvc repro`"
+        )
+    with new_folder(out) as temporary:
+        dataset.copy(folder, temporary)
+        verify.refuse_damaged(temporary)
+    return {"imported": found["logits"], "rows": dataset.provenance(out)["rows"]}

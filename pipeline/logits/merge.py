@@ -1,0 +1,130 @@
+"""Several logit data sets of one task and one teacher as one: the union of their rows."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import tables
+from pipeline.errors import InputError
+from pipeline.logits import dataset, verify, writing
+from pipeline.logits.shards import logits_of
+
+TOLERANCE = 1e-3
+"""How far two logits of one text may be apart: what another machine or another order of sums makes of them."""
+
+SAME = (
+    *("task", "labels", "pairs", "text", "teacher.sha256", "teacher.tokenizer_sha256"),
+    *(
+        "teacher.params",
+        "teacher.fingerprint",
+        "teacher.labels",
+        "labelling.max_length",
+        "labelling.dtype",
+        "labelling.stored",
+    ),
+)
+"""What must be the same in all: the classes, the teacher, how text becomes tokens, how the logits were computed and stored."""
+
+
+def merge(folders: Sequence[Path], out: Path, tolerance: float = TOLERANCE) -> dict[str, int]:
+    """Write the union of some logit data sets. All rows are in memory at once.
+
+    A text that is in several is there once, with the logits of the first; an original goes before an augmented row of the same text.
+
+    :param folders: The data sets; each is verified first.
+    :param out: The folder to write, none of the others.
+    :param tolerance: How far two logits of one text may be apart.
+    :return: The rows of each split.
+    :raises InputError: If a data set is damaged; if teacher, class names or tokenisation differ; if one text has two logits, two gold labels,
+        or is in two splits.
+    """
+    if len(folders) < 2:
+        raise InputError("merge needs two logit data sets at least")
+    if out.resolve() in {folder.resolve() for folder in folders}:
+        raise InputError(f"{out}: is one of the data sets to merge; name another folder")
+    for folder in folders:
+        verify.refuse_damaged(folder)
+    about = [dataset.provenance(folder) for folder in folders]
+    _refuse_differences(folders, about)
+    splits = {}
+    for split in tables.SPLITS:
+        having = [folder for folder, facts in zip(folders, about, strict=True) if split in facts["rows"]]
+        if having:
+            splits[split] = _union([dataset.read_split(folder, split) for folder in having], split, tolerance)
+    _refuse_leaks(splits)
+    writing.write(out, splits, _provenance(about))
+    return {split: rows.num_rows for split, rows in splits.items()}
+
+
+def _refuse_differences(folders: Sequence[Path], about: Sequence[Mapping[str, Any]]) -> None:
+    # The same weights can come from several places; a class of one's own is what its path says.
+    keys = SAME if about[0]["teacher"].get("sha256") else (*SAME, "teacher.source")
+    for key in keys:
+        values = [_value(facts, key) for facts in about]
+        for folder, value in zip(folders, values, strict=True):
+            if value != values[0]:
+                raise InputError(
+                    f"{folder}: its {key} is {value!r}, that of {folders[0]} is {values[0]!r}: they are not of the same teacher and task"
+                )
+
+
+def _value(facts: Any, key: str) -> Any:
+    for part in key.split("."):
+        facts = facts.get(part) if isinstance(facts, Mapping) else None
+    return facts
+
+
+def _union(parts: Sequence[pa.Table], split: str, tolerance: float) -> pa.Table:
+    rows = pa.concat_tables(parts).unify_dictionaries()
+    # Originals first: they have gold labels, and parents.
+    rows = rows.take(pa.array(np.argsort(pc.is_valid(rows["parent_id"]).to_numpy(), kind="stable")))
+    codes = rows["id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    texts, first = np.unique(codes, return_index=True)
+    values = logits_of(rows)
+    apart = np.abs(values - values[first][codes]).max(axis=1, initial=0)
+    if (apart > tolerance).any():
+        row = int(apart.argmax())
+        raise InputError(
+            f"{split}: {(apart > tolerance).sum()} texts have two logits, more than {tolerance} apart; {rows['id'][row].as_py()} for one: "
+            f"{values[first[codes[row]]].tolist()} and {values[row].tolist()}"
+        )
+    labels = pc.fill_null(rows["label"], pa.scalar(0, rows["label"].type)).to_numpy()
+    known = np.flatnonzero(pc.is_valid(rows["label"]).to_numpy())
+    gold, unknown = np.zeros(len(texts), labels.dtype), np.ones(len(texts), np.bool_)
+    gold[codes[known[::-1]]] = labels[known[::-1]]  # the first that is known
+    unknown[codes[known]] = False
+    if (other := known[labels[known] != gold[codes[known]]]).size:
+        raise InputError(
+            f"{split}: {len(other)} texts have two gold labels, {rows['id'][int(other[0])].as_py()} for one"
+        )
+    column = pa.array(gold[codes], mask=unknown[codes])
+    rows = rows.set_column(rows.schema.get_field_index("label"), rows.schema.field("label"), column)
+    return rows.take(pa.array(np.sort(first)))
+
+
+def _refuse_leaks(splits: Mapping[str, pa.Table]) -> None:
+    names = list(splits)
+    for number, split in enumerate(names):
+        for later in names[number + 1 :]:
+            both = splits[split]["id"].filter(pc.is_in(splits[split]["id"], value_set=splits[later]["id"]))
+            if len(both):
+                raise InputError(
+                    f"{len(both)} texts are {split} texts of one data set and {later} texts of another, {both[0].as_py()} for one"
+                )
+
+
+def _provenance(about: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the union says of itself: what the first does, and under `merged` where each part comes from."""
+    parts: list[Any] = []
+    for facts in about:
+        own = {key: facts[key] for key in ("source", "augmentation", "labelling", "rows")}
+        parts += facts.get("merged", [own])
+    first = dict(about[0])
+    licences = list(dict.fromkeys(str(facts["source"]["licence"]) for facts in about))
+    first["source"] = {**first["source"], "licence": " and ".join(licences)}
+    first["augmentation"] = {key: value for key, value in first["augmentation"].items() if key != "summary"}
+    return {**first, "merged": parts}

@@ -1,0 +1,188 @@
+"""Are the rows of a logit data set what they should be? The part of `verify` that reads them."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import tables
+from pipeline.logits.shards import logits_of, rows_digest
+
+BATCH_ROWS = 65_536
+BATCH_BYTES = 1 << 30
+"""Text in so many rows, at the most."""
+
+SHOWN = 3
+HEX = "^[0-9a-f]{32}$"
+STRINGS = ("id", "sentence1", "sentence2", "parent_id", "side")
+
+
+class Faults:
+    """What is wrong with the rows, by the check that finds it: a count, and the first few in words."""
+
+    NAMES: ClassVar = ("text", "ids", "labels", "logits", "rows digest", "lineage", "unique", "leaks")
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = dict.fromkeys(self.NAMES, 0)
+        self._first: dict[str, list[str]] = {name: [] for name in self.NAMES}
+
+    def add(self, name: str, path: Path, rows: pa.Table, wrong: Any, fault: str) -> None:
+        """Note rows with a fault.
+
+        :param name: The check.
+        :param path: Their shard.
+        :param rows: Rows with the column id.
+        :param wrong: Which of them, bool [n], as NumPy's or Arrow's.
+        :param fault: What is wrong with them.
+        """
+        if not isinstance(wrong, np.ndarray):
+            wrong = pc.fill_null(wrong, False).to_numpy()
+        at = np.flatnonzero(wrong)
+        self.counts[name] += len(at)
+        for row in at[: SHOWN - len(self._first[name])].tolist():
+            self._first[name].append(f"{path.name}: row {rows['id'][row].as_py()!r:.40}: {fault}")
+
+    def told(self, name: str) -> str:
+        """Return the first few faults of a check in words, and how many more there are."""
+        more = self.counts[name] - len(self._first[name])
+        return "; ".join(self._first[name]) + (f"; and {more:,} more" if more else "")
+
+    def say(self, name: str, fault: str) -> None:
+        """Note a fault that is not of one row."""
+        self.counts[name] += 1
+        if len(self._first[name]) < SHOWN:
+            self._first[name].append(fault)
+
+
+class _Ids:
+    """The ids of a split's originals and augmented rows, and of the parents: 16 bytes each."""
+
+    def __init__(self) -> None:
+        self.originals: list[pa.Array] = []
+        self.copies: list[pa.Array] = []
+        self.parents: list[pa.Array] = []
+
+    def of_all(self) -> pa.Array:
+        return _joined([*self.originals, *self.copies])
+
+
+def check_rows(shards: Sequence[tuple[Path, Mapping[str, Any]]], classes: int, pairs: bool, faults: Faults) -> None:
+    """Check every row.
+
+    :param shards: Files whose size and schema were checked, and what the manifest says of each.
+    :param classes: C.
+    :param pairs: Whether rows are pairs of sentences.
+    :param faults: What is found is noted here.
+    """
+    ids = {split: _Ids() for split in tables.SPLITS}
+    for path, shard in shards:
+        parts = []
+        for rows in _batches(path):
+            _check_values(path, rows, classes, pairs, faults)
+            _check_lineage(path, rows, shard["split"], ids[shard["split"]], faults)
+            parts.append(rows.drop_columns(["sentence1", "sentence2"]))
+        if rows_digest(pa.concat_tables(parts).combine_chunks()) != shard["rows_digest"]:
+            fault = "the logits, labels or lineage are not those that its rows had when they were written (rows_digest)"
+            faults.say("rows digest", f"{path.name}: {fault}")
+    _check_ids(ids, faults)
+
+
+def _batches(path: Path) -> Iterator[pa.Table]:
+    """Read a shard a part at a time; text in a dictionary is expanded only where that fits the memory."""
+    metadata = pq.read_metadata(path)
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    columns = [group.column(i) for group in groups for i in range(metadata.num_columns)]
+    with_dictionary = {
+        column.path_in_schema for column in columns if column.has_dictionary_page and column.path_in_schema in STRINGS
+    }
+    with pq.ParquetFile(path, read_dictionary=sorted(with_dictionary)) as file:
+        for batch in file.iter_batches(batch_size=BATCH_ROWS):
+            rows = pa.Table.from_batches([batch])
+            for name in with_dictionary:
+                column = rows[name].combine_chunks()
+                column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+                size = pc.sum(pc.binary_length(column.dictionary).take(column.indices)).as_py() or 0
+                if size > BATCH_BYTES:
+                    raise ValueError(f"{path.name}: decompression bomb: {size:,} bytes of {name} in {len(rows):,} rows")
+                rows = rows.set_column(rows.schema.get_field_index(name), name, column.cast(pa.string()))
+            yield rows
+
+
+def _check_values(path: Path, rows: pa.Table, classes: int, pairs: bool, faults: Faults) -> None:
+    if pairs:
+        faults.add("text", path, rows, pc.is_null(rows["sentence2"]), "a pair without a second sentence")
+    else:
+        faults.add("text", path, rows, pc.is_valid(rows["sentence2"]), "a second sentence, in a task without pairs")
+    hexadecimal = pc.match_substring_regex(rows["id"], HEX)
+    faults.add("ids", path, rows, pc.invert(hexadecimal), "is not 32 hex digits")
+    known = rows.filter(pc.and_(hexadecimal, pc.is_valid(rows["sentence2"])) if pairs else hexadecimal).combine_chunks()
+    if known.num_rows:
+        second = _array(known["sentence2"]) if pairs else None
+        digests = tables.content_digests(_array(known["sentence1"]), second)
+        wrong = (digests != tables.id_digests(_array(known["id"]))).any(axis=1)
+        faults.add("ids", path, known, wrong, "is not the id of its text")
+    label = rows["label"]
+    if classes == 1:
+        faults.add("labels", path, rows, pc.invert(pc.is_finite(label)), "a label that is no finite number")
+    else:
+        wrong = pc.or_(pc.less(label, 0), pc.greater_equal(label, classes))
+        faults.add("labels", path, rows, wrong, "an unknown label")
+    finite = np.isfinite(logits_of(rows)).all(axis=1)
+    faults.add("logits", path, rows, ~finite, "logits that are not finite")
+
+
+def _check_lineage(path: Path, rows: pa.Table, split: str, ids: _Ids, faults: Faults) -> None:
+    augmented = pc.is_valid(rows["parent_id"])
+
+    def wrong(which: Any, fault: str) -> None:
+        faults.add("lineage", path, rows, which, fault)
+
+    if split != tables.SPLITS[0]:
+        wrong(augmented, f"an augmented row in the split {split}")
+    wrong(pc.and_(augmented, pc.is_valid(rows["label"])), "an augmented row with a gold label")
+    for name in ("copy", "side"):
+        wrong(pc.and_(augmented, pc.is_null(rows[name])), f"an augmented row without {name}")
+        wrong(pc.and_(pc.invert(augmented), pc.is_valid(rows[name])), f"an original with {name}")
+    unknown = pc.invert(pc.is_in(rows["side"], value_set=pa.array(tables.SIDES)))
+    wrong(pc.and_(pc.is_valid(rows["side"]), unknown), "an unknown side")
+    readable = pc.match_substring_regex(rows["id"], HEX)
+    named = pc.fill_null(pc.match_substring_regex(rows["parent_id"], HEX), True)
+    wrong(pc.invert(named), "a parent_id that is not 32 hex digits")
+    rows, augmented = (values.filter(pc.and_(readable, named)) for values in (rows, augmented))
+    ids.originals.append(tables.id_bytes(rows["id"].filter(pc.invert(augmented))))
+    ids.copies.append(tables.id_bytes(rows["id"].filter(augmented)))
+    ids.parents.append(tables.id_bytes(rows["parent_id"].filter(augmented)))
+
+
+def _check_ids(ids: Mapping[str, _Ids], faults: Faults) -> None:
+    everything = {split: found.of_all() for split, found in ids.items()}
+    for split, found in ids.items():
+        mine = everything[split]
+        if len(mine) != (distinct := pc.count_distinct(mine).as_py()):
+            twice = Counter(mine.to_pylist()).most_common(1)[0][0].hex()
+            faults.say("unique", f"{split}: {len(mine) - distinct:,} rows have the id of another, {twice} for one")
+        originals, parents, copies = (_joined(of) for of in (found.originals, found.parents, found.copies))
+        lost = pc.invert(pc.is_in(parents, value_set=originals))
+        for parent, copy in zip(parents.filter(lost)[:SHOWN], copies.filter(lost)[:SHOWN], strict=True):
+            elsewhere = [other for other in everything if pc.is_in(parent, value_set=everything[other]).as_py()]
+            where = f"no original of its split (it is in {elsewhere[0]})" if elsewhere else "nowhere"
+            faults.say("lineage", f"{split}: row {copy.as_py().hex()}: its parent {parent.as_py().hex()} is {where}")
+        for later in tables.SPLITS[tables.SPLITS.index(split) + 1 :]:
+            for kind, of in (("augmented row", copies), ("original", originals)):
+                both = of.filter(pc.is_in(of, value_set=everything[later]))
+                if len(both):
+                    shown = both[0].as_py().hex()
+                    faults.say("leaks", f"{len(both):,} of {split} are texts of {later} too: {kind} {shown}")
+
+
+def _joined(arrays: Sequence[pa.Array]) -> pa.Array:
+    return pa.concat_arrays(arrays) if arrays else pa.array([], pa.binary(16))
+
+
+def _array(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks) if column.num_chunks != 1 else column.chunk(0)

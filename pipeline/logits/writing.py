@@ -1,0 +1,43 @@
+"""Writing a logit data set: shards first, then the card and the manifest, so that what a killed run leaves is never read as whole."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.logits import card
+from pipeline.logits.dataset import FORMAT
+from pipeline.logits.shards import Stream, shard_schema, write_shards
+from pipeline.storage import remove_temporaries, write_json, write_text
+
+logger = logging.getLogger(__name__)
+
+
+def write(folder: Path, splits: Mapping[str, pa.Table | Stream], provenance: Mapping[str, Any]) -> None:
+    """Write a logit data set, or bring the one that is there up to date. The same rows and provenance give the same bytes.
+
+    New shards are written first, then the card and the manifest, and only then are shards that the manifest does not name
+    removed: what a killed run leaves is never read as something whole, and the next run cleans up.
+
+    :param folder: The data set's folder; it may exist.
+    :param splits: The rows of each split, as `tables.logits_schema(C)`; a shard's are in memory at a time.
+    :param provenance: Where the rows come from, as JSON. Its `labels` are the C class names in the order of the logits;
+        `rows`, the rows of each split, is added here. Where its `labelling` says `stored: float16`, the logits are stored so.
+    :raises InputError: If logits are too large for float16.
+    """
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    provenance = {**provenance, "rows": {split: table.num_rows for split, table in splits.items()}}
+    schema = shard_schema(provenance)
+    shards: list[dict[str, Any]] = [
+        shard for split, table in splits.items() for shard in write_shards(folder / "data", split, table, schema)
+    ]
+    write_text(folder / "README.md", card.card(folder, provenance, shards))
+    write_json(folder / "manifest.json", {"format": FORMAT, "provenance": provenance, "shards": shards})
+    remove_temporaries(folder)
+    named = {folder / shard["path"] for shard in shards}
+    for path in sorted((folder / "data").iterdir()):  # and the temporary files of killed runs
+        if path not in named:
+            logger.info("removing %s, which is no part of the data set any more", path)
+            path.unlink()

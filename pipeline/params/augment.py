@@ -1,0 +1,27 @@
+"""The `augment` block: which rules draw how many copies."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.params.base import ImportPath, Model
+
+
+class Rule(BaseModel):
+    """One augmentation rule: an import path and its keyword parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    rule: ImportPath
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The rule's keyword parameters."""
+        return dict(self.model_extra or {})
+
+
+class Augment(Model):
+    """The augmentation procedure (Tang et al. 2019, section 3.2 of arXiv 1903.12136)."""
+
+    seed: int = 0
+    n_iter: Annotated[int, Field(ge=0)] = Field(description="Copies drawn of each training example")
+    rules: dict[str, Rule] = Field(description="Applied in this order, by name")

@@ -1,0 +1,37 @@
+"""What the blocks of params.yaml share: a frozen model that refuses unknown keys, and a few types."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from pipeline import plugins
+from pipeline.errors import InputError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+Policy = Literal["refuse", "drop", "keep"]
+
+
+class Model(BaseModel):
+    """A frozen model that knows its keys and no others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), strict=False)
+
+
+def check_importable(path: str) -> str:
+    """Return an import path that leads to a name; the module is not run.
+
+    :raises ValueError: If it does not.
+    """
+    try:
+        plugins.check(path)
+    except InputError as error:
+        raise ValueError(str(error).removeprefix(f"{path!r} ")) from error  # the value is named before it
+    return path
+
+
+ImportPath = Annotated[str, AfterValidator(check_importable)]

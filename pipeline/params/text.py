@@ -1,0 +1,142 @@
+"""The `text` block of a task's file: where its rows come from, its columns, its labels."""
+
+import math
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.params.base import Fraction, Model, Policy
+from pipeline.tables import SPLITS
+
+
+class Columns(Model):
+    """The source's names for our columns."""
+
+    sentence1: str
+    sentence2: str | None = None
+    label: str | None = None
+
+
+class Source(Model):
+    """Where the rows come from: exactly one of `files`, `package`, `hub`, `logits`."""
+
+    files: str | dict[str, str] | None = Field(
+        None, description="A csv, tsv, jsonl or parquet file, or one for each split"
+    )
+    package: str | None = Field(
+        None, description="An installed Python package that ships the file `path`; it is not imported"
+    )
+    path: str | dict[str, str] | None = Field(
+        None, description="With `package`: the file inside it, or one for each split"
+    )
+    hub: str | None = Field(None, description="A Hugging Face data set, owner/name")
+    logits: str | None = Field(
+        None,
+        pattern=r"^(folder:.+|hub:[^/]+/[^@]+@\w+)$",
+        description="A logit data set, folder:PATH or hub:OWNER/NAME@REVISION: its rows are trained on as they are, without its teacher",
+    )
+    config: str | None = Field(None, description="With `hub`: the configuration")
+    revision: str | None = Field(None, description="With `hub`: the commit; a branch name can move")
+    hub_splits: dict[Literal["train", "validation", "test"], str] = Field(
+        {}, description="With `hub`: our split -> its split, where they differ; splits that are not named are not read"
+    )
+    sha256: str | dict[str, str] | None = Field(None, description="What the file (or each split's) must be")
+    where: dict[str, str | int | float | bool] = Field(
+        {}, description="Keep only the rows with these values in these columns"
+    )
+    columns: Columns | None = Field(None, description="What it calls our columns, where text.columns does not say it")
+    licence: str = Field("unknown", description="The text's licence, for the card of what is made from it")
+    otherwise: "Source | None" = Field(None, description="With `files`: what is read where none of the files is there")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        kinds = [name for name in ("files", "package", "hub", "logits") if getattr(self, name) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"exactly one of files, package, hub, logits is needed, not {len(kinds)}")
+        if (self.package is not None) != (self.path is not None):
+            raise ValueError("path goes with package: the file inside it")
+        if self.hub is not None and self.revision is None:
+            raise ValueError("hub needs a revision (a commit), so that the same rows come back")
+        if self.hub is None and (self.config is not None or self.revision is not None or self.hub_splits):
+            raise ValueError("config, revision and hub_splits go with hub")
+        if self.files is None and self.otherwise is not None:
+            raise ValueError("otherwise goes with files: it is read where they are not there")
+        if self.otherwise is not None and self.otherwise.logits is not None:
+            raise ValueError("otherwise: a logit data set cannot stand in for text; write it as the source")
+        return self
+
+    @model_validator(mode="after")
+    def _splits_match(self) -> Self:
+        file = self.files if self.package is None else self.path
+        if isinstance(file, dict) and (unknown := set(file) - set(SPLITS)):
+            raise ValueError(f"the files' splits are {', '.join(SPLITS)}, not {', '.join(sorted(unknown))}")
+        if self.sha256 is None:
+            return self
+        if file is None:
+            raise ValueError("sha256 goes with files and package; revision pins a hub data set")
+        if isinstance(file, str) != isinstance(self.sha256, str):
+            raise ValueError("sha256 must be one for one file, a mapping of splits for a mapping of splits")
+        if isinstance(self.sha256, dict) and (unknown := set(self.sha256) - set(file)):
+            raise ValueError(f"sha256 names {', '.join(sorted(unknown))}, for which there is no file")
+        return self
+
+
+class BadRows(Model):
+    """What to do with each kind of bad row. Whatever is chosen, every kind is counted and reported with line numbers."""
+
+    fields: Literal["refuse", "drop"] = Field("refuse", description="A row with too few or too many fields")
+    encoding: Literal["refuse", "drop"] = Field("refuse", description="Bytes that are not UTF-8")
+    unknown_label: Literal["refuse", "drop"] = Field(
+        "refuse", description="A label outside the task's set; in a regression, one that is no finite number"
+    )
+    mask: Literal["refuse", "drop"] = Field("refuse", description="Text that holds [MASK], which augmented rows use")
+    blank: Literal["refuse", "drop"] = Field("drop", description="Null or blank text")
+    repeat: Literal["refuse", "drop"] = Field(
+        "drop", description="The same text with the same label again: the first stays"
+    )
+    conflict: Policy = Field(
+        "keep",
+        description="The same text with two labels; keep: once, with its commonest label, the first on a tie; in a regression, with "
+        "the mean of its numbers",
+    )
+    leak: Literal["refuse", "drop"] = Field(
+        "drop", description="A training or validation text that a later split has too: the later split keeps it"
+    )
+
+
+class Text(Model):
+    """A task's text and labels. A change here starts again from prepare."""
+
+    source: Source
+    columns: Columns
+    labels: list[str] = Field(
+        min_length=1,
+        description="Class names, in the order of the integer labels; a single name is a regression, whose label column holds numbers",
+    )
+    label_values: dict[str, str | None] = Field(
+        {}, description="The source's value -> class name (null: no label); absent: the values are the names"
+    )
+    splits: dict[Literal["train", "validation", "test"], Fraction] = Field(
+        {}, description="Shares for a source of one file, cut by content hash; absent: one file a split"
+    )
+    bad_rows: BadRows = BadRows()
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether labels are numbers: the case with a single name, which is that of the number."""
+        return len(self.labels) == 1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels: a name stands there twice")
+        if self.label_values and self.is_regression:
+            raise ValueError(
+                "label_values: goes with class names; a task of one label is a regression, whose column holds numbers"
+            )
+        for value, name in self.label_values.items():
+            if name is not None and name not in self.labels:
+                raise ValueError(f"label_values.{value}: {name!r} is not one of labels {self.labels}")
+        if self.splits and not math.isclose(sum(self.splits.values()), 1.0):
+            raise ValueError(f"splits: the shares add up to {sum(self.splits.values())}, not to 1")
+        return self

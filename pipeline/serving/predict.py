@@ -1,0 +1,151 @@
+"""Lines of text in, a JSON line for each out: what `python -m pipeline predict` does, in memory bounded by the batch."""
+
+import json
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import InputError
+from pipeline.serving.runtime import MODEL, Runtime
+
+Text = str | tuple[str, str]
+
+
+class Predictor(Protocol):
+    """What predicts: a `Runtime`, or a `TrainedStudent` where there is no ONNX network."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, in the order of the probabilities."""
+
+    @property
+    def pairs(self) -> bool:
+        """Whether a text is a pair of sentences."""
+
+    def predict_logits(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> npt.NDArray[np.float32]:
+        """Return raw logits, float32 [n, C]."""
+
+    def predict_proba(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> npt.NDArray[np.float32]:
+        """Return class probabilities, float32 [n, C]."""
+
+
+def open_student(folder: Path, int8: bool) -> Predictor:
+    """Load a student: in ONNX Runtime where its folder has a network for it, in torch otherwise.
+
+    :param folder: A student's folder, of the export or of the train stage.
+    :param int8: Load the quantised network.
+    :raises InputError: If the folder is not a whole student's, or has no quantised network where one is wanted.
+    """
+    if int8 or (folder / MODEL).is_file():
+        return Runtime.from_pretrained(folder, int8)
+    from pipeline.students.trained import TrainedStudent
+
+    return TrainedStudent.from_pretrained(folder)
+
+
+def texts_of(lines: Iterable[bytes], name: str, pairs: bool) -> Iterator[Text]:
+    """Yield the text of each line, or the pair of texts that a tab parts.
+
+    :param lines: Lines of UTF-8, each with its end.
+    :param name: What they come from, for errors.
+    :param pairs: Whether a line is a pair.
+    :raises InputError: If a line is no UTF-8, or has another number of fields.
+    """
+    for number, line in enumerate(lines, 1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            byte = f"byte {error.start + 1} (0x{line[error.start]:02x})"
+            raise InputError(f"{name}: line {number}: {byte} is not valid UTF-8; convert the file to UTF-8") from error
+        fields = text.split("\t")
+        if pairs and len(fields) == 2:
+            yield fields[0], fields[1]
+        elif not pairs and len(fields) == 1:
+            yield text
+        else:
+            wanted = (
+                "pairs, two sentences with one tab between them" if pairs else "single sentences, with no tab in them"
+            )
+            raise InputError(f"{name}: line {number}: {len(fields)} fields between tabs; this student reads {wanted}")
+
+
+def predict_lines(student: Predictor, lines: Iterable[bytes], name: str, batch: int, out: IO[str]) -> int:
+    """Write a JSON line for each line: `label`, the class, and `probabilities`, by class name.
+
+    In a regression the line has the number alone, under its name: `{"score": 1.23}`.
+    What stands before a wrong line is answered before the error is raised.
+
+    :param student: What predicts.
+    :param lines: Lines of UTF-8.
+    :param name: What they come from, for errors.
+    :param batch: Lines that are read, and answered, together.
+    :param out: Where the answers go; flushed after each batch.
+    :return: The number of lines.
+    :raises InputError: If a line is not what the student reads.
+    """
+    count = 0
+    for texts in _batches(texts_of(lines, name, student.pairs), batch):
+        out.writelines(json.dumps(answer) + "\n" for answer in _answers(student, texts))
+        out.flush()
+        count += len(texts)
+    return count
+
+
+def _answers(student: Predictor, texts: list[Text]) -> Iterator[dict[str, Any]]:
+    given: Any = texts  # all of one kind: texts_of sees to it
+    labels = student.labels
+    if len(labels) == 1:  # a regression: the softmax of one number says nothing
+        for (value,) in student.predict_logits(given).tolist():
+            yield {labels[0]: round(value, 6)}
+        return
+    probabilities = student.predict_proba(given)
+    for best, row in zip(probabilities.argmax(-1).tolist(), probabilities.tolist(), strict=True):
+        scores = {label: round(value, 6) for label, value in zip(labels, row, strict=True)}
+        yield {"label": labels[best], "probabilities": scores}
+
+
+def _batches(texts: Iterator[Text], size: int) -> Iterator[list[Text]]:
+    chunk: list[Text] = []
+    try:
+        for text in texts:
+            chunk.append(text)
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
+    except InputError:
+        if chunk:
+            yield chunk
+        raise
+    if chunk:
+        yield chunk
+
+
+def predict(folder: Path, file: Path | None, int8: bool, batch: int) -> None:
+    """Answer the lines of a file, or of standard input, on standard output.
+
+    :param folder: The student's folder.
+    :param file: The file; standard input where None or `-`.
+    :param int8: Use the quantised network.
+    :param batch: Lines that are read, and answered, together.
+    :raises InputError: If the folder is not a whole student's, the file cannot be read, or a line is not what the student reads.
+    """
+    if batch < 1:
+        raise InputError(f"--batch {batch}: must be at least 1")
+    if hasattr(signal, "SIGPIPE"):  # whoever reads may stop when it has enough (head), which is no error
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    student = open_student(folder, int8)
+    if file is None or str(file) == "-":
+        predict_lines(student, sys.stdin.buffer, "standard input", batch, sys.stdout)
+        return
+    try:
+        with file.open("rb") as lines:
+            predict_lines(student, lines, str(file), batch, sys.stdout)
+    except OSError as error:
+        if error.filename is None:  # not of the file, but of what was written
+            raise
+        raise InputError(f"{file}: {error.strerror}") from error

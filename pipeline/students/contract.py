@@ -1,0 +1,181 @@
+"""What a student is: the contract between a network and whatever trains, measures or exports it.
+
+A student is a `torch.nn.Module` class that is built as
+
+    Model(embeddings, classes=C, pairs=False, **params)
+
+with `embeddings` a float32 tensor [V, d] of initial word vectors (row 0, padding, is zero), C the number of classes, `pairs` True
+where a text is a pair of sentences, and `params` the keyword parameters that params.yaml has for it. It maps a `Batch` to logits:
+
+    forward(batch: Batch) -> Tensor   # float32 [B, C]
+
+Padding must not change the logits: the words of sentence i are `ids1[i, :lengths1[i]]`, and there is at least one. Word vectors
+belong in `torch.nn.Embedding` modules: their parameters are counted apart, and updated only where a batch has the word.
+`pipeline.students.siamese.Siamese` has the last layers and the comparison of a pair.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline import plugins
+from pipeline.errors import InputError
+from pipeline.students.fitted import METHODS
+from pipeline.students.vocabulary import WordIds
+
+PREDICTION_BATCH = 256
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sentences, or pairs of them, as word ids padded with 0 on the right."""
+
+    ids1: torch.Tensor
+    """int64 [B, L1]."""
+    lengths1: torch.Tensor
+    """int64 [B], on the CPU or wherever ids1 is; at least 1: a sentence without words is one word of padding."""
+    ids2: torch.Tensor | None = None
+    lengths2: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The word ids of n texts; `second` is None unless they are pairs."""
+
+    first: WordIds
+    second: WordIds | None = None
+
+    def __len__(self) -> int:
+        """Return n."""
+        return len(self.first.offsets) - 1
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """The number of words of each text, the longer sentence's of a pair: what its row of a batch costs."""
+        first = np.diff(self.first.offsets)
+        return first if self.second is None else np.maximum(first, np.diff(self.second.offsets))
+
+    def batch(self, rows: npt.NDArray[np.int64], device: torch.device) -> Batch:
+        """Return some of the texts as a batch.
+
+        :param rows: Their numbers, [B].
+        :param device: Where the tensors shall be.
+        """
+        first = _padded(self.first, rows, device)
+        return Batch(*first) if self.second is None else Batch(*first, *_padded(self.second, rows, device))
+
+
+def _padded(words: WordIds, rows: npt.NDArray[np.int64], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    starts = words.offsets[rows]
+    lengths = words.offsets[rows + 1] - starts
+    columns = np.arange(max(1, lengths.max()))
+    real = columns < lengths[:, None]
+    ids = np.zeros(real.shape, np.int64)
+    ids[real] = words.ids[(starts[:, None] + columns)[real]]
+    return torch.from_numpy(ids).to(device), torch.from_numpy(np.maximum(lengths, 1)).to(device)
+
+
+def is_module(model: str) -> bool:
+    """Return whether a student is a torch module, and not one that fits itself (`pipeline.students.fitted`).
+
+    :param model: Its import path.
+    :raises InputError: If the path does not import, or is neither.
+    """
+    factory = plugins.load(model)
+    if isinstance(factory, type) and issubclass(factory, torch.nn.Module):
+        return True
+    missing = [name for name in METHODS if not callable(getattr(factory, name, None))]
+    if not isinstance(factory, type) or missing:
+        lacks = f" (it lacks {', '.join(missing)})" if len(missing) < len(METHODS) else ""
+        raise InputError(f"{model!r}: is no class of torch.nn.Module, nor one with {', '.join(METHODS)}{lacks}")
+    return False
+
+
+def build(
+    model: str, params: Mapping[str, Any], embeddings: torch.Tensor, classes: int, pairs: bool
+) -> torch.nn.Module:
+    """Build a student.
+
+    :param model: Its import path.
+    :param params: Its keyword parameters.
+    :param embeddings: Initial word vectors, float32 [V, d].
+    :param classes: The number of classes C.
+    :param pairs: Whether a text is a pair of sentences.
+    :raises InputError: If the path does not import, is no torch module, or does not take the parameters.
+    """
+    factory = plugins.load(model)
+    if not (
+        isinstance(factory, type) and issubclass(factory, torch.nn.Module)
+    ):  # before it is called: a folder may name anything
+        raise InputError(f"{model!r}: is no class of torch.nn.Module")
+    module: torch.nn.Module = plugins.build(model, params, embeddings=embeddings, classes=classes, pairs=pairs)
+    return module
+
+
+def logits_of(module: torch.nn.Module, batch: Batch, classes: int) -> torch.Tensor:
+    """Return a student's logits for a batch, [B, C].
+
+    :raises InputError: If the student returns another shape.
+    """
+    logits: torch.Tensor = module(batch)
+    if not isinstance(logits, torch.Tensor) or logits.shape != (len(batch.ids1), classes):
+        found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise InputError(
+            f"{type(module).__name__}: forward returned {found} for {len(batch.ids1)} rows of {classes} classes; "
+            "it must return logits [rows, classes]"
+        )
+    return logits
+
+
+@contextmanager
+def evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """Switch dropout and gradients off, and the module's mode back afterwards."""
+    training = module.training
+    module.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        module.train(training)
+
+
+def predict(module: torch.nn.Module, texts: Encoded, classes: int) -> Floats:
+    """Return a student's logits for any number of texts, batched by length.
+
+    :param module: The student.
+    :param texts: n encoded texts.
+    :param classes: The number of classes C.
+    :return: float32 [n, C], in the order of the texts.
+    """
+    device = next(module.parameters()).device
+    found = np.empty((len(texts), classes), np.float32)
+    order = np.argsort(texts.lengths, kind="stable")
+    with evaluating(module):
+        for start in range(0, len(order), PREDICTION_BATCH):
+            rows = order[start : start + PREDICTION_BATCH]
+            found[rows] = logits_of(module, texts.batch(rows, device), classes).cpu().numpy()
+    return found
+
+
+def parameters_of(module: Any) -> tuple[int, int]:
+    """Count a student's parameters: all of them, and those outside word embeddings (torch.nn.Embedding).
+
+    :param module: A torch module, or a student that fits itself, which counts its own.
+    """
+    if not isinstance(module, torch.nn.Module):
+        return module.parameter_count(), module.parameter_count()
+    everything = sum(parameter.numel() for parameter in module.parameters())
+    embeddings = {
+        id(parameter): parameter.numel()
+        for part in module.modules()
+        if isinstance(part, torch.nn.Embedding)
+        for parameter in part.parameters()
+    }
+    return everything, everything - sum(embeddings.values())

@@ -1,0 +1,231 @@
+"""Rows from a file, a Python package or the Hugging Face Hub, as they stand there, each with the line where it starts.
+
+Nothing is judged or mended here, but two faults can only be seen where the bytes are read, so they are noted: a row that is no row
+(`fields`) and text that is no UTF-8 (`encoding`). What becomes of them is `pipeline.text.preparation`'s business. records.py reads the files.
+"""
+
+import importlib.metadata
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import InputError
+from pipeline.params.text import Columns, Source
+from pipeline.plugins import folders_of
+from pipeline.storage import sha256_of
+from pipeline.tables import SPLITS
+from pipeline.text.records import Fault, Record, as_text, check_columns, read_records, table_records
+
+log = logging.getLogger(__name__)
+
+ALL = "all"
+"""The key of a source that is one file, still to be cut into splits."""
+
+
+@dataclass
+class Rows:
+    """The rows of one file, column by column; a row with a fault has nulls for its values."""
+
+    name: str  # the file, as a message names it
+    lines: list[int] = field(default_factory=list)  # from 1, the header counted; rows from 1 in parquet and on the Hub
+    sentence1: list[str | None] = field(default_factory=list)
+    sentence2: list[str | None] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+    faults: dict[int, Fault] = field(default_factory=dict)  # by position in the lists
+    left_out: int = 0  # rows that `where` did not select
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def add(self, line: int, values: Sequence[str | None], fault: Fault | None = None) -> None:
+        """Add a row.
+
+        :param line: Where it starts.
+        :param values: sentence1, sentence2, label.
+        :param fault: What is wrong with it, if anything.
+        """
+        if fault is not None:
+            self.faults[len(self)] = fault
+        self.lines.append(line)
+        for column, value in zip((self.sentence1, self.sentence2, self.labels), values, strict=True):
+            column.append(value)
+
+
+def read(source: Source, columns: Columns) -> tuple[dict[str, Rows], dict[str, Any]]:
+    """Read a task's rows.
+
+    :param source: Where they are. Paths are relative to the working folder. Where none of its files is there, `otherwise` is read.
+    :param columns: The source's names for our columns.
+    :return: The rows of each split (of `ALL` where the source is one file), and what was read, for the metadata of what is made of it.
+    :raises InputError: If a file, package or column is missing, a SHA-256 differs, a file has no rows, or `where` selects none.
+    """
+    if source.otherwise is not None and not any(Path(name).exists() for name in _by_split(source.files).values()):
+        log.info("%s: not there; reading the source named under otherwise", ", ".join(_by_split(source.files).values()))
+        source = source.otherwise
+    rows, provenance = (_read_files if source.hub is None else _read_hub)(source, source.columns or columns)
+    return rows, {**provenance, "where": dict(source.where), "licence": source.licence}
+
+
+# --- files and packages -------------------------------------------------------------------------------------------------
+
+
+def _read_files(source: Source, columns: Columns) -> tuple[dict[str, Rows], dict[str, Any]]:
+    if source.package is None:
+        provenance: dict[str, Any] = {}
+        given = _by_split(source.files)
+        paths = {split: Path(name) for split, name in given.items()}
+        names = given
+    else:
+        provenance = {"package": source.package, "version": _version(source.package)}
+        given = _by_split(source.path)
+        paths = {split: _inside(source.package, name) for split, name in given.items()}
+        names = {split: f"{source.package}/{name}" for split, name in given.items()}
+    wanted = _by_split(source.sha256)
+    digests = {split: _digest(path, names[split], wanted.get(split)) for split, path in paths.items()}
+    rows = {split: _read_file(path, names[split], source, columns) for split, path in paths.items()}
+    files = {split: {"path": given[split], "sha256": digests[split]} for split in given}
+    return rows, {**provenance, "files": files}
+
+
+def _by_split(value: str | Mapping[str, str] | None) -> dict[str, str]:
+    if value is None:
+        return {}
+    return {ALL: value} if isinstance(value, str) else {split: value[split] for split in SPLITS if split in value}
+
+
+def _inside(package: str, path: str) -> Path:
+    """Find a file inside an installed package without importing it."""
+    folders = folders_of(package)
+    if not folders:
+        raise InputError(
+            f"text.source.package: {package!r} is no installed package (the name that Python imports); "
+            f"install it with `python -m pip install {package}`"
+        )
+    for folder in folders:
+        if (folder / path).is_file():
+            return folder / path
+    raise InputError(f"text.source.path: the package {package!r} ships no file {path!r}")
+
+
+def _version(package: str) -> str | None:
+    distributions = importlib.metadata.packages_distributions().get(package)
+    return importlib.metadata.version(distributions[0]) if distributions else None
+
+
+def _digest(path: Path, name: str, wanted: str | None) -> str:
+    if not path.is_file():
+        raise InputError(f"{name}: no such file")
+    digest = sha256_of(path)
+    if wanted is not None and digest != wanted.lower():
+        raise InputError(f"{name}: its SHA-256 is {digest}, not {wanted} (text.source.sha256): it is another file")
+    return digest
+
+
+def _read_file(path: Path, name: str, source: Source, columns: Columns) -> Rows:
+    return _collect(name, read_records(path, name, _asked_for(source, columns)), source, columns)
+
+
+# --- the Hub ------------------------------------------------------------------------------------------------------------
+
+
+def _read_hub(source: Source, columns: Columns) -> tuple[dict[str, Rows], dict[str, Any]]:
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise InputError(
+            "text.source.hub: needs the package datasets; install it with `python -m pip install datasets`"
+        ) from error
+    label = f"{source.hub}@{source.revision}"
+    try:
+        found = load_dataset(source.hub, source.config, revision=source.revision)
+    except (OSError, ValueError) as error:
+        raise InputError(f"text.source.hub: {label}: {' '.join(str(error).split())}") from error
+    names = {str(ours): theirs for ours, theirs in source.hub_splits.items()} or {s: s for s in SPLITS if s in found}
+    if missing := [theirs for theirs in names.values() if theirs not in found]:
+        raise InputError(f"text.source.hub_splits: {label}: has no {', '.join(missing)}; it has {', '.join(found)}")
+    if unread := [split for split in found if split not in names.values()]:
+        log.warning("%s: only its %s are read, not its %s", label, ", ".join(names.values()), ", ".join(unread))
+    asked_for = _asked_for(source, columns)
+    rows = {}
+    for split, theirs in ((split, names[split]) for split in SPLITS if split in names):
+        name = f"{label}, {theirs}"
+        check_columns(name, found[theirs].column_names, asked_for)
+        records = _hub_records(name, found[theirs].select_columns(asked_for), asked_for)
+        rows[split] = _collect(name, records, source, columns)
+    if len(rows) == 1:
+        rows = {ALL: next(iter(rows.values()))}
+    return rows, {
+        "hub": source.hub,
+        "config": source.config,
+        "revision": source.revision,
+        "splits": dict(source.hub_splits),
+    }
+
+
+def _hub_records(name: str, split: Any, asked_for: Sequence[str]) -> Iterator[Record]:
+    """Read a split of a Hub data set; class numbers become class names, -1 (the Hub's sign for no label) null."""
+    from datasets import ClassLabel
+
+    table = split.with_format("arrow")[:]
+    for index, column in enumerate(table.column_names):
+        feature = split.features[column]
+        if isinstance(feature, ClassLabel):
+            named = [None if n is None or n < 0 else feature.names[n] for n in table[column].to_pylist()]
+            table = table.set_column(index, column, pa.array(named, pa.string()))
+    return table_records(name, table, asked_for)
+
+
+# --- any source ---------------------------------------------------------------------------------------------------------
+
+
+def _asked_for(source: Source, columns: Columns) -> list[str]:
+    """Name the columns to read, each once: the text's, the label's, those of `where`."""
+    named = [columns.sentence1, columns.sentence2, columns.label, *source.where]
+    return list(dict.fromkeys(column for column in named if column is not None))
+
+
+def _collect(name: str, records: Iterable[Record], source: Source, columns: Columns) -> Rows:
+    """Gather the rows that `where` selects; a row with a fault cannot be asked, so it is always among them."""
+    positions = {column: n for n, column in enumerate(_asked_for(source, columns))}
+    filters = [(positions[column], as_text(value)) for column, value in source.where.items()]
+    ours = [positions[column] if column else None for column in (columns.sentence1, columns.sentence2, columns.label)]
+    rows = Rows(name)
+    for line, record in records:
+        if isinstance(record, Fault):
+            rows.add(line, (None, None, None), record)
+        elif any(record[n] != value for n, value in filters):
+            rows.left_out += 1
+        else:
+            values = [None if n is None else record[n] for n in ours]
+            broken = next((value for value in values if value and not _is_unicode(value)), None)
+            if broken is None:
+                rows.add(line, values)
+            else:
+                rows.add(line, (None, None, None), Fault("encoding", _shown(broken)))
+    if not len(rows):
+        chosen = ", ".join(f"{column}: {value}" for column, value in source.where.items())
+        raise InputError(
+            f"{name}: text.source.where {{{chosen}}} selects none of its {rows.left_out:,} rows"
+            if rows.left_out
+            else f"{name}: has no rows"
+        )
+    return rows
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(text: str) -> str:
+    # Bytes that are no UTF-8 were read as the lone surrogates U+DC80 to U+DCFF.
+    return text.encode("utf-8", "backslashreplace").decode().replace("\\udc", "\\x")

@@ -1,0 +1,279 @@
+"""Text to words with part-of-speech tags.
+
+Two modes. Pretokenised: a word is what white space parts, the tagger gets those words, and text is words joined by a space.
+Raw: the tagger's own tokens with the white space after each, so that a text put together again is the same to the byte.
+Work is cut into shards that return arrays of tags: `nlp.pipe(n_process=...)` sends whole documents between processes, which costs what it gains.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import tables
+from pipeline.console import progress
+from pipeline.errors import InputError
+from pipeline.tables import MASK, SPLITS, TOKENS, VOCABULARY, content_digests, id_digests
+
+log = logging.getLogger(__name__)
+SHARD = 1000
+ROW_GROUP = 4_096
+"""Rows of the tokens table that are read at once."""
+BATCH_CHARACTERS = 20_000
+"""What spaCy tags at a time: a word takes 12 kB there, and small batches of long texts are faster too."""
+
+TextMode = Literal["pretokenised", "raw"]
+Tagged = tuple[list[str], list[str], list[str]]
+"""The words, tags and following white space (empty in pretokenised mode) of one text."""
+
+
+@dataclass(frozen=True)
+class TaggedTexts:
+    """The words and tags of n texts, flat, text i being `offsets[i]:offsets[i + 1]`."""
+
+    offsets: np.ndarray  # int64 [n + 1]
+    words: pa.DictionaryArray  # string [words]
+    tags: pa.DictionaryArray  # string [words]
+    spaces: pa.DictionaryArray | None  # string [words], raw mode only
+
+
+def tag_texts(texts: Iterable[str], tagger: str, mode: TextMode, workers: int | None = None) -> TaggedTexts:
+    """Tag texts in parallel; the result does not depend on the number of workers.
+
+    :param texts: The texts; none blank.
+    :param tagger: "spacy:PIPELINE", any installed pipeline with a tagger, or "nltk:perceptron".
+    :param mode: "pretokenised" or "raw".
+    :param workers: Processes; one for each core where None.
+    :raises InputError: If the tagger or its data is not installed.
+    """
+    from joblib import Parallel, delayed, effective_n_jobs
+
+    texts = list(texts)
+    load_tagger(tagger, mode)  # a clear error here rather than in a worker
+    shards = [texts[i : i + SHARD] for i in range(0, len(texts), SHARD)]
+    workers = min(workers or effective_n_jobs(-1), max(1, len(shards)))
+    counts: list[np.ndarray] = []
+    words: list[pa.Array] = []
+    tags: list[pa.Array] = []
+    spaces: list[pa.Array] = []
+    with progress(len(texts), "tagging", "texts") as advance:
+        run = Parallel(n_jobs=workers, return_as="generator")
+        for shard in run(delayed(_tag_shard)(shard, tagger, mode) for shard in shards):
+            counts.append(shard[0])
+            words.append(shard[1])
+            tags.append(shard[2])
+            spaces.append(shard[3])
+            advance(len(shard[0]))
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(counts or [np.zeros(0, np.int64)]))])
+    return TaggedTexts(offsets, _encode(words), _encode(tags), _encode(spaces) if mode == "raw" else None)
+
+
+def _encode(arrays: list[pa.Array]) -> pa.DictionaryArray:
+    """Dictionary-encode with a sorted dictionary, so that a string's number does not depend on the order of the rows."""
+    encoded = pa.chunked_array(arrays, pa.string()).combine_chunks().dictionary_encode()
+    order = np.asarray(pc.sort_indices(encoded.dictionary))
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order))
+    return pa.DictionaryArray.from_arrays(
+        pa.array(rank[np.asarray(encoded.indices)]), encoded.dictionary.take(pa.array(order))
+    )
+
+
+def _tag_shard(texts: list[str], tagger: str, mode: TextMode) -> tuple[np.ndarray, pa.Array, pa.Array, pa.Array]:
+    counts = np.zeros(len(texts), np.int64)
+    words: list[str] = []
+    tags: list[str] = []
+    spaces: list[str] = []
+    for i, (text_words, text_tags, text_spaces) in enumerate(load_tagger(tagger, mode)(texts)):
+        counts[i] = len(text_words)
+        words += text_words
+        tags += text_tags
+        spaces += text_spaces
+    return counts, pa.array(words, pa.string()), pa.array(tags, pa.string()), pa.array(spaces, pa.string())
+
+
+_loaded: dict[tuple[str, TextMode], Callable[[list[str]], Iterator[Tagged]]] = {}
+
+
+def load_tagger(tagger: str, mode: TextMode) -> Callable[[list[str]], Iterator[Tagged]]:
+    """Return a function from texts to their words, tags and white space; a process loads each tagger once.
+
+    :param tagger: "spacy:PIPELINE" or "nltk:perceptron".
+    :param mode: "pretokenised" or "raw".
+    :raises InputError: If it is not installed, with the line that installs it.
+    """
+    if (tagger, mode) not in _loaded:
+        kind, _, name = tagger.partition(":")
+        _loaded[tagger, mode] = {"spacy": _spacy, "nltk": _nltk}[kind](name, mode)
+    return _loaded[tagger, mode]
+
+
+def _spacy(name: str, mode: TextMode) -> Callable[[list[str]], Iterator[Tagged]]:
+    try:
+        import spacy
+        from spacy.tokens import Doc
+
+        nlp = spacy.load(name, exclude=["parser", "ner", "lemmatizer", "attribute_ruler", "senter"])
+    except (ImportError, OSError) as error:
+        raise InputError(
+            f"tagger spacy:{name}: {error}; install it (`pip install spacy {name}`) or name another"
+        ) from error
+    nlp.max_length = sys.maxsize  # the limit is for the parser and NER, which are not loaded
+    if "tagger" not in nlp.pipe_names:
+        raise InputError(f"tagger spacy:{name}: this pipeline has no tagger (it has {', '.join(nlp.pipe_names)})")
+
+    def pretokenised(texts: list[str]) -> Iterator[Tagged]:
+        docs = (Doc(nlp.vocab, words=words) for words in split_words(texts))
+        for doc in nlp.pipe(docs, batch_size=_batch_size(texts)):
+            yield [t.text for t in doc], [t.tag_ for t in doc], []
+
+    def raw(texts: list[str]) -> Iterator[Tagged]:
+        for doc in nlp.pipe(texts, batch_size=_batch_size(texts)):
+            yield _fold_spaces(doc)
+
+    return raw if mode == "raw" else pretokenised
+
+
+def _batch_size(texts: list[str]) -> int:
+    return max(1, BATCH_CHARACTERS * len(texts) // sum(map(len, texts)))
+
+
+def _fold_spaces(doc: Any) -> Tagged:
+    """Give each word the white space after it; spaCy makes a token of all but one space, which is no word to augment."""
+    words: list[str] = []
+    tags: list[str] = []
+    spaces: list[str] = []
+    for token in doc:
+        if token.is_space and words:
+            spaces[-1] += token.text_with_ws
+        else:
+            words.append(token.text)
+            tags.append(token.tag_)
+            spaces.append(token.whitespace_)
+    return words, tags, spaces
+
+
+def _nltk(name: str, mode: TextMode) -> Callable[[list[str]], Iterator[Tagged]]:
+    if mode == "raw":
+        raise InputError("tagger nltk:perceptron: works on pretokenised text only; for raw text name a spaCy pipeline")
+    if name != "perceptron":
+        raise InputError(f"tagger nltk:{name}: the one NLTK tagger is nltk:perceptron")
+    try:
+        from nltk.tag import PerceptronTagger
+
+        perceptron = PerceptronTagger()
+    except (ImportError, LookupError) as error:
+        raise InputError(
+            "tagger nltk:perceptron: not installed; "
+            "`pip install nltk` and `python -m nltk.downloader averaged_perceptron_tagger_eng`"
+        ) from error
+
+    def tag(texts: list[str]) -> Iterator[Tagged]:
+        for words in split_words(texts):
+            yield words, [tag for _, tag in perceptron.tag(words)], []
+
+    return tag
+
+
+def split_words(texts: list[str]) -> Iterator[list[str]]:
+    """Split each text at white space, as Unicode has it."""
+    return iter(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(pa.array(texts, pa.string()))).to_pylist())
+
+
+def tokens_tables(
+    examples: pa.Table, tagger: str, mode: TextMode, workers: int | None = None
+) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
+    """Tag every sentence of the examples.
+
+    :param examples: The table of tables.EXAMPLES.
+    :param tagger: As in `tag_texts`.
+    :param mode: As in `tag_texts`.
+    :param workers: As in `tag_texts`.
+    :return: The tables of tables.TOKENS, in the order of the ids, and of tables.VOCABULARY, and the metadata of both (tags, spaces,
+        pairs, tagger, text, corpus).
+    :raises InputError: If a sentence has no words or holds tables.MASK, or the tagger is not installed.
+    """
+    examples = examples.sort_by(
+        "id"
+    )  # so that nothing hangs on the source's order, and a part of the table can be read by itself
+    pairs = examples["sentence2"].null_count < len(examples)
+    n = len(examples)
+    sides = [_checked(examples, f"sentence{number}") for number in ((1, 2) if pairs else (1,))]
+    tagged = tag_texts([text for side in sides for text in side.to_pylist()], tagger, mode, workers)
+
+    columns: dict[str, pa.Array] = {"id": examples["id"], "split": examples["split"]}
+    for number in (1, 2):
+        rows = slice((number - 1) * n, number * n + 1)
+        for name, values, kind in (
+            ("words", tagged.words.indices, pa.int32()),
+            ("tags", tagged.tags.indices, pa.int16()),
+            ("spaces", tagged.spaces.indices if tagged.spaces is not None else None, pa.int16()),
+        ):
+            if values is None or number > len(sides):
+                columns[f"{name}{number}"] = pa.nulls(n, pa.list_(kind))
+            else:
+                columns[f"{name}{number}"] = pa.ListArray.from_arrays(
+                    pa.array(tagged.offsets[rows], pa.int32()), values.cast(kind)
+                )
+    tokens = pa.table(columns).cast(TOKENS)
+    in_training = np.asarray(pc.equal(examples["split"].cast(pa.string()), SPLITS[0]))
+    metadata = {
+        "tags": tagged.tags.dictionary.to_pylist(),
+        "spaces": tagged.spaces.dictionary.to_pylist() if tagged.spaces is not None else None,
+        "pairs": pairs,
+        "tagger": tagger,
+        "text": mode,
+        "corpus": tables.digest_of_rows(
+            [tables.digest_rows(id_digests(examples["id"]), _digests_of_decoded(sides, mode), in_training).tobytes()]
+        ),
+    }
+    return tokens, _vocabulary(tagged, np.tile(in_training, len(sides))), metadata
+
+
+def _checked(examples: pa.Table, name: str) -> pa.StringArray:
+    """Return a column of sentences without white space around them, each known to have words."""
+    texts = pc.utf8_trim_whitespace(examples[name].combine_chunks().fill_null(""))
+    for wrong, where in (("has no words", pc.equal(texts, "")), (f"holds {MASK}", pc.match_substring(texts, MASK))):
+        if (row := pc.index(where, True).as_py()) >= 0:
+            raise InputError(
+                f"examples.parquet: id {examples['id'][row]}: {name} {wrong}; run the prepare stage, which refuses such rows"
+            )
+    return texts
+
+
+def _digests_of_decoded(sides: list[pa.StringArray], mode: TextMode) -> np.ndarray:
+    """Return the ids [rows, 2] of the texts that words make when they are put together again."""
+    if mode == "pretokenised":
+        sides = [pc.binary_join(pc.utf8_split_whitespace(side), " ") for side in sides]
+    return content_digests(*sides)
+
+
+def write_tables(folder: Path, tokens: pa.Table, vocabulary: pa.Table, metadata: dict[str, Any]) -> None:
+    """Write what `tokens_tables` returns: tokens.parquet, in row groups that can be read one by one, and vocabulary.parquet."""
+    tables.write(folder / "vocabulary.parquet", vocabulary, metadata)
+    tables.write(folder / "tokens.parquet", tokens, metadata, ROW_GROUP)
+
+
+def _vocabulary(tagged: TaggedTexts, in_training: np.ndarray) -> pa.Table:
+    """Count each (word, tag): in the training split, 0 for those of the other splits alone."""
+    word, tag = np.asarray(tagged.words.indices), np.asarray(tagged.tags.indices)
+    key = word.astype(np.int64) * len(tagged.tags.dictionary) + tag
+    pairs, index = np.unique(key, return_inverse=True)
+    weight = np.repeat(in_training, np.diff(tagged.offsets))
+    counts = np.bincount(index, weights=weight, minlength=len(pairs)).astype(np.int64)
+    word_id, tag_id = np.divmod(pairs, len(tagged.tags.dictionary))
+    return pa.table(
+        {
+            "word_id": pa.array(word_id, pa.int32()),
+            "word": tagged.words.dictionary.take(pa.array(word_id)),
+            "tag_id": pa.array(tag_id, pa.int16()),
+            "tag": tagged.tags.dictionary.take(pa.array(tag_id)),
+            "count": pa.array(counts),
+        }
+    ).cast(VOCABULARY)

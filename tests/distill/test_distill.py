@@ -1,0 +1,324 @@
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from logit_rows import rows, sentiment
+
+from pipeline.distill import loop as distilling
+from pipeline.distill.batches import epoch_batches
+from pipeline.distill.loop import Epoch, curve, distill
+from pipeline.distill.optimisers import RowAdadelta, make_optimisers
+from pipeline.errors import InputError
+from pipeline.params.students import Optimiser, Student
+from pipeline.students.contract import Batch
+from pipeline.students.trained import TrainedStudent
+from pipeline.vectors.table import WordVectors
+
+LABELS = ("negative", "positive")
+TRAINING, VALIDATION = sentiment(300), sentiment(60, seed=1)
+VECTORS = WordVectors(["good", "film", "nowhere"], np.ones((3, 8), np.float32))
+
+
+class Constant(torch.nn.Module):
+    """Never gets any better."""
+
+    def __init__(self, embeddings, classes, pairs):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.tensor([1.0, 0.0]), requires_grad=True)
+
+    def forward(self, batch: Batch):
+        return self.logits.detach().expand(len(batch.ids1), 2) + 0 * self.logits
+
+
+class Breaks(Constant):
+    """Answers with NaN from its third batch on."""
+
+    seen = 0
+
+    def forward(self, batch: Batch):
+        self.seen += 1
+        return super().forward(batch) * (float("nan") if self.seen > 2 else 1)
+
+
+def settings(**changes: Any) -> Student:
+    given = {
+        "model": "pipeline.students.bilstm:BiLSTM",
+        "params": {"hidden": 8, "classifier": 8},
+        "teacher": "large",
+        "batch_size": 10,
+        "epochs": 4,
+    }
+    return Student(**(given | changes))
+
+
+def train(
+    training: pa.Table = TRAINING,
+    validation: pa.Table = VALIDATION,
+    vectors: WordVectors | None = None,
+    labels: tuple[str, ...] = LABELS,
+    **changes: Any,
+) -> tuple[TrainedStudent, list[Epoch]]:
+    pairs = training["sentence2"].null_count < len(training)
+    return distill(training, validation, settings(**changes), labels, "pretokenised", pairs, vectors)
+
+
+def accuracy(student: TrainedStudent, table: pa.Table) -> float:
+    return float((student.predict_columns(table["sentence1"]).argmax(-1) == table["label"].to_numpy()).mean())
+
+
+@pytest.mark.parametrize("optimiser", [{"name": "adadelta"}, {"name": "adamw", "learning_rate": 0.005}], ids=str)
+@pytest.mark.parametrize("objective", [{}, {"soft": "kl", "temperature": 2.0}, {"alpha": 1.0}, {"alpha": 0.5}], ids=str)
+def test_a_student_learns_and_is_the_one_of_its_best_epoch(optimiser: dict, objective: dict):
+    student, history = train(optimiser=optimiser, objective=objective)
+    best = max(epoch.validation_accuracy for epoch in history)
+    assert best > 0.9
+    assert accuracy(student, VALIDATION) == pytest.approx(best)
+    assert history[-1].training_loss < history[0].training_loss
+    assert not student.module.training
+
+
+def test_the_best_epoch_is_kept_where_later_ones_are_worse(monkeypatch: pytest.MonkeyPatch):
+    accuracies = iter([0.5, 0.8, 0.7, 0.8, 0.6, 0.9])
+    snapshots = []
+
+    def measure(module, *_):
+        snapshots.append(module.logits.weight.clone())
+        return 0.0, next(accuracies)
+
+    monkeypatch.setattr(distilling, "_measure", measure)
+    student, history = train(epochs=6, patience=3)
+    assert [epoch.epoch for epoch in history] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]  # the sixth would have been better, but patience had run out
+    assert torch.equal(student.module.logits.weight, snapshots[1])
+    assert not torch.equal(snapshots[1], snapshots[4])
+
+
+def test_training_stops_when_patience_has_run_out():
+    _, history = train(model="test_distill:Constant", params={}, epochs=9, patience=2)
+    assert len(history) == 3
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_torch_s_own_alone():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one, first = train()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(5)
+    two, second = train()
+    other, _ = train(seed=1)
+    assert curve(first) == curve(second)
+    a, b, c = (student.module.state_dict() for student in (one, two, other))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not torch.equal(a["logits.weight"], c["logits.weight"])
+
+
+def test_hard_labels_and_logits_are_learnt_from_as_alpha_says():
+    """A teacher that is always wrong: with alpha = 0 the student is wrong too, with alpha = 1 it is right."""
+    wrong = rows(
+        TRAINING["sentence1"].to_pylist(),
+        TRAINING["label"].to_pylist(),
+        [tuple(-x for x in row) for row in TRAINING["logits"].to_pylist()],
+    )
+    parrot, _ = train(wrong, objective={"alpha": 0.0}, epochs=3)
+    plain, _ = train(wrong, objective={"alpha": 1.0}, epochs=3)
+    assert accuracy(parrot, TRAINING) < 0.2
+    assert accuracy(plain, TRAINING) > 0.9
+
+
+def test_a_row_without_a_label_is_learnt_from_by_the_teacher_s_argmax():
+    unlabelled = TRAINING.set_column(3, "label", pa.nulls(len(TRAINING), pa.int32()))
+    student, _ = train(unlabelled, objective={"alpha": 1.0})
+    assert accuracy(student, VALIDATION) > 0.9
+
+
+def test_originals_alone_are_read_if_asked():
+    texts = [*TRAINING["sentence1"].to_pylist(), "augmented word", "[MASK] word"]
+    labels = [*TRAINING["label"].to_pylist(), None, None]
+    logits = [*TRAINING["logits"].to_pylist(), (1, 0), (1, 0)]
+    both = rows(texts, labels, logits, parents=[None] * len(TRAINING) + ["row0", "row1"])
+    everything, _ = train(both, epochs=1)
+    originals, history = train(both, epochs=1, rows="originals")
+    assert {"augmented", "word"} <= set(everything.vocabulary.words)
+    assert not {"augmented", "word"} & set(originals.vocabulary.words)
+    assert history == train(TRAINING, epochs=1)[1]
+
+
+def test_vectors_and_limits_reach_the_student():
+    student, _ = train(epochs=1, max_words=3, min_count=60, vectors=VECTORS)
+    assert student.dimensions == 8
+    assert student.max_words == 3
+    assert 0 < len(student.vocabulary.words) < 17
+    assert "good" not in student.vocabulary.words
+    assert train(epochs=1)[0].dimensions == 300
+
+
+def test_pairs_are_trained_on_both_sentences():
+    """The label is whether the two telling words agree, which neither sentence tells by itself."""
+    draws = np.random.default_rng(0)
+    sides = draws.integers(0, 2, (400, 2))
+    first, second = ([("bad", "good")[side] for side in column] for column in sides.T)
+    labels = (sides[:, 0] == sides[:, 1]).astype(int).tolist()
+    table = rows(first, labels, [(-2, 2) if label else (2, -2) for label in labels], sentence2=second)
+    student, history = train(table, table[:100], epochs=6, params={"hidden": 6, "classifier": 20})
+    assert history[-1].validation_accuracy == 1.0
+    assert student.predict([("good", "good"), ("good", "bad")]) == ["positive", "negative"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"training": TRAINING[:0]}, "no row to train on"),
+        ({"rows": "originals", "training": rows(["a"], [None], [(1, 0)], parents=["x"])}, r"\(rows: originals\)"),
+        ({"validation": rows(["a"], [None], [(1, 0)])}, "no row with a label"),
+        ({"labels": ("a", "b", "c")}, "the logits are of 2 classes, the data set names 3"),
+        ({"training": rows(["a"], [2], [(1, 0)])}, "label 2 "),
+        ({"training": rows(["a", "b"], [0, 1], [(1, 0), (float("inf"), 0)])}, "row1: logits"),
+        ({"model": "test_distill:Breaks", "params": {}}, "loss is nan in epoch 1, batch 3 of 30"),
+        ({"params": {"layers": 3}}, "does not take these parameters"),
+    ],
+    ids=["empty", "no originals", "no labels", "classes", "label", "infinite", "nan", "parameter"],
+)
+def test_what_cannot_be_trained_on_is_said(changes: dict, said: str):
+    with pytest.raises(InputError, match=said):
+        train(**changes)
+
+
+def test_the_curve_is_a_table_for_dvc_plots():
+    assert curve([Epoch(1, 0.5, 0.25, 0.75), Epoch(2, 1 / 3, 0.25, 1)]) == (
+        "epoch,training loss,validation loss,validation accuracy\n1,0.500000,0.250000,0.750000\n2,0.333333,0.250000,1.000000\n"
+    )
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=200), st.integers(1, 9), st.integers(0, 3))
+def test_an_epoch_has_every_row_once(lengths: list[int], batch_size: int, seed: int):
+    batches = epoch_batches(np.array(lengths), batch_size, np.random.default_rng(seed))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    assert sorted({len(batch) for batch in batches} - {batch_size}) == [
+        rest for rest in [len(lengths) % batch_size] if rest
+    ]
+
+
+def test_batches_are_of_like_length_and_in_random_order():
+    lengths = np.random.default_rng(0).integers(1, 40, 20_000)
+    lengths[:20] = 50
+    batches = epoch_batches(lengths, 20, np.random.default_rng(0))
+    longest = np.array([lengths[batch].max() for batch in batches])
+    assert (longest == 50).sum() > 5  # the longest rows are not always each other's company
+    assert (longest * 20).sum() < 1.05 * lengths.sum()
+    assert abs(np.corrcoef(longest[:-1], longest[1:])[0, 1]) < 0.1
+    other = epoch_batches(lengths, 20, np.random.default_rng(1))
+    together = {frozenset(batch.tolist()) for batch in batches} & {frozenset(batch.tolist()) for batch in other}
+    assert not together  # the rows of a batch are not the same in every epoch
+
+
+def test_row_adadelta_is_torch_s_adadelta():
+    draws = torch.Generator().manual_seed(0)
+    start = torch.randn(30, 4, generator=draws)
+    dense, sparse = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    reference, ours = torch.optim.Adadelta([dense], lr=1.0, rho=0.95), RowAdadelta([sparse], lr=1.0, rho=0.95)
+    for step in range(200):
+        rows_seen = torch.randint(
+            0, 30 if step % 20 == 0 else 6, (5,), generator=draws
+        )  # some rows wait for long, some come twice
+        values = torch.randn(5, 4, generator=draws) * 10 ** (step % 3 - 1)
+        gradient = torch.sparse_coo_tensor(rows_seen[None], values, (30, 4), check_invariants=True)
+        dense.grad, sparse.grad = gradient.to_dense(), gradient if step % 7 else gradient.to_dense()
+        reference.step()
+        ours.step()
+    torch.testing.assert_close(sparse, dense, rtol=1e-4, atol=1e-6)
+    assert (sparse - start).abs().max() > 0.01
+
+
+def test_adadelta_updates_embeddings_by_row_and_leaves_frozen_ones():
+    module = train(epochs=1)[0].module
+    others, by_row = make_optimisers(module, Optimiser())
+    assert isinstance(by_row, RowAdadelta)
+    assert [id(weight) for weight in by_row.param_groups[0]["params"]] == [id(module.tuned.weight)]
+    tuned = {id(weight) for weight in others.param_groups[0]["params"]} | {id(module.tuned.weight)}
+    assert tuned == {id(weight) for weight in module.parameters() if weight.requires_grad}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_training_on_a_gpu_learns_and_ends_on_the_cpu_with_the_same_weights_each_time():
+    student, history = train()
+    assert history[-1].validation_accuracy > 0.9
+    assert {weight.device.type for weight in student.module.parameters()} == {"cpu"}
+    again, _ = train()
+    a, b = student.module.state_dict(), again.module.state_dict()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_one_class_is_regression_and_the_least_loss_is_kept():
+    """The score is the number of good words less that of bad ones; no row has a label."""
+    draws = np.random.default_rng(0)
+    words = [draws.choice(["good", "bad", "film"], draws.integers(1, 6)).tolist() for _ in range(600)]
+    scores = [(float(text.count("good") - text.count("bad")),) for text in words]
+    table = rows([" ".join(text) for text in words], [None] * 600, scores)
+    training, held_out = table[:500], table[500:]
+    student, history = train(
+        training, held_out, labels=("score",), epochs=6, optimiser={"name": "adamw", "learning_rate": 0.01}
+    )
+    found = student.predict_columns(held_out["sentence1"])[:, 0]
+    expected = np.array(held_out["logits"].to_pylist())[:, 0]
+    assert ((found - expected) ** 2).mean() < 0.2 * expected.var()
+    assert ((found - expected) ** 2).mean() == pytest.approx(min(epoch.validation_loss for epoch in history), rel=1e-4)
+    with pytest.raises(InputError, match=r"objective\.soft: kl: a task of one class is regression"):
+        train(training, held_out, labels=("score",), objective={"soft": "kl"})
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_alpha_mixes_the_gold_number_with_the_teachers(alpha: float):
+    """Gold is 1 and the teacher says -1, whatever the text; without gold there is the teacher alone."""
+    table = rows(["a film"] * 200, [1.0] * 200, [(-1.0,)] * 200)
+    how = {"labels": ("score",), "epochs": 8, "optimiser": {"name": "adamw", "learning_rate": 0.01}}
+    student, history = train(table, table[:20], objective={"alpha": alpha}, **how)
+    assert student.predict(["a film"]) == [pytest.approx(2 * alpha - 1, abs=0.1)]
+    assert history[-1].validation_loss == pytest.approx(4 * alpha * (1 - alpha), abs=0.05)
+    unlabelled = table.set_column(3, table.schema.field("label"), pa.nulls(200, pa.float32()))
+    student, _ = train(unlabelled, unlabelled[:20], objective={"alpha": alpha}, **how)
+    assert student.predict(["a film"]) == [pytest.approx(-1, abs=0.1)]
+    with pytest.raises(InputError, match="'score' is a number, which has no probabilities"):
+        student.predict_proba(["a film"])
+
+
+def test_weights_decide_which_rows_are_learnt_from():
+    """Augmented rows teach the opposite: which of the two the student believes follows from their weight."""
+    texts, labels = TRAINING["sentence1"].to_pylist(), TRAINING["label"].to_pylist()
+    right = TRAINING["logits"].to_pylist()
+    wrong = [(-3 * a, -3 * b) for a, b in right]
+    table = rows(texts * 2, labels + [None] * 300, right + wrong, [None] * 300 + [f"row{i}" for i in range(300)])
+    ours, _ = train(table, weights={"augmented": 0.0})
+    theirs, _ = train(table)
+    assert accuracy(ours, VALIDATION) > 0.9
+    assert accuracy(theirs, VALIDATION) < 0.5
+    # By hard labels, of which the teacher is sure in the originals, and three times as often doubtfully wrong.
+    more = [(b / 20, -b / 20) for _, b in right] * 3
+    parents = [None] * 300 + [f"row{i}" for i in range(900)]
+    doubtful = rows(texts * 4, labels + [None] * 900, right + more, parents)
+    sure, _ = train(doubtful, weights={"confidence": 9.0}, objective={"alpha": 1.0})
+    alike, _ = train(doubtful, objective={"alpha": 1.0})
+    assert accuracy(sure, VALIDATION) > 0.9
+    assert accuracy(alike, VALIDATION) < 0.5
+    with pytest.raises(InputError, match="no row counts"):
+        train(table[300:], weights={"augmented": 0.0})
+
+
+def test_blank_texts_and_texts_in_another_script_are_rows_like_others():
+    texts = ["", "   ", "хороший фильм", "良い映画", "👍", "good"] * 5
+    table = rows(texts, [0, 1] * 15, [(1.0, 0.0), (0.0, 1.0)] * 15)
+    student, history = train(table, table, epochs=1, params={"hidden": 4, "classifier": 4})
+    assert np.isfinite(history[0].training_loss)
+    assert np.isfinite(student.predict_logits(["", "плохой фильм", "\u200b"])).all()
+    assert "良い映画" in student.vocabulary.words
+    blank = rows([""] * 12, [0, 1] * 6, [(1.0, 0.0), (0.0, 1.0)] * 6)
+    nothing, _ = train(blank, blank, epochs=1)
+    assert nothing.vocabulary.words == ()

@@ -1,0 +1,286 @@
+from pathlib import Path
+
+import pytest
+import readme
+import yaml
+
+from pipeline import params
+from pipeline.errors import InputError
+from pipeline.params.project import OVERRIDES
+from pipeline.params.students import Student
+
+REPOSITORY = Path(__file__).parents[2]
+PARAMS = """
+tasks: [films]
+tag: {tagger: "spacy:some_pipeline"}
+augment:
+  seed: 3
+  n_iter: 4
+  rules:
+    first: {rule: "my_things:Rule", strength: 0.5}
+teachers:
+  big: {model: {source: "folder:big"}, label: {}}
+vectors:
+  small: {source: "spacy:small"}
+students:
+  tiny: {model: "my_things:Student", teacher: big, vectors: small, epochs: 2, objective: {alpha: 0.5}}
+"""
+TASK = """
+description: Films
+text:
+  source: {files: films.csv}
+  columns: {sentence1: text, label: label}
+  labels: [negative, positive]
+  label_values: {"0": negative, "1": positive}
+  splits: {train: 0.8, validation: 0.1, test: 0.1}
+tag: {}
+augment: {}
+teachers: {}
+vectors: {}
+students: {}
+"""
+THINGS = "raise RuntimeError('this module was run')\nclass Rule: ...\nclass Student: ...\n"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    (tmp_path / "tasks" / "films.yaml").write_text(TASK)
+    (tmp_path / "my_things.py").write_text(THINGS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def change(path, key, value):
+    """Set a.b.c in a YAML file; remove it where the value is `...`."""
+    content = yaml.safe_load(path.read_text())
+    *parents, last = key.split(".")
+    at = content
+    for parent in parents:
+        at = at[parent]
+    if value is ...:
+        del at[last]
+    else:
+        at[last] = value
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def test_defaults_and_values(project):
+    settings = params.load("films")
+    assert settings.name == "films"
+    assert settings.tag.text == "pretokenised"
+    assert settings.augment.rules["first"].params == {"strength": 0.5}
+    assert settings.students["tiny"].objective.alpha == 0.5
+    assert settings.task.text.bad_rows.conflict == "keep"
+    assert settings.teachers["big"].label.dtype == "float32"
+
+
+def test_a_task_overrides_params(project):
+    task = project / "tasks" / "films.yaml"
+    change(task, "augment", {"n_iter": 9, "rules": {"first": {"strength": 0.25}, "second": {"rule": "my_things:Rule"}}})
+    change(task, "students", {"tiny": {"epochs": 7}, "other": {"model": "my_things:Student", "teacher": "big"}})
+    settings = params.load("films")
+    assert (settings.augment.n_iter, settings.augment.seed) == (9, 3)
+    assert [(name, rule.params) for name, rule in settings.augment.rules.items()] == [
+        ("first", {"strength": 0.25}),
+        ("second", {}),
+    ]
+    assert settings.students["tiny"].epochs == 7
+    assert settings.students["tiny"].vectors == "small"
+    assert set(settings.students) == {"tiny", "other"}
+
+
+def test_settings_are_frozen(project):
+    with pytest.raises(ValueError, match="frozen"):
+        params.load("films").augment.n_iter = 5
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("colour", "red", "colour: unknown key (value 'red')"),
+        ("augment.n_itre", 4, "augment.n_itre: unknown key (value 4)"),
+        ("students.tiny.objective.beta", 1, "students.tiny.objective.beta: unknown key (value 1)"),
+        ("augment.n_iter", "many", "augment.n_iter: 'many': Input should be a valid integer"),
+        ("augment.n_iter", -1, "augment.n_iter: -1: Input should be greater than or equal to 0"),
+        ("augment.n_iter", 1.5, "augment.n_iter: 1.5: Input should be a valid integer"),
+        ("augment", None, "augment: None: Input should be a valid dictionary"),
+        ("students.tiny.objective.alpha", 1.5, "students.tiny.objective.alpha: 1.5: Input should be less than or equal"),
+        ("students.tiny.objective.alpha", -0.1, "students.tiny.objective.alpha: -0.1: Input should be greater than"),
+        ("students.tiny.objective.temperature", 2, "students.tiny.objective: temperature goes with soft: kl"),
+        ("students.tiny.optimiser", {"rho": 2}, "students.tiny.optimiser.rho: 2: Input should be less than or equal to 1"),
+        ("students.tiny.optimiser", {"name": "sgd"}, "students.tiny.optimiser.name: 'sgd': Input should be 'adadelta' or"),
+        ("students.tiny.batch_size", 0, "students.tiny.batch_size: 0: Input should be greater than 0"),
+        ("students.tiny.model", ..., "students.tiny.model: missing"),
+        ("students.tiny.teacher", "huge", "students.tiny.teacher: there is no teacher 'huge' (there are big)"),
+        ("students.tiny.vectors", "vast", "students.tiny.vectors: there are no vectors 'vast' (there are small)"),
+        ("students.tiny.model", "no_such_module:Student", "students.tiny.model: 'no_such_module:Student': does not import: no module named"),
+        ("students.tiny.model", "no.such.module:Student", "students.tiny.model: 'no.such.module:Student': does not import"),
+        ("students.tiny.model", "my_things:Studnet", "defines no 'Studnet'"),
+        ("students.tiny.model", "my_things.Student", "write it as package.module:Name"),
+        ("augment.rules.first.rule", "my_things:Role", "augment.rules.first.rule: 'my_things:Role': "),
+        ("teachers.big.model.source", "hub:me/model", "teachers.big.model.source: 'hub:me/model': String should match"),
+        ("teachers.big.label", ..., "teachers.big.label: missing"),
+        ("teachers.big.label", {"too_long": "cut"}, "teachers.big.label.too_long: 'cut': Input should be 'refuse'"),
+        ("tag.tagger", "stanza:en", "tag.tagger: 'stanza:en': String should match"),
+        ("tasks", [], "tasks: []: "),
+    ],
+)  # fmt: skip
+def test_params_error_names_file_key_and_value(project, key, value, message):
+    change(project / "params.yaml", key, value)
+    with pytest.raises(InputError) as caught:
+        params.load("films")
+    assert str(caught.value).startswith("params.yaml: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("text.colums", {}, "text.colums: unknown key"),
+        ("text.columns.sentence1", ..., "text.columns.sentence1: missing"),
+        ("text.labels", ["a", "a"], "text: labels: a name stands there twice"),
+        ("text.labels", [0, 1], "text.labels.0: 0: Input should be a valid string; write it in quotes"),
+        ("text.label_values", {0: "negative"}, "text.label_values.0: 0: Input should be a valid string; write it in quotes"),
+        ("text.label_values", {"0": "bad"}, "text: label_values.0: 'bad' is not one of labels"),
+        ("text.splits", {"train": 0.5, "test": 0.1}, "text: splits: the shares add up to 0.6, not to 1"),
+        ("text.splits", {"dev": 1.0}, "text.splits.dev: 'dev': Input should be 'train', 'validation' or 'test'"),
+        ("text.splits", {"train": 1.5}, "text.splits.train: 1.5: Input should be less than or equal to 1"),
+        ("text.bad_rows", {"fields": "keep"}, "text.bad_rows.fields: 'keep': Input should be 'refuse' or 'drop'"),
+        ("text.source", {}, "text.source: exactly one of files, package, hub, logits is needed, not 0"),
+        ("text.source", {"files": "a.csv", "hub": "a/b"}, "exactly one of files, package, hub, logits is needed, not 2"),
+        ("text.source", {"package": "a"}, "text.source: path goes with package"),
+        ("text.source", {"hub": "a/b"}, "text.source: hub needs a revision"),
+        ("text.source", {"files": "a.csv", "revision": "1"}, "text.source: config, revision and hub_splits go with hub"),
+        ("text.source", {"hub": "a/b", "revision": "1", "sha256": "0"}, "text.source: sha256 goes with files and package"),
+        ("text.source", {"files": "a.csv", "sha256": {"train": "0"}}, "text.source: sha256 must be one for one file"),
+        ("text.source", {"files": {"train": "a.csv"}, "sha256": {"test": "0"}}, "text.source: sha256 names test, for which"),
+        ("text.source", {"files": {"dev": "a.csv"}}, "text.source: the files' splits are train, validation, test, not dev"),
+        ("text.source", {"files": "a.csv", "where": {"x": [1]}}, "text.source.where.x: [1]: "),
+        ("augment", {"n_iter": "x"}, "augment.n_iter: 'x': "),
+        ("students", {"tiny": {"epochs": 0}}, "students.tiny.epochs: 0: "),
+        ("students", {"tiny": {"model": "my_things:Nobody"}}, "students.tiny.model: 'my_things:Nobody': "),
+        ("students", {"new": {"teacher": "big"}}, "students.new.model: missing"),
+        *((override, ..., f"{override}: missing; write `{override}: {{}}`") for override in OVERRIDES),
+    ],
+)  # fmt: skip
+def test_task_error_names_file_key_and_value(project, key, value, message):
+    change(project / "tasks" / "films.yaml", key, value)
+    with pytest.raises(InputError) as caught:
+        params.load("films")
+    assert str(caught.value).startswith(f"{Path('tasks', 'films.yaml')}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("a: [1", "params.yaml: not valid YAML"), ("- a\n", "must be a mapping"), ("", "must be a mapping")],
+)
+def test_files_that_are_no_parameters(project, content, message):
+    (project / "params.yaml").write_text(content)
+    with pytest.raises(InputError, match=message) as caught:
+        params.load("films")
+    assert "\n" not in str(caught.value)
+
+
+def test_no_such_task(project):
+    with pytest.raises(InputError, match=r"songs\.yaml: no such file"):
+        params.load("songs")
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "tasks").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_projects_own_tasks_load(path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    settings = params.load(path.stem)
+    assert settings.task.text.labels
+    assert settings.students
+
+
+def test_several_teachers_are_a_list_or_have_weights(project):
+    path = project / "params.yaml"
+    change(path, "teachers.other", {"model": {"source": "folder:other"}, "label": {}})
+    assert params.load("films").student("tiny").teachers == {"big": 1.0}
+    change(path, "students.tiny.teacher", ["big", "other"])
+    assert params.load("films").student("tiny").teachers == {"big": 1.0, "other": 1.0}
+    change(path, "students.tiny.teacher", {"big": 2, "other": 0.5})
+    assert params.load("films").student("tiny").teachers == {"big": 2.0, "other": 0.5}
+    assert params.load("films").student("tiny").average == "logits"
+    for of, weights in (
+        (["big", "other"], {"big": 1.0, "other": 1.0}),
+        ({"big": 2, "other": 0.5}, {"big": 2.0, "other": 0.5}),
+    ):
+        change(path, "students.tiny.teacher", {"of": of, "average": "distributions"})
+        found = params.load("films").student("tiny")
+        assert (found.teachers, found.average) == (weights, "distributions")
+        assert Student.model_validate(found.model_dump(mode="json")) == found
+    for wrong, said in (
+        ({"of": ["big", "none"]}, "there is no teacher 'none'"),
+        (
+            {"of": ["big"], "average": "votes"},
+            "students.tiny.teacher.average: 'votes': Input should be 'logits' or 'distributions'",
+        ),
+        ({"of": ["big", "big"]}, "a name stands there twice"),
+        ({"of": ["big"], "avrage": "logits"}, "students.tiny.teacher.avrage: unknown key"),
+        ({"big": "much"}, "students.tiny.teacher.big: 'much': Input should be a valid number"),
+        (3, "students.tiny.teacher: 3: Input should be a valid string"),
+        (["big", "none"], "there is no teacher 'none'"),
+        (["big", "big"], "a name stands there twice"),
+        ({"big": 1, "other": 0}, "weights must be greater than 0"),
+        ({"big": float("nan")}, "weights must be greater than 0"),
+        ([], "students.tiny.teacher"),
+    ):
+        change(path, "students.tiny.teacher", wrong)
+        with pytest.raises(InputError, match=said):
+            params.load("films")
+
+
+def test_seeds_are_written_with_an_anchor_for_us_and_for_dvc(project):
+    """The README's, at the end of the file: both readers see three students that differ in their seed alone."""
+    path = project / "params.yaml"
+    text = readme.block("params", "students: seeds").replace("bag:Bag", "my_things:Student").replace("ours", "big")
+    path.write_text(PARAMS + "".join(f"  {line}\n" for line in text.splitlines()))
+    students = params.load("films").students
+    assert [(name, student.seed) for name, student in students.items() if name != "tiny"] == [
+        (f"bag-seed{seed}", seed) for seed in range(3)
+    ]
+    assert len({student.model_copy(update={"seed": 0}).model_dump_json() for student in students.values()}) == 2
+    load_yaml = pytest.importorskip("dvc.utils.serialize").load_yaml
+    assert load_yaml(str(path)) == yaml.safe_load(path.read_text())
+
+
+def test_a_tasks_block_for_a_student_holds_for_each_of_its_seeds(project):
+    path = project / "params.yaml"
+    tiny = yaml.safe_load(PARAMS)["students"]["tiny"]
+    seeds = {f"tiny-seed{seed}": {**tiny, "seed": seed} for seed in (0, 1, 10)}
+    change(path, "students", {**seeds, "tiny-seeds": tiny, "tiny-seed0-long": tiny})
+    task = project / "tasks" / "films.yaml"
+    change(task, "students", {"tiny": {"epochs": 7, "optimiser": {"ema_decay": 0.9}}, "tiny-seed1": {"epochs": 8}})
+    students = params.load("films").students
+    assert {name: student.epochs for name, student in students.items() if student.epochs in (7, 8)} == {
+        "tiny-seed0": 7,
+        "tiny-seed1": 8,
+        "tiny-seed10": 7,
+    }
+    assert [student.seed for student in students.values()][:3] == [0, 1, 10]
+    assert students["tiny-seed1"].optimiser.ema_decay == 0.9
+    assert "tiny" not in students  # only its seeds are there
+
+    change(path, "students", {**seeds, "tiny": tiny})
+    assert params.load("films").students["tiny"].epochs == 7
+    change(task, "students", {"tinny": {"epochs": 7}})
+    with pytest.raises(InputError, match=r"students\.tinny\.model: missing"):
+        params.load("films")
+
+
+def test_the_vectors_of_the_readme_are_valid(project):
+    given = yaml.safe_load(readme.block("params", "vectors"))
+    change(project / "params.yaml", "vectors", given)
+    change(project / "params.yaml", "students.tiny.vectors", "glove")
+    with pytest.raises(InputError, match=r"vectors.teacher.source: there is no teacher 'ours' \(there are big\)"):
+        params.load("films")
+    change(project / "params.yaml", "vectors.teacher.source", "teacher:big")
+    assert params.load("films").vectors["teacher"].dimensions == 300

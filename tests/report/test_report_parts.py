@@ -1,0 +1,453 @@
+"""Parts of the report: markup, axes, rows in colour, answers, what is chosen and counted."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import logit_sets
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_findings import PLAIN, ablation, answers, findings, student
+
+from pipeline import tables
+from pipeline.errors import InputError
+from pipeline.logits import changes, writing
+from pipeline.metrics.calibration import calibration_error, confidence_bins
+from pipeline.report import ablation as ablations
+from pipeline.report import charts, coloured, labelled, sections, words
+from pipeline.report.answers import calibration, disagreements
+from pipeline.report.charts import Point, frontier
+from pipeline.report.drawing import Series
+from pipeline.report.findings import Findings, read_curve
+from pipeline.report.labelled import confidence, families
+from pipeline.report.markup import Markup, element, escaped, joined
+from pipeline.report.page import page
+from pipeline.report.scales import Scale, around, short
+from pipeline.report.summary import summary
+from pipeline.report.table import result_rows
+from pipeline.storage import write_json
+
+finite = st.floats(-1e6, 1e6).filter(lambda x: x == 0 or abs(x) > 1e-6)
+
+
+# --- markup and axes ----------------------------------------------------------------------------------------------------
+
+
+class Collector(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.found.append((tag, attrs))
+
+    def handle_data(self, data: str) -> None:
+        self.found.append(data)
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
+def test_any_text_is_shown_as_it_is_but_for_control_characters(text: str):
+    tag, *data = Collector(element("p", text, title=text)).found
+    shown = "".join(data)
+    assert tag == ("p", [("title", escaped_back(text))])
+    assert shown == escaped_back(text)
+    assert joined([text]) == escaped(text)
+
+
+def escaped_back(text: str) -> str:
+    return "".join("\ufffd" if escaped(c) == "\ufffd" else c for c in text)
+
+
+def test_markup_is_not_escaped_again_and_none_is_left_out():
+    inner = element("b", "a < b")
+    assert (
+        element("p", inner, None, 3, class_="x", data_y=1.50, hidden=None)
+        == '<p class="x" data-y="1.5"><b>a &lt; b</b>3</p>'
+    )
+    assert isinstance(element("br"), Markup)
+    assert escaped("a\u202eb\x00c\u200d") == "a\ufffdb\ufffdc\u200d"
+
+
+@given(finite, finite, st.integers(3, 8))
+def test_ticks_are_on_the_axis_in_order_and_neither_none_nor_many(a: float, b: float, most: int):
+    scale = around([a, b], 0.0, 100.0)
+    ticks = scale.ticks(most)
+    assert 2 <= len(ticks) <= 2 * most + 1
+    assert all(x < y for x, y in pairwise(ticks))
+    assert all(-0.001 <= scale(tick) <= 100.001 for tick in ticks)
+    assert scale(scale.low) == pytest.approx(0)
+    assert scale(scale.high) == pytest.approx(100)
+    assert 0 <= scale(a) <= 100
+
+
+@given(st.floats(1e-3, 1e12), st.floats(1e-3, 1e12))
+def test_ticks_of_a_logarithmic_axis_are_on_it(a: float, b: float):
+    scale = around([a, b], 0.0, 100.0, log=True)
+    ticks = scale.ticks()
+    assert len(ticks) >= 2
+    assert all(scale.low * (1 - 1e-6) <= tick <= scale.high * (1 + 1e-6) for tick in ticks)
+    assert scale(math.sqrt(scale.low * scale.high)) == pytest.approx(50)
+
+
+@given(st.integers(1, 1000), st.sampled_from([5, 10]))
+def test_epochs_below_an_axis_are_not_written_over_each_other(longest: int, most: int):
+    found = charts.epochs_below(longest, most)
+    assert 1 <= len(found) <= most + 1
+    assert 1 <= found[0] <= found[-1] <= longest
+    assert all(b - a >= 0.8 * longest / most for a, b in pairwise(found))
+
+
+def test_numbers_in_few_letters():
+    assert [short(x) for x in (0, 0.333, 12, 999.9, 5_382_902, 22_713_986, 3.35e8)] == [
+        "0",
+        "0.333",
+        "12",
+        "1k",
+        "5.38M",
+        "22.7M",
+        "335M",
+    ]
+    assert Scale(0.0, 10.0, 0, 1)(20) == 1
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1))
+def test_the_frontier_has_whom_no_other_beats_and_nobody_else(pairs: list):
+    points = [Point(Series("", ""), x, y) for x, y in pairs]
+    best = {(p.x, p.y) for p in frontier(points)}
+    beaten = {(p.x, p.y) for p in points if any(q.x <= p.x and q.y >= p.y and (q.x, q.y) != (p.x, p.y) for q in points)}
+    assert best == {(p.x, p.y) for p in points} - beaten
+
+
+def test_rows_of_a_figure_stand_beside_their_names():
+    """The names and the marks are placed apart from each other."""
+    import re
+
+    svg = charts.bars("", {"first": (0.1, ""), "second": (0.9, "")}, "", Series("", "c1"))
+    names = {
+        name: float(y)
+        for y, name in re.findall(r'<text class="tick" x="[\d.]+" y="([\d.]+)" text-anchor="end">(\w+)</text>', svg)
+    }
+    marks = {
+        name: float(y) for y, name in re.findall(r'<rect class="[^"]+" x="[\d.]+" y="([\d.]+)"[^>]+><title>(\w+)', svg)
+    }
+    assert names.keys() == marks.keys() == {"first", "second"}
+    assert names["first"] < names["second"]
+    assert all(0 < names[name] - marks[name] < 18 for name in names)
+
+
+# --- rows in colour -----------------------------------------------------------------------------------------------------
+
+
+def test_words_that_were_dropped_are_told_from_those_that_became_others():
+    original, text = "a b c d e f g h", "x d [MASK] f g"
+    assert coloured.pieces(original, text, 2, 5) == [
+        ("dropped", "a b"), ("replaced", "c"), ("new", "x"), ("kept", "d"), ("replaced", "e"), ("new", "[MASK]"), ("kept", "f g"), ("dropped", "h"),
+    ]  # fmt: skip
+    shown = coloured.coloured(original, text, 2, 5)
+    assert (
+        '<span class="dropped">a b</span> <del>c</del> <ins>x</ins> <span>d</span> <del>e</del> <ins class="mask">[MASK]</ins>'
+        in shown
+    )
+
+
+def test_an_n_gram_of_which_no_word_is_left_stands_where_it_was():
+    assert coloured.pieces("a b c d", "[MASK] x", 1, 2) == [
+        ("dropped", "a"), ("replaced", "b c"), ("new", "[MASK] x"), ("dropped", "d"),
+    ]  # fmt: skip
+
+
+some_words = st.lists(st.sampled_from("abcde"), min_size=1, max_size=12).map(" ".join)
+
+
+@given(some_words, some_words, st.none() | st.tuples(st.integers(0, 9), st.integers(1, 5)))
+def test_no_word_is_lost(original: str, text: str, window: tuple[int, int] | None):
+    found = coloured.pieces(original, text, *(window or (None, None)))
+    before = [word for kind, words_ in found if kind != changes.NEW for word in words_.split()]
+    after = [word for kind, words_ in found if kind in (changes.NEW, changes.KEPT) for word in words_.split()]
+    assert (" ".join(before), " ".join(after)) == (original, text)
+
+
+def test_long_texts_are_cut():
+    long = " ".join(f"w{i}" for i in range(5000))
+    assert len(coloured.coloured(long, long.replace("w7 ", "v "))) < 1000
+    assert len(coloured.plain_text("x" * 10_000)) < 600
+    assert len(coloured.coloured("x" * 10_000, "y" * 10_000)) < 600
+
+
+# --- answers ------------------------------------------------------------------------------------------------------------
+
+
+def test_bins_add_up_to_the_calibration_error():
+    found = answers(3, 500, seed=1)
+    seen = confidence_bins(found.labels, found.student)
+    assert seen.rows.sum() == 500
+    error = np.abs(seen.rows * (seen.accuracy - seen.confidence)).sum() / 500
+    assert error == pytest.approx(calibration_error(found.labels, found.student))
+    too_sure = (found.labels, 5 * found.student)
+    scaled = calibration(too_sure, too_sure)
+    assert scaled.scaled_error is not None
+    assert scaled.scaled_error < scaled.error / 2
+    assert calibration((found.labels, found.student), None).scaled is None
+
+
+def test_disagreements_are_what_they_are_called_and_do_not_hang_on_the_order_of_rows():
+    found = answers(3, 300, seed=2)
+    kinds = disagreements(found, 5)
+    assert set(kinds) == {"missed", "better", "doubtful"}
+    for kind, (many, rows) in kinds.items():
+        assert many >= len(rows) == 5
+        for row in rows:
+            teacher, ours = row.teacher.argmax(), row.student.argmax()
+            right = {"missed": (True, False), "better": (False, True), "doubtful": (False, False)}[kind]
+            assert (teacher == row.gold, ours == row.gold) == right
+    clear = [row.teacher.max() for row in kinds["missed"][1]]
+    assert clear == sorted(clear, reverse=True)
+    order = np.random.default_rng(0).permutation(300)
+    turned = type(found)(found.rows.take(pa.array(order)), found.teacher[order], found.student[order])
+    assert [row.texts for _, rows in disagreements(turned, 5).values() for row in rows] == [
+        row.texts for _, rows in kinds.values() for row in rows
+    ]
+
+
+def test_rows_without_gold_labels_can_only_be_missed():
+    kinds = disagreements(answers(2, 50, seed=3, gold=False), 5)
+    assert {kind: many > 0 for kind, (many, _) in kinds.items()} == {"missed": True, "better": False, "doubtful": False}
+
+
+def test_of_a_regression_the_rows_furthest_apart_are_shown():
+    found = answers(1, 50, seed=3)
+    ((many, rows),) = disagreements(found, 3).values()
+    far = np.sort(np.abs(found.teacher - found.student)[:, 0])[::-1]
+    assert many == 50
+    assert [abs(row.teacher - row.student)[0] for row in rows] == pytest.approx(far[:3].tolist())
+
+
+# --- the training rows --------------------------------------------------------------------------------------------------
+
+
+def write(folder: Path, order: np.ndarray | None = None) -> Path:
+    rows = logit_sets.rows("train")
+    rows = rows if order is None else rows.take(pa.array(order))
+    return logit_sets.write(folder, train=rows)
+
+
+def test_confidences_are_counted_and_copies_compared_with_their_original(tmp_path: Path):
+    found = confidence(write(tmp_path))
+    assert (found.original.sum(), found.augmented.sum()) == (4, 5)
+    rows = logit_sets.rows("train").to_pylist()
+    said = {row["id"]: np.argmax(row["logits"]) for row in rows}
+    copies = [row for row in rows if row["parent_id"]]
+    other = [said[row["id"]] != said[row["parent_id"]] for row in copies]
+    assert found.other["all"] == (5, sum(other))
+    assert 0 < sum(other) < 5
+    assert found.other["masked"] == (2, sum(o for o, row in zip(other, copies, strict=True) if row["masked1"]))
+    assert found.other["ngram_size"][0] == 1
+
+
+def test_a_regression_has_numbers(tmp_path: Path):
+    classes = 1
+    schema = tables.logits_schema(classes)
+    known = {
+        "id": ["a", "b"],
+        "sentence1": ["x", "y"],
+        "label": [1.0, None],
+        "parent_id": [None, "a"],
+        "logits": [[1.5], [2.5]],
+    }
+    rows = pa.table([pa.array(known.get(f.name, [None, None]), f.type) for f in schema], schema=schema)
+    writing.write(tmp_path, {"train": rows}, logit_sets.PROVENANCE | {"labels": ["score"]})
+    found = confidence(tmp_path)
+    assert (found.original.sum(), found.augmented.sum(), found.means, found.other) == (1, 1, (1.5, 2.5), {})
+
+
+def test_examples_hang_on_ids_and_seed_and_not_on_the_order_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folders = [write(tmp_path / str(i), np.random.default_rng(i).permutation(9)) for i in range(4)]
+    one = families(folders[0], 2, 2, seed=0)
+    assert len(one) == 2
+    for family in one:
+        assert family.original["parent_id"] is None
+        assert {copy["parent_id"] for copy in family.copies} == {family.original["id"]}
+        assert all(copy["original"]["sentence1"] == family.original["sentence1"] for copy in family.copies)
+    monkeypatch.setattr(labelled, "POOL", 1)  # so that it matters which are drawn
+    for seed in range(3):
+        drawn = [families(folder, 2, 2, seed) for folder in folders]
+        assert drawn == [drawn[0]] * 4
+    assert len({families(folders[0], 2, 2, seed)[0].original["id"] for seed in range(9)}) > 1
+
+
+def test_a_data_set_without_copies_has_no_examples(tmp_path: Path):
+    folder = logit_sets.write(tmp_path, train=logit_sets.rows("train", copies=[]))
+    assert families(folder, 2, 2, seed=0) == []
+    assert confidence(folder).other == {}
+
+
+# --- the headline -------------------------------------------------------------------------------------------------------
+
+
+def test_the_gap_that_was_closed():
+    found = findings(students=3)
+    gap = found.gap
+    assert gap is not None
+    assert gap.plain == "plain"
+    assert gap.distilled == found.best
+    low, high = found.of("plain"), found.results["plain"]["test"]["teacher"]["accuracy"]
+    assert gap.closed == pytest.approx((found.of(gap.distilled) - low) / (high - low))
+    assert gap.interval is not None
+    assert gap.interval[0] < gap.closed < gap.interval[1]
+    assert f"closes {100 * gap.closed:.0f}% of the gap" in words.gap_sentence(found)
+
+
+@pytest.mark.parametrize("ours", [0.516, 0.583])
+def test_a_gap_too_narrow_for_a_share_has_scores_instead(ours: float):
+    found = findings()
+    assert "of the gap closed" in page(found)
+    for name, score in (("plain", 0.57), ("student1", ours)):
+        found.results[name]["test"]["student"]["accuracy"] = score
+        found.results[name]["test"]["teacher"]["accuracy"] = 0.574
+    narrow = dataclasses.replace(found)  # without what the page has made it remember
+    sentence = words.gap_sentence(narrow)
+    assert sentence is not None
+    assert all(score in sentence for score in ("57.0%", f"{100 * ours:.1f}%", "57.4%"))
+    assert "closes" not in sentence
+    assert "widens" not in sentence
+    assert "of the gap closed" not in page(narrow)
+
+
+def test_without_a_plain_student_of_the_same_network_there_is_no_gap():
+    found = findings(students=3)
+    for other in (
+        {"plain": student()},
+        {"plain": student(rows="originals")},
+        {"plain": student(rows="originals", objective={"alpha": 1.0}, params={"hidden": 7})},
+    ):
+        assert dataclasses.replace(found, settings={**found.settings, **other}).gap is None
+
+
+def test_the_best_is_chosen_on_validation():
+    found = findings(students=3)
+    found.results["student1"]["validation"]["student"]["accuracy"] = 0.99
+    assert found.best == "student1"
+    found.results["student2"]["test"]["student"]["accuracy"] = 0.99
+    assert found.measured[0] == "student2"
+    assert "student1 keeps" in words.headline(found)
+
+
+def with_seeds(first: Sequence[str]) -> Findings:
+    """Return made findings of four students by other names; the two of even number learned hard labels alone."""
+    found = findings(students=4)
+    names = dict(zip(found.results, first, strict=True))
+    settings = {name: PLAIN if i % 2 == 0 else student() for i, name in enumerate(names.values())}
+    results = {names[name]: each for name, each in found.results.items()}
+    answered = {names[name]: each for name, each in found.answers.items()}
+    return dataclasses.replace(found, results=results, answers=answered, settings=settings, times=None, curves={})
+
+
+def test_the_headline_and_the_gap_are_of_the_mean_over_seeds():
+    found = with_seeds(["hard-seed0", "soft-seed0", "hard-seed1", "soft-seed1"])
+    scores = {name: each["test"]["student"]["accuracy"] for name, each in found.results.items()}
+    plain, ours = ((scores[f"{name}-seed0"] + scores[f"{name}-seed1"]) / 2 for name in ("hard", "soft"))
+    teacher = found.results["hard-seed0"]["test"]["teacher"]["accuracy"]
+    assert words.headline(found).startswith(
+        f"soft (mean of 2 seeds) keeps {100 * ours / teacher:.1f}% of large's test accuracy ({100 * ours:.1f}% against"
+    )
+    gap = found.gap
+    assert gap is not None
+    assert (gap.plain, gap.distilled) == ("hard (mean of 2 seeds)", "soft (mean of 2 seeds)")
+    assert gap.closed == pytest.approx((ours - plain) / (teacher - plain))
+    assert gap.interval is not None
+    assert gap.interval[0] < gap.closed < gap.interval[1]
+    assert words.gap_sentence(found).startswith("The same network trained on the hard labels")
+    assert words.chosen_by(found).endswith("soft (mean of 2 seeds) is the best of 2 students on validation.")
+
+
+def test_a_student_of_good_seeds_is_before_one_with_one_good_seed():
+    found = with_seeds(["hard", "soft-seed0", "soft-seed1", "other"])
+    for name, score in (("hard", 0.1), ("soft-seed0", 0.9), ("soft-seed1", 0.5), ("other", 0.8)):
+        found.results[name]["validation"]["student"]["accuracy"] = score
+    assert found.best == "other"
+    found.results["soft-seed1"]["validation"]["student"]["accuracy"] = 0.75
+    assert dataclasses.replace(found).best == "soft-seed0"
+
+
+def test_seeds_that_are_not_as_many_give_no_interval():
+    gap = with_seeds(["hard", "soft-seed0", "other", "soft-seed1"]).gap
+    assert gap is not None
+    assert gap.distilled == "soft (mean of 2 seeds)"
+    assert gap.interval is None
+
+
+def test_where_figures_are_of_the_rows_that_chose_it_is_said():
+    assert words.chosen_by(findings()).endswith("on validation.")
+    assert words.chosen_by(findings(splits=("validation",))).endswith("so its figure is a little high.")
+
+
+def test_the_headline_has_no_more_than_what_is_known():
+    known, bare = words.headline(findings()), words.headline(findings(full=False))
+    assert "answers 40 times faster" in known
+    assert "fewer parameters" in known
+    assert "times" not in bare
+    assert bare.endswith("%).")
+
+
+def test_page_and_summary_say_how_to_read_what_is_in_the_table_and_no_more():
+    for found in (findings(full=False), with_seeds(["hard", "soft-seed0", "other", "soft-seed1"])):
+        shown = [cell for row in result_rows(found.results, found.times, found.metrics) for cell in row]
+        caption = words.table_caption(found)
+        assert ("±" in caption) == any("±" in cell for cell in shown)
+        assert ("texts/s" in caption) == ("texts/s" in shown)
+        assert caption in str(sections.results(found))
+        assert caption in summary(found)
+    assert "the correlation" in words.table_caption(findings(classes=1))
+
+
+# --- files --------------------------------------------------------------------------------------------------------------
+
+
+def test_curves_are_read_and_may_be_missing_or_empty(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    assert read_curve(path) is None
+    path.write_text("epoch,training loss,validation loss,validation accuracy\n")
+    assert read_curve(path) is None
+    path.write_text("epoch,training loss,validation loss,validation accuracy\n1,0.5,,nan\n")
+    found = read_curve(path)
+    assert found is not None
+    assert found.training_loss.tolist() == [0.5]
+    assert np.isnan(found.validation_loss).all()
+
+
+def test_an_ablation_that_is_broken_is_named(tmp_path: Path):
+    assert ablations.read_ablation(tmp_path) is None
+    path = tmp_path / "ablation.json"
+    path.write_text("{")
+    with pytest.raises(InputError, match=r"ablation\.json: not valid JSON"):
+        ablations.read_ablation(tmp_path)
+    write_json(path, {"metric": "accuracy"})
+    with pytest.raises(InputError, match=r"ablation\.json: lacks"):
+        ablations.read_ablation(tmp_path)
+    cells = [{"distilled": True}]
+    write_json(path, ablation() | {"cells": cells})
+    with pytest.raises(InputError, match="cell 0 lacks high, low"):
+        ablations.read_ablation(tmp_path)
+    write_json(path, ablation() | {"cells": []})
+    assert ablations.read_ablation(tmp_path) is None
+    write_json(path, ablation())
+    assert ablations.read_ablation(tmp_path) == json.loads(path.read_text())
+
+
+def test_each_rule_of_an_ablation_has_its_row():
+    n_iter, rows = ablations.by_rule(ablation())
+    assert n_iter == 4
+    assert {name: [cell.series.name for cell in cells] for name, cells in rows.items()} == {
+        name: ["the teacher's logits", "hard labels"] for name in ("no copies", "masking", "all rules")
+    }
+    assert len(ablations.table(ablation())) == 1 + 8 + 1
+    assert len(ablations.growing(ablation())) == 6

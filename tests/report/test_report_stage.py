@@ -1,0 +1,113 @@
+"""The stage that writes a report, on students that were trained a little."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+from logit_rows import PROVENANCE, sentiment
+from shipped import as_pairs
+
+from pipeline.errors import InputError
+from pipeline.logits import writing
+from pipeline.report.answers import answer
+from pipeline.storage import read_json
+from pipeline.students.trained import TrainedStudent
+from stages import evaluate, gather, report, train
+
+ROOT = Path(__file__).parents[2]
+BAG = {"model": "pipeline.students.ngram:NgramMean", "params": {"buckets": 50}, "batch_size": 10, "epochs": 2}
+STUDENTS = {
+    "two": BAG | {"teacher": {"base": 1, "large": 3}},
+    "one": BAG | {"teacher": "base"},
+    "plain": BAG | {"teacher": "base", "rows": "originals", "objective": {"alpha": 1.0}},
+}
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["single sentences", "pairs"])
+def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a project with two teachers and three students; its test split has no labels."""
+    folder = tmp_path_factory.mktemp("project")
+    splits = {
+        split: as_pairs(sentiment(n, n)) if request.param else sentiment(n, n)
+        for split, n in (("train", 150), ("validation", 60), ("test", 30))
+    }
+    unknown = splits["test"]
+    splits["test"] = unknown.set_column(
+        unknown.schema.get_field_index("label"), unknown.schema.field("label"), pa.nulls(30, pa.int32())
+    )
+    for name in ("base", "large"):
+        about = PROVENANCE | {"pairs": request.param, "teacher": PROVENANCE["teacher"] | {"name": name}}
+        writing.write(folder / "data/films/logits" / name, splits, about)
+    given = yaml.safe_load((ROOT / "params.yaml").read_text())
+    given["teachers"] = {name: {"model": {"source": "folder:nowhere"}, "label": {}} for name in ("base", "large")}
+    given["students"] = STUDENTS
+    (folder / "params.yaml").write_text(yaml.safe_dump(given))
+    (folder / "tasks").mkdir()
+    (folder / "tasks/films.yaml").write_text((ROOT / "tasks/example.yaml").read_text())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in STUDENTS:
+            gather.main("films", name)
+            train.main("films", name)
+            evaluate.main("films", name)
+    return folder
+
+
+def test_the_report_has_every_student_and_the_figures_of_the_results(project: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(project)
+    report.main("films")
+    folder = project / "data/films/report"
+    assert {path.name for path in folder.iterdir()} == {"index.html", "summary.md"}
+    page, summary = ((folder / name).read_text() for name in ("index.html", "summary.md"))
+    for name in STUDENTS:
+        score = read_json(project / f"data/films/results/students/{name}.json")["validation"]["student"]["accuracy"]
+        assert re.search(rf"\| {name} +\| +{100 * score:.1f} \(", summary)
+        assert re.search(rf"> (<b>)?{name}(</b>)?</span></th><td>{100 * score:.1f} ", page)
+    before = (folder / "index.html").read_bytes()
+    report.main("films")
+    assert (folder / "index.html").read_bytes() == before
+
+
+def test_the_answers_are_those_of_the_student_on_labelled_and_other_rows(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(project)
+    folder = Path("data/films/students/two")
+    found = answer(folder, report.read_rows(Path("data/films/targets/two")))
+    assert {split: len(each.student) for split, each in found.items()} == {"validation": 60, "test": 30}
+    assert found["test"].labelled().rows.num_rows == 0
+    assert set(found["test"].labels) == {-1}
+    rows = found["validation"].rows
+    texts = [rows[name].to_pylist() for name in ("sentence1", "sentence2") if rows[name].null_count == 0]
+    said = TrainedStudent.from_pretrained(folder).predict_logits(
+        list(zip(*texts, strict=True)) if len(texts) == 2 else texts[0]
+    )
+    np.testing.assert_allclose(found["validation"].student, said, atol=1e-5)
+
+
+def test_a_student_of_other_classes_is_refused(project: Path):
+    folder = project / "data/films/students/two"
+    rows = pa.table(
+        {
+            "id": ["a"],
+            "sentence1": ["x"],
+            "sentence2": ["y"],
+            "label": pa.array([0], pa.int32()),
+            "logits": pa.array([[1.0, 2.0, 3.0]], pa.list_(pa.float32(), 3)),
+        }
+    )
+    with pytest.raises(InputError, match="2 classes, its logits have 3; train it again"):
+        answer(folder, {"validation": rows})
+
+
+def test_without_results_it_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tasks").mkdir()
+    for name in ("params.yaml", "tasks/example.yaml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    with pytest.raises(InputError, match=r"data/example/results: no results yet; run `dvc repro`"):
+        report.main("example")
+    assert not (tmp_path / "data").exists()

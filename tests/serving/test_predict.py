@@ -1,0 +1,175 @@
+import io
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from logit_rows import sentiment
+from shipped import as_pairs, inputs, shipped, trained
+
+from pipeline.errors import InputError
+from pipeline.serving.predict import open_student, predict_lines, texts_of
+from pipeline.students.trained import TrainedStudent
+
+ROOT = Path(__file__).parents[2]
+PREDICT = (sys.executable, "-m", "pipeline", "predict")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shipped(tmp_path_factory.mktemp("single"), trained())
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shipped(tmp_path_factory.mktemp("pairs"), trained(pairs=True))
+
+
+def run(*arguments: str | Path, given: bytes = b"", code: int = 0) -> tuple[list[dict], str]:
+    done = subprocess.run([*PREDICT, *map(str, arguments)], cwd=ROOT, input=given, capture_output=True)
+    assert done.returncode == code, done.stderr.decode()
+    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr.decode()
+
+
+@pytest.mark.parametrize("more", [(), ("--batch", "7"), ("--int8",)], ids=["", "batches", "int8"])
+def test_each_line_of_standard_input_is_answered_in_order(folder: Path, more: tuple[str, ...]):
+    texts = [*inputs(sentiment(40, 2), False), "", "  ", "naïve \u4f60\u597d"]
+    found, errors = run(folder, *more, given="".join(f"{text}\n" for text in texts).encode())
+    student = TrainedStudent.from_pretrained(folder)
+    expected = student.predict_proba(texts)
+    assert errors == ""
+    assert [list(row["probabilities"]) for row in found] == [list(student.labels)] * len(texts)
+    values = np.array([list(row["probabilities"].values()) for row in found])
+    np.testing.assert_allclose(values, expected, atol=0.02 if more == ("--int8",) else 1e-5)
+    assert [row["label"] for row in found[:40]] == student.predict(texts[:40])
+
+
+def test_a_file_of_pairs_with_windows_ends_and_a_mark_at_the_start(pairs: Path, tmp_path: Path):
+    texts = inputs(as_pairs(sentiment(9, 2)), True)
+    file = tmp_path / "pairs.tsv"
+    file.write_bytes(b"\xef\xbb\xbf" + "\r\n".join("\t".join(pair) for pair in texts).encode())
+    found, _ = run(pairs, file)
+    assert [row["label"] for row in found] == TrainedStudent.from_pretrained(pairs).predict(texts)
+
+
+def test_a_student_of_the_train_stage_predicts_too(folder: Path):
+    trained_folder = folder.parent / "trained"
+    assert isinstance(open_student(trained_folder, False), TrainedStudent)
+    assert run(trained_folder, given=b"good\n") == run(folder, given=b"good\n")
+    _, errors = run(trained_folder, "--int8", code=2)
+    assert "model.int8.onnx: no such file; the export stage writes one" in errors
+
+
+def test_it_runs_where_numpy_and_onnxruntime_are_all_there_is(folder: Path):
+    script = f"""
+import runpy, sys
+for name in ("torch", "transformers", "tokenizers", "pyarrow", "safetensors", "onnx", "yaml", "pydantic", "tqdm", "joblib"):
+    sys.modules[name] = None
+sys.argv = ["pipeline", "predict", {str(folder)!r}]
+runpy.run_module("pipeline", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, input=b"a good film\n", capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(done.stdout)["label"] == "positive"
+
+
+@pytest.mark.parametrize(
+    ("student", "given", "answered", "said"),
+    [
+        ("single", b"good\nbad\n\xff\xfe\n", 2, "line 3: byte 1 (0xff) is not valid UTF-8"),
+        ("single", b"good\na\tb\n", 1, "line 2: 2 fields between tabs; this student reads single sentences"),
+        ("pairs", b"a\tb\nno tab\n", 1, "line 2: 1 fields between tabs; this student reads pairs"),
+        ("pairs", b"a\tb\tc\n", 0, "line 1: 3 fields"),
+    ],
+    ids=["no UTF-8", "a pair", "no pair", "three"],
+)
+def test_a_wrong_line_is_named_and_those_before_it_are_answered(folder, pairs, student, given, answered, said):
+    found, errors = run(pairs if student == "pairs" else folder, given=given, code=2)
+    assert len(found) == answered
+    assert errors.startswith("error: standard input: ")
+    assert said in errors
+    assert errors.count("\n") == 1
+
+
+def test_a_wrong_call_is_one_line(folder: Path, tmp_path: Path):
+    for arguments, said in (
+        ((tmp_path, "x"), "config.json: no such file"),
+        ((folder, tmp_path / "none.txt"), "none.txt: No such file or directory"),
+        ((folder, tmp_path), "Is a directory"),
+        ((folder, "--batch", "0"), "--batch 0: must be at least 1"),
+    ):
+        _, errors = run(*arguments, code=2)
+        assert said in errors
+        assert errors.count("\n") == 1
+
+
+def test_whoever_reads_may_stop(folder: Path):
+    with subprocess.Popen(
+        [*PREDICT, str(folder), "--batch", "1"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdin.write(b"good\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["label"] == "positive"  # while more is to come
+        process.stdout.close()
+        try:
+            process.stdin.write(b"good\n" * 100_000)
+            process.stdin.close()
+        except BrokenPipeError:
+            process.stdin = None
+        errors = process.stderr.read()
+        assert process.wait() == -signal.SIGPIPE
+    assert errors == b""
+
+
+def test_memory_does_not_grow_with_the_input(folder: Path, tmp_path: Path):
+    """The peak of a child that reads 40 MB of text against one that reads 4."""
+    script = (
+        "import runpy, sys; from pathlib import Path\n"
+        "sys.argv = ['pipeline', 'predict', *sys.argv[1:]]\n"
+        "runpy.run_module('pipeline', run_name='__main__')\n"
+        "peak = Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]\n"
+        "sys.stderr.write(peak)"
+    )
+    line = b"good " + b"x" * 4_000 + b"\n"
+    peaks = []
+    for lines in (1_000, 10_000):
+        (tmp_path / "texts").write_bytes(line * lines)
+        command = [sys.executable, "-c", script, str(folder), str(tmp_path / "texts"), "--batch", "256"]
+        with (tmp_path / "out").open("wb") as out:
+            done = subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.PIPE, check=True)
+        assert (tmp_path / "out").read_bytes().count(b"\n") == lines
+        peaks.append(int(done.stderr) / 1024)
+    assert peaks[1] < peaks[0] + 8, peaks
+
+
+def test_lines_end_where_files_say_not_where_unicode_does(folder: Path):
+    out = io.StringIO()
+    lines = ["good\u2028film\n".encode(), "bad\x0b\x85\n".encode(), b"dull"]
+    assert predict_lines(open_student(folder, False), lines, "x", 2, out) == 3
+    assert out.getvalue().count("\n") == 3
+
+
+def test_a_regression_is_answered_by_its_number():
+    class Lengths:
+        labels, pairs = ("length",), False
+
+        def predict_logits(self, texts):
+            return np.array([[len(text)] for text in texts], np.float32)
+
+    out = io.StringIO()
+    predict_lines(Lengths(), [b"abc\n", b"\n"], "x", 9, out)
+    answers = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert answers == [{"length": 3.0}, {"length": 0.0}]
+
+
+def test_a_mark_inside_a_file_is_text():
+    assert list(texts_of(["\ufeffa\n".encode(), "\ufeffb\n".encode()], "x", False)) == ["a", "\ufeffb"]
+    with pytest.raises(InputError, match=r"x: line 2: byte 3 \(0xe9\)"):
+        list(texts_of([b"a\n", b"ab\xe9\n"], "x", False))

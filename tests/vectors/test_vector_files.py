@@ -1,0 +1,154 @@
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import InputError
+from pipeline.vectors import files
+from pipeline.vectors.files import read_text_vectors, read_word2vec, words_of_text
+from pipeline.vectors.lookup import embed, listed_words, look_up
+
+WORDS = st.text(st.characters(exclude_categories=["Z", "C"]), min_size=1, max_size=8)
+VECTORS = {"the": [0.5, -1.25, 3.0], "café": [1e-7, 0.0, -2.5e10], "x\xa0y": [1.0, 2.0, 3.0], "\u2028": [7.0, 8.0, 9.0]}
+
+
+def as_text(vectors: dict, end: str = "\n", header: bool = False) -> bytes:
+    head = [f"{len(vectors)} {len(next(iter(vectors.values())))}"] if header else []
+    lines = [" ".join([word, *(str(np.float32(x)) for x in vector)]) for word, vector in vectors.items()]
+    return "".join(line + end for line in [*head, *lines]).encode()
+
+
+def as_word2vec(vectors: dict, newline: bool) -> bytes:
+    width = len(next(iter(vectors.values())))
+    rows = [
+        word.encode() + b" " + np.array(vector, "<f4").tobytes() + b"\n" * newline for word, vector in vectors.items()
+    ]
+    return f"{len(vectors)} {width}\n".encode() + b"".join(rows)
+
+
+def same(found: dict, expected: dict) -> bool:
+    return found.keys() == expected.keys() and all(
+        np.array_equal(found[word], np.array(expected[word], np.float32)) for word in expected
+    )
+
+
+@pytest.mark.parametrize("header", [False, True], ids=["glove", "fasttext"])
+@pytest.mark.parametrize("end", ["\n", " \n", "\r\n"], ids=["plain", "a space at the end", "windows"])
+def test_text_is_read_whatever_its_ends(tmp_path: Path, header: bool, end: str):
+    path = tmp_path / "vectors.txt"
+    path.write_bytes(as_text(VECTORS, end, header))
+    assert same(read_text_vectors(path, [*VECTORS, "other"]), VECTORS)
+    assert same(read_text_vectors(path, ["café"]), {"café": VECTORS["café"]})
+    assert list(words_of_text(path)) == list(VECTORS)
+    path.write_bytes(path.read_bytes().rstrip())
+    assert same(read_text_vectors(path, [*VECTORS]), VECTORS)
+    zipped = tmp_path / "vectors.txt.gz"
+    zipped.write_bytes(gzip.compress(path.read_bytes()))
+    assert same(read_text_vectors(zipped, [*VECTORS]), VECTORS)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.dictionaries(WORDS, st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=2), min_size=1, max_size=30),
+    st.integers(1, 64),
+    st.booleans(),
+)
+def test_blocks_of_any_size_give_the_same_and_both_formats_agree(
+    tmp_path_factory, vectors: dict, block: int, newline: bool
+):
+    folder = tmp_path_factory.mktemp("vectors")
+    (folder / "text").write_bytes(as_text(vectors))
+    (folder / "binary").write_bytes(as_word2vec(vectors, newline))
+    whole = files.BLOCK_BYTES
+    files.BLOCK_BYTES = block + 200  # a line is at most four blocks long
+    try:
+        found = read_text_vectors(folder / "text", [*vectors])
+    finally:
+        files.BLOCK_BYTES = whole
+    assert same(found, vectors)
+    assert same(read_word2vec(folder / "binary", [*vectors]), vectors)
+    assert list(listed_words(f"text:{folder / 'text'}")) == list(vectors)
+    assert list(listed_words(f"word2vec:{folder / 'binary'}")) == list(vectors)
+
+
+def test_a_word_with_spaces_in_it_is_no_word_of_ours_and_the_first_of_two_counts(tmp_path: Path):
+    path = tmp_path / "glove.txt"
+    path.write_text("the 1 2 3\n. . . 4 5 6\n. 7 8 9\nthe 3 3 3\n")
+    assert same(read_text_vectors(path, [".", "the"]), {".": [7, 8, 9], "the": [1, 2, 3]})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("the 1 2 3\ngood 1 2\n", r"line 2: does not hold a word and 3 numbers"),
+        ("2 3\nthe 1 2 3\ngood 1 2 x\n", r"line 3: does not hold a word and 3 numbers"),
+        ("the 1 2 3\ngood 1 nan 3\n", "line 2: does not hold"),
+    ],
+    ids=["short", "no number", "nan"],
+)
+def test_a_damaged_line_is_named(tmp_path: Path, text: str, said: str):
+    path = tmp_path / "glove.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_text_vectors(path, ["good"])
+
+
+def test_damaged_binary_files_are_said(tmp_path: Path):
+    path = tmp_path / "vectors.bin"
+    whole = as_word2vec(VECTORS, newline=True)
+    for data, said in (
+        (whole[:-9], r"at word 4 of 4: it is damaged"),
+        (as_text(VECTORS), "does not start with the number of words"),
+        (b"", "does not start with"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=said):
+            read_word2vec(path, ["the"])
+    for read in (read_word2vec, read_text_vectors):
+        with pytest.raises(InputError, match=r"nowhere: cannot be read: .*No such file"):
+            read(tmp_path / "nowhere", ["the"])
+
+
+@pytest.mark.parametrize("kind", ["text", "word2vec"])
+def test_words_are_looked_up_as_they_are_first_then_in_lower_case(tmp_path: Path, kind: str):
+    vectors = {"paris": [7.0, 8.0], "Paris": [4.0, 5.0], "good": [1.0, 2.0]}
+    path = tmp_path / "few vectors"
+    path.write_bytes(as_text(vectors) if kind == "text" else as_word2vec(vectors, newline=False))
+    found, about = look_up(f"{kind}:{path}", ["PARIS", "other", "Paris", "Good"], "cc-by-4.0")
+    assert found.words == ["PARIS", "Paris", "Good"]
+    assert found.matrix.tolist() == [[7, 8], [4, 5], [1, 2]]
+    assert (about["name"], about["licence"]) == ("few vectors", "cc-by-4.0")
+    table, metadata = embed(f"{kind}:{path}", [pa.array(["Good good other"])], "raw")
+    assert table["word"].to_pylist() == ["Good", "good"]
+    assert metadata["tokens"] == round(2 / 3, 4)
+    with pytest.raises(InputError, match="none of the 1 words"):
+        embed(f"{kind}:{path}", [pa.array(["nothing"])], "raw")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_memory_does_not_grow_with_the_file(tmp_path: Path):
+    """A file of some hundred megabytes, of which two words are wanted, read within the memory of a few blocks."""
+    path = tmp_path / "large.txt"
+    line = (" " + " ".join(["0.123456"] * 100) + "\n").encode()
+    with path.open("wb") as file:
+        for start in range(0, 260_000, 10_000):
+            file.write(b"".join(b"w%d%s" % (i, line) for i in range(start, start + 10_000)))
+    # The peak from /proc, since getrusage hands a child that of the process that started it.
+    code = (
+        "import sys; from pathlib import Path; from pipeline.vectors.files import read_text_vectors\n"
+        "def peak(): return int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
+        "before = peak()\n"
+        "found = read_text_vectors(Path(sys.argv[1]), ['w3', 'w259999'])\n"
+        "print(len(found), peak() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    found, grown = map(int, done.stdout.split())
+    assert found == 2
+    assert path.stat().st_size > 220 << 20
+    assert 0 < grown < 100 << 10  # KiB

@@ -1,0 +1,159 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+
+from pipeline import tables
+from pipeline.errors import InputError
+from pipeline.students.vocabulary import Vocabulary
+from pipeline.vectors.lookup import embed, listed_words, look_up
+from pipeline.vectors.table import RANDOM_RANGE, WordVectors, initial_embeddings, read_vectors
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = "spacy:tiny_vectors"
+ROWS = {"good": [1, 2, 3], "Paris": [4, 5, 6], "paris": [7, 8, 9], "[MASK]": [1, 1, 1]}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A spaCy pipeline with four vectors inside a package that must not be imported."""
+    vectors = pytest.importorskip("spacy.vectors")
+    root = tmp_path / "site" / "tiny_vectors"
+    folder = root / "xx_tiny-1.2"
+    folder.mkdir(parents=True)
+    (root / "__init__.py").write_text("raise RuntimeError('imported')")
+    (folder / "meta.json").write_text('{"lang": "xx", "name": "tiny", "version": "1.2", "license": "CC0-1.0"}')
+    data = np.array(list(ROWS.values()), dtype="float32")
+    vectors.Vectors(data=data, keys=list(ROWS)).to_disk(folder / "vocab")
+    pytest.importorskip("spacy.strings").StringStore(list(ROWS)).to_disk(folder / "vocab" / "strings.json")
+    monkeypatch.syspath_prepend(root.parent)
+    return root
+
+
+@pytest.mark.usefixtures("package")
+def test_words_are_found_as_they_are_first_then_in_lower_case():
+    found, about = look_up(SOURCE, ["PARIS", "other", "Paris", "Good"])
+    assert found.words == ["PARIS", "Paris", "Good"]
+    assert found.matrix.tolist() == [ROWS["paris"], ROWS["Paris"], ROWS["good"]]
+    assert found.matrix.dtype == np.float32
+    assert about == {"source": SOURCE, "name": "xx_tiny", "version": "1.2", "licence": "CC0-1.0"}
+
+
+@pytest.mark.usefixtures("package")
+def test_coverage_is_told_in_types_and_in_tokens():
+    table, metadata = embed(SOURCE, [pa.array(["good Paris x", "good"]), pa.array(["y good"])], "pretokenised")
+    assert table["word"].to_pylist() == ["good", "Paris"]
+    assert (metadata["types"], metadata["tokens"]) == (0.5, round(4 / 6, 4))
+
+
+@pytest.mark.usefixtures("package")
+def test_a_pipeline_lists_a_word_for_each_vector():
+    assert list(listed_words(SOURCE)) == list(ROWS)
+
+
+def test_extra_words_are_the_first_ones_that_the_texts_have_in_no_case(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipeline.vectors.lookup.LISTED", 2)
+    asked = []
+
+    def look(words: list[str], counts: list[int]) -> tuple[WordVectors, dict]:
+        asked.append((words, counts))
+        return WordVectors([word for word in words if word != "none"], np.ones((len(words) - 1, 2), np.float32)), {}
+
+    listed = ["The", "[MASK]", "Airbus", "good-bye", "none", "airbus", "x", "y", "z"]
+    table, metadata = embed("a:b", [pa.array(["the good the"])], "raw", look, listed, 3)
+    assert asked == [(["the", "good", "Airbus", "none", "x"], [2, 1, 0, 0, 0])]
+    assert table["word"].to_pylist() == ["the", "good", "Airbus", "x"]
+    assert (metadata["types"], metadata["tokens"], metadata["extra words"]) == (1.0, 1.0, 2)
+    everything, _ = embed("a:b", [pa.array(["the good the"])], "pretokenised", look, listed, 99)
+    assert everything["word"].to_pylist() == ["the", "good", "Airbus", "good-bye", "x", "y", "z"]
+    none, metadata = embed("a:b", [pa.array(["the none"])], "raw", look, listed)
+    assert (none["word"].to_pylist(), metadata["extra words"], metadata["types"]) == (["the"], 0, 0.5)
+
+
+@pytest.mark.usefixtures("package")
+def test_no_word_with_a_vector_is_an_error():
+    with pytest.raises(InputError, match="none of the 2 words"):
+        embed(SOURCE, [pa.array(["x y"])], "raw")
+
+
+def test_a_package_that_is_missing_or_has_no_vectors_is_named(package: Path):
+    with pytest.raises(InputError, match="`pip install no-such-thing`"):
+        look_up("spacy:no_such_thing", ["good"])
+    (package / "xx_tiny-1.2" / "vocab" / "vectors").unlink()
+    with pytest.raises(InputError, match="holds no spaCy pipeline with vectors"):
+        look_up(SOURCE, ["good"])
+
+
+@pytest.mark.usefixtures("package")
+@pytest.mark.parametrize(("text", "extra", "words"), [("Paris", 0, ["good", "Paris"]), ("x", 5, ["good", "Paris"])])
+def test_the_stage_reads_training_text_alone_and_writes_what_training_reads(
+    tmp_path: Path, text: str, extra: int, words: list[str]
+):
+    texts, second = [f"good [x] {text}", "paris"], ["good", None]
+    examples = pa.table(
+        {
+            "id": ["1", "2"],
+            "split": ["train", "test"],
+            "sentence1": texts,
+            "sentence2": second,
+            "label": pa.nulls(2, pa.int32()),
+            "line": [1, 2],
+        }
+    ).cast(tables.EXAMPLES)
+    tables.write(tmp_path / "data/tiny/examples/examples.parquet", examples)
+    few = {"source": SOURCE, "extra_words": extra}
+    params = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"vectors": {"few": few}}
+    for student in params["students"].values():
+        student["vectors"] = "few"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    task = yaml.safe_load((ROOT / "tasks/example.yaml").read_text())
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/tiny.yaml").write_text(yaml.safe_dump(task | {"tag": {"text": "raw"}}))
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path / 'site'}"}
+
+    command = [sys.executable, ROOT / "stages/embed.py", "tiny"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "data/tiny/vectors/few.parquet"
+    found = read_vectors(path)
+    assert found.words == words
+    np.testing.assert_array_equal(found.matrix, np.array([ROWS["good"], ROWS["Paris"]], np.float32))
+    assert tables.metadata_of(path)["licence"] == "CC0-1.0"
+
+
+def test_what_is_no_table_of_vectors_is_refused(tmp_path: Path):
+    path = tmp_path / "vectors.parquet"
+    with pytest.raises(InputError, match="no such file"):
+        read_vectors(path)
+    tables.write(path, pa.table({"word": ["a"], "vector": ["b"]}))
+    with pytest.raises(InputError, match="column 'vector' is string"):
+        read_vectors(path)
+
+
+def test_a_student_starts_from_the_vectors_at_one_scale_and_from_random_ones_elsewhere():
+    vocabulary = Vocabulary(("a", "b", "c"), "raw")
+    matrix = np.array([[9, -12], [0, 30], [1, 1]], np.float32)
+    table = initial_embeddings(vocabulary, WordVectors(["c", "a", "z"], matrix), seed=0).numpy()
+    assert table.shape == (6, 2)
+    assert not table[0].any()
+    scale = RANDOM_RANGE / np.sqrt(3) / np.sqrt((matrix**2).mean())
+    np.testing.assert_allclose(table[[3, 5]], scale * matrix[[1, 0]], rtol=1e-6)
+    others = table[[1, 2, 4]]
+    assert np.abs(others).max() <= RANDOM_RANGE
+    assert len(np.unique(others)) == 6
+    again = initial_embeddings(vocabulary, WordVectors(["c", "a", "z"], matrix), seed=0).numpy()
+    other_seed = initial_embeddings(vocabulary, WordVectors(["c", "a", "z"], matrix), seed=1).numpy()
+    assert np.array_equal(table, again)
+    assert not np.array_equal(table[1], other_seed[1])
+
+
+def test_without_vectors_all_words_start_at_random():
+    table = initial_embeddings(Vocabulary(("a",) * 100, "raw"), None, seed=0).numpy()
+    assert table.shape == (103, 300)
+    assert not table[0].any()
+    assert table[1:].std() == pytest.approx(RANDOM_RANGE / np.sqrt(3), rel=0.02)
