@@ -5,11 +5,13 @@ Modules are found as Python finds them, with the working folder first, so a file
 """
 
 import ast
+import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
 from collections.abc import Mapping
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +55,8 @@ def check(path: str) -> None:
 
 
 def _names_defined(source: Path) -> set[str]:
-    try:
-        tree = ast.parse(source.read_bytes(), filename=str(source))
-    except SyntaxError as error:
-        raise InputError(f"{source}, line {error.lineno}: {error.msg}") from error
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(_parsed(source)):
         match node:
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
                 names.add(name)
@@ -67,6 +65,13 @@ def _names_defined(source: Path) -> set[str]:
             case ast.Name(id=name, ctx=ast.Store()):
                 names.add(name)
     return names
+
+
+def _parsed(source: Path) -> ast.Module:
+    try:
+        return ast.parse(source.read_bytes(), filename=str(source))
+    except SyntaxError as error:
+        raise InputError(f"{source}, line {error.lineno}: {error.msg}") from error
 
 
 def load(path: str) -> Any:
@@ -102,6 +107,90 @@ def build(path: str, params: Mapping[str, Any], **given: Any) -> Any:
         return factory(**given, **params)
     except ValueError as error:
         raise InputError(f"{path!r}: {error}") from error
+
+
+# --- the code behind an import path -----------------------------------------------------------------------------------------
+
+
+def code_digest(path: str) -> str | None:
+    """Return a hash of the code that an import path leads to, so that a change of it can be seen. No code is run.
+
+    It covers the module and every module that it imports, also inside functions, as far as those are files of the working folder or of the
+    module's own top-level package.
+
+    :param path: `package.module:Name`.
+    :return: SHA-256, in hex, of the names and the bytes of those files; None for classes of this library, which DVC watches itself.
+    :raises InputError: If the module is not found, or a file is not valid Python.
+    """
+    module, _ = _split(path)
+    if module.partition(".")[0] == __name__.partition(".")[0]:
+        return None
+    digest = hashlib.sha256()
+    for name, file in sorted(source_files(module).items()):
+        content = file.read_bytes()
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def source_files(module: str) -> dict[str, Path]:
+    """Return the files of a module and of the modules that it imports, by dotted name; see `code_digest` for which.
+
+    :param module: Its dotted name.
+    :raises InputError: If the module is not found, or a file is not valid Python.
+    """
+    _find_here_first()
+    spec = _spec(module)
+    if spec is None:
+        raise InputError(f"no module named {module!r} (looked in {Path.cwd()} and the installed packages)")
+    if spec.origin is None or not spec.origin.endswith(".py"):
+        return {}
+    here, top = Path.cwd().resolve(), module.partition(".")[0]
+    found: dict[str, Path] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or (spec := _spec(name)) is None or spec.origin is None or not spec.origin.endswith(".py"):
+            continue
+        file = Path(spec.origin).resolve()
+        if name.partition(".")[0] != top and (not file.is_relative_to(here) or "site-packages" in file.parts):
+            continue
+        found[name] = file
+        waiting += [
+            ".".join(name.split(".")[:i]) for i in range(1, name.count(".") + 1)
+        ]  # packages, whose __init__.py runs
+        waiting += _imports(file, name if spec.submodule_search_locations is not None else name.rpartition(".")[0])
+    return found
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    """Find a module without importing the packages that it is inside of; None where there is none."""
+    top, *inner = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    for i in range(1, len(inner) + 1):
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        spec = PathFinder.find_spec(".".join([top, *inner[:i]]), spec.submodule_search_locations)
+    return spec
+
+
+def _imports(file: Path, package: str) -> set[str]:
+    """Return the dotted names that a file imports, or may import: of `from x import y` both x and x.y."""
+    found: set[str] = set()
+    for node in ast.walk(_parsed(file)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")[: -(node.level - 1) or None] if node.level else []
+            base = ".".join([*parts, *([node.module] if node.module else [])])
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    own = __name__.partition(".")[0]
+    return {name for name in found if name and name.partition(".")[0] != own}
+
+
+# --- files inside packages ------------------------------------------------------------------------------------------------
 
 
 def folders_of(package: str) -> list[Path]:

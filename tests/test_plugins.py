@@ -134,3 +134,52 @@ def test_a_namespace_package_has_a_folder_in_each_place(tmp_path: Path, monkeypa
 @pytest.mark.parametrize("name", ["there_is_no_such_package", "", "..", "not-a-name", "__main__"])
 def test_what_is_no_package_has_no_folders(name: str):
     assert folders_of(name) == []
+
+
+# --- the code behind an import path
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a plug-in that imports a helper inside a function, and a package with a relative import."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "code_plugin.py").write_text("def late():\n    import code_helper\n\n\nclass Thing: ...\n")
+    (tmp_path / "code_helper.py").write_text("import json\nimport pipeline.tables\n")
+    (tmp_path / "code_other.py").write_text("")
+    (tmp_path / "code_pack").mkdir()
+    (tmp_path / "code_pack/__init__.py").write_text("")
+    (tmp_path / "code_pack/inner.py").write_text("from . import deep\nfrom .deep import X\n\nclass Thing: ...\n")
+    (tmp_path / "code_pack/deep.py").write_text("X = 1\n")
+    return tmp_path
+
+
+def test_code_is_the_module_and_what_it_imports_here(here: Path):
+    assert sorted(plugins.source_files("code_plugin")) == ["code_helper", "code_plugin"]
+    assert sorted(plugins.source_files("code_pack.inner")) == ["code_pack", "code_pack.deep", "code_pack.inner"]
+    assert not {"code_plugin", "code_helper"} & set(sys.modules)
+
+
+@pytest.mark.parametrize(
+    ("path", "file", "changes"),
+    [
+        ("code_plugin:Thing", "code_plugin.py", True),
+        ("code_plugin:Thing", "code_helper.py", True),
+        ("code_plugin:Thing", "code_other.py", False),
+        ("code_pack.inner:Thing", "code_pack/deep.py", True),
+        ("code_pack.inner:Thing", "code_pack/__init__.py", True),
+    ],
+)
+def test_a_change_of_the_code_changes_its_digest(here: Path, path: str, file: str, changes: bool):
+    before = plugins.code_digest(path)
+    (here / file).write_text((here / file).read_text() + "# changed\n")
+    assert (plugins.code_digest(path) != before) == changes
+
+
+def test_this_librarys_own_code_is_watched_by_dvc(here: Path):
+    assert plugins.code_digest("pipeline.students.bilstm:BiLSTM") is None
+
+
+def test_code_that_is_not_there_is_an_error(here: Path):
+    with pytest.raises(InputError, match="no module named 'code_gone'"):
+        plugins.code_digest("code_gone:Thing")
