@@ -17,12 +17,11 @@ def main(task: str, name: str) -> None:
     """Write teacher.json, and the fine-tuned classifier where the teacher has `finetune`."""
     model = project.load(task).teacher(name).model
     data = Path("data") / task
-    path = data / "examples" / "examples.parquet"
-    if (note := note_of(path)) is not None:
+    if (note := note_of(data / "examples" / "examples.parquet")) is not None:
         with new_folder(data / "teachers" / name) as folder:
             write_json(folder / "teacher.json", teacher_of(note, name))
         return
-    examples, about = tables.read_examples(path)
+    examples, about = tables.read_examples(data / "examples")
     with new_folder(data / "teachers" / name) as folder:
         make_teacher(model, examples, about["labels"], folder)
 

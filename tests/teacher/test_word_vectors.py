@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from pipeline.vectors.table import read_vectors
 from tiny import examples_table, tiny_teacher
 
 from pipeline import tables
@@ -16,6 +15,7 @@ from pipeline.params.vectors import Vectors
 from pipeline.teacher.model import find_files, open_teacher
 from pipeline.teacher.own import OwnTeacher
 from pipeline.teacher.word_vectors import listed_words, look_up, reduced
+from pipeline.vectors.table import read_vectors
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("negative", "positive")
@@ -108,7 +108,7 @@ def test_the_embed_stage_writes_them(tmp_path: Path):
     rows = [("train", "good film good", None, 1), ("train", "bad plot", None, 0), ("test", "the long", None, 0)]
     examples = examples_table(rows)
     about = {"task": "films", "labels": list(LABELS), "pairs": False, "source": {}}
-    tables.write(tmp_path / "data/films/examples/examples.parquet", examples, about)
+    tables.write_examples(tmp_path / "data/films/examples", tmp_path / "data/films/source", examples, about)
     for stage in (["finetune", "films", "tiny"], ["embed", "films"]):
         command = [sys.executable, str(ROOT / f"stages/{stage[0]}.py"), *stage[1:]]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
