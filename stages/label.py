@@ -18,7 +18,7 @@ from pipeline.labelling.store import writing
 from pipeline.logits import imported
 from pipeline.logits.note import note_of
 from pipeline.params import project
-from pipeline.storage import remove_temporaries, sha256_of, write_json
+from pipeline.storage import remove_temporaries, write_json, write_stamp
 from pipeline.teacher.recorded import open_recorded
 
 
@@ -47,15 +47,14 @@ def main(task: str, name: str) -> None:
 
 
 def _finish(task: str, name: str, summary: dict[str, Any]) -> None:
-    """Write the summary, and the stamp in Git by which a clone without the data sees that the data set is another one."""
+    """Write the summary, and the stamp in Git by which a clone without the data set sees that it is another one."""
     data, stamps = Path("data") / task, Path("stamps") / task / "logits"
-    for path, value in (
-        (data / "results" / f"label-{name}.json", summary),
-        (stamps / f"{name}.json", {"manifest_sha256": sha256_of(data / "logits" / name / "manifest.json")}),
-    ):
-        with writing(path.parent):
-            remove_temporaries(path.parent, path.name)
-            write_json(path, value)
+    with writing(data / "results"):
+        remove_temporaries(data / "results", f"label-{name}.json")
+        write_json(data / "results" / f"label-{name}.json", summary)
+    with writing(stamps):
+        remove_temporaries(stamps, f"{name}.json")
+        write_stamp(stamps / f"{name}.json", data / "logits" / name / "manifest.json")
 
 
 if __name__ == "__main__":
