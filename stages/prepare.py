@@ -24,7 +24,7 @@ def main(task: str) -> None:
         _write(folder, examples, metadata, {"imported": text.source.logits}, {"read": examples.num_rows})
         return
     rows, provenance = sources.read(text.source, text.columns)
-    examples, report = preparation.prepare(rows, text)
+    examples, report = preparation.prepare(rows, text, settings.tag.text)
     metadata = {
         "task": task,
         "labels": text.labels,

@@ -93,7 +93,7 @@ def augment(
 
     with (
         new_folder(out) as folder,
-        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as name,
+        tempfile.TemporaryDirectory(dir=folder) as name,  # inside, so that it goes with the folder if the run is killed
         Parallel(n_jobs=processes, return_as="generator") as parallel,
     ):
         shards = [Path(name) / f"{number:05}" for number in range(len(begins))]
