@@ -126,8 +126,8 @@ def test_a_plain_repro_does_not_run_the_ablation_and_the_ablation_trains_only_ne
     others = "".join(text for section, text in printed.items() if section != "The ablation")
     assert "Running stage 'train@example-bilstm'" in others
     assert "Running stage 'ablation" not in others
-    assert "24 students, 0 of them trained before" in printed["The ablation"]
-    assert "32 students, 24 of them trained before" in printed["The ablation"]
+    assert "training 24 of 24 students" in printed["The ablation"]
+    assert "training 8 of 32 students" in printed["The ablation"]
     found = json.loads((clone.folder / "data/example/results/ablation.json").read_text())
     assert len(found["cells"]) == 8
     assert all(cell["seeds"] == [0, 1, 2, 3] and len(cell["scores"]) == 4 for cell in found["cells"])
