@@ -291,6 +291,62 @@ def test_a_changed_rule_draws_and_labels_again_but_tags_nothing(clone: Clone):
     assert ran == {"augment@tickets", "label@tickets-ours"}
 
 
+# --- no stale result ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {
+            "data/raw/tickets/train.csv": {"prepare"},
+            "typos.py": {"augment"},
+            "bag.py": {"train-bag", "evaluate-bag", "export-bag"},
+            "lengths.py": {"finetune-lengths", "label-lengths"},
+            "models/ticket-classifier/config.json": {"finetune-ours", "label-ours"},
+        },
+        {"pipeline/labelling/packing.py": {"label-lengths", "label-ours"}, "pipeline/params/augment.py": {"augment"}},
+        {"pipeline/console.py": set()},
+    ],
+    ids=["your own files", "code", "code that changes no byte"],
+)
+def test_a_change_makes_what_depends_on_it_stale_and_no_more(clone: Clone, files: dict[str, set[str]]):
+    """A line that changes nothing is enough: only a run can tell what a change means."""
+    before = clone.stale("tickets")
+    contents = {clone.folder / file: (clone.folder / file).read_bytes() for file in files}
+    for path, content in contents.items():
+        path.write_bytes(content + b"\n")
+    try:
+        after = clone.stale("tickets")
+    finally:
+        for path, content in contents.items():
+            path.write_bytes(content)
+    names = set().union(*files.values())
+    expected = {name.replace("-", "@tickets-", 1) if "-" in name else f"{name}@tickets" for name in names}
+    assert expected <= after
+    assert after - before <= expected
+
+
+def test_a_row_that_is_dropped_makes_only_prepare_run(clone: Clone):
+    clone.run("dvc", "repro", "prepare@tickets")
+    before, path = clone.stale("tickets"), clone.folder / "data/raw/tickets/train.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:3], *lines[2:]]) + "\n")  # a repeat that moves all rows after it
+    assert clone.stages_run("dvc", "repro", "prepare@tickets") == {"prepare@tickets"}
+    added = clone.stale("tickets") - before
+    assert not [name for name in added if name.startswith(("finetune", "tag", "augment", "embed", "train"))]
+    assert {name for name in added if name.startswith("label")} <= {"label@tickets-lengths", "label@tickets-ours"}
+
+
+def test_weights_that_change_in_their_folder_are_labelled_with_again(clone: Clone):
+    before = json.loads((clone.folder / "data/tickets/teachers/ours/teacher.json").read_text())["sha256"]
+    words = sorted({word.lower() for word in [*BILLING, *TECHNICAL]} | set("ticket,.-0123456789"))
+    tiny_teacher(clone.folder / "models/ticket-classifier", words, labels=["LABEL_0", "LABEL_1"], seed=5)
+    ran = clone.stages_run("dvc", "repro", "label@tickets-ours")
+    assert {"finetune@tickets-ours", "label@tickets-ours"} <= ran
+    record = json.loads((clone.folder / "data/tickets/logits/ours/manifest.json").read_text())["provenance"]["teacher"]
+    assert record["sha256"] != before
+
+
 def test_an_experiment_runs(clone: Clone):
     clone.run("dvc", "exp", "run", "-S", "students.bag.epochs=2", "train@tickets-bag")
     assert yaml.safe_load((clone.folder / "params.yaml").read_text())["students"]["bag"]["epochs"] == 2
