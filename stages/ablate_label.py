@@ -2,7 +2,7 @@
 
 python stages/ablate_label.py TASK
 
-What the teacher said of each text is kept in data/labelled, as by the label stage, so a text that either has labelled is not labelled again.
+Logits are cached per text in data/labelled and shared with the label stage: a text that either has labelled is not labelled again.
 """
 
 from pathlib import Path

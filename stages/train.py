@@ -2,7 +2,7 @@
 
 python stages/train.py TASK STUDENT
 
-A run that was killed goes on after its last epoch, from data/TASK/students/STUDENT.tmp-checkpoint.safetensors.
+A killed run resumes after its last epoch, from data/TASK/students/STUDENT.tmp-checkpoint.safetensors.
 """
 
 from pathlib import Path
