@@ -9,6 +9,8 @@ from pipeline.errors import InputError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
+Split = Literal["train", "validation", "test"]
+RefuseOrDrop = Literal["refuse", "drop"]
 Policy = Literal["refuse", "drop", "keep"]
 
 

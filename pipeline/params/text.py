@@ -1,11 +1,11 @@
 """The `text` block of a task's file: the source of its rows, its columns and its labels."""
 
 import math
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
-from pipeline.params.base import Fraction, Model, Policy
+from pipeline.params.base import Fraction, Model, Policy, RefuseOrDrop, Split
 from pipeline.tables import SPLITS
 
 
@@ -37,7 +37,7 @@ class Source(Model):
     )
     config: str | None = Field(None, description="With `hub`: the configuration")
     revision: str | None = Field(None, description="With `hub`: the commit; a branch name can move")
-    hub_splits: dict[Literal["train", "validation", "test"], str] = Field(
+    hub_splits: dict[Split, str] = Field(
         {}, description="With `hub`: our split -> its split, if they differ; other splits are not read"
     )
     sha256: str | dict[str, str] | None = Field(
@@ -88,22 +88,20 @@ class Source(Model):
 class BadRows(Model):
     """What to do with each kind of invalid row. Every kind is always counted and reported with line numbers."""
 
-    fields: Literal["refuse", "drop"] = Field("refuse", description="A row with too few or too many fields")
-    encoding: Literal["refuse", "drop"] = Field("refuse", description="Bytes that are not UTF-8")
-    unknown_label: Literal["refuse", "drop"] = Field(
+    fields: RefuseOrDrop = Field("refuse", description="A row with too few or too many fields")
+    encoding: RefuseOrDrop = Field("refuse", description="Bytes that are not UTF-8")
+    unknown_label: RefuseOrDrop = Field(
         "refuse", description="A label outside the task's set; in a regression, one that is not a finite number"
     )
-    mask: Literal["refuse", "drop"] = Field("refuse", description="Text that contains [MASK], which augmented rows use")
-    blank: Literal["refuse", "drop"] = Field("drop", description="Null or blank text")
-    repeat: Literal["refuse", "drop"] = Field(
-        "drop", description="The same text with the same label again: the first is kept"
-    )
+    mask: RefuseOrDrop = Field("refuse", description="Text that contains [MASK], which augmented rows use")
+    blank: RefuseOrDrop = Field("drop", description="Null or blank text")
+    repeat: RefuseOrDrop = Field("drop", description="The same text with the same label again: the first is kept")
     conflict: Policy = Field(
         "keep",
         description="The same text with two labels; keep: one row with the most frequent label, the first on a tie; in a regression, with "
         "the mean of its numbers",
     )
-    leak: Literal["refuse", "drop"] = Field(
+    leak: RefuseOrDrop = Field(
         "drop", description="A training or validation text that a later split also has: the later split keeps it"
     )
 
@@ -120,7 +118,7 @@ class Text(Model):
     label_values: dict[str, str | None] = Field(
         {}, description="The source's value -> class name (null: no label); absent: the values are the names"
     )
-    splits: dict[Literal["train", "validation", "test"], Fraction] = Field(
+    splits: dict[Split, Fraction] = Field(
         {}, description="Shares for a source of one file, which is split by content hash; absent: one file per split"
     )
     bad_rows: BadRows = BadRows()
