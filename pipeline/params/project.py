@@ -165,7 +165,7 @@ def _check_regression(params: _ParamsFile, path: Path) -> None:
         ):
             if value != only:
                 raise InputError(
-                    f"{path}: students.{name}.{key}: {value!r}: must be {only!r}, since a task with one label is a regression"
+                    f"{path}: students.{name}.{key}: {value!r}: a task of one label is a regression; set it to {only!r}"
                 )
 
 
