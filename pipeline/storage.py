@@ -100,7 +100,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_temporaries(folder: Path, name: str = "*") -> None:
-    """Remove temporary files, whoever wrote them. Only for files that no other process writes now.
+    """Remove the temporary files of all writers. Only for files that no other process is writing.
 
     :param folder: The folder.
     :param name: The final name of the files, or a pattern of names.
@@ -116,7 +116,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically: UTF-8, two spaces, keys in the order given, a final newline."""
+    """Write JSON atomically: UTF-8, indented by two spaces, keys in the given order, a final newline."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

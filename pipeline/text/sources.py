@@ -88,7 +88,11 @@ def _read_files(source: Source, columns: Columns) -> tuple[dict[str, SourceRows]
         names = {split: f"{source.package}/{name}" for split, name in given.items()}
     wanted = _by_split(source.sha256)
     digests = {split: _digest(path, names[split], wanted.get(split)) for split, path in paths.items()}
-    rows = {split: _read_file(path, names[split], source, columns) for split, path in paths.items()}
+    asked_for = _asked_for(source, columns)
+    rows = {
+        split: _collect(names[split], read_records(path, names[split], asked_for), source, columns)
+        for split, path in paths.items()
+    }
     files = {split: {"path": given[split], "sha256": digests[split]} for split in given}
     return rows, {**provenance, "files": files}
 
@@ -127,10 +131,6 @@ def _digest(path: Path, name: str, wanted: str | None) -> str:
             f"{name}: its SHA-256 is {digest}, not {wanted} as in text.source.sha256; get the right file or change the key"
         )
     return digest
-
-
-def _read_file(path: Path, name: str, source: Source, columns: Columns) -> SourceRows:
-    return _collect(name, read_records(path, name, _asked_for(source, columns)), source, columns)
 
 
 # --- the Hub ------------------------------------------------------------------------------------------------------------

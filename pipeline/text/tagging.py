@@ -145,7 +145,7 @@ def _batch_size(texts: list[str]) -> int:
 def _fold_spaces(doc: Any) -> Tagged:
     """Return the words of a spaCy document with the white space after each.
 
-    spaCy makes a token of white space beyond one space; such a token is not a word to augment.
+    spaCy makes a token of white space beyond one space, which is not a word to augment.
     """
     words: list[str] = []
     tags: list[str] = []

@@ -91,6 +91,18 @@ def test_new_rows_change_no_other_rows_copies(write_tokens: Callable, tmp_path: 
     assert many.filter(pc.is_in(many["parent_id"], parents)).equals(few)
 
 
+def test_examples_of_an_earlier_version_with_several_spaces_are_still_compared_by_their_words(
+    write_tokens: Callable, tmp_path: Path
+):
+    rows = [("train", "a  b"), ("train", "a b c d"), ("validation", "b\t c"), ("test", "c   d"), ("train", "e")]
+    window = {"rule": "pipeline.augment.rules:KeepNgram", "p_ng": 0.9, "n_max": 3}
+    summary = engine.augment(write_tokens(rows), tmp_path / "out", settings(n_iter=200, ngram=window), workers=1)
+    kept = set(rows_of(tmp_path / "out")["sentence1"].to_pylist())
+    assert {"a b c", "b c d"} <= kept
+    assert not kept & {" ".join(text.split()) for _, text in rows}
+    assert summary["leaks"] > 0
+
+
 KILLED = """
 import os, signal
 from pathlib import Path

@@ -399,7 +399,7 @@ def test_otherwise_is_read_where_no_file_is_there(hub, tmp_path):
     [
         ({"files": "a.csv", "hub_splits": {"train": "all"}}, "hub_splits go with hub"),
         ({"hub": "a/b", "revision": "c", "otherwise": {"files": "a.csv"}}, "otherwise goes with files"),
-        ({"files": "a.csv", "otherwise": {"logits": "folder:x"}}, "cannot stand in for text"),
+        ({"files": "a.csv", "otherwise": {"logits": "folder:x"}}, "cannot replace text"),
     ],
 )
 def test_what_does_not_go_together(given, message):
