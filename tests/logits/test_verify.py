@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from logit_sets import carelessly, changed, column, manifest_of, renamed, rows, 
 
 from pipeline import tables
 from pipeline.errors import InputError
-from pipeline.logits import shards, verify
+from pipeline.logits import shards, verify, verify_files
 from pipeline.logits.shards import rows_digest
 
 NAMES = [
-    *("manifest", "paths", "row counts", "files", "sha256", "card", "size", "schema", "class names", "provenance"),
-    *("one provenance", "text", "ids", "labels", "logits", "rows digest", "lineage", "unique", "leaks"),
+    *("manifest", "paths", "row counts", "files", "sha256", "card", "size", "schema", "provenance"),
+    *("text", "ids", "labels", "logits", "rows digest", "lineage", "unique", "leaks"),
 ]
 
 
@@ -51,7 +52,7 @@ def test_pairs_pass_too(tmp_path: Path):
     folder = write(tmp_path / "pairs", changed(pairs=True), **splits)
     assert verify.is_whole(verify.check(folder)), verify.listed(verify.check(folder))
     folder = write(tmp_path / "not", **splits)
-    assert "a second sentence, in a task without pairs" in verify.listed(verify.check(folder))
+    assert "a second sentence in a task without pairs" in verify.listed(verify.check(folder))
 
 
 # --- damage -------------------------------------------------------------------------------------------------------------
@@ -212,7 +213,7 @@ def bomb_of_prefixes(folder: Path) -> None:
 
 def huge_manifest(folder: Path) -> None:
     with (folder / "manifest.json").open("r+b") as file:
-        file.truncate(verify.TEXT_BYTES + 1)
+        file.truncate(verify_files.TEXT_BYTES + 1)
 
 
 def entry(**values: object) -> Callable[[Path], None]:
@@ -243,63 +244,75 @@ DAMAGE = {
     "a class named twice": (
         lambda f: with_manifest(f, lambda m: m["provenance"].update(labels=["a", "a"])),
         "manifest",
-        "a class name stands there twice",
+        "a class name is listed twice",
     ),
     "a path that leaves the folder": (leaves_the_folder, "paths", r"'\.\./secret\.parquet' leaves the folder"),
     "an absolute path": (entry(path="/etc/passwd"), "paths", "'/etc/passwd' leaves the folder"),
-    "another kind of path": (entry(path="data/train.parquet"), "paths", "is no name of a shard"),
-    "a shard of another split": (entry(split="test"), "paths", "is said to be of the split test"),
-    "a wrong row count": (entry(rows=8), "row counts", "train: its shards have 8 rows, the provenance tells of 9"),
+    "another kind of path": (entry(path="data/train.parquet"), "paths", "is not the name of a shard"),
+    "a shard of another split": (entry(split="test"), "paths", "lists it under the split test"),
+    "a wrong row count": (entry(rows=8), "row counts", "train: its shards have 8 rows, the provenance has 9"),
     "a missing shard": (lambda f: shard_of(f).unlink(), "files", r"data/train-\w+\.parquet: is missing"),
     "an extra shard": (extra_shard, "files", r"data/train-0+\.parquet: is not in manifest\.json"),
-    "a script": (a_script, "files", r"large\.py: is no part of a logit data set"),
+    "a script": (a_script, "files", r"large\.py: does not belong to a logit data set"),
     "a flipped bit": (flip_a_bit, "sha256", r"train-\w+\.parquet: its sha256 is"),
     "no card": (lambda f: (f / "README.md").unlink(), "card", r"README\.md: is missing"),
-    "a card of other shards": (in_card("data/train-", "data/other-"), "card", "configs is not what follows"),
-    "a card of another licence": (in_card("cc-by-4.0", "mit"), "card", "license is not what follows"),
+    "a card of other shards": (in_card("data/train-", "data/other-"), "card", "configs does not match manifest.json"),
+    "a card of another licence": (in_card("cc-by-4.0", "mit"), "card", "license does not match manifest.json"),
     "a card with classes of its own": (
         in_card("configs:", "dataset_info: {features: []}\nconfigs:"),
         "card",
         "dataset_info overrides",
     ),
-    "a shard cut short": (cut_short, "size", "is no Parquet file"),
+    "a shard cut short": (cut_short, "size", "is not a Parquet file"),
     "a bomb of rows": (bomb_of_rows, "size", r"decompression bomb: 100,000 rows in [\d,]+ bytes"),
-    "a bomb of text": (bomb_of_text, "size", r"decompression bomb: [\d,]+ bytes that become [\d,]+, more than 100"),
+    "a bomb of text": (bomb_of_text, "size", r"decompression bomb: [\d,]+ bytes become [\d,]+, more than 100"),
     "a bomb of prefixes": (bomb_of_prefixes, "size", "decompression bomb: .* encoding DELTA_BYTE_ARRAY"),
-    "another number of logits": (three_logits, "schema", r"the column logits is fixed_size_list<.*>\[3\]"),
-    "a missing column": (drop_a_column, "schema", "not those of a logit data set: copy"),
-    "renamed classes": (rename_classes, "class names", r"are \['negative', 'positive'\], manifest.json says"),
-    "classes renamed in a shard": (rename_classes_in_a_shard, "class names", "are .'horrible', 'positive'"),
+    "another number of logits": (
+        three_logits,
+        "schema",
+        r"column\.logits is .*fixed_size_list<.*>\[3\].*but manifest\.json requires .*\[2\]",
+    ),
+    "a missing column": (drop_a_column, "schema", r"column\.copy is None, but manifest\.json requires .*int32"),
+    "renamed classes": (
+        rename_classes,
+        "schema",
+        r"label\.names is \['negative', 'positive'\], but manifest\.json requires",
+    ),
+    "classes renamed in a shard": (rename_classes_in_a_shard, "schema", "label.names is .'horrible', 'positive'"),
     "no licence of the text": (fact("source__licence"), "provenance", r"source\.licence is missing"),
     "no hash of the teacher": (fact("teacher__sha256"), "provenance", r"teacher\.sha256 is missing"),
     "another teacher's shard": (
         another_teachers_shard,
-        "one provenance",
-        r"another data set: teacher\.sha256 is '9999",
+        "schema",
+        r"provenance\.teacher\.sha256 is '9999.*but manifest\.json requires '53aa",
     ),
     "a changed text": (change_a_text, "ids", "is not the id of its text"),
     "an id that is none": (not_hexadecimal, "ids", "row '7': is not 32 hex digits"),
     "an unknown label": (unknown_label, "labels", "an unknown label"),
     "logits that are no numbers": (not_a_number, "logits", "logits that are not finite"),
-    "swapped logits": (swap_logits, "rows digest", "the logits, labels or lineage are not those that"),
-    "a changed gold label": (flip_a_gold_label, "rows digest", "the logits, labels or lineage are not those that"),
+    "swapped logits": (swap_logits, "rows digest", "the logits, labels or lineage differ from those that"),
+    "a changed gold label": (flip_a_gold_label, "rows digest", "the logits, labels or lineage differ from those that"),
     "a changed count of masked words": (
         change_a_count,
         "rows digest",
-        "the logits, labels or lineage are not those that",
+        "the logits, labels or lineage differ from those that",
     ),
-    "a changed side": (change_a_side, "rows digest", "the logits, labels or lineage are not those that"),
-    "an orphan": (orphan, "lineage", r"its parent \w+ is nowhere"),
+    "a changed side": (change_a_side, "rows digest", "the logits, labels or lineage differ from those that"),
+    "an orphan": (orphan, "lineage", r"its parent \w+ is missing"),
     "a parent in another split": (
         parent_in_another_split,
         "lineage",
-        r"no original of its split \(it is in validation",
+        r"not an original of its split \(it is in validation",
     ),
     "a gold label on a copy": (gold_label_on_a_copy, "lineage", "an augmented row with a gold label"),
     "a copy in validation": (copy_in_validation, "lineage", "an augmented row in the split validation"),
-    "a row twice": (repeat_a_row, "unique", "train: 1 rows have the id of another"),
-    "a copy that is a test text": (leak, "leaks", "1 of train are texts of test too: augmented row"),
-    "an original in two splits": (leak_of_an_original, "leaks", "1 of train are texts of validation too: original"),
+    "a row twice": (repeat_a_row, "unique", "train: 1 rows have the id of another row"),
+    "a copy that is a test text": (leak, "leaks", "1 rows of train have texts of test, for example the augmented row"),
+    "an original in two splits": (
+        leak_of_an_original,
+        "leaks",
+        "1 rows of train have texts of validation, for example the original",
+    ),
 }
 
 
@@ -343,11 +356,11 @@ def test_a_flipped_bit_under_a_sha256_that_fits_is_found_or_is_read_by_nobody(fo
 
 def test_the_end_of_the_process_that_reads_is_a_fault(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(verify.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, -6, "", ""))
-    monkeypatch.setattr(verify.pq, "read_metadata", lambda _: pytest.fail("a shard was opened in this process"))
+    monkeypatch.setattr(pq, "read_metadata", lambda _: pytest.fail("a shard was opened in this process"))
     outcomes = {check.name: check for check in verify.verify(folder)}
     assert list(outcomes) == NAMES
     assert outcomes["sha256"].outcome == verify.OK
-    assert "so corrupt that reading it ends the process (signal 6)" in outcomes["size"].detail
+    assert "so corrupt that reading it crashes the process (signal 6)" in outcomes["size"].detail
     assert outcomes["leaks"].outcome == verify.SKIPPED
 
 
@@ -356,6 +369,27 @@ def test_it_is_checked_from_any_folder(folder: Path, tmp_path: Path, monkeypatch
     (tmp_path / "json.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
     assert verify.is_whole(verify.verify(Path("large")))
+
+
+BOMBS = {
+    "merges": [
+        "a0: &a0 {" + ", ".join(f"k{i}: 1" for i in range(9)) + "}",
+        *(f"a{i}: &a{i}\n  <<: [" + ", ".join([f"*a{i - 1}"] * 9) + "]" for i in range(1, 10)),
+    ],
+    "lists": ["a0: &a0 [1, 1, 1]", *(f"a{i}: &a{i} [" + ", ".join([f"*a{i - 1}"] * 9) + "]" for i in range(1, 10))],
+    "letters": ["a: [" + "1, " * 400_000 + "1]"],
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_bomb_in_the_cards_head_is_refused_at_once(folder: Path, kind: str):
+    card = folder / "README.md"
+    card.write_text(card.read_text().replace("---\n", "---\n" + "\n".join(BOMBS[kind]) + "\n", 1))
+    started = time.monotonic()
+    found = {check.name: check for check in verify.verify(folder)}
+    assert time.monotonic() - started < 5, "importing pyarrow in a new process takes most of it"
+    assert found["card"].outcome == verify.FAILED
+    assert found["card"].detail.startswith("README.md: ")
 
 
 def test_after_a_fault_no_row_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -395,7 +429,7 @@ def test_the_command_prints_a_line_for_each_check_and_exits_by_them(folder: Path
     a_script(folder)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "files           FAILED" in done.stdout
+    assert "files        FAILED" in done.stdout
     assert "executed" not in done.stdout + done.stderr
 
 
