@@ -18,7 +18,7 @@ def main(task: str, student: str) -> None:
     how = project.load(task).student(student)
     data = Path("data") / task
     folders = {data / "logits" / teacher: weight for teacher, weight in how.teachers.items()}
-    gather(folders, data / "targets" / student, how.average)
+    gather(folders, data / "targets" / student, how.average, originals=how.rows == "originals")
 
 
 if __name__ == "__main__":
