@@ -1,5 +1,6 @@
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import yaml
 from logit_sets import LABELS, carelessly, changed, column, manifest_of, rows, write
 
 from pipeline import params, tables
+from pipeline.console import escape_markdown
 from pipeline.logits import card, changes, dataset, shards, writing
 from pipeline.params.students import Student
 
@@ -87,6 +89,33 @@ def test_long_and_hostile_text_stays_in_its_cell(tmp_path: Path):
     assert "](y)" not in shown.replace("\\](y)", "")
 
 
+def test_every_value_of_the_provenance_is_escaped(tmp_path: Path):
+    bad = "<img src=x>|[a](b)`c`*d*\n# e"
+    labels = [bad, "positive"]
+    about = changed(labels=labels, source__licence=bad, teacher__name=bad, teacher__licence=bad, teacher__sha256=bad)
+    about |= {"task": bad, "source": {bad: bad}}
+    about["teacher"] |= {"architecture": bad, "source": bad}
+    about["labelling"] |= {"dtype": bad, "stored": "float32"}
+    about["augmentation"]["rules"] = {bad: {"rule": bad, bad: bad}}
+    about["augmentation"]["summary"]["rates"] = {bad: {"asked": 0.1, "found": 0.1}}
+    about["augmentation"]["summary"]["kept per example by words"] = {bad: 1.0}
+    shown = text(write(tmp_path / "bad", about)).split("---\n", 2)[2].split("\n## Provenance\n")[0]
+    escaped = escape_markdown(bad)
+    assert shown.count(escaped) > 15
+    for part in ("<img", r"\[a", "`c", r"\*d"):
+        assert re.search(rf"(?<!\\){part}", shown) is None, part
+    assert "\n# e" not in shown
+
+
+def test_a_wheel_has_every_template():
+    package = Path(card.__file__).parents[1]
+    patterns = tomllib.loads((package.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    packed = {path for pattern in patterns["pipeline"] for path in package.glob(pattern)}
+    others = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert others
+    assert others <= packed
+
+
 def test_calibration_is_of_rows_with_a_gold_label(tmp_path: Path):
     validation = rows("validation")
     values = [[0.0, np.log(3)], [0.0, np.log(3)], [np.log(3), 0.0], [50.0, 0.0]]  # right, wrong, right, unknown
@@ -127,25 +156,25 @@ def test_the_five_lines_train_a_student(folder: Path, tmp_path: Path, monkeypatc
 
 
 def test_a_card_is_made_of_any_provenance(tmp_path: Path):
-    """One of tests or of an own teacher may say less."""
+    """The provenance of a Python class as teacher can lack keys."""
     about = {"task": "t", "labels": LABELS, "source": {}}
     writing.write(tmp_path, {"train": tables.logits_schema(2).empty_table()}, about)
     found = text(tmp_path)
     assert "There are no training rows." in found
-    assert "no validation row with a gold label" in found
+    assert "No validation row has a gold label" in found
     assert head_of(found)["license"] == "unknown"
 
 
-def test_a_regressions_teacher_is_told_by_correlation_and_error(tmp_path: Path):
-    said = [("a", 1.0, 1.5), ("b", 2.0, 2.5), ("c", 3.0, 3.5), ("d", None, 9.0)]
+def test_the_teacher_of_a_regression_is_measured_by_correlation_and_error(tmp_path: Path):
+    given = [("a", 1.0, 1.5), ("b", 2.0, 2.5), ("c", 3.0, 3.5), ("d", None, 9.0)]
     table = pa.Table.from_pylist(
-        [{"id": name, "sentence1": name, "label": label, "logits": [value]} for name, label, value in said],
+        [{"id": name, "sentence1": name, "label": label, "logits": [value]} for name, label, value in given],
         schema=tables.logits_schema(1),
     )
     writing.write(tmp_path, {"validation": table}, {"task": "t", "labels": ["score"], "source": {}})
-    told = section(text(tmp_path), "The teacher on validation")
+    shown = section(text(tmp_path), "The teacher on validation")
     found = {
-        cell[1].strip(): cell[2].strip() for cell in (line.split("|") for line in told.splitlines() if "|" in line)
+        cell[1].strip(): cell[2].strip() for cell in (line.split("|") for line in shown.splitlines() if "|" in line)
     }
     assert found["rows with a gold label"] == "3"
     assert (found["Pearson correlation"], found["root mean squared error"]) == ("1.000", "0.500")
@@ -216,7 +245,7 @@ def test_marks_and_escape_are_the_callers():
     ],
 )
 def test_neighbours_with_the_same_marks_are_one_and_a_long_text_is_cut(limit: int | None, shown: str):
-    assert changes.marked(ROW, 1, card.MARKS, card._safe, limit) == shown
+    assert changes.marked(ROW, 1, card.MARKS, escape_markdown, limit) == shown
 
 
 def test_the_lineage_is_described_in_words():

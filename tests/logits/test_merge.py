@@ -38,7 +38,7 @@ def test_the_union_has_every_text_once_and_passes_verify(one: Path, tmp_path: Pa
     assert both["id"].to_pylist() == list(dict.fromkeys(id for part in parts for id in sorted_originals(parts, part)))
     about = dataset.provenance(tmp_path / "both")
     assert [part["augmentation"]["seed"] for part in about["merged"]] == [0, 1]
-    assert "union of several data sets" in (tmp_path / "both" / "README.md").read_text()
+    assert "merged from 2 data sets" in (tmp_path / "both" / "README.md").read_text()
 
 
 def sorted_originals(parts: list[pa.Table], part: pa.Table) -> list[str]:

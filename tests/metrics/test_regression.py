@@ -237,7 +237,7 @@ def test_the_data_set_has_numbers_for_whoever_reads_it(films_of: Path, tmp_path:
     assert {2.5, 3.5, None} < set(mine["label"].to_pylist())
     print_card(folder)
     card = capsys.readouterr().out
-    assert "`label` is a number, `score`" in card
+    assert "`label` is a number, score" in card
     assert "Pearson correlation" in card
     drawn = stats.stats(folder)
     assert "train: the teacher's score" in drawn
