@@ -118,8 +118,8 @@ def drop_a_column(folder: Path) -> None:
 
 def another_teachers_shard(folder: Path) -> None:
     other = write(folder.parent / "other", changed(teacher__sha256="9999" * 16), train=rows("train", seed=1))
-    path, theirs = shard_of(folder), shard_of(other)
-    path.write_bytes(theirs.read_bytes())
+    path = shard_of(folder)
+    path.write_bytes(shard_of(other).read_bytes())
     renamed(folder, path)
     digest = manifest_of(other)["shards"][0]["rows_digest"]
     with_manifest(folder, lambda m: m["shards"][0].update(rows_digest=digest))
@@ -193,14 +193,14 @@ def leaves_the_folder(folder: Path) -> None:
 
 
 def bomb_of_rows(folder: Path) -> None:
-    """A hundred thousand rows that are one row, in far fewer bytes than their ids could be."""
+    """A hundred thousand copies of one row, in far fewer bytes than so many ids would take."""
     carelessly(folder, lambda t: t.take(pa.array([0] * 100_000)))
     with_manifest(folder, lambda m: m["shards"][0].update(rows=100_000))
     with_manifest(folder, lambda m: m["provenance"]["rows"].update(train=100_000))
 
 
 def bomb_of_text(folder: Path) -> None:
-    """Rows of a megabyte of blanks each, written without a dictionary."""
+    """Rows of a megabyte of spaces each, written without a dictionary."""
     text = "a" + " " * 1_000_000
     carelessly(
         folder, lambda t: column(t, "sentence1", [text] * t.num_rows), use_dictionary=False, write_statistics=False
@@ -221,7 +221,7 @@ def entry(**values: object) -> Callable[[Path], None]:
 
 
 def fact(name: str) -> Callable[[Path], None]:
-    """Return a damage: our own writer, given a provenance that lacks something."""
+    """Return a damage: our own writer with a provenance that lacks a key."""
     return lambda folder: write(folder, changed(**{name: None})) and None
 
 
@@ -236,7 +236,7 @@ def in_card(old: str, new: str) -> Callable[[Path], None]:
 
 DAMAGE = {
     "no manifest": (lambda f: (f / "manifest.json").unlink(), "manifest", "manifest.json: no such file"),
-    "a manifest that is no JSON": (lambda f: (f / "manifest.json").write_text("{"), "manifest", "JSONDecodeError"),
+    "a manifest that is not JSON": (lambda f: (f / "manifest.json").write_text("{"), "manifest", "JSONDecodeError"),
     "a nested manifest": (lambda f: (f / "manifest.json").write_text("[" * 10**5), "manifest", "RecursionError"),
     "a huge manifest": (huge_manifest, "manifest", "more than the 67,108,864 allowed"),
     "a later format": (lambda f: with_manifest(f, lambda m: m.update(format=2)), "manifest", "format 2; this version"),
@@ -287,9 +287,9 @@ DAMAGE = {
         r"provenance\.teacher\.sha256 is '9999.*but manifest\.json requires '53aa",
     ),
     "a changed text": (change_a_text, "ids", "is not the id of its text"),
-    "an id that is none": (not_hexadecimal, "ids", "row '7': is not 32 hex digits"),
+    "an id that is not hexadecimal": (not_hexadecimal, "ids", "row '7': is not 32 hex digits"),
     "an unknown label": (unknown_label, "labels", "an unknown label"),
-    "logits that are no numbers": (not_a_number, "logits", "logits that are not finite"),
+    "logits that are not finite": (not_a_number, "logits", "logits that are not finite"),
     "swapped logits": (swap_logits, "rows digest", "the logits, labels or lineage differ from those that"),
     "a changed gold label": (flip_a_gold_label, "rows digest", "the logits, labels or lineage differ from those that"),
     "a changed count of masked words": (
@@ -343,8 +343,8 @@ def test_no_flipped_bit_of_the_manifest_passes(folder: Path):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_flipped_bit_under_a_sha256_that_fits_is_found_or_is_read_by_nobody(folder: Path, seed: int):
-    """In the footer, where one can end the process that reads it."""
+def test_a_flipped_bit_with_a_matching_sha256_is_found_or_has_no_effect(folder: Path, seed: int):
+    """The bit is in the footer, where a flip can crash the process that reads it."""
     before, size = pq.read_table(shard_of(folder)), shard_of(folder).stat().st_size
     flipped(shard_of(folder), np.random.default_rng(seed), size - 5_500)
     renamed(folder, shard_of(folder))
@@ -354,7 +354,7 @@ def test_a_flipped_bit_under_a_sha256_that_fits_is_found_or_is_read_by_nobody(fo
         assert pq.read_table(shard_of(folder)).equals(before)
 
 
-def test_the_end_of_the_process_that_reads_is_a_fault(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_crash_of_the_process_that_reads_is_a_fault(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(verify.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, -6, "", ""))
     monkeypatch.setattr(pq, "read_metadata", lambda _: pytest.fail("a shard was opened in this process"))
     outcomes = {check.name: check for check in verify.verify(folder)}
@@ -364,8 +364,8 @@ def test_the_end_of_the_process_that_reads_is_a_fault(folder: Path, monkeypatch:
     assert outcomes["leaks"].outcome == verify.SKIPPED
 
 
-def test_it_is_checked_from_any_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A module in the working folder is not what the other process imports."""
+def test_verify_runs_from_any_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The other process imports no module of the working folder."""
     (tmp_path / "json.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
     assert verify.is_whole(verify.verify(Path("large")))
@@ -415,7 +415,7 @@ def test_many_faults_are_counted_and_a_few_are_shown(folder: Path):
     assert detail.endswith("and 6 more")
 
 
-def test_without_xxhash_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_xxhash_the_error_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(verify, "find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"xxhash: pip install 'offline-distill\[text\]'"):
         verify.verify(folder)
