@@ -18,7 +18,6 @@ from pipeline.metrics.calibration import softmax
 from pipeline.storage import new_folder
 
 Average = Literal["logits", "distributions"]
-Doubles = npt.NDArray[np.float64]
 
 NO_AUGMENTATION = {"seed": 0, "n_iter": 0, "rules": {}}
 """The provenance of targets without augmented rows, whatever the seed of the rows that were left out."""

@@ -192,9 +192,6 @@ def _regrouped(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-_DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
-
-
 def stored_as(provenance: Mapping[str, Any]) -> str:
     """Return the precision of the stored logits, float32 or float16.
 
@@ -208,7 +205,7 @@ def shard_schema(provenance: Mapping[str, Any]) -> pa.Schema:
 
     :param provenance: The data set's, of which `labels` and `labelling.stored` count.
     """
-    schema = tables.logits_schema(len(provenance["labels"]), _DTYPES[stored_as(provenance)])
+    schema = tables.logits_schema(len(provenance["labels"]), pa.type_for_alias(stored_as(provenance)))
     for i, field in enumerate(schema):
         if pa.types.is_dictionary(field.type):
             schema = schema.set(i, field.with_type(field.type.value_type))

@@ -126,10 +126,10 @@ def stats(folder: Path) -> str:
             parts.append(_numbers(f"{head}: gold {labels[0]}", found.gold_numbers))
             parts.append(_numbers(f"{split}: the teacher's {labels[0]}", found.teacher_numbers, not_finite))
         else:
-            bad = ["not finite"] if not_finite else []
-            counts = np.append(found.predicted, [not_finite] * len(bad))
+            names = [*labels, "not finite"] if not_finite else labels
+            counts = np.append(found.predicted, not_finite)[: len(names)]
             parts.append(_bars(f"{head}: gold label", [*labels, "none"], found.gold))
-            parts.append(_bars(f"{split}: the teacher's class", [*labels, *bad], counts))
+            parts.append(_bars(f"{split}: the teacher's class", names, counts))
     ends = [f"{low}-{high - 1}" for low, high in pairwise(LENGTHS)] + [f"{LENGTHS[-1]}+"]
     words = _bars("words of the text, in rows", ends, total.lengths)
     if len(labels) == 1:
@@ -140,8 +140,8 @@ def stats(folder: Path) -> str:
     parts.append(words)
     kinds = np.flatnonzero(total.kinds)
     means = total.entropies[kinds] / total.kinds[kinds]
-    names = [f"{KINDS[i]} ({total.kinds[i]:,} rows)" for i in kinds]
-    parts.append(_bars("mean entropy of the teacher, in nats", names, means))
+    kind_names = [f"{KINDS[i]} ({total.kinds[i]:,} rows)" for i in kinds]
+    parts.append(_bars("mean entropy of the teacher, in nats", kind_names, means))
     return "\n\n".join(parts)
 
 

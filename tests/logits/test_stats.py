@@ -29,6 +29,7 @@ def test_classes_are_counted_by_split(folder: Path):
     assert bars(drawn, "train, 9 rows: gold label") == {"negative": (2, 16), "positive": (2, 16), "none": (5, 40)}
     assert bars(drawn, "train: the teacher's class") == {"negative": (5, 40), "positive": (4, 32)}
     assert bars(drawn, "test, 2 rows: gold label")["positive"] == (1, 40)
+    assert "\n  negative  5  #" in drawn, "counts are whole numbers"
 
 
 def test_confidences_lengths_and_entropies_are_right(folder: Path, tmp_path: Path):
