@@ -26,7 +26,13 @@ CANDIDATES = 2_000
 """Augmented rows among which the examples are chosen."""
 
 SHOWN = 240
-"""Letters of a sentence that are shown."""
+"""Characters shown of a sentence."""
+
+MARKS = {
+    changes.KEPT: ("", ""),
+    **dict.fromkeys((changes.DROPPED, changes.REPLACED), ("~~", "~~")),
+    changes.NEW: ("**", "**"),
+}
 
 """Of the calibration error, as Guo et al. have it."""
 
@@ -363,27 +369,12 @@ def _examples(folder: Path, labels: Sequence[str], shards: Sequence[Mapping[str,
         return "There are no training rows."
     told = [("text", "what was done", "gold label", "logits")]
     for row in rows:
-        texts = [_marked(row, side) for side in (1, 2) if row[f"sentence{side}"] is not None]
+        texts = [
+            changes.marked(row, side, MARKS, _safe, SHOWN) for side in (1, 2) if row[f"sentence{side}"] is not None
+        ]
         gold = _safe(gold_label(row["label"], labels))
-        told.append((" / ".join(texts), changes.told(row), gold, " ".join(f"{x:.2f}" for x in row["logits"])))
+        told.append((" / ".join(texts), changes.describe(row), gold, " ".join(f"{x:.2f}" for x in row["logits"])))
     return _table(told)
-
-
-def _marked(row: Mapping[str, Any], side: int) -> str:
-    text = row[f"sentence{side}"]
-    original = (row.get("original") or {}).get(f"sentence{side}")
-    if original is None:
-        return _safe(text[:SHOWN] + " ..." * (len(text) > SHOWN))
-    pieces = changes.changes(original, text, row[f"ngram_start{side}"], row[f"ngram_size{side}"])
-    marks = {changes.KEPT: "", changes.CUT: "~~", changes.NEW: "**"}
-    shown, letters = [], 0
-    for kind, words in pieces:
-        words = words[: SHOWN - letters]
-        letters += len(words)
-        shown.append(f"{marks[kind]}{_safe(words)}{marks[kind]}")
-        if letters >= SHOWN:
-            return " ".join([*shown, "..."])
-    return " ".join(shown)
 
 
 def _safe(text: str) -> str:

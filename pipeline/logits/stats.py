@@ -30,8 +30,12 @@ LENGTHS = (1, 3, 6, 9, 13, 21, 41, 81)
 KINDS = ("original", "augmented", "masked", "replaced", "edited", "cut to an n-gram")
 """Of rows: the last four are augmented rows to which that was done; a row can be of several."""
 
-MARKS = {changes.KEPT: ("", ""), changes.CUT: ("[-", "-]"), changes.NEW: ("{+", "+}")}
-"""As `git diff --word-diff` has them."""
+MARKS = {
+    changes.KEPT: ("", ""),
+    **dict.fromkeys((changes.DROPPED, changes.REPLACED), ("[-", "-]")),
+    changes.NEW: ("{+", "+}"),
+}
+"""The marks of `git diff --word-diff`."""
 
 
 @dataclass
@@ -178,18 +182,12 @@ def head(folder: Path, rows: int, split: str = "train") -> str:
 
 
 def _row(row: Mapping[str, Any], labels: Sequence[str]) -> str:
-    texts = [_text(row, side) for side in (1, 2) if row[f"sentence{side}"] is not None]
+    texts = [changes.marked(row, side, MARKS, _printable) for side in (1, 2) if row[f"sentence{side}"] is not None]
     gold = "no gold label" if row["label"] is None else f"gold {gold_label(row['label'], labels)}"
     values = ", ".join(f"{name} {value:.3f}" for name, value in zip(labels, row["logits"], strict=True))
-    return f"{' | '.join(texts)}\n    {row['id']}  {changes.told(row)}; {gold}; logits {values}"
+    return f"{' | '.join(texts)}\n    {row['id']}  {changes.describe(row)}; {gold}; logits {values}"
 
 
-def _text(row: Mapping[str, Any], side: int) -> str:
-    text = row[f"sentence{side}"]
-    original = (row.get("original") or {}).get(f"sentence{side}")
-    if original is None:
-        pieces = [(changes.KEPT, " ".join(text.split()))]
-    else:
-        pieces = changes.changes(original, text, row[f"ngram_start{side}"], row[f"ngram_size{side}"])
-    shown = " ".join(f"{MARKS[kind][0]}{words}{MARKS[kind][1]}" for kind, words in pieces)
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown)
+def _printable(text: str) -> str:
+    """Replace control characters, which could drive the terminal."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

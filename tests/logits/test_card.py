@@ -151,40 +151,79 @@ def test_a_regressions_teacher_is_told_by_correlation_and_error(tmp_path: Path):
     assert (found["Pearson correlation"], found["root mean squared error"]) == ("1.000", "0.500")
 
 
-# --- what was done ------------------------------------------------------------------------------------------------------
+# --- what augmentation did ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("original", "made", "window", "pieces"),
     [
         ("a b c", "a b c", (None, None), [("kept", "a b c")]),
-        ("a b c d", "b x", (1, 2), [("cut", "a"), ("kept", "b"), ("cut", "c"), ("new", "x"), ("cut", "d")]),
-        ("a b c d", "a c d", (None, None), [("kept", "a"), ("cut", "b"), ("kept", "c d")]),
+        (
+            "a b c d",
+            "b x",
+            (1, 2),
+            [("dropped", "a"), ("kept", "b"), ("replaced", "c"), ("new", "x"), ("dropped", "d")],
+        ),
+        ("a b c d", "a c d", (None, None), [("kept", "a"), ("dropped", "b"), ("kept", "c d")]),
         ("a b", "a x b", (None, None), [("kept", "a"), ("new", "x"), ("kept", "b")]),
-        ("a b", "x y", (None, None), [("cut", "a b"), ("new", "x y")]),
+        ("a b", "x y", (None, None), [("replaced", "a b"), ("new", "x y")]),
+        ("a b c", "x", (None, None), [("dropped", "a b"), ("replaced", "c"), ("new", "x")]),
+        ("a b c d", "x y", (1, 2), [("dropped", "a"), ("replaced", "b c"), ("new", "x y"), ("dropped", "d")]),
+        ("a b c d e", "c d e", (1, 3), [("dropped", "a b"), ("kept", "c d e")]),  # the window is off by one
     ],
 )
-def test_changes(original: str, made: str, window: tuple, pieces: list):
-    assert changes.changes(original, made, *window) == pieces
+def test_pieces(original: str, made: str, window: tuple, pieces: list):
+    assert changes.pieces(original, made, *window) == pieces
 
 
-def test_changes_keep_every_word_of_both():
+def test_pieces_keep_every_word_of_both():
     draws = np.random.default_rng(0)
     for _ in range(300):
         original = draws.choice(list("abcd"), draws.integers(1, 9)).tolist()
         made = draws.choice(list("abcdx"), draws.integers(1, 9)).tolist()
         start = int(draws.integers(0, 4))
         window = (start, int(draws.integers(1, 6))) if draws.random() < 0.5 else (None, None)
-        pieces = changes.changes(" ".join(original), " ".join(made), *window)
-        for kinds, words in ((("kept", "cut"), original), (("kept", "new"), made)):
+        pieces = changes.pieces(" ".join(original), " ".join(made), *window)
+        for kinds, words in ((("kept", "dropped", "replaced"), original), (("kept", "new"), made)):
             assert " ".join(part for kind, part in pieces if kind in kinds).split() == words
 
 
-def test_it_is_told_in_words():
+ROW = {
+    "sentence1": "x d [MASK] f g",
+    "original": {"sentence1": "a b c d e f g h"},
+    "ngram_start1": 2,
+    "ngram_size1": 5,
+}
+
+
+def test_marks_and_escape_are_the_callers():
+    tags = {changes.KEPT: "i", changes.DROPPED: "s", changes.REPLACED: "del", changes.NEW: "ins", changes.MASKED: "b"}
+    marks = {kind: (f"<{tag}>", f"</{tag}>") for kind, tag in tags.items()}
+    assert changes.marked(ROW, 1, marks, str.upper) == (
+        "<s>A B</s> <del>C</del> <ins>X</ins> <i>D</i> <del>E</del> <b>[MASK]</b> <i>F G</i> <s>H</s>"
+    )
+    assert changes.marked(ROW | {"original": None}, 1, marks, str) == "<i>x d [MASK] f g</i>"
+
+
+@pytest.mark.parametrize(
+    ("limit", "shown"),
+    [
+        (None, "~~a b c~~ **x** d ~~e~~ **\\[MASK\\]** f g ~~h~~"),
+        (0, "..."),
+        (3, "~~a b~~ ..."),
+        (6, "~~a b c~~ **x** ..."),
+        (100, "~~a b c~~ **x** d ~~e~~ **\\[MASK\\]** f g ~~h~~"),
+    ],
+)
+def test_neighbours_with_the_same_marks_are_one_and_a_long_text_is_cut(limit: int | None, shown: str):
+    assert changes.marked(ROW, 1, card.MARKS, card._safe, limit) == shown
+
+
+def test_the_lineage_is_described_in_words():
     row = dict.fromkeys(tables.AUGMENTED.names) | {"parent_id": "x", "copy": 4, "side": "both", "masked1": 1}
     row |= {"replaced2": 2, "ngram_start2": 0, "ngram_size2": 1}
-    said = "copy 4: 1 masked in sentence 1, 2 replaced in sentence 2, kept 1 word from word 1 in sentence 2"
-    assert changes.told(row) == said
+    expected = "copy 4: 1 masked in sentence 1, 2 replaced in sentence 2, kept 1 word from word 1 in sentence 2"
+    assert changes.describe(row) == expected
 
 
 def test_a_careless_tool_does_not_break_the_card(folder: Path):
