@@ -1,8 +1,9 @@
-"""Files that are either whole or absent: written to a temporary name, flushed to disk, renamed."""
+"""Writes files and folders that are either whole or absent, and reads JSON and YAML."""
 
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import uuid
@@ -12,23 +13,60 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import InputError
+
 TEMPORARY = ".tmp-"
 YAML_REPEATED = 100_000
 """How many values the aliases of a YAML document may repeat in total. Nine levels of nine aliases each are 400 million."""
 
 
+@cache
+def _host() -> str:
+    """Return 8 hex digits for the machine and its table of process ids, which a container does not share with its host."""
+    try:
+        processes = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # not Linux
+        processes = ""
+    return hashlib.sha256(f"{platform.node()} {processes}".encode()).hexdigest()[:8]
+
+
 def _temporary(path: Path) -> Path:
-    return path.with_name(f"{path.name}{TEMPORARY}{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    """Return a new temporary name for a path, and remove the temporaries of the path whose writers were killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = re.compile(rf"{re.escape(path.name + TEMPORARY)}{_host()}-(\d+)-[0-9a-f]{{8}}")
+    for other in list(path.parent.iterdir()):
+        if (found := name.fullmatch(other.name)) and not _is_alive(int(found[1])):
+            _remove(other)
+    return path.with_name(f"{path.name}{TEMPORARY}{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+def _is_alive(process: int) -> bool:
+    if os.name != "posix":  # on Windows, os.kill ends the process
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write; on success it becomes `path`, on any error it is removed.
 
-    :param path: The final path. Its folder is made when missing; a file already there is replaced at once.
-    :yields: A path in the same folder (so that the rename is atomic).
+    :param path: The final path. Its folder is made when missing; an existing file is replaced at once.
+    :yields: A path in the same folder, so that the rename is atomic. If the process is killed, the file stays until the next
+        `new_file` of the same path on the same machine.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     try:
         yield temporary
@@ -36,36 +74,39 @@ def new_file(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder to fill; on success it becomes `path` and replaces an existing one, on any error it is removed.
+
+    :param path: The final folder. It is never there in part: an existing one is renamed before it is removed.
+    :yields: An empty folder next to it. If the process is killed, it stays until the next `new_folder` of the same path on the
+        same machine.
+    """
+    temporary, old = _temporary(path), _temporary(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            path.replace(old)
+        temporary.replace(path)
+    finally:
+        if old.exists() and not path.exists():  # interrupted between the two renames
+            old.replace(path)
+        _remove(temporary)
+        _remove(old)
 
 
 def remove_temporaries(folder: Path, name: str = "*") -> None:
-    """Remove the temporary files that killed writers left. Only for files that nobody else writes now.
+    """Remove temporary files, whoever wrote them. Only for files that no other process writes now.
 
     :param folder: The folder.
     :param name: The final name of the files, or a pattern of names.
     """
     for path in sorted(folder.glob(f"{name}{TEMPORARY}*")):
         path.unlink()
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder to fill; on success it becomes `path`, whole, and replaces what was there.
-
-    :param path: The final folder.
-    :yields: An empty folder beside it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -88,6 +129,34 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_stamp(path: Path, of: Path) -> None:
+    """Write the SHA-256 of a file as JSON: small enough for Git, so that a clone without the file sees that it is another one.
+
+    :param path: The stamp.
+    :param of: The file.
+    """
+    write_json(path, {"file": of.as_posix(), "sha256": sha256_of(of)})
+
+
+def check_stamp(path: Path, fetch: str) -> None:
+    """Check that the file that a stamp names is here, and is the one that was stamped.
+
+    :param path: The stamp; nothing is checked where there is none.
+    :param fetch: The command that brings the file, for the message.
+    :raises InputError: If the file is missing or another one.
+    """
+    if not path.is_file():
+        return
+    stamp = read_json(path)
+    file = Path(stamp["file"])
+    if not file.is_file():
+        raise InputError(f"{file}: not on this machine; fetch it with `{fetch}`")
+    if sha256_of(file) != stamp["sha256"]:
+        raise InputError(
+            f"{file}: not the file that {path} names, but an older or a changed one; fetch it with `{fetch}`"
+        )
 
 
 # --- YAML -----------------------------------------------------------------------------------------------------------------

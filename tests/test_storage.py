@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import storage
+
+ROOT = Path(__file__).parents[1]
 
 
 def names(folder):
@@ -69,6 +72,112 @@ def test_new_folder_leaves_the_old_one_on_an_error(tmp_path):
     assert names(tmp_path) == ["folder"]
 
 
+def test_an_interrupt_between_the_two_renames_keeps_the_old_folder(tmp_path, monkeypatch):
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "old").write_text("old")
+    replace = Path.replace
+
+    def interrupted(source, target):
+        if target == path and not path.exists() and (source / "half").exists():
+            raise KeyboardInterrupt
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), storage.new_folder(path) as temporary:
+        (temporary / "half").write_text("half")
+    assert names(path) == ["old"]
+    assert names(tmp_path) == ["folder"]
+
+
+# --- killed writers -------------------------------------------------------------------------------------------------------
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from pipeline import storage
+with storage.new_folder(Path("folder")) as folder, storage.new_file(Path("file.json")) as file:
+    (folder / "inside").mkdir()
+    (folder / "inside" / "half").write_text("half")
+    file.write_text("half")
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def start_writer(tmp_path):
+    """Return a function that starts a process and returns it in the middle of writing a file and a folder."""
+    started = []
+
+    def start(code=WRITER):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        started.append(process)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def write_both(folder):
+    with storage.new_folder(folder / "folder") as temporary:
+        (temporary / "whole").write_text("whole")
+    storage.write_text(folder / "file.json", "whole")
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path, start_writer):
+    writer = start_writer()
+    writer.kill()
+    writer.wait()
+    assert len(names(tmp_path)) == 2
+    assert all(storage.TEMPORARY in name for name in names(tmp_path))
+    write_both(tmp_path)
+    assert names(tmp_path) == ["file.json", "folder"]
+    assert names(tmp_path / "folder") == ["whole"]
+
+
+def test_the_temporaries_of_a_living_writer_of_another_machine_and_of_other_names_stay(tmp_path, start_writer):
+    start_writer()
+    living = names(tmp_path)
+    killed = start_writer()
+    killed.kill()
+    killed.wait()
+    dead = set(names(tmp_path)) - set(living)
+    host = storage._host()
+    elsewhere = {name.replace(host, "0" * 8) for name in dead}
+    kept = {
+        *(name.replace("file.json", "other.json") for name in dead if name.startswith("file")),
+        *(f"x{name}" for name in dead),
+        "file.json.tmp-checkpoint.safetensors",
+        f"file.json.tmp-checkpoint.safetensors.tmp-{host}-99999999-00000000",
+        "folder.tmp-checkpoint.safetensors",
+    }
+    for name in elsewhere | kept:
+        (tmp_path / name).write_text("")
+    write_both(tmp_path)
+    assert set(names(tmp_path)) == {"file.json", "folder", *living, *elsewhere, *kept}
+
+
+def test_temporary_names_are_ignored_by_git_and_dvc(tmp_path):
+    with storage.new_file(tmp_path / "x.json") as temporary:
+        temporary.touch()
+        assert temporary.match("*.tmp-*")
+    for name in (".gitignore", ".dvcignore"):
+        assert "*.tmp-*" in (ROOT / name).read_text().splitlines()
+
+
+# --- JSON and hashes ------------------------------------------------------------------------------------------------------
+
+
 def test_json(tmp_path):
     path = tmp_path / "x.json"
     storage.write_json(path, {"z": 1, "a": ["naïve"]})
@@ -86,10 +195,6 @@ def test_sha256_of(tmp_path):
 
 
 # --- YAML -----------------------------------------------------------------------------------------------------------------
-
-ROOT = Path(__file__).parents[1]
-
-
 @pytest.mark.parametrize("path", [*ROOT.glob("*.yaml"), *ROOT.glob("tasks/*.yaml"), *ROOT.glob("docs/*.yaml")], ids=str)
 def test_our_own_files_are_read_as_pyyaml_reads_them(path):
     assert storage.load_yaml(path.read_bytes()) == yaml.safe_load(path.read_bytes()) is not None

@@ -69,14 +69,11 @@ def examples(task: str, text: Text, mode: str) -> tuple[pa.Table, dict[str, Any]
         known = {"split": [split] * rows.num_rows, "line": np.arange(1, rows.num_rows + 1)}
         columns = [rows[f.name] if f.name not in known else pa.array(known[f.name], f.type) for f in schema]
         parts.append(pa.table(columns, schema=schema))
-    originals = pa.concat_tables(parts).unify_dictionaries()
-    return originals, {
+    return pa.concat_tables(parts).unify_dictionaries(), {
         "task": task,
         "labels": text.labels,
         "pairs": pairs,
-        "splits": {},
         "source": {**about["source"], "logits": source},
-        "rows": originals.num_rows,
         note.KEY: {
             "logits": source,
             "manifest_sha256": sha256_of(folder / "manifest.json"),

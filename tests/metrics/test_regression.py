@@ -29,7 +29,7 @@ from pipeline.serving.runtime import Runtime
 from pipeline.students.trained import TrainedStudent
 from pipeline.teacher.model import describe, find_files, open_teacher
 from pipeline.text import preparation
-from pipeline.text.sources import ALL, Rows
+from pipeline.text.sources import ALL, SourceRows
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["good", "bad", "film", "plot", "the", "is"]
@@ -86,8 +86,8 @@ def text_of(**more: object) -> Text:
     return Text.model_validate({**given, **shares, **more})
 
 
-def rows_of(labels: list[str | None], texts: list[str] | None = None) -> dict[str, Rows]:
-    found = Rows("films.csv")
+def rows_of(labels: list[str | None], texts: list[str] | None = None) -> dict[str, SourceRows]:
+    found = SourceRows("films.csv")
     for i, (label, text) in enumerate(zip(labels, texts or [f"film {i}" for i in range(len(labels))], strict=True)):
         found.lines.append(i + 2)
         found.sentence1.append(text)
@@ -98,7 +98,7 @@ def rows_of(labels: list[str | None], texts: list[str] | None = None) -> dict[st
 
 def test_labels_are_finite_numbers_and_what_is_not_is_refused_with_its_line():
     given = ["3.8", "-2", " 1e-3 ", "", None, *["0"] * 20]
-    table, found = preparation.prepare(rows_of(given), text_of())
+    table, found = preparation.prepare(rows_of(given), text_of(), "pretokenised")
     assert table.schema == tables.examples_schema(1)
     assert table.schema.field("label").type == pa.float32()
     by_text = dict(zip(table["sentence1"].to_pylist(), table["label"].to_pylist(), strict=True))
@@ -111,21 +111,25 @@ def test_labels_are_finite_numbers_and_what_is_not_is_refused_with_its_line():
         with pytest.raises(
             InputError, match=rf"(?s)unknown_label: films.csv: 1 row: line 3 \('{wrong}'\).*finite numbers"
         ):
-            preparation.prepare(rows_of(["1", wrong, *["0"] * 20]), text_of())
-        kept, _ = preparation.prepare(rows_of(["1", wrong, *["0"] * 20]), text_of(bad_rows={"unknown_label": "drop"}))
+            preparation.prepare(rows_of(["1", wrong, *["0"] * 20]), text_of(), "pretokenised")
+        kept, _ = preparation.prepare(
+            rows_of(["1", wrong, *["0"] * 20]), text_of(bad_rows={"unknown_label": "drop"}), "pretokenised"
+        )
         assert kept.num_rows == 21
 
 
 def test_a_text_with_two_numbers_has_their_mean():
     labels, texts = ["1", "2", "6", None, "5", "5.0"], ["a", "a", "a", "a", "b", "b"]
     more = [f"film {i}" for i in range(20)]
-    table, found = preparation.prepare(rows_of(labels + ["0"] * 20, texts + more), text_of())
+    table, found = preparation.prepare(rows_of(labels + ["0"] * 20, texts + more), text_of(), "pretokenised")
     by_text = dict(zip(table["sentence1"].to_pylist(), table["label"].to_pylist(), strict=True))
     assert (by_text["a"], by_text["b"]) == (3.0, 5.0)
     assert found.problems["conflict"].count == 4
-    assert [place.value for place in found.problems["conflict"].places][1] == "2: 'a'"
+    assert [row.value for row in found.problems["conflict"].locations][1] == "2: 'a'"
     assert found.problems["repeat"].count == 1
-    dropped, _ = preparation.prepare(rows_of(labels + ["0"] * 20, texts + more), text_of(bad_rows={"conflict": "drop"}))
+    dropped, _ = preparation.prepare(
+        rows_of(labels + ["0"] * 20, texts + more), text_of(bad_rows={"conflict": "drop"}), "pretokenised"
+    )
     assert "a" not in dropped["sentence1"].to_pylist()
 
 
@@ -338,7 +342,7 @@ def test_a_task_can_start_from_such_logits(films_of: Path, tmp_path: Path, monke
     text = TASK["text"] | {"source": {"logits": f"folder:{films_of / 'logits/large'}"}}
     write_yaml(tmp_path / "tasks/films.yaml", TASK | {"text": text})
     run("prepare")
-    table, about = tables.read_examples(tmp_path / "data/films/examples/examples.parquet")
+    table, about = tables.read_examples(tmp_path / "data/films/examples")
     assert table.schema.field("label").type == pa.float32()
     assert about["labels"] == ["score"]
     assert table.num_rows == 460
