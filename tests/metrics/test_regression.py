@@ -241,10 +241,10 @@ def test_the_data_set_has_numbers_for_whoever_reads_it(films_of: Path, tmp_path:
     assert {2.5, 3.5, None} < set(mine["label"].to_pylist())
     print_card(folder)
     card = capsys.readouterr().out
-    assert "`label` is a number, `score`" in card
+    assert "`label` is a number, score" in card
     assert "Pearson correlation" in card
     drawn = stats.stats(folder)
-    assert "train: what the teacher says" in drawn
+    assert "train: the teacher's score" in drawn
     assert "294 of mean" in drawn
     assert "gold 2.5" in stats.head(folder, 20)
 
