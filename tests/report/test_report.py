@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.report.table import result_table
-from pipeline.storage import write_json
+from pipeline.storage import read_json, write_json
 
 
 def scores(accuracy: float, **more: float) -> dict:
@@ -47,6 +47,17 @@ def test_a_task_can_ask_for_f1_beside_accuracy_by_which_students_are_ranked(tmp_
         ["a-seed1", "70.0", "80.0", "90.0"],
         ["a (mean of 2 seeds)", "75.0 ± 7.1", "75.0 ± 7.1", "90.0 ± 0.0"],
     ]
+
+
+def test_a_student_that_was_not_measured_on_the_last_split_is_the_last(tmp_path: Path):
+    write_student(tmp_path, "a", 0.9)
+    found = read_json(tmp_path / "students/a.json")
+    found["validation"] = found.pop("test")
+    write_json(tmp_path / "students/a.json", found)
+    write_student(tmp_path, "b", 0.8)
+    head, _, *rows = cells(result_table(tmp_path))
+    assert head[:4] == ["", "validation accuracy", "test accuracy", "agreement"]
+    assert [row[:4] for row in rows[1:]] == [["b", "", "80.0", "90.0"], ["a", "90.0", "", ""]]
 
 
 def test_times_are_shown_where_they_were_measured(tmp_path: Path):

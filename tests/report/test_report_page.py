@@ -168,6 +168,7 @@ def test_the_summary_has_the_table_the_gap_and_the_ablation_and_no_markup_of_a_t
     assert "\\<script\\>" in text
     assert not re.search(r"(?<!\\)<", text)
     assert "Ablation" not in summary(findings(full=False))
+    assert not {"\x00", "\u202e"} & set(text)
 
 
 PROBE = """<script>

@@ -99,7 +99,7 @@ def test_a_student_of_other_classes_is_refused(project: Path):
             "logits": pa.array([[1.0, 2.0, 3.0]], pa.list_(pa.float32(), 3)),
         }
     )
-    with pytest.raises(InputError, match="2 classes, its logits have 3; train it again"):
+    with pytest.raises(InputError, match="the student has 2 classes, its soft targets have 3; train it again"):
         answer(folder, {"validation": rows})
 
 
