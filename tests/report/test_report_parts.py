@@ -1,4 +1,4 @@
-"""Parts of the report: markup, axes, rows in colour, answers, what is chosen and counted."""
+"""Parts of the report: markup, axes, changes in colour, predictions, the headline."""
 
 import dataclasses
 import json
@@ -56,7 +56,7 @@ class Collector(HTMLParser):
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
-def test_any_text_is_shown_as_it_is_but_for_control_characters(text: str):
+def test_any_text_is_shown_unchanged_except_control_characters(text: str):
     tag, *data = Collector(element("p", text, title=text)).found
     shown = "".join(data)
     assert tag == ("p", [("title", escaped_back(text))])
@@ -121,15 +121,15 @@ def test_numbers_in_few_letters():
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1))
-def test_the_frontier_has_whom_no_other_beats_and_nobody_else(pairs: list):
+def test_the_frontier_has_exactly_the_points_that_no_other_beats(pairs: list):
     points = [Point(Series("", ""), x, y) for x, y in pairs]
     best = {(p.x, p.y) for p in frontier(points)}
     beaten = {(p.x, p.y) for p in points if any(q.x <= p.x and q.y >= p.y and (q.x, q.y) != (p.x, p.y) for q in points)}
     assert best == {(p.x, p.y) for p in points} - beaten
 
 
-def test_rows_of_a_figure_stand_beside_their_names():
-    """The names and the marks are placed apart from each other."""
+def test_rows_of_a_figure_are_next_to_their_names():
+    """Names and marks are placed by different code."""
     svg = charts.bars("", {"first": (0.1, ""), "second": (0.9, "")}, "", Series("", "c1"))
     names = {
         name: float(y)
@@ -143,14 +143,14 @@ def test_rows_of_a_figure_stand_beside_their_names():
     assert all(0 < names[name] - marks[name] < 18 for name in names)
 
 
-# --- rows in colour -----------------------------------------------------------------------------------------------------
+# --- changes in colour -----------------------------------------------------------------------------------------------------
 
 
 def row_of(original: str, text: str, start: int | None = None, size: int | None = None) -> dict:
     return {"sentence1": text, "original": {"sentence1": original}, "ngram_start1": start, "ngram_size1": size}
 
 
-def test_words_that_were_dropped_are_told_from_those_that_became_others():
+def test_dropped_words_differ_from_replaced_words():
     original, text = "a b c d e f g h", "x d [MASK] f g"
     assert changes.pieces(original, text, 2, 5) == [
         ("dropped", "a b"), ("replaced", "c"), ("new", "x"), ("kept", "d"), ("replaced", "e"), ("new", "[MASK]"), ("kept", "f g"), ("dropped", "h"),
@@ -165,7 +165,7 @@ def test_changed_words_are_escaped():
     assert text == "a <del>&lt;b&gt; c</del> <ins>&lt;i&gt; &amp;</ins>"
 
 
-def test_an_n_gram_of_which_no_word_is_left_stands_where_it_was():
+def test_an_n_gram_without_a_kept_word_keeps_its_place():
     assert changes.pieces("a b c d", "[MASK] x", 1, 2) == [
         ("dropped", "a"), ("replaced", "b c"), ("new", "[MASK] x"), ("dropped", "d"),
     ]  # fmt: skip
@@ -191,7 +191,7 @@ def test_long_texts_are_cut():
     assert len(coloured.changed_text(row_of(*many), 1)) < 12_000
 
 
-# --- answers ------------------------------------------------------------------------------------------------------------
+# --- predictions ------------------------------------------------------------------------------------------------------------
 
 
 def test_bins_add_up_to_the_calibration_error():
@@ -207,7 +207,7 @@ def test_bins_add_up_to_the_calibration_error():
     assert calibration((found.labels, found.student), None).scaled is None
 
 
-def test_disagreements_are_what_they_are_called_and_do_not_hang_on_the_order_of_rows():
+def test_disagreements_fit_their_kind_and_do_not_depend_on_the_order_of_rows():
     found = answers(3, 300, seed=2)
     kinds = disagreements(found, 5)
     assert set(kinds) == {"missed", "better", "doubtful"}
@@ -231,7 +231,7 @@ def test_rows_without_gold_labels_can_only_be_missed():
     assert {kind: many > 0 for kind, (many, _) in kinds.items()} == {"missed": True, "better": False, "doubtful": False}
 
 
-def test_of_a_regression_the_rows_furthest_apart_are_shown():
+def test_a_regression_shows_the_rows_with_the_largest_difference():
     found = answers(1, 50, seed=3)
     ((many, rows),) = disagreements(found, 3).values()
     far = np.sort(np.abs(found.teacher - found.student)[:, 0])[::-1]
@@ -290,7 +290,7 @@ def test_a_regression_has_numbers(tmp_path: Path):
     assert (found.original.sum(), found.augmented.sum(), found.means, found.other) == (1, 1, (1.5, 2.5), {})
 
 
-def test_examples_hang_on_ids_and_seed_and_not_on_the_order_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_examples_depend_on_ids_and_seed_and_not_on_the_order_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folders = [write(tmp_path / str(i), np.random.default_rng(i).permutation(9)) for i in range(4)]
     one = families(folders[0], 2, 2, seed=0)
     assert len(one) == 2
@@ -298,7 +298,7 @@ def test_examples_hang_on_ids_and_seed_and_not_on_the_order_of_rows(tmp_path: Pa
         assert family.original["parent_id"] is None
         assert {copy["parent_id"] for copy in family.copies} == {family.original["id"]}
         assert all(copy["original"]["sentence1"] == family.original["sentence1"] for copy in family.copies)
-    monkeypatch.setattr(labelled, "POOL", 1)  # so that it matters which are drawn
+    monkeypatch.setattr(labelled, "POOL", 1)  # so that the draw matters
     for seed in range(3):
         drawn = [families(folder, 2, 2, seed) for folder in folders]
         assert drawn == [drawn[0]] * 4
@@ -334,7 +334,7 @@ def test_a_gap_too_narrow_for_a_share_has_scores_instead(ours: float):
     for name, score in (("plain", 0.57), ("student1", ours)):
         found.results[name]["test"]["student"]["accuracy"] = score
         found.results[name]["test"]["teacher"]["accuracy"] = 0.574
-    narrow = dataclasses.replace(found)  # without what the page has made it remember
+    narrow = dataclasses.replace(found)  # without cached properties
     sentence = words.gap_sentence(narrow)
     assert sentence is not None
     assert all(score in sentence for score in ("57.0%", f"{100 * ours:.1f}%", "57.4%"))
@@ -394,7 +394,7 @@ def test_the_best_is_chosen_on_validation():
 
 
 def with_seeds(first: Sequence[str]) -> Findings:
-    """Return made findings of four students by other names; the two of even number learned hard labels alone."""
+    """Return made-up findings of four students with these names; the first and the third learned only hard labels."""
     found = findings(students=4)
     names = dict(zip(found.results, first, strict=True))
     settings = {name: PLAIN if i % 2 == 0 else student() for i, name in enumerate(names.values())}
@@ -421,7 +421,7 @@ def test_the_headline_and_the_gap_are_of_the_mean_over_seeds():
     assert words.chosen_by(found).endswith("soft (mean of 2 seeds) is the best of 2 students on validation.")
 
 
-def test_a_student_of_good_seeds_is_before_one_with_one_good_seed():
+def test_a_student_with_good_seeds_beats_one_with_one_good_seed():
     found = with_seeds(["hard", "soft-seed0", "soft-seed1", "other"])
     for name, score in (("hard", 0.1), ("soft-seed0", 0.9), ("soft-seed1", 0.5), ("other", 0.8)):
         found.results[name]["validation"]["student"]["accuracy"] = score
@@ -430,7 +430,7 @@ def test_a_student_of_good_seeds_is_before_one_with_one_good_seed():
     assert dataclasses.replace(found).best == "soft-seed0"
 
 
-def test_seeds_that_are_not_as_many_give_no_interval():
+def test_different_numbers_of_seeds_give_no_interval():
     gap = with_seeds(["hard", "soft-seed0", "other", "soft-seed1"]).gap
     assert gap is not None
     assert gap.distilled == "soft (mean of 2 seeds)"
@@ -442,7 +442,7 @@ def test_scores_on_the_rows_that_chose_the_epoch_are_marked_as_optimistic():
     assert words.chosen_by(findings(splits=("validation",))).endswith("so its score is slightly optimistic.")
 
 
-def test_the_headline_has_no_more_than_what_is_known():
+def test_the_headline_has_only_known_costs():
     known, bare = words.headline(findings()), words.headline(findings(full=False))
     assert "answers 40 times faster" in known
     assert "fewer parameters" in known
@@ -475,7 +475,7 @@ def without_intervals(found: Findings) -> Findings:
     return found
 
 
-def test_page_and_summary_say_how_to_read_what_is_in_the_table_and_no_more():
+def test_the_caption_explains_what_is_in_the_table_and_no_more():
     seeds = with_seeds(["hard", "soft-seed0", "other", "soft-seed1"])
     for found in (findings(full=False), seeds, without_intervals(findings()), without_intervals(findings(classes=1))):
         shown = [cell for row in result_rows(found.results, found.times, found.metrics) for cell in row]
