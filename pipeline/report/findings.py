@@ -238,7 +238,7 @@ class Findings:
 
     @cached_property
     def gap(self) -> Gap | None:
-        """The gap of the best student if its network was trained on hard labels too, else of the best such student."""
+        """The gap of the best student if its network was trained on hard labels too, else of the best student of which that holds."""
         pairs = [
             (plain, name)
             for plain in self.measured

@@ -15,7 +15,7 @@ def result_table(results: Path, metrics: Sequence[str] = ("accuracy",)) -> str:
     """Return the result table of a task as Markdown: each teacher, then each student.
 
     Scores have their 95% intervals where those are known. Latencies are included if stages/latency.py ran: with one thread, in ONNX Runtime
-    with float32 weights where a student has such a network. Students named NAME-seed0, NAME-seed1 and so on have an additional row with
+    with float32 weights where a student has one. Students named NAME-seed0, NAME-seed1 and so on have an additional row with
     their mean and standard deviation.
 
     :param results: data/<task>/results, as the evaluate stage leaves it.

@@ -60,7 +60,7 @@ def measure(contenders: Mapping[str, Predict], texts: Sequence[Any], rounds: int
     :param contenders: The functions to time, by name.
     :param texts: At least one; they are repeated where more are needed.
     :param rounds: The number of turns of each contender.
-    :return: For each, `p50 ms` and `p99 ms` of a call with one text, over CALLS * rounds calls; `processor p50 ms`, the CPU time of such a
+    :return: For each, `p50 ms` and `p99 ms` of a call with one text, over CALLS * rounds calls; `processor p50 ms`, the CPU time of a
         call; `texts per second` of a call with BATCH texts, the median over rounds.
     """
     singles = [[texts[i % len(texts)]] for i in range(CALLS + WARM)]

@@ -327,7 +327,7 @@ def test_the_shipped_student_answers_with_numbers(films_of: Path):
     assert answers[0] == {"score": pytest.approx(number, abs=1e-5)}
     assert answers[0]["score"] > answers[1]["score"]
     card = (folder / "README.md").read_text()
-    assert "What the number is: `score`" in card
+    assert "Predicted number: `score`" in card
     assert "Pearson with the teacher" in card
     assert "predict_proba" not in card
 

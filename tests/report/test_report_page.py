@@ -156,8 +156,8 @@ def test_the_same_findings_give_the_same_page_and_it_is_not_large():
 def test_all_points_of_a_scatter_are_students_and_teachers():
     found = findings(students=5)
     by_time = ElementTree.fromstring(re.findall(r"<svg class=\"plot.*?</svg>", sections.pareto(found), re.DOTALL)[0])
-    told = [part.findtext("title") for part in by_time.iter("path") if "mark" in part.get("class", "").split()]
-    assert [text.split(":")[0] for text in told] == [*found.measured, "large (teacher)"]
+    titles = [part.findtext("title") for part in by_time.iter("path") if "mark" in part.get("class", "").split()]
+    assert [text.split(":")[0] for text in titles] == [*found.measured, "large (teacher)"]
 
 
 def test_the_summary_has_the_table_the_gap_and_the_ablation_and_no_markup_of_a_text():
