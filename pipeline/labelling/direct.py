@@ -1,4 +1,4 @@
-"""A teacher as a plain function from texts to logits, with no cache and no files: what its latency is measured on."""
+"""A teacher as a function from texts to logits, without cache and files, to measure its latency."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,14 +13,14 @@ from pipeline.teacher.model import Teacher
 from pipeline.teacher.own import OwnTeacher
 
 LONGEST = 8192
-"""Tokens of a text that a teacher without a maximum reads."""
+"""Tokens read of a text by a teacher without a maximum length."""
 
 
 def as_function(teacher: Teacher | OwnTeacher, max_length: int | None = None) -> Callable[[Sequence[Any]], Any]:
-    """Return a teacher as the label stage runs it, in float32: packed where its architecture is known, padded elsewhere.
+    """Return a teacher as the label stage runs it, in float32: packed where the architecture supports it, else padded.
 
-    :param teacher: The teacher; it is changed in place.
-    :param max_length: Tokens of a text that are read; the model's own maximum where None.
+    :param teacher: The teacher; changed in place.
+    :param max_length: Tokens read of a text; the model's maximum where None.
     """
 
     def table_of(texts: Sequence[Any]) -> pa.Table:

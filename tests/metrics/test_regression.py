@@ -310,7 +310,7 @@ def test_the_result_table_has_correlations(films_of: Path):
 def test_the_report_tells_of_numbers(films_of: Path):
     run("report")
     page = (films_of / "report/index.html").read_text()
-    assert "of large&#x27;s test correlation" in page
+    assert "of large&#39;s test correlation" in page
     assert 'aria-label="large (teacher) against gold"' in page
     assert "Furthest apart" in page
     assert "accuracy" not in (films_of / "report/summary.md").read_text()
@@ -331,7 +331,7 @@ def test_the_shipped_student_answers_with_numbers(films_of: Path):
     assert answers[0] == {"score": pytest.approx(number, abs=1e-5)}
     assert answers[0]["score"] > answers[1]["score"]
     card = (folder / "README.md").read_text()
-    assert "What the number is: `score`" in card
+    assert "Predicted number: `score`" in card
     assert "Pearson with the teacher" in card
     assert "predict_proba" not in card
 
