@@ -186,19 +186,3 @@ def add_originals(paths: Sequence[Path], rows: Sequence[dict[str, Any]]) -> None
             found[row["id"]] = row
     for row in rows:
         row["original"] = found.get(row["parent_id"])
-
-
-# --- the names of before, until report/ uses the new ones ---------------------------------------------------------------
-
-CUT = "cut"
-told = describe
-
-
-def changes(original: str, text: str, start: int | None = None, size: int | None = None) -> list[Piece]:
-    """Return `pieces` with DROPPED and REPLACED as CUT."""
-    words = [
-        (CUT if kind in (DROPPED, REPLACED) else kind, word)
-        for kind, joined in pieces(original, text, start, size)
-        for word in joined.split(" ")
-    ]
-    return _joined(words)

@@ -155,16 +155,6 @@ def load(task: str, folder: Path = Path()) -> Settings:
     return Settings(name=task, task=checked, **{key: getattr(parts, key) for key in OVERRIDES})
 
 
-def active_tasks(folder: Path = Path()) -> list[str]:
-    """Return the tasks that params.yaml makes active.
-
-    :param folder: The project's folder.
-    :raises InputError: If params.yaml is missing, or invalid.
-    """
-    path = folder / "params.yaml"
-    return validated(_ParamsFile, read_yaml(path), path).tasks
-
-
 def _check_regression(params: _ParamsFile, path: Path) -> None:
     """Refuse settings that compare or average distributions over classes: a regression has no classes."""
     for name, student in params.students.items():
