@@ -23,7 +23,7 @@ from joblib.externals.loky import get_reusable_executor
 
 from pipeline import tables
 from pipeline.augment import engine
-from pipeline.console import aligned
+from pipeline.logits.markdown import aligned
 from pipeline.params.augment import Augment
 from pipeline.params.tag import Tag
 from pipeline.storage import write_json

@@ -24,9 +24,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.console import aligned
 from pipeline.logits import dataset
 from pipeline.logits.dataset import COLUMNS
+from pipeline.logits.markdown import aligned
 from pipeline.logits.shards import logits_of
 from pipeline.metrics import bootstrap
 from pipeline.storage import write_json

@@ -20,9 +20,9 @@ import pyarrow as pa
 import torch
 import transformers
 
-from pipeline.console import aligned
 from pipeline.labelling.classifiers import open_classifier
 from pipeline.labelling.tokenising import tokenised_pools
+from pipeline.logits.markdown import aligned
 from pipeline.params.labelling import Labelling
 from pipeline.storage import write_json
 from pipeline.teacher.model import find_files, open_teacher, quieten

@@ -25,7 +25,7 @@ import transformers
 import yaml
 
 from pipeline import tables
-from pipeline.console import aligned
+from pipeline.logits.markdown import aligned
 from pipeline.storage import write_text
 
 ROOT = Path(__file__).resolve().parents[1]

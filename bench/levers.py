@@ -24,10 +24,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import params
-from pipeline.console import aligned
 from pipeline.distill.loop import distill
 from pipeline.logits import dataset, gather
 from pipeline.logits.dataset import COLUMNS
+from pipeline.logits.markdown import aligned
 from pipeline.logits.shards import finite_logits
 from pipeline.metrics import bootstrap
 from pipeline.params.students import Student

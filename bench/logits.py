@@ -22,8 +22,8 @@ import torch
 
 from pipeline import tables
 from pipeline.augment import engine
-from pipeline.console import aligned
 from pipeline.logits import dataset, writing
+from pipeline.logits.markdown import aligned
 from pipeline.logits.shards import finite_logits, logits_of
 from pipeline.storage import write_json
 

@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.console import aligned
 from pipeline.labelling import direct
+from pipeline.logits.markdown import aligned
 from pipeline.serving import latency
 from pipeline.serving.export import export
 from pipeline.serving.runtime import Runtime, padded

@@ -16,7 +16,7 @@ from joblib.externals.loky import get_reusable_executor
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
-from pipeline.console import aligned
+from pipeline.logits.markdown import aligned
 from pipeline.params.tag import Tag
 from pipeline.storage import write_json
 from pipeline.text import tagging

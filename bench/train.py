@@ -22,10 +22,10 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.console import aligned
 from pipeline.distill.batches import Rows
 from pipeline.distill.loop import Training
 from pipeline.distill.optimisers import make_optimisers
+from pipeline.logits.markdown import aligned
 from pipeline.params.students import Optimiser, Student
 from pipeline.storage import write_json
 from pipeline.students.contract import Batch, Encoded, build

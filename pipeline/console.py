@@ -2,10 +2,9 @@
 
 import argparse
 import logging
-import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -94,24 +93,3 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def aligned(rows: Iterable[Sequence[str]], pad: bool = True) -> str:
-    """Return a Markdown table, without a final newline.
-
-    :param rows: Rows of the same number of cells; the first row is the head. A cell with text from data needs `escape_markdown` first.
-    :param pad: Pad the cells of a column to the same width, and align all columns but the first to the right. False for long text.
-    """
-    head, *body = [list(row) for row in rows]
-    widths = [max(map(len, cells)) if pad else 0 for cells in zip(head, *body, strict=True)]
-    rule = [f"{'-' * (w - 1)}:" if i else "-" * w for i, w in enumerate(widths)] if pad else ["---"] * len(head)
-    padded = [
-        [cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
-        for row in (head, *body)
-    ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (padded[0], rule, *padded[1:]))
-
-
-def escape_markdown(text: str) -> str:
-    """Return text as one line of Markdown that renders as this text and has no other effect."""
-    return re.sub(r"([\\`*_\[\]<>|~$&])", r"\\\1", " ".join(text.split()))

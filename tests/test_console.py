@@ -92,24 +92,6 @@ def test_progress_bar_on_a_terminal(capsys, monkeypatch):
     assert "counting" in capsys.readouterr().err
 
 
-def test_aligned():
-    assert console.aligned([["student", "accuracy"], ["bilstm", "0.8"], ["teacher of all", "0.91"]]) == (
-        "| student        | accuracy |\n"
-        "| -------------- | -------: |\n"
-        "| bilstm         |      0.8 |\n"
-        "| teacher of all |     0.91 |"
-    )
-
-
-def test_a_table_of_long_text_is_not_padded():
-    assert console.aligned([["", ""], ["a", "long text"]], pad=False) == "|  |  |\n| --- | --- |\n| a | long text |"
-
-
-def test_escaped_text_is_one_line_without_markup():
-    text = "a *b* `c`\n# <i>d</i> | [e](f) ~~g~~ $h$ i_j &amp; \\"
-    assert console.escape_markdown(text) == (r"a \*b\* \`c\` # \<i\>d\</i\> \| \[e\](f) \~\~g\~\~ \$h\$ i\_j \&amp; \\")
-
-
 def test_start_logging_shows_our_lines_and_only_warnings_of_others(monkeypatch):
     monkeypatch.undo()
     before = logging.getLogger("pipeline").level

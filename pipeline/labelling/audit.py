@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.console import aligned
 from pipeline.errors import InputError
 from pipeline.labelling.label import predict
 from pipeline.logits import dataset
+from pipeline.logits.markdown import aligned
 from pipeline.params.labelling import Labelling
 from pipeline.teacher.model import Teacher, find_files, open_teacher
 from pipeline.teacher.own import OwnTeacher

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-from pipeline.console import aligned, escape_markdown
 from pipeline.logits import changes
+from pipeline.logits.markdown import aligned, escape_markdown, render
 from pipeline.logits.shards import logits_of
 from pipeline.metrics import regression
 from pipeline.metrics.calibration import BINS, calibration_error, softmax
@@ -109,15 +109,11 @@ def card(folder: Path, provenance: Mapping[str, Any], shards: Sequence[Mapping[s
     :param shards: The manifest's entries of the shards.
     :return: Markdown with a YAML head, which the Hugging Face Hub and `datasets` read.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    text = Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8")
-    environment = Environment(
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined, finalize=_shown
-    )
     labels, rows = provenance["labels"], provenance["rows"]
     teacher, augmentation = provenance.get("teacher", {}), provenance.get("augmentation", {})
-    return environment.from_string(text).render(
+    return render(
+        Path(__file__).with_name("card.md.jinja"),
+        _shown,
         table=_table,
         head=Markdown(yaml.safe_dump(front_matter(provenance, shards), sort_keys=False, allow_unicode=True)),
         task=provenance["task"],

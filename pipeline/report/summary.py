@@ -2,7 +2,7 @@
 
 import re
 
-from pipeline.console import aligned
+from pipeline.logits.markdown import aligned
 from pipeline.report import ablation, words
 from pipeline.report.findings import Findings
 from pipeline.report.markup import visible

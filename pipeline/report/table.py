@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.console import aligned
 from pipeline.errors import InputError
+from pipeline.logits.markdown import aligned
 from pipeline.params.seeds import by_seed
 from pipeline.storage import read_json
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.console import aligned
+from pipeline.logits.markdown import aligned, render
 from pipeline.students.contract import parameters_of
 from pipeline.students.trained import TrainedStudent
 
@@ -40,20 +40,13 @@ def student_card(
     :param provenance: Of the logit data set that it was trained on.
     :param problem: Why there is no ONNX network; empty where there is one.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
     source, known = provenance.get("source", {}), provenance.get("teacher", {})
     licence = source.get("licence") or "unknown"
     front = {"license": licence, "pipeline_tag": "text-classification", "library_name": "offline-distill"}
     temperature = results.get("student", {}).get("temperature")
     files = [(f"`{file}`: {_FILES[file]}" if file in _FILES else f"`{file}`", f"{n:,}") for file, n in sizes.items()]
-    return environment.get_template("card.jinja").render(
+    return render(
+        Path(__file__).with_name("card.jinja"),
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
         name=name,
         student=student,

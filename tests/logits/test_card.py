@@ -10,8 +10,8 @@ import yaml
 from logit_sets import LABELS, carelessly, changed, column, manifest_of, rows, write
 
 from pipeline import params, tables
-from pipeline.console import escape_markdown
 from pipeline.logits import card, changes, dataset, shards, writing
+from pipeline.logits.markdown import escape_markdown
 from pipeline.params.students import Student
 
 
