@@ -140,17 +140,6 @@ def _table(rows: Iterable[Sequence[Any]], pad: bool = True) -> Markdown:
     return Markdown(aligned([[_shown(cell) for cell in row] for row in rows], pad))
 
 
-def gold_label(label: float | None, labels: Sequence[str]) -> str:
-    """Return a gold label in words: the class name, or the number of a regression; empty where there is none.
-
-    :param label: The label of the row.
-    :param labels: The class names.
-    """
-    if label is None or (len(labels) > 1 and not 0 <= label < len(labels)):
-        return ""
-    return f"{label:.7g}" if len(labels) == 1 else labels[int(label)]
-
-
 def front_matter(provenance: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the card's YAML head.
 
@@ -284,4 +273,4 @@ def _example(row: Mapping[str, Any], labels: Sequence[str]) -> tuple[str, str, s
     sides = [side for side in (1, 2) if row[f"sentence{side}"] is not None]
     text = Markdown(" / ".join(changes.marked(row, side, MARKS, escape_markdown, SHOWN) for side in sides))
     logits = " ".join(f"{value:.2f}" for value in row["logits"])
-    return text, changes.describe(row), gold_label(row["label"], labels), logits
+    return text, changes.describe(row), changes.gold_label(row["label"], labels), logits

@@ -186,3 +186,14 @@ def add_originals(paths: Sequence[Path], rows: Sequence[dict[str, Any]]) -> None
             found[row["id"]] = row
     for row in rows:
         row["original"] = found.get(row["parent_id"])
+
+
+def gold_label(label: float | None, labels: Sequence[str]) -> str:
+    """Return a gold label in words: the class name, or the number of a regression; empty where there is none.
+
+    :param label: The label of the row.
+    :param labels: The class names.
+    """
+    if label is None or (len(labels) > 1 and not 0 <= label < len(labels)):
+        return ""
+    return f"{label:.7g}" if len(labels) == 1 else labels[int(label)]

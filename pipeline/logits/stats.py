@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.logits import changes, dataset
-from pipeline.logits.card import gold_label
+from pipeline.logits.changes import gold_label
 from pipeline.logits.shards import logits_of
 from pipeline.metrics.calibration import softmax
 

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from pipeline.logits import changes
-from pipeline.logits.card import gold_label
+from pipeline.logits.changes import gold_label
 from pipeline.metrics.calibration import softmax
 from pipeline.report.answers import AnsweredRow
 from pipeline.report.markup import Child, element, escaped, joined
