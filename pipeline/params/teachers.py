@@ -27,6 +27,9 @@ class TeacherModel(Model):
         description="package:NAME:FOLDER_INSIDE, hub:OWNER/NAME@REVISION, folder:PATH, or python:MODULE:NAME, your own class",
     )
     params: dict[str, Any] = Field({}, description="With python: the class's keyword parameters")
+    files: list[str] = Field(
+        [], description="With python: files that its logits depend on, such as weights; their hashes are recorded"
+    )
     sha256: str | None = Field(None, description="The SHA-256 of its model.safetensors, which is checked")
     licence: str = Field("unknown", description="The weights' licence, for the cards of data sets and students")
     labels: dict[str, str] = Field(
@@ -39,8 +42,9 @@ class TeacherModel(Model):
     @model_validator(mode="after")
     def _own(self) -> Self:
         if not self.source.startswith("python:"):
-            if self.params:
-                raise ValueError("params goes with source: python:MODULE:NAME")
+            for key in ("params", "files"):
+                if getattr(self, key):
+                    raise ValueError(f"{key} goes with source: python:MODULE:NAME")
             return self
         if self.sha256 is not None or self.finetune is not None:
             raise ValueError("sha256 and finetune go with a model of transformers, not with python:")
