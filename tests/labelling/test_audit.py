@@ -109,7 +109,7 @@ def test_the_command(data_set: Path, by: float, code: int):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     assert "| float32 |   all |   60 |" in done.stdout
-    assert ("beyond the tolerance of 0.01" in done.stdout) == bool(code)
+    assert ("exceeds the tolerance of 0.01" in done.stdout) == bool(code)
 
 
 def test_a_missing_teacher_is_asked_for(data_set: Path):

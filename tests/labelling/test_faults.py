@@ -239,7 +239,7 @@ def test_new_rows_and_other_tasks_label_only_what_is_new(project: Path, server: 
     assert (summary["labelled"], summary["reused"]) == (150, 210)
     before = data_set(project)
     assert (server.label(project)["labelled"], data_set(project)) == (0, before)
-    for part in ("examples", "augmented", "teachers"):
+    for part in ("examples", "source", "augmented", "teachers"):
         shutil.copytree(project / "data/films" / part, project / "data/second" / part)
     (project / "tasks/second.yaml").write_text((project / "tasks/films.yaml").read_text())
     assert server.run(project, task="second") == 0, (project / "log").read_text()
@@ -280,10 +280,8 @@ def test_a_damaged_shard_is_named_and_only_its_texts_are_labelled_again(
         shard.write_bytes(whole[:-100] if damage == "cut off" else whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
     summary = server.label(project)
     assert summary["labelled"] == 15
-    assert (
-        f"{shard.relative_to(project)}: is {'missing' if damage == 'missing' else 'altered'}"
-        in (project / "log").read_text()
-    )
+    fault = "is missing" if damage == "missing" else "its sha256 is not that of manifest.json"
+    assert f"{shard.relative_to(project)}: {fault}" in (project / "log").read_text()
     found = tables.read(next(shard.parent.glob("validation-*")), tables.logits_schema(2), ["id", "logits"])
     before = pq.read_table(io.BytesIO(whole), columns=["id", "logits"])
     assert found["id"].to_pylist() == before["id"].to_pylist()
