@@ -10,7 +10,8 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,73 @@ def _imports(file: Path, package: str) -> set[str]:
             found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     own = __name__.partition(".")[0]
     return {name for name in found if name and name.partition(".")[0] != own}
+
+
+_CHANGE_NO_BYTES = frozenset({"pipeline.console", "pipeline.errors"})
+
+
+def library_digest(*modules: str) -> str:
+    """Return a hash of the source files of this library that modules reach through their imports, also inside functions.
+
+    No module is imported. Left out: imports for type checkers alone, `__init__.py` of packages with what their `__getattr__` serves, and
+    the two modules that change no bytes, console.py and errors.py. Add `code_digest` for a user's own module.
+
+    :param modules: Dotted names, of this library or a user's; of a user's module, what its own files import from this library is followed.
+    :return: SHA-256, in hex, of the names and the bytes of those files.
+    :raises InputError: If a module is not found, or a file is not valid Python.
+    """
+    ours = f"{__name__.partition('.')[0]}."
+    starts: set[str] = set()
+    for module in modules:
+        if not module.startswith(ours):
+            starts.update(*(_library_imports(file) for file in source_files(module).values()))
+        elif _library_file(module) is None:
+            raise InputError(f"no module named {module!r} in {Path(__file__).parent}")
+        else:
+            starts.add(module)
+    return _digest_of_reached(frozenset(starts))
+
+
+@cache
+def _digest_of_reached(starts: frozenset[str]) -> str:
+    found: dict[str, Path] = {}
+    waiting = set(starts)
+    while waiting:
+        name = waiting.pop()
+        file = _library_file(name)
+        if file is not None and name not in found and name not in _CHANGE_NO_BYTES:
+            found[name] = file
+            waiting |= _library_imports(file)
+    digest = hashlib.sha256()
+    for name, file in sorted(found.items()):
+        content = file.read_bytes()
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def _library_file(module: str) -> Path | None:
+    """Return the file of a module of this library; None for a package, or a name inside a module."""
+    parent, name = Path(__file__).parent.joinpath(*module.split(".")[1:-1]), module.rpartition(".")[2]
+    file = parent / f"{name}.py"
+    return file if file.is_file() else None
+
+
+def _library_imports(file: Path) -> set[str]:
+    """Return the dotted names that a file imports from this library, or may import: of `from x import y` both x and x.y."""
+    found: set[str] = set()
+    for node in _nodes_that_run(_parsed(file)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in found if name.startswith(f"{__name__.partition('.')[0]}.")}
+
+
+def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING")):
+            yield child
+            yield from _nodes_that_run(child)
 
 
 # --- files inside packages ------------------------------------------------------------------------------------------------

@@ -1,3 +1,5 @@
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -6,6 +8,8 @@ import pytest
 from pipeline import plugins
 from pipeline.errors import InputError
 from pipeline.plugins import folders_of
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -183,3 +187,85 @@ def test_this_librarys_own_code_is_watched_by_dvc(here: Path):
 def test_code_that_is_not_there_is_an_error(here: Path):
     with pytest.raises(InputError, match="no module named 'code_gone'"):
         plugins.code_digest("code_gone:Thing")
+
+
+# --- the code of this library
+
+
+STUDENT = "pipeline.students.bilstm"
+
+
+def library_digest(root: Path, *modules: str) -> str:
+    """Return `plugins.library_digest` as a copy of the library computes it, in a process of its own that imports nothing else of it."""
+    code = (
+        "import sys; from pipeline import plugins\n"
+        "print(plugins.library_digest(*sys.argv[1:]))\n"
+        "assert {m for m in sys.modules if m.startswith('pipeline.')} == {'pipeline.plugins', 'pipeline.errors'}\n"
+    )
+    command = [sys.executable, "-c", code, *modules]
+    done = subprocess.run(command, cwd=root, env={"PYTHONPATH": str(root)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of this library, next to a student of a user's own that imports one of its modules."""
+    root = tmp_path_factory.mktemp("library")
+    shutil.copytree(ROOT / "pipeline", root / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "own_student.py").write_text("import own_layers\n")
+    (root / "own_layers.py").write_text("def late():\n    from pipeline.students.siamese import Siamese\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("modules", "file", "changes"),
+    [
+        (["pipeline.distill.loop", STUDENT], "students/vocabulary.py", True),
+        (["pipeline.distill.loop", STUDENT], "students/contract.py", True),
+        (["pipeline.distill.loop", STUDENT], "students/siamese.py", True),
+        (["pipeline.distill.loop", STUDENT], "distill/epochs.py", True),
+        (["pipeline.distill.loop", STUDENT], "vectors/table.py", True),
+        (["pipeline.distill.loop", STUDENT], "students/cnn.py", False),
+        (["pipeline.distill.loop", STUDENT], "report/page.py", False),
+        (["pipeline.distill.loop", STUDENT], "console.py", False),
+        (["pipeline.distill.loop", STUDENT], "errors.py", False),
+        (["pipeline.distill.loop", STUDENT], "distill/__init__.py", False),
+        (["own_student"], "students/siamese.py", True),
+        (["own_student"], "students/bilstm.py", False),
+        (["pipeline.serving.predict"], "students/trained.py", True),  # imported inside a function
+    ],
+)
+def test_a_change_of_a_module_changes_the_digest_of_those_that_reach_it(
+    library: Path, modules: list[str], file: str, changes: bool
+):
+    path = library / "pipeline" / file
+    source = path.read_bytes()
+    before = library_digest(library, *modules)
+    path.write_bytes(source + b"\n")
+    try:
+        assert (library_digest(library, *modules) != before) == changes
+    finally:
+        path.write_bytes(source)
+
+
+def test_an_import_for_type_checkers_alone_is_not_followed(library: Path):
+    path = library / "pipeline/storage.py"
+    source = path.read_bytes()
+    line = b"\nfrom typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from pipeline.report import page\n"
+    try:
+        path.write_bytes(source + line)
+        before = library_digest(library, "pipeline.storage")
+        with (library / "pipeline/report/page.py").open("ab") as file:
+            file.write(b"\n")
+        assert library_digest(library, "pipeline.storage") == before
+    finally:
+        path.write_bytes(source)
+
+
+def test_the_order_of_modules_does_not_count_and_a_module_that_is_not_there_is_an_error():
+    assert plugins.library_digest("pipeline.storage", "pipeline.tables") == plugins.library_digest(
+        "pipeline.tables", "pipeline.storage"
+    )
+    with pytest.raises(InputError, match=r"no module named 'pipeline\.gone'"):
+        plugins.library_digest("pipeline.gone")

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from pipeline.vectors.table import read_vectors
 from tiny import examples_table, tiny_teacher
 
 from pipeline import tables
@@ -16,6 +15,7 @@ from pipeline.params.vectors import Vectors
 from pipeline.teacher.model import find_files, open_teacher
 from pipeline.teacher.own import OwnTeacher
 from pipeline.teacher.word_vectors import listed_words, look_up, reduced
+from pipeline.vectors.table import read_vectors
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("negative", "positive")
