@@ -6,7 +6,7 @@ Every table is Parquet with zstd. Rows are joined on `id`, never by their order.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,8 @@ from pipeline.storage import new_file
 
 SPLITS = ("train", "validation", "test")
 SIDES = ("first", "second", "both")
+TextMode = Literal["pretokenised", "raw"]
+"""How text is split into words: at white space, or by the tagger."""
 MASK = "[MASK]"
 """The word that stands for a masked one in every table; the labelling stage turns it into the teacher's own mask token."""
 

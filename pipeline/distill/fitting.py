@@ -14,7 +14,7 @@ from pipeline.errors import InputError
 from pipeline.params.students import Student
 from pipeline.students.fitted import Examples, Fits, build_fitted
 from pipeline.students.trained import FittedStudent, fitted_student
-from pipeline.students.vocabulary import TextMode
+from pipeline.tables import TextMode
 
 logger = logging.getLogger(__name__)
 

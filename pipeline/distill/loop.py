@@ -30,7 +30,8 @@ from pipeline.logits.dataset import COLUMNS as COLUMNS
 from pipeline.params.students import Student
 from pipeline.students.contract import Batch, build, is_module, logits_of, predict
 from pipeline.students.trained import TrainedStudent
-from pipeline.students.vocabulary import TextMode, Vocabulary
+from pipeline.students.vocabulary import Vocabulary
+from pipeline.tables import TextMode
 from pipeline.vectors.table import WordVectors, initial_embeddings
 
 logger = logging.getLogger(__name__)

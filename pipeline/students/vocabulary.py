@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,8 @@ import pyarrow.compute as pc
 
 from pipeline.storage import write_json
 from pipeline.students.files import read_student_json
-from pipeline.tables import MASK
+from pipeline.tables import MASK, TextMode
 
-TextMode = Literal["pretokenised", "raw"]
 Texts: TypeAlias = pa.Array | pa.ChunkedArray
 
 PADDING, UNKNOWN, MASKED = 0, 1, 2

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pipeline import tables
 from pipeline.console import progress
 from pipeline.errors import InputError
-from pipeline.tables import MASK, SPLITS, TOKENS, VOCABULARY, content_digests, id_digests
+from pipeline.tables import MASK, SPLITS, TOKENS, VOCABULARY, TextMode, content_digests, id_digests
 
 log = logging.getLogger(__name__)
 SHARD = 1000
@@ -28,7 +28,6 @@ ROW_GROUP = 4_096
 BATCH_CHARACTERS = 20_000
 """What spaCy tags at a time: a word takes 12 kB there, and small batches of long texts are faster too."""
 
-TextMode = Literal["pretokenised", "raw"]
 Tagged = tuple[list[str], list[str], list[str]]
 """The words, tags and following white space (empty in pretokenised mode) of one text."""
 

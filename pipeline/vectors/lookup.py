@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from pipeline.errors import InputError
 from pipeline.plugins import folders_of
-from pipeline.students.vocabulary import TextMode, Texts, count_words, split_words
-from pipeline.tables import MASK
+from pipeline.students.vocabulary import Texts, count_words, split_words
+from pipeline.tables import MASK, TextMode
 from pipeline.vectors.files import read_text_vectors, read_word2vec, words_of_text, words_of_word2vec
 from pipeline.vectors.table import WordVectors, vectors_schema
 
