@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from pipeline import plugins, tables
+from pipeline import tables
 from pipeline.ablation.params import Ablation, Cell
 from pipeline.console import progress
 from pipeline.distill import checkpoint
@@ -182,12 +182,11 @@ def _shared_facts(where: Tables, student: Student) -> str:
     """Return the hash of what every student follows from."""
     manifest = where.labelled / "manifest.json"
     dataset.manifest(where.labelled)  # an error that says what to do, where there is none
-    code = checkpoint.sources(plugins.load(student.model).__mro__)
-    files = [manifest, Path(__file__), *code, *([where.vectors] if where.vectors else [])]
+    files = [manifest, Path(__file__), *([where.vectors] if where.vectors else [])]
     for path in files:
         if not path.is_file():
             raise InputError(f"{path}: no such file; run the stage that makes it with `dvc repro`")
-    return _hash([torch.__version__, *(_named_hash(path) for path in files)])
+    return _hash([torch.__version__, checkpoint.code_of(student.model), *(_named_hash(path) for path in files)])
 
 
 def _named_hash(path: Path) -> list[str]:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pipeline.students.files import PADDING
 from pipeline.students.siamese import Siamese, real_words, word_vectors
-from pipeline.students.vocabulary import PADDING
 
 
 class CNN(Siamese):

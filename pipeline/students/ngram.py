@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
+from pipeline.students.files import PADDING
 from pipeline.students.siamese import Siamese, real_words, word_vectors
-from pipeline.students.vocabulary import PADDING
 
 _PRIME, _MODULUS = 1_000_003, 2**31 - 1  # their product with an id stays far below 2^63
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pipeline.students.contract import Batch
-from pipeline.students.vocabulary import PADDING
+from pipeline.students.files import PADDING
 
 
 class Siamese(nn.Module, ABC):

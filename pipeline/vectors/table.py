@@ -14,7 +14,8 @@ import torch
 
 from pipeline import tables
 from pipeline.errors import InputError
-from pipeline.students.vocabulary import FIRST_WORD, PADDING, Vocabulary
+from pipeline.students.files import FIRST_WORD, PADDING
+from pipeline.students.vocabulary import Vocabulary
 
 RANDOM_DIMENSIONS = 300
 """The dimensions of the vectors of a student that starts from none: those of word2vec, as in the paper."""

@@ -56,7 +56,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(tmp_path: Path):
     assert not (tmp_path / "broken/data/tiny/students/tiny").exists()
     ended = stage(tmp_path / "broken")
     assert ended.returncode == 0, ended.stderr
-    assert "going on after epoch 2" in ended.stderr
+    assert "resuming after epoch 2" in ended.stderr
     assert result(tmp_path / "broken") == result(tmp_path / "whole")
 
 
@@ -114,5 +114,5 @@ def test_a_damaged_file_starts_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     ended_in_epoch(monkeypatch, 3, path)
     path.write_bytes(spoil(path.read_bytes()))
     found, _ = train(path)
-    assert "cannot be read, training starts anew" in caplog.text
+    assert "cannot be read; starting over" in caplog.text
     assert same(found, train(tmp_path / "whole")[0])

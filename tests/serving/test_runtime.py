@@ -152,8 +152,10 @@ print(Runtime.from_pretrained({str(raw_pairs)!r}, int8={int8}).predict([("a good
         (False, ["fine", ("a", "b")], r"text 1: \('a', 'b'\) is not a string"),
         (True, ["ab"], "text 0: 'ab' is not a pair of strings"),
         (False, [3], "text 0: 3 is not a string"),
+        (False, "good film", r"'good film' is one string; pass a list of texts: \['good film', ...\]"),
+        (True, "ab", "'ab' is one string; pass a list"),
     ],
-    ids=["a pair", "no pair", "a number"],
+    ids=["a pair", "no pair", "a number", "one string", "one string for pairs"],
 )
 def test_texts_of_the_wrong_kind_are_named(folder: Path, raw_pairs: Path, pairs: bool, texts: list, said: str):
     with pytest.raises(InputError, match=said):
@@ -185,9 +187,29 @@ def no_network(folder: Path) -> None:
         (lambda path: cut(path / "vocabulary.json"), "vocabulary.json: altered: its sha256"),
         (lambda path: (path / "config.json").write_text("{"), "config.json: not valid JSON"),
         (lambda path: change(path / "config.json", format=2), "config.json: format 2; this version reads format 1"),
-        (no_network, "model.onnx: is no network that onnxruntime reads"),
+        (no_network, "model.onnx: not a network that onnxruntime reads"),
+        (
+            lambda path: change(path / "config.json", labels=[1, 2]),
+            r"config.json: labels: \[1, 2\] is not a list of class names",
+        ),
+        (
+            lambda path: change(path / "config.json", max_words="many"),
+            "config.json: max_words: 'many' is not a positive integer",
+        ),
     ],
-    ids=["gone", "no network", "no words", "no letters", "cut", "other words", "broken", "newer", "not ONNX"],
+    ids=[
+        "gone",
+        "no network",
+        "no words",
+        "no letters",
+        "cut",
+        "other words",
+        "broken",
+        "newer",
+        "not ONNX",
+        "numbers for labels",
+        "a word for a number",
+    ],
 )
 def test_what_is_no_whole_student_is_refused(raw_pairs: Path, tmp_path: Path, spoil, said: str):
     copy = tmp_path / "copy"

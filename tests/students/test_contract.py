@@ -1,4 +1,4 @@
-"""Students of a user's own, from files outside the package: those that keep the contract, and what is said of those that do not."""
+"""A user's own students, from files outside the package: those that keep the contract, and the errors of those that break it."""
 
 import json
 import os
@@ -16,6 +16,7 @@ from pipeline.distill.loop import distill
 from pipeline.errors import InputError
 from pipeline.logits import writing
 from pipeline.params.students import Student
+from pipeline.students.fitted import build_fitted
 from pipeline.students.trained import FittedStudent, TrainedStudent
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,12 +112,12 @@ def test_pairs_and_weights_reach_a_student_that_fits_itself():
         ("Nothing", "Nothing: forward returned NoneType for 10 rows of 2 classes"),
         ("OneColumn", r"OneColumn: forward returned \[10, 1\] for 10 rows of 2 classes"),
         ("FirstNaN", "the loss is nan in epoch 1, batch 1 of 30"),
-        ("Untrainable", "logits depend on no parameter that can be trained"),
-        ("WrongFit", r"fit\(training\) is not called with 2 arguments"),
+        ("Untrainable", "logits depend on no trainable parameter"),
+        ("WrongFit", r"fit\(training\) cannot be called with 2 arguments"),
         ("WrongShape", r"predict_logits returned \[60, 1\] for 60 rows of 2 classes"),
         ("NotANumber", r"predict_logits returned \[nan, nan\] for row 0 of 60"),
-        ("NoFit", r"is no class of torch.nn.Module, nor one with fit, .* \(it lacks fit\)"),
-        ("json", "is no class of torch.nn.Module, nor one with"),
+        ("NoFit", r"must be a class, either of torch.nn.Module or with the methods fit, .* \(it lacks fit\)"),
+        ("json", "must be a class, either of torch.nn.Module or with the methods"),
     ],
 )
 def test_what_breaks_the_contract_is_one_line(model: str, said: str):
@@ -145,3 +146,43 @@ def test_pickle_is_no_student(tmp_path: Path, model: str, said: str):
     with pytest.raises(InputError, match=said):
         student.save(tmp_path / "student")
     assert not list(tmp_path.iterdir())
+
+
+CALLED = []
+
+
+def record(**given):
+    """Any callable that a config.json can name, such as subprocess:run."""
+    CALLED.append(given)
+
+
+class Recorded:
+    """A class without the methods of a student."""
+
+    def __init__(self, **given):
+        CALLED.append(given)
+
+
+@pytest.mark.parametrize("name", ["record", "Recorded"])
+@pytest.mark.parametrize("trained", ["plug_ins:WordScores", "plug_ins:Module"])
+def test_what_a_folder_names_is_not_called_unless_it_keeps_the_contract(tmp_path: Path, trained: str, name: str):
+    student, _ = train(trained, epochs=1)
+    student.save(tmp_path / "student")
+    config = json.loads((tmp_path / "student/config.json").read_text())
+    (tmp_path / "student/config.json").write_text(json.dumps(config | {"model": f"test_contract:{name}"}))
+    for load in {TrainedStudent.from_pretrained, type(student).from_pretrained}:
+        with pytest.raises(InputError, match=f"'test_contract:{name}': must be a class"):
+            load(tmp_path / "student")
+    with pytest.raises(InputError, match="must be a class"):
+        build_fitted(f"test_contract:{name}", {}, 2, False)
+    assert CALLED == []
+
+
+@pytest.mark.parametrize("key", ["labels", "pairs", "params", "files"])
+def test_a_value_of_the_wrong_type_in_config_json_is_named(tmp_path: Path, key: str):
+    student, _ = train("plug_ins:WordScores")
+    student.save(tmp_path / "student")
+    path = tmp_path / "student/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: 7}))
+    with pytest.raises(InputError, match=f"config.json: {key}: 7 is not"):
+        TrainedStudent.from_pretrained(tmp_path / "student")

@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
-from pipeline.students.vocabulary import MASKED, PADDING, UNKNOWN, Vocabulary, split_words
+from pipeline.students.files import MASKED, PADDING, UNKNOWN
+from pipeline.students.vocabulary import Vocabulary, split_words
 
 TEXTS = st.lists(
     st.text(alphabet="abnst'\u2019.é[MASK]-5 \u00a0\t", max_size=24) | st.just("it [MASK] n't"), max_size=6
