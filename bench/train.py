@@ -24,7 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.console import aligned
-from pipeline.distill.batches import TrainingRows
+from pipeline.distill.batches import TrainingRows as Rows
 from pipeline.distill.loop import Training
 from pipeline.distill.optimisers import make_optimisers
 from pipeline.params.students import Optimiser, Student
@@ -72,13 +72,13 @@ def new_module(name: str, vocabulary: int, device: torch.device) -> torch.nn.Mod
     return build(STUDENTS[name], {}, torch.rand(vocabulary, 300) / 2 - 0.25, CLASSES, pairs=False).to(device)
 
 
-def ours_of(module: torch.nn.Module, rows: TrainingRows, batch_size: int) -> Callable[[int], float]:
+def ours_of(module: torch.nn.Module, rows: Rows, batch_size: int) -> Callable[[int], float]:
     """Return one epoch of our loop, by its number."""
     asked = Student(model=STUDENTS["bilstm"], teacher="random", batch_size=batch_size)
     return Training(module, rows, rows, asked, None).learn
 
 
-def peer_of(module: torch.nn.Module, rows: TrainingRows, batch_size: int, by_row: bool) -> Callable[[int], float]:
+def peer_of(module: torch.nn.Module, rows: Rows, batch_size: int, by_row: bool) -> Callable[[int], float]:
     """Return one epoch of the usual recipe, by its number."""
     device = next(module.parameters()).device
     words = rows.texts.first
@@ -109,7 +109,7 @@ def peer_of(module: torch.nn.Module, rows: TrainingRows, batch_size: int, by_row
     return epoch
 
 
-def measure(name: str, rows: TrainingRows, vocabulary: int, options: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, rows: Rows, vocabulary: int, options: argparse.Namespace) -> dict[str, Any]:
     """Run an epoch of each kind in turn, several times.
 
     :return: For each kind the seconds of each epoch, wall and processor, and its last loss; for the recipes the ratios to ours.
@@ -138,14 +138,14 @@ def measure(name: str, rows: TrainingRows, vocabulary: int, options: argparse.Na
     return runs
 
 
-def rows_of(path: Path, count: int) -> tuple[TrainingRows, int]:
+def rows_of(path: Path, count: int) -> tuple[Rows, int]:
     """Return sentences of SST-2 with random logits, and the ids of the vocabulary of all of SST-2."""
     texts = common.sst2_sentences(path)
     vocabulary = Vocabulary.build([pa.array(texts)], "pretokenised")
     chosen = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:count]]
     logits = torch.from_numpy(np.random.default_rng(1).normal(0, 2, (count, CLASSES)).astype(np.float32))
     encoded = Encoded(vocabulary.encode(pa.array(chosen), 256))
-    return TrainingRows(encoded, logits.argmax(dim=-1), logits, torch.ones(count)), len(vocabulary)
+    return Rows(encoded, logits.argmax(dim=-1), logits, torch.ones(count)), len(vocabulary)
 
 
 def main() -> None:
