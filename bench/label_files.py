@@ -101,7 +101,7 @@ def project(folder: Path, model: Path, texts: list[str]) -> None:
     ids = tables.content_ids(originals, [None] * len(originals))
     rows = {"id": ids, "split": ["train"] * len(originals), "sentence1": originals, "line": range(len(originals))}
     source = {"task": TASK, "labels": LABELS, "pairs": False, "source": {"licence": "none"}}
-    tables.write(data / "examples" / "examples.parquet", _table(rows, tables.EXAMPLES), source)
+    tables.write_examples(data / "examples", data / "source", _table(rows, tables.EXAMPLES), source)
     rows = {
         "id": tables.content_ids(copies, [None] * len(copies)),
         "parent_id": [ids[0]] * len(copies),

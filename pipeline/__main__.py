@@ -1,12 +1,12 @@
-"""Commands for people: `python -m pipeline --help` lists them.
+"""The command line: `python -m pipeline --help` lists the commands.
 
-Each imports what it needs by itself: `predict` runs where numpy and onnxruntime are all there is.
+Each command imports what it needs: `predict` runs where numpy and onnxruntime are all that is installed.
 """
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pipeline.console import clear_errors, start_logging
 from pipeline.errors import InputError
@@ -15,102 +15,98 @@ from pipeline.storage import write_text
 
 def main() -> None:
     """Run one command."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description="Distil text classifiers, offline.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, function, text in (
-        ("check", check, "check params.yaml and the active tasks, and import every rule and student"),
-        ("results", results, "print the result table of each active task"),
-    ):
-        command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(function=function)
-    for name, on_folder, text in (
-        ("verify", verify, "check a logit data set: hashes, ids, lineage, logits; exit 1 if anything is wrong"),
-        ("card", card, "print a logit data set's card, made anew from its rows"),
-        ("stats", stats, "draw a logit data set's confidences, classes, lengths and entropies"),
-    ):
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("folder", type=Path)
-        command.set_defaults(function=on_folder)
-    command = commands.add_parser("head", help="show a few rows of a logit data set, and what was done to them")
-    command.add_argument("folder", type=Path)
-    command.add_argument("-n", "--rows", type=int, default=10, help="how many (10)")
-    command.add_argument("--split", default="train", help="train, validation or test (train)")
-    command.set_defaults(function=head)
-    command = commands.add_parser("merge", help="write the union of logit data sets of one task and one teacher")
-    command.add_argument("folders", type=Path, nargs="+", metavar="folder")
-    command.add_argument("-o", "--out", type=Path, required=True, help="the folder to write")
-    command.add_argument("--tolerance", type=float, default=1e-3, help="between two logits of one text (0.001)")
-    command.set_defaults(function=merge)
-    command = commands.add_parser(
-        "publish", help="upload a logit data set to the Hugging Face Hub, if it passes verify"
-    )
-    command.add_argument("folder", type=Path)
-    command.add_argument("repository", metavar="OWNER/NAME")
-    command.add_argument("--private", action="store_true", help="where the repository is new")
-    command.add_argument("--dry-run", action="store_true", help="list what would go, and upload nothing")
-    command.set_defaults(function=publish)
-    text = "predict the class of each line of text, as JSON lines"
-    command = commands.add_parser("predict", help=text, description=text)
-    command.add_argument("folder", type=Path, help="a student's folder: data/TASK/artefacts/STUDENT")
-    command.add_argument(
-        "file", type=Path, nargs="?", help="a text a line, a pair with a tab between; standard input where absent"
-    )
-    command.add_argument("--int8", action="store_true", help="use the quantised network")
-    command.add_argument("--batch", type=int, default=1024, help="lines that are read, and answered, together (1024)")
-    command.set_defaults(function=predict)
-    command = commands.add_parser("plots-page", help="write the HTML template that shows plots offline")
-    command.add_argument("path", type=Path)
-    command.set_defaults(function=plots_page)
-    _add_audit(commands)
-    arguments = vars(parser.parse_args())
+    arguments = vars(_parser().parse_args())
     start_logging()
     with clear_errors():
         arguments.pop("function")(**arguments)
 
 
-def _add_audit(commands: Any) -> None:
-    text = "label some rows of a logit data set again; exit code 1 where a logit is further off than the tolerance"
-    command = commands.add_parser("audit", help=text, description=text)
-    command.add_argument("folder", type=Path, help="data/TASK/logits/TEACHER")
-    command.add_argument("--percent", type=float, default=1.0, help="of the rows, at random (default: 1)")
-    command.add_argument("--seed", type=int, default=0, help="which rows")
-    command.add_argument("--dtype", action="append", default=[], choices=["float32", "bfloat16", "float16"])
-    command.add_argument(
-        "--tolerance", type=float, default=0.01, help="the largest difference of a logit (default: 0.01)"
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipeline", description="Distil text classifiers, offline.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(function: Callable[..., None], text: str, name: str = "") -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(name or function.__name__, help=text, description=text)
+        added.set_defaults(function=function)
+        return added
+
+    command(check, "check params.yaml and the active tasks, and import every rule and student")
+    command(results, "print the result table of each active task")
+    data_sets: tuple[tuple[Callable[..., None], str], ...] = (
+        (verify, "check a logit data set: hashes, ids, lineage, logits; exit code 1 if anything is wrong"),
+        (card, "print the card of a logit data set, generated from its rows"),
+        (stats, "plot confidences, classes, lengths and entropies of a logit data set as text"),
     )
-    command.add_argument("--teacher", type=Path, help="the folder with its teacher.json")
-    command.set_defaults(function=audit)
+    for function, text in data_sets:
+        command(function, text).add_argument("folder", type=Path)
+    head_ = command(head, "show a few rows of a logit data set, and what augmentation changed in them")
+    head_.add_argument("folder", type=Path)
+    head_.add_argument("-n", "--rows", type=int, default=10, help="number of rows (default: 10)")
+    head_.add_argument("--split", default="train", help="train, validation or test (default: train)")
+    merge_ = command(merge, "merge logit data sets of one task and one teacher")
+    merge_.add_argument("folders", type=Path, nargs="+", metavar="folder")
+    merge_.add_argument("-o", "--out", type=Path, required=True, help="the folder to write")
+    merge_.add_argument(
+        "--tolerance", type=float, default=1e-3, help="largest difference of two logits of one text (default: 0.001)"
+    )
+    publish_ = command(publish, "upload a logit data set to the Hugging Face Hub if it passes verify")
+    publish_.add_argument("folder", type=Path)
+    publish_.add_argument("repository", metavar="OWNER/NAME")
+    publish_.add_argument("--private", action="store_true", help="make a new repository private")
+    publish_.add_argument("--dry-run", action="store_true", help="list the files, and upload nothing")
+    predict_ = command(predict, "predict the class of each line of text, as JSON lines")
+    predict_.add_argument("folder", type=Path, help="a student's folder: data/TASK/artefacts/STUDENT")
+    predict_.add_argument(
+        "file", type=Path, nargs="?", help="one text per line, a pair separated by a tab (default: standard input)"
+    )
+    predict_.add_argument("--int8", action="store_true", help="use the quantised network")
+    predict_.add_argument(
+        "--batch", type=int, default=1024, help="lines that are read and answered together (default: 1024)"
+    )
+    command(plots_page, "write the HTML template that shows plots offline", "plots-page").add_argument(
+        "path", type=Path
+    )
+    text = "label some rows of a logit data set again; exit code 1 if a logit differs by more than the tolerance"
+    audit_ = command(audit, text)
+    audit_.add_argument("folder", type=Path, help="data/TASK/logits/TEACHER")
+    audit_.add_argument("--percent", type=float, default=1.0, help="share of the rows, drawn at random (default: 1)")
+    audit_.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
+    audit_.add_argument(
+        "--dtype",
+        action="append",
+        default=[],
+        choices=["float32", "bfloat16", "float16"],
+        help="what the teacher computes in; repeat it to compare several (default: that of the data set)",
+    )
+    audit_.add_argument("--tolerance", type=float, default=0.01, help="largest difference of a logit (default: 0.01)")
+    audit_.add_argument(
+        "--teacher", type=Path, help="the folder of its teacher.json (default: data/TASK/teachers/TEACHER)"
+    )
+    return parser
 
 
 def audit(folder: Path, percent: float, seed: int, dtype: list[str], tolerance: float, teacher: Path | None) -> None:
-    """Print how far the teacher is from what is stored."""
+    """Print how much the teacher's logits differ from the stored ones."""
     from pipeline.labelling.audit import audit as run
     from pipeline.labelling.audit import show
 
     if not 0 < percent <= 100:
-        raise InputError(f"--percent: {percent}: must be more than 0, and 100 at most")
+        raise InputError(f"--percent: {percent}: must be more than 0 and at most 100")
     found = run(folder, percent / 100, seed, dtype, teacher)
     sys.stdout.write(show(found) + "\n")
     worst = max(drift.largest for drift in found)
     if not worst <= tolerance:
-        sys.stdout.write(f"the largest difference, {worst:.2e}, is beyond the tolerance of {tolerance:g}\n")
+        sys.stdout.write(f"the largest difference, {worst:.2e}, exceeds the tolerance of {tolerance:g}\n")
         raise SystemExit(1)
 
 
-def _active_tasks() -> list[str]:
-    import yaml
-
-    found: list[str] = yaml.safe_load(Path("params.yaml").read_bytes())["tasks"]
-    return found
-
-
 def check() -> None:
-    """Check all parameters, and import and build what they name, before hours of work hang on it."""
+    """Check all settings, and import and build what they name, before hours of work depend on it."""
     from pipeline import plugins
     from pipeline.augment.copies import Plan
     from pipeline.params import project
 
-    for task in _active_tasks():
+    for task in project.active_tasks():
         settings = project.load(task)
         Plan.of(settings.augment, settings.file_of("augment", "rules"))
         for student in settings.students.values():
@@ -122,7 +118,7 @@ def results() -> None:
     from pipeline.params import project
     from pipeline.report.table import result_table
 
-    for task in _active_tasks():
+    for task in project.active_tasks():
         table = result_table(Path("data") / task / "results", project.load(task).task.metrics)
         sys.stdout.write(f"\n{task}\n\n{table}\n")
 
@@ -138,7 +134,7 @@ def verify(folder: Path) -> None:
 
 
 def card(folder: Path) -> None:
-    """Print a logit data set's card."""
+    """Print the card of a logit data set."""
     from pipeline.logits import card, dataset
 
     found = dataset.manifest(folder)
@@ -146,7 +142,7 @@ def card(folder: Path) -> None:
 
 
 def stats(folder: Path) -> None:
-    """Draw what is in a logit data set."""
+    """Plot what is in a logit data set."""
     from pipeline.logits import stats
 
     sys.stdout.write(stats.stats(folder) + "\n")
@@ -160,7 +156,7 @@ def head(folder: Path, rows: int, split: str) -> None:
 
 
 def merge(folders: list[Path], out: Path, tolerance: float) -> None:
-    """Write the union of logit data sets."""
+    """Merge logit data sets."""
     from pipeline.logits import merge
 
     rows = merge.merge(folders, out, tolerance)

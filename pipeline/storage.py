@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import InputError
+
 TEMPORARY = ".tmp-"
 
 
@@ -84,3 +86,31 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_stamp(path: Path, of: Path) -> None:
+    """Write the SHA-256 of a file as JSON: small enough for Git, so that a clone without the file sees that it is another one.
+
+    :param path: The stamp.
+    :param of: The file.
+    """
+    write_json(path, {"file": of.as_posix(), "sha256": sha256_of(of)})
+
+
+def check_stamp(path: Path, fetch: str) -> None:
+    """Check that the file that a stamp names is here, and is the one that was stamped.
+
+    :param path: The stamp; nothing is checked where there is none.
+    :param fetch: The command that brings the file, for the message.
+    :raises InputError: If the file is missing or another one.
+    """
+    if not path.is_file():
+        return
+    stamp = read_json(path)
+    file = Path(stamp["file"])
+    if not file.is_file():
+        raise InputError(f"{file}: not on this machine; fetch it with `{fetch}`")
+    if sha256_of(file) != stamp["sha256"]:
+        raise InputError(
+            f"{file}: not the file that {path} names, but an older or a changed one; fetch it with `{fetch}`"
+        )

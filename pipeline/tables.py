@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
-from pipeline.storage import new_file
+from pipeline.storage import new_file, read_json, write_json
 
 SPLITS = ("train", "validation", "test")
 SIDES = ("first", "second", "both")
@@ -42,9 +42,12 @@ EXAMPLES = pa.schema(
         pa.field("sentence1", pa.string(), nullable=False),
         pa.field("sentence2", pa.string()),  # null in a task of single sentences
         pa.field("label", pa.int32()),  # null where unknown; float32 in a regression, see examples_schema
-        pa.field("line", pa.int64(), nullable=False),  # where the row starts in its source file, from 1
+        pa.field("line", pa.int64()),  # where the row starts in its source file, from 1; null where that is not read
     ]
 )
+
+SOURCE_LINES = pa.schema([pa.field("id", pa.string(), nullable=False), pa.field("line", pa.int64(), nullable=False)])
+"""Where each example comes from, in a file of its own: a source whose rows move, or lose a repeat, gives the same examples."""
 
 
 def label_type(classes: int) -> pa.DataType:
@@ -278,16 +281,40 @@ def read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) ->
         raise InputError(f"{path}: does not hold what it should: {error}") from error
 
 
-def read_examples(path: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """Read a task's examples.
+def write_examples(folder: Path, source: Path, examples: pa.Table, about: Mapping[str, Any]) -> None:
+    """Write a task's examples: the rows in one folder, where they come from in another.
 
-    :param path: What the prepare stage wrote.
-    :return: The rows, `examples_schema(C)`, and the file's metadata, whose `labels` are the C class names.
+    :param folder: The folder to write examples.parquet into, without lines. Stages that need no more depend on it alone.
+    :param source: The folder to write lines.parquet and source.json into.
+    :param examples: The rows, `examples_schema(C)`.
+    :param about: task, labels, pairs, and `source`, what was read, as JSON.
+    """
+    metadata = {key: value for key, value in about.items() if key != "source"}
+    write(folder / "examples.parquet", examples.drop_columns(["line"]), metadata)
+    write(source / "lines.parquet", examples.select(SOURCE_LINES.names).cast(SOURCE_LINES))
+    write_json(source / "source.json", about["source"])
+
+
+def read_examples(folder: Path, source: Path | None = None) -> tuple[pa.Table, dict[str, Any]]:
+    """Read what `write_examples` wrote.
+
+    :param folder: The folder of examples.parquet.
+    :param source: The folder of lines.parquet and source.json. Without it lines are null, and nothing tells where the rows come from.
+    :return: The rows, `examples_schema(C)`, and task, labels (the C class names), pairs, with a source folder also `source`.
     :raises InputError: As `read`.
     """
-    check(path, EXAMPLES.remove(EXAMPLES.get_field_index("label")))
+    path = folder / "examples.parquet"
+    stored = EXAMPLES.remove(EXAMPLES.get_field_index("line"))
+    check(path, stored.remove(stored.get_field_index("label")))
     about = metadata_of(path)
-    return read(path, examples_schema(len(about.get("labels", ())) or 2)), about
+    schema = examples_schema(len(about.get("labels", ())) or 2)
+    rows = read(path, schema, stored.names)
+    lines = pa.nulls(rows.num_rows, pa.int64())
+    if source is not None:
+        known = read(source / "lines.parquet", SOURCE_LINES)
+        lines = known["line"].take(pc.index_in(rows["id"], value_set=known["id"].combine_chunks()))
+        about["source"] = read_json(source / "source.json")
+    return rows.append_column(schema.field("line"), lines).select(schema.names), about
 
 
 def check(path: Path, schema: pa.Schema) -> None:

@@ -21,7 +21,7 @@ def main(task: str) -> None:
     settings, ablation = params.load(task)
     how = settings.teacher(ablation.teacher).label
     data = Path("data") / task
-    examples, source = tables.read_examples(data / "examples" / "examples.parquet")
+    examples, source = tables.read_examples(data / "examples", data / "source")
     files, augmentation = augmented_files(data / "ablation" / "augmented" / sets.UNION)
     folder = (data / "teachers" / ablation.teacher).resolve()
     teacher, record = open_recorded(folder, source["labels"])

@@ -9,7 +9,7 @@ from pipeline import tables
 from pipeline.console import run_stage
 from pipeline.logits.note import note_of, teacher_of
 from pipeline.params import project
-from pipeline.storage import new_folder, write_json
+from pipeline.storage import new_folder, write_json, write_stamp
 from pipeline.teacher.finetune import make_teacher
 
 
@@ -17,14 +17,14 @@ def main(task: str, name: str) -> None:
     """Write teacher.json, and the fine-tuned classifier where the teacher has `finetune`."""
     model = project.load(task).teacher(name).model
     data = Path("data") / task
-    path = data / "examples" / "examples.parquet"
-    if (note := note_of(path)) is not None:
-        with new_folder(data / "teachers" / name) as folder:
-            write_json(folder / "teacher.json", teacher_of(note, name))
-        return
-    examples, about = tables.read_examples(path)
+    note = note_of(data / "examples" / "examples.parquet")
     with new_folder(data / "teachers" / name) as folder:
-        make_teacher(model, examples, about["labels"], folder)
+        if note is not None:
+            write_json(folder / "teacher.json", teacher_of(note, name))
+        else:
+            examples, about = tables.read_examples(data / "examples")
+            make_teacher(model, examples, about["labels"], folder)
+    write_stamp(Path("stamps") / task / "teachers" / f"{name}.json", data / "teachers" / name / "teacher.json")
 
 
 if __name__ == "__main__":

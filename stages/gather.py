@@ -2,8 +2,8 @@
 
 python stages/gather.py TASK STUDENT
 
-A stage of its own because DVC cannot say which teachers a student has: this one reads from the folder of all, and what comes after it
-depends on what the student has alone. No weights are read, and nothing is computed for a single teacher.
+DVC cannot express which teachers a student has. So this stage depends on the stamps of all logits, stamps/TASK/logits, and reads the data
+sets of its teachers alone. No weights are read, and nothing is computed for a single teacher.
 """
 
 from pathlib import Path
@@ -11,12 +11,16 @@ from pathlib import Path
 from pipeline.console import run_stage
 from pipeline.logits.gather import gather
 from pipeline.params import project
+from pipeline.storage import check_stamp
 
 
 def main(task: str, student: str) -> None:
     """Read data/TASK/logits, write data/TASK/targets/STUDENT, a logit data set."""
     how = project.load(task).student(student)
     data = Path("data") / task
+    for teacher in how.teachers:
+        folder = data / "logits" / teacher
+        check_stamp(Path("stamps") / task / "logits" / f"{teacher}.json", f"dvc pull {folder.as_posix()}")
     folders = {data / "logits" / teacher: weight for teacher, weight in how.teachers.items()}
     gather(folders, data / "targets" / student, how.average)
 

@@ -1,11 +1,13 @@
-"""Label every unique text with the teacher's logits: data/TASK/logits/TEACHER and data/TASK/results/label-TEACHER.json.
+"""Label every unique text with the teacher's logits: data/TASK/logits/TEACHER, data/TASK/results/label-TEACHER.json and a stamp.
 
 python stages/label.py TASK TEACHER
 
-What the teacher said of each text is kept in data/labelled, so a run that was ended goes on, and a text is never labelled twice.
+Logits are cached per text in data/labelled: a killed run resumes, and no text is labelled twice. The stamp,
+stamps/TASK/logits/TEACHER.json, belongs in Git.
 """
 
 from pathlib import Path
+from typing import Any
 
 from pipeline import tables
 from pipeline.console import run_stage
@@ -16,7 +18,7 @@ from pipeline.labelling.store import writing
 from pipeline.logits import imported
 from pipeline.logits.note import note_of
 from pipeline.params import project
-from pipeline.storage import remove_temporaries, write_json
+from pipeline.storage import remove_temporaries, write_json, write_stamp
 from pipeline.teacher.recorded import open_recorded
 
 
@@ -25,11 +27,10 @@ def main(task: str, name: str) -> None:
     settings = project.load(task)
     how = settings.teacher(name).label
     data = Path("data") / task
-    path = data / "examples" / "examples.parquet"
-    if (note := note_of(path)) is not None:
-        write_json(data / "results" / f"label-{name}.json", imported.place(note, name, data / "logits" / name))
+    if (note := note_of(data / "examples" / "examples.parquet")) is not None:
+        _finish(task, name, imported.place(note, name, data / "logits" / name))
         return
-    examples, source = tables.read_examples(path)
+    examples, source = tables.read_examples(data / "examples", data / "source")
     files, augmentation = augmented_files(data / "augmented")
     folder = (data / "teachers" / name).resolve()
     teacher, record = open_recorded(folder, source["labels"])
@@ -42,10 +43,18 @@ def main(task: str, name: str) -> None:
         provenance=provenance(source, augmentation, settings.tag.text, {"name": name, **record}),
         opening=Opening(folder, tuple(source["labels"]), how),
     )
-    results = data / "results"
-    with writing(results):
-        remove_temporaries(results, f"label-{name}.json")
-        write_json(results / f"label-{name}.json", summary)
+    _finish(task, name, summary)
+
+
+def _finish(task: str, name: str, summary: dict[str, Any]) -> None:
+    """Write the summary, and the stamp in Git by which a clone without the data set sees that it is another one."""
+    data, stamps = Path("data") / task, Path("stamps") / task / "logits"
+    with writing(data / "results"):
+        remove_temporaries(data / "results", f"label-{name}.json")
+        write_json(data / "results" / f"label-{name}.json", summary)
+    with writing(stamps):
+        remove_temporaries(stamps, f"{name}.json")
+        write_stamp(stamps / f"{name}.json", data / "logits" / name / "manifest.json")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Read the task's text, check every row, split it: data/TASK/examples and data/TASK/results/prepare.json.
+"""Read the task's text, check every row, split it: data/TASK/examples, data/TASK/source and data/TASK/results/prepare.json.
 
 python stages/prepare.py TASK
 """
@@ -16,32 +16,26 @@ from pipeline.text import preparation, sources
 
 
 def main(task: str) -> None:
-    """Write the task's examples and the report on its rows; nothing if a row is refused."""
+    """Write the task's examples, where they come from and the report on the source's rows; nothing if a row is refused."""
     settings = project.load(task)
     text, folder = settings.task.text, Path("data", task)
     if text.source.logits is not None:
-        examples, metadata = imported.examples(task, text, settings.tag.text)
-        _write(folder, examples, metadata, {"imported": text.source.logits}, {"read": examples.num_rows})
+        examples, about = imported.examples(task, text, settings.tag.text)
+        _write(folder, examples, about, {"imported": text.source.logits}, {"read": examples.num_rows})
         return
     rows, provenance = sources.read(text.source, text.columns)
     examples, report = preparation.prepare(rows, text)
-    metadata = {
-        "task": task,
-        "labels": text.labels,
-        "pairs": text.columns.sentence2 is not None,
-        "splits": dict(text.splits),
-        "source": provenance,
-        "rows": examples.num_rows,
-    }
-    _write(folder, examples, metadata, report.as_json(), report.metrics())
+    pairs = text.columns.sentence2 is not None
+    about = {"task": task, "labels": text.labels, "pairs": pairs, "source": provenance}
+    _write(folder, examples, about, report.as_json(), report.metrics())
 
 
 def _write(
-    folder: Path, examples: pa.Table, metadata: dict[str, Any], report: dict[str, Any], metrics: dict[str, Any]
+    folder: Path, examples: pa.Table, about: dict[str, Any], report: dict[str, Any], metrics: dict[str, Any]
 ) -> None:
-    with storage.new_folder(folder / "examples") as temporary:
-        tables.write(temporary / "examples.parquet", examples, metadata)
-        storage.write_json(temporary / "report.json", report)
+    with storage.new_folder(folder / "examples") as rows, storage.new_folder(folder / "source") as source:
+        tables.write_examples(rows, source, examples, about)
+        storage.write_json(source / "rows.json", report)
     storage.write_json(folder / "results" / "prepare.json", metrics)
 
 

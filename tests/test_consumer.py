@@ -47,7 +47,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         [{**row, "split": "train", "line": i + 2} for i, row in enumerate(examples)], schema=tables.EXAMPLES
     )
     about = {"task": "films", "labels": LABELS, "pairs": False, "source": {"licence": "cc-by-4.0"}}
-    tables.write(data / "examples/examples.parquet", table, about)
+    tables.write_examples(data / "examples", data / "source", table, about)
     for name in (
         "tokens",
         "augmented",

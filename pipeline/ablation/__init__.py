@@ -1,1 +1,1 @@
-"""What distillation and each augmentation rule are worth: students trained with and without them, several seeds each."""
+"""What distillation and each augmentation rule contribute: students trained with and without them, with several seeds."""

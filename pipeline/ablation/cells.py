@@ -1,4 +1,4 @@
-"""The students of an ablation: what each learns from, and what each gets wrong. No teacher is loaded here."""
+"""The students of an ablation: the rows that each learns from, and the rows that each gets wrong. No teacher is loaded here."""
 
 import hashlib
 import json
@@ -13,10 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from pipeline import tables
+from pipeline import plugins, tables
 from pipeline.ablation.params import Ablation, Cell
 from pipeline.console import progress
-from pipeline.distill import checkpoint
 from pipeline.distill.epochs import best_of
 from pipeline.distill.loop import distill
 from pipeline.errors import InputError
@@ -29,15 +28,18 @@ from pipeline.vectors.table import read_vectors
 
 logger = logging.getLogger(__name__)
 
+CODE = ("pipeline.distill.loop", "pipeline.logits.dataset", "pipeline.vectors.table")
+"""The modules whose code, and that of all they import, a student depends on."""
+
 _COPIES = ("id", "parent_id", "sentence1", "sentence2")
 
 
 def training_rows(cell: Cell, labelled: pa.Table, copies: pa.Table | None) -> pa.Table:
     """Return the rows that a cell's students learn from, each with the teacher's logits of its text.
 
-    Where it is not distilled, an augmented row has its parent's gold label, as in all augmentation without a teacher (EDA, Wei and Zou 2019,
-    arXiv 1901.11196), although a rule may have removed the very word that made the label: that is what is measured. Nowhere else does this
-    project give an augmented row a gold label. Rows without a gold label are left out there; what the logits say counts nothing (`Cell.settings`).
+    Without distillation, an augmented row has its parent's gold label, as in all augmentation without a teacher (EDA, Wei and Zou 2019, arXiv
+    1901.11196), although a rule may have removed the very word that decided the label. That is what the ablation measures; nowhere else does
+    this project give an augmented row a gold label. Rows without a gold label are then left out, and the logits are ignored (`Cell.settings`).
 
     :param cell: The cell.
     :param labelled: The training split of the union's logit data set, with COLUMNS.
@@ -67,7 +69,7 @@ def training_rows(cell: Cell, labelled: pa.Table, copies: pa.Table | None) -> pa
 
 @dataclass(frozen=True)
 class Tables:
-    """Where a task's tables are.
+    """The paths of a task's tables.
 
     :param labelled: The union's logit data set.
     :param sets: The folder of the augmented rows, a folder each rule set and n_iter.
@@ -84,15 +86,15 @@ class Tables:
 
 
 def train_all(where: Tables, settings: Ablation, out: Path, workers: int | None = None) -> None:
-    """Train the students of all cells, in parallel, one thread each; what is finished already stays as it is.
+    """Train the students of all cells in parallel, one thread each; finished students are skipped.
 
-    A student's result is written when it is measured, and names by a hash what it follows from: data, settings, code, torch. A run that was killed
-    goes on with the students that are missing; a changed cell is trained again, and no other. Workers and the order change no byte.
+    A student's result is written when it is measured, with a hash of what it depends on: data, settings, code, torch. A killed run resumes
+    with the missing students; a changed cell is trained again, and no other. No byte depends on the workers or on the order.
 
     :param where: The tables.
     :param settings: The ablation's.
     :param out: The folder of the results, `<cell>-seed<n>.json` each; files of cells that are no longer asked for are removed.
-    :param workers: Processes; one for each core where None.
+    :param workers: Processes; `default_workers` where None.
     :raises InputError: If a table is missing or wrong, or training fails.
     """
     from joblib import Parallel, delayed
@@ -110,29 +112,36 @@ def train_all(where: Tables, settings: Ablation, out: Path, workers: int | None 
     wanted = {f"{cell.name(seed)}.json" for cell, seed in jobs}
     for path in sorted(out.iterdir()):
         if path.name not in wanted:
-            logger.info("removing %s, which is no part of the ablation any more", path)
+            logger.info("removed %s: no longer part of the ablation", path)
             path.unlink()
-    logger.info("ablation: %d students, %d of them trained before", len(jobs), len(jobs) - len(todo))
-    todo.sort(key=lambda job: -job[1].n_iter)  # the longest first, so that processes end at about the same time
+    logger.info("ablation: training %d of %d students; the rest is already trained", len(todo), len(jobs))
+    todo.sort(key=lambda job: -job[1].n_iter)  # longest first, so that processes end at about the same time
     with (
-        Parallel(n_jobs=workers or -1, return_as="generator_unordered") as parallel,
+        Parallel(n_jobs=workers or default_workers(), return_as="generator_unordered") as parallel,
         progress(len(todo), "training", "students") as advance,
     ):
-        for told in parallel(delayed(train_one)(*job) for job in todo):
-            logger.info("%s", told)
+        for line in parallel(delayed(train_one)(*job) for job in todo):
+            logger.info("%s", line)
             advance(1)
 
 
+def default_workers() -> int:
+    """Return how many students train at a time: one per GPU where PyTorch sees one, since they would share its memory, else one per core."""
+    from joblib import cpu_count
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else int(cpu_count())
+
+
 def train_one(where: Tables, cell: Cell, settings: Student, rows_seen: int, key: str, path: Path) -> str:
-    """Train a student, measure it, write its result.
+    """Train a student, measure it, and write its result.
 
     :param where: The tables.
     :param cell: Its cell.
-    :param settings: As `Cell.settings` gives them; its epochs are replaced by as many as it takes to see about `rows_seen` rows, 1 at least.
+    :param settings: From `Cell.settings`; its epochs are replaced so that it sees about `rows_seen` rows, in at least one epoch.
     :param rows_seen: Rows.
-    :param key: The hash of what it follows from.
-    :param path: The file to write: key, cell, seed, rows, epochs, kept epoch, and for each split with gold labels the rows and the ids of those
-        that it gets wrong.
+    :param key: The hash of what it depends on.
+    :param path: The file to write: key, cell, seed, rows, epochs, kept epoch, and for each split with gold labels the number of rows and the
+        ids of those that it gets wrong.
     :return: A line for the log.
     :raises InputError: If a table is missing or wrong, or training fails.
     """
@@ -155,21 +164,21 @@ def train_one(where: Tables, cell: Cell, settings: Student, rows_seen: int, key:
         for split in SPLITS:
             measured = read_labelled(where.labelled, split, ("id", "sentence1", "sentence2", "label"))
             if measured is not None:
-                said = student.predict_columns(
+                logits = student.predict_columns(
                     *(measured[name] for name in ("sentence1", "sentence2")[: 1 + about["pairs"]])
                 )
-                wrong = said.argmax(-1) != measured["label"].to_numpy()
+                wrong = logits.argmax(-1) != measured["label"].to_numpy()
                 found[split] = {"rows": len(wrong), "wrong": measured["id"].filter(pa.array(wrong)).to_pylist()}
     kept = best_of(history) + 1 if history else None
     facts = {"rows": rows.num_rows, "epochs": len(history), "kept epoch": kept}
     write_json(path, {"key": key, **asdict(cell), "seed": settings.seed, **facts, **found})
-    told = [f"{split} {100 * (1 - len(each['wrong']) / each['rows']):.1f}" for split, each in found.items()]
-    return f"{path.stem}: {rows.num_rows} rows, epoch {kept} of {len(history)}, {', '.join(told)}"
+    accuracies = [f"{split} {100 * (1 - len(each['wrong']) / each['rows']):.1f}" for split, each in found.items()]
+    return f"{path.stem}: {rows.num_rows} rows, epoch {kept} of {len(history)}, {', '.join(accuracies)}"
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute on one thread, so that sums are added in the same order however many workers there are."""
+    """Compute on one thread, so that sums have the same order for any number of workers."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -179,14 +188,14 @@ def _one_thread() -> Iterator[None]:
 
 
 def _shared_facts(where: Tables, student: Student) -> str:
-    """Return the hash of what every student follows from."""
-    manifest = where.labelled / "manifest.json"
+    """Return the hash of what every student depends on: data, word vectors, code, torch."""
     dataset.manifest(where.labelled)  # an error that says what to do, where there is none
-    files = [manifest, Path(__file__), *([where.vectors] if where.vectors else [])]
+    files = [where.labelled / "manifest.json", Path(__file__), *([where.vectors] if where.vectors else [])]
     for path in files:
         if not path.is_file():
             raise InputError(f"{path}: no such file; run the stage that makes it with `dvc repro`")
-    return _hash([torch.__version__, checkpoint.code_of(student.model), *(_named_hash(path) for path in files)])
+    code = plugins.library_digest(*CODE, student.model.partition(":")[0]), plugins.code_digest(student.model)
+    return _hash([torch.__version__, *code, *(_named_hash(path) for path in files)])
 
 
 def _named_hash(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""ablation/params.yaml as a frozen model, and the cells that it asks for."""
+"""ablation/params.yaml as a frozen model, and the cells that it defines."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ SetName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class RuleSet(Model):
-    """Augmentation rules that are tried together, with several numbers of copies."""
+    """Augmentation rules that are applied together, with several numbers of copies."""
 
     n_iter: list[Positive] = Field(min_length=1, description="Copies drawn of each training example, a cell each")
     rules: dict[str, Rule] = Field(min_length=1, description="As augment.rules in params.yaml")
@@ -33,29 +33,31 @@ class Ablation(Model):
     student: Student = Field(
         description="As a block under students in params.yaml; its objective is that of the distilled cells"
     )
-    seeds: list[int] = Field(min_length=1, description="Of training; every cell is trained with each")
+    seeds: list[int] = Field(min_length=1, description="Training seeds; every cell is trained with each of them")
     rows_seen: Positive = Field(
-        description="Rows that a student sees at most, over all its epochs. Each cell's number of epochs follows, so that cells differ by what "
-        "they learn from and not by how many updates they get"
+        description="Maximum rows a student sees over all its epochs. The number of epochs of each cell follows from it, so that cells differ in "
+        "their training data and not in the number of updates"
     )
-    augment_seed: int = Field(0, description="Of the copies, as augment.seed in params.yaml; one for all cells")
+    augment_seed: int = Field(
+        0, description="Seed of the copies, as augment.seed in params.yaml; the same for all cells"
+    )
     sets: dict[SetName, RuleSet] = Field(min_length=1, description="By name")
 
     @model_validator(mode="after")
     def _can_be_compared(self) -> Self:
         if NONE in self.sets:
-            raise ValueError(f"sets.{NONE}: the cells without augmentation are always there; take another name")
+            raise ValueError(f"sets.{NONE}: this name is reserved for the cells without augmentation; choose another")
         for name, values in (("seeds", self.seeds), *((f"sets.{n}.n_iter", s.n_iter) for n, s in self.sets.items())):
             if len(set(values)) < len(values):
-                raise ValueError(f"{name}: {values}: a number stands there twice")
+                raise ValueError(f"{name}: {values}: a number is listed twice")
         if not isinstance(self.student.teacher, str):
-            raise ValueError("student.teacher: must be one teacher: its logits label every cell's rows")
+            raise ValueError("student.teacher: must be a single teacher; its logits label the rows of every cell")
         if given := {"rows", "seed", "epochs"} & self.student.model_fields_set:
             raise ValueError(
-                f"student: {', '.join(sorted(given))}: follows from the cell (seeds, sets, rows_seen); leave it out"
+                f"student: {', '.join(sorted(given))}: set by the cell (seeds, sets, rows_seen); remove it"
             )
         if self.student.objective.alpha == 1:
-            raise ValueError("student.objective.alpha: 1 is no distillation, which the other cells have by themselves")
+            raise ValueError("student.objective.alpha: 1 means no distillation; the cells with gold labels cover that")
         return self
 
     @property
@@ -80,9 +82,9 @@ class Ablation(Model):
 
 @dataclass(frozen=True)
 class Cell:
-    """What the students of several seeds have in common.
+    """A setting that is trained with several seeds.
 
-    :param distilled: Whether they learn the teacher's logits; gold labels otherwise.
+    :param distilled: Whether students learn the teacher's logits; otherwise gold labels.
     :param rules: The name of the rule set, or NONE.
     :param n_iter: Copies of each training example; 0 with NONE.
     """
@@ -97,14 +99,14 @@ class Cell:
         return f"{self.rules}-{self.n_iter}"
 
     def name(self, seed: int) -> str:
-        """Return the name of what one of its students leaves.
+        """Return the name of the result of one of its students.
 
         :param seed: The student's.
         """
         return f"{'distilled' if self.distilled else 'hard'}-{self.copies}-seed{seed}"
 
     def settings(self, student: Student, seed: int) -> Student:
-        """Return how one of its students is trained: nothing of the teacher's counts where it is not distilled.
+        """Return the settings of one of its students. Without distillation nothing of the teacher counts.
 
         :param student: The ablation's.
         :param seed: The student's own.
@@ -117,11 +119,11 @@ class Cell:
 
 
 def load(task: str, folder: Path = Path()) -> tuple[project.Settings, Ablation]:
-    """Read ablation/params.yaml, and what params.yaml and the task's file say of its task, teacher and vectors.
+    """Read ablation/params.yaml, and the settings of its task, teacher and vectors.
 
     :param task: The task's name.
     :param folder: The project's folder.
-    :raises InputError: For anything wrong in any of them, before any work is done.
+    :raises InputError: If any of the files is invalid, before any work is done.
     """
     settings = project.load(task, folder)
     path = folder / PATH
@@ -132,11 +134,13 @@ def load(task: str, folder: Path = Path()) -> tuple[project.Settings, Ablation]:
     ):
         if name is not None and name not in there:
             known = ", ".join(there) or "none"
-            raise InputError(f"{path}: student.{key}: {name!r}: not in params.yaml (there: {known})")
+            raise InputError(f"{path}: student.{key}: {name!r}: not defined in params.yaml (defined: {known})")
     if settings.task.text.is_regression:
-        raise InputError(f"tasks/{task}.yaml: text.labels: one label is a regression; the ablation compares accuracies")
+        raise InputError(
+            f"tasks/{task}.yaml: text.labels: a single label is a regression, but the ablation compares accuracies; remove the task"
+        )
     if settings.task.text.source.logits is not None:
         raise InputError(
-            f"tasks/{task}.yaml: text.source.logits: its rows were augmented and labelled elsewhere; the ablation draws its own"
+            f"tasks/{task}.yaml: text.source.logits: its rows are already augmented and labelled, but the ablation draws its own; remove the task"
         )
     return settings, found

@@ -1,4 +1,4 @@
-"""What an ablation shows: accuracies with confidence intervals, and what each thing adds."""
+"""The result of an ablation: accuracies with confidence intervals, and the gain of each ingredient."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of all cells on one split.
+    """The scores of all cells on one split.
 
     :param split: validation or test.
     :param cells: The k cells.
     :param scores: Accuracy of each student, [k, S].
-    :param draws: What `over_seeds_and_rows` says, [DRAWS, k].
+    :param draws: From `over_seeds_and_rows`, [DRAWS, k].
     :param teacher: The teacher's accuracy.
     """
 
@@ -40,10 +40,10 @@ class Measured:
     teacher: float
 
     def difference(self, cell: Cell, base: Cell) -> tuple[float, float, float]:
-        """Return by how much a cell is better than another, and the ends of the interval.
+        """Return the difference between two cells, and the ends of its interval.
 
-        :param cell: The one.
-        :param base: The other.
+        :param cell: The cell.
+        :param base: The cell that it is compared with.
         """
         i, j = self.cells.index(cell), self.cells.index(base)
         low, high = ends(self.draws[:, i] - self.draws[:, j])
@@ -51,14 +51,14 @@ class Measured:
 
 
 def measure(results: Path, labelled: Path, settings: Ablation, split: str) -> Measured | None:
-    """Read what the students get wrong on a split.
+    """Read which rows the students get wrong on a split.
 
     :param results: The folder that `cells.train_all` wrote.
     :param labelled: The union's logit data set.
     :param settings: The ablation's.
     :param split: validation or test.
     :return: None where no row of the split has a gold label.
-    :raises InputError: If a result is missing, or of other rows.
+    :raises InputError: If a result is missing, or belongs to other rows.
     """
     rows = read_labelled(labelled, split, ("id", "label", "logits"))
     if rows is None:
@@ -71,7 +71,9 @@ def measure(results: Path, labelled: Path, settings: Ablation, split: str) -> Me
             wrong = pa.array(_result(path)[split]["wrong"], pa.string())
             right[i, j] = ~pc.is_in(ids, value_set=wrong).to_numpy(zero_copy_only=False)
             if len(ids) - right[i, j].sum() != len(wrong):
-                raise InputError(f"{path}: names rows that {labelled} has not; run `dvc repro --force` on its stage")
+                raise InputError(
+                    f"{path}: names rows that {labelled} does not hold; run `dvc repro --force --single-item` on its stage"
+                )
     logits = finite_logits(rows, rows["logits"].type.list_size)
     teacher = float((logits.argmax(-1) == rows["label"].to_numpy()).mean())
     return Measured(split, settings.cells, right.mean(axis=-1), over_seeds_and_rows(right), teacher)
@@ -88,7 +90,7 @@ def _result(path: Path) -> dict[str, Any]:
 def summary(measured: Measured, results: Path, settings: Ablation) -> dict[str, Any]:
     """Return the result as JSON.
 
-    :param measured: What is known of the split that is shown.
+    :param measured: The scores on the split that is shown.
     :param results: The folder that `cells.train_all` wrote.
     :param settings: The ablation's.
     :return: metric, split, teacher (its accuracy), student (its import path), and for each cell distilled, rules, n_iter, seeds, scores (one a
@@ -129,7 +131,7 @@ def curves(found: dict[str, Any]) -> str:
 def table(measured: Sequence[Measured], found: dict[str, Any]) -> str:
     """Return the result as a Markdown table.
 
-    :param measured: What is known of each split; the differences are of the last one.
+    :param measured: The scores on each split; differences are on the last one.
     :param found: What `summary` returns.
     """
     last = measured[-1]

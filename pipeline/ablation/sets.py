@@ -1,4 +1,4 @@
-"""The augmented rows of every rule set and n_iter, and their union, in which each text is labelled once."""
+"""The augmented rows of every rule set and n_iter, and their union, in which every text occurs once."""
 
 import logging
 from collections.abc import Iterator
@@ -21,20 +21,20 @@ UNION = "union"
 def draw(tokens: Path, out: Path, settings: Ablation, workers: int | None = None) -> None:
     """Draw the copies of each rule set with each n_iter, as the augment stage would with these rules and that n_iter.
 
-    Each n_iter is drawn by itself, although a copy's draws depend on (seed, parent_id, copy) alone. The rows of a smaller n_iter are not those
-    of a larger one with a small `copy`: a text that two parents gave stays with the first of them, by parent, so with more copies a row can give
-    way to a later copy of an earlier parent. The texts are all among the larger one's; so the union costs no more labels.
+    Each n_iter is drawn separately, although a copy's draws depend on (seed, parent_id, copy) alone: the rows of a smaller n_iter are not
+    the rows of a larger one with a small `copy`. A text that two parents give belongs to the first parent, so with more copies a row can be
+    replaced by a later copy of an earlier parent. All texts of the smaller one are among those of the larger, so the union needs no more labels.
 
     :param tokens: The folder that the tag stage wrote.
-    :param out: The folder to write: a folder `<rules>-<n_iter>` each in the schema of tables.AUGMENTED, and `union`, in which every text of
-        theirs stands once, with the lineage that it has in the first of them.
+    :param out: The folder to write: a folder `<rules>-<n_iter>` each in the schema of tables.AUGMENTED, and `union`, with every text
+        once, with its lineage in the first of the folders.
     :param settings: The ablation's.
     :param workers: As in `engine.augment`.
     :raises InputError: If a table or a parameter is wrong.
     """
     with new_folder(out) as folder:
         for cell in settings.cells:
-            if cell.n_iter and cell.distilled:  # the others have the same rows
+            if cell.n_iter and cell.distilled:  # cells with gold labels have the same rows
                 file = f"{PATH}: sets.{cell.rules}"
                 engine.augment(
                     tokens, folder / cell.copies, settings.augment(cell.rules, cell.n_iter), workers, file=file
@@ -54,14 +54,14 @@ def draw(tokens: Path, out: Path, settings: Ablation, workers: int | None = None
 
 
 def _files(folder: Path, settings: Ablation) -> list[Path]:
-    """Return the files of all sets, those of the greatest n_iter of each first: few of the others have a text of their own."""
+    """Return the files of all sets, those with the largest n_iter first: few texts of the others are new."""
     cells = {cell.copies: cell for cell in settings.cells if cell.n_iter}.values()
     ordered = sorted(cells, key=lambda cell: -cell.n_iter)
     return [path for cell in ordered for path in sorted((folder / cell.copies).glob("*.parquet"))]
 
 
 def _unseen(files: list[Path]) -> Iterator[pa.Table]:
-    """Yield each file's rows whose text is in no file before it; the first file's even if there are none."""
+    """Yield the rows of each file whose text is in no earlier file; of the first file even if there are none."""
     seen = pa.array([], pa.binary(16))
     rows = 0
     for number, path in enumerate(files):

@@ -74,9 +74,7 @@ def examples(task: str, text: Text, mode: str) -> tuple[pa.Table, dict[str, Any]
         "task": task,
         "labels": text.labels,
         "pairs": pairs,
-        "splits": {},
         "source": {**about["source"], "logits": source},
-        "rows": found.num_rows,
         note.KEY: {
             "logits": source,
             "manifest_sha256": sha256_of(folder / "manifest.json"),

@@ -136,6 +136,16 @@ def load(task: str, folder: Path = Path()) -> Settings:
     return Settings(name=task, task=checked, **{key: getattr(parts, key) for key in OVERRIDES})
 
 
+def active_tasks(folder: Path = Path()) -> list[str]:
+    """Return the tasks that params.yaml makes active.
+
+    :param folder: The project's folder.
+    :raises InputError: If params.yaml is missing, or invalid.
+    """
+    path = folder / "params.yaml"
+    return validated(_ParamsFile, read_yaml(path), path).tasks
+
+
 def _check_regression(params: _ParamsFile, path: Path) -> None:
     """Refuse what compares or averages distributions over classes, of which a regression has none."""
     for name, student in params.students.items():

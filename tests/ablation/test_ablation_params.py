@@ -63,16 +63,16 @@ def test_nothing_of_the_teachers_counts_in_a_hard_cell():
         (lambda value: value.update(sedes=[0]), r"ablation/params.yaml: sedes: unknown key \(value \[0\]\)"),
         (lambda value: value["sets"]["mask"].update(niter=3), r"sets.mask.niter: unknown key"),
         (lambda value: value["sets"]["mask"].update(n_iter=[0]), r"sets.mask.n_iter.0: 0: "),
-        (lambda value: value["sets"]["mask"].update(n_iter=[2, 2]), r"sets.mask.n_iter: \[2, 2\]: a number stands there twice"),
-        (lambda value: value.update(seeds=[1, 1]), r"seeds: \[1, 1\]: a number stands there twice"),
+        (lambda value: value["sets"]["mask"].update(n_iter=[2, 2]), r"sets.mask.n_iter: \[2, 2\]: a number is listed twice"),
+        (lambda value: value.update(seeds=[1, 1]), r"seeds: \[1, 1\]: a number is listed twice"),
         (lambda value: value.update(seeds=[]), r"seeds"),
-        (lambda value: value["sets"].update(none=value["sets"]["mask"]), r"sets.none: the cells without augmentation"),
-        (lambda value: value["student"].update(rows="originals"), r"student: rows: follows from the cell"),
-        (lambda value: value["student"].update(seed=3, epochs=2), r"student: epochs, seed: follows"),
-        (lambda value: value["student"].update(teacher=["minilm", "other"]), r"student.teacher: must be one"),
-        (lambda value: value["student"].update(teacher="other"), r"student.teacher: 'other': not in params.yaml \(there: minilm\)"),
-        (lambda value: value["student"].update(vectors="other"), r"student.vectors: 'other': not in params.yaml"),
-        (lambda value: value["student"]["objective"].update(alpha=1.0), r"student.objective.alpha: 1 is no distillation"),
+        (lambda value: value["sets"].update(none=value["sets"]["mask"]), r"sets.none: this name is reserved for the cells without augmentation"),
+        (lambda value: value["student"].update(rows="originals"), r"student: rows: set by the cell"),
+        (lambda value: value["student"].update(seed=3, epochs=2), r"student: epochs, seed: set by"),
+        (lambda value: value["student"].update(teacher=["minilm", "other"]), r"student.teacher: must be a single"),
+        (lambda value: value["student"].update(teacher="other"), r"student.teacher: 'other': not defined in params.yaml \(defined: minilm\)"),
+        (lambda value: value["student"].update(vectors="other"), r"student.vectors: 'other': not defined in params.yaml"),
+        (lambda value: value["student"]["objective"].update(alpha=1.0), r"student.objective.alpha: 1 means no distillation"),
         (lambda value: value["student"].update(model="pipeline.students.bilstm:Bilstm"), r"student.model: 'pipeline.students.bilstm:Bilstm': "),
     ],
 )  # fmt: skip
@@ -89,7 +89,7 @@ def test_a_regression_is_refused(project: Path):
         del task["text"]["label_values"]
 
     edit(project / "tasks/example.yaml", score)
-    with pytest.raises(InputError, match=r"tasks/example.yaml: text.labels: one label is a regression"):
+    with pytest.raises(InputError, match=r"tasks/example.yaml: text.labels: a single label is a regression"):
         load("example", project)
 
 

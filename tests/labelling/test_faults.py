@@ -64,7 +64,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     task = yaml.safe_load((ROOT / "tasks/example.yaml").read_text())
     task |= {"teachers": {}, "students": {}}
     storage.write_text(folder / "tasks/films.yaml", yaml.safe_dump(task, sort_keys=False))
-    tables.write(folder / "data/films/examples/examples.parquet", EXAMPLES, SOURCE)
+    tables.write_examples(folder / "data/films/examples", folder / "data/films/source", EXAMPLES, SOURCE)
     write_copies(folder, COPIES)
     (folder / "data/films/teachers/tiny").mkdir(parents=True)
     make_teacher(TeacherModel(**model), EXAMPLES, LABELS, folder / "data/films/teachers/tiny")

@@ -49,7 +49,7 @@ def test_a_task_starts_at_train(project: Path):
     data = project / "data/films"
     assert contents(data / "logits/large") == contents(project / "data/raw/films/large")
     assert contents(data / "targets/small") == contents(data / "logits/large")
-    examples = tables.read(data / "examples/examples.parquet", tables.EXAMPLES)
+    examples, _ = tables.read_examples(data / "examples", data / "source")
     assert examples["sentence1"].to_pylist() == [text for split in tables.SPLITS for text, _ in ORIGINALS[split]]
     assert examples["label"].to_pylist() == [label for split in tables.SPLITS for _, label in ORIGINALS[split]]
     assert [path.name for name in ("tokens", "augmented") for path in (data / name).iterdir()] == ["imported.json"] * 2

@@ -338,7 +338,7 @@ def test_a_task_can_start_from_such_logits(films_of: Path, tmp_path: Path, monke
     text = TASK["text"] | {"source": {"logits": f"folder:{films_of / 'logits/large'}"}}
     write_yaml(tmp_path / "tasks/films.yaml", TASK | {"text": text})
     run("prepare")
-    table, about = tables.read_examples(tmp_path / "data/films/examples/examples.parquet")
+    table, about = tables.read_examples(tmp_path / "data/films/examples")
     assert table.schema.field("label").type == pa.float32()
     assert about["labels"] == ["score"]
     assert table.num_rows == 460

@@ -91,7 +91,7 @@ def test_the_readmes_own_teacher_goes_through_the_stages(tmp_path: Path, monkeyp
     task = yaml.safe_load((ROOT / "tasks/example.yaml").read_text()) | {"teachers": {}, "students": {}}
     storage.write_text(tmp_path / "tasks/tickets.yaml", yaml.safe_dump(task))
     source = {"task": "tickets", "labels": LABELS, "pairs": False, "source": {}}
-    tables.write(tmp_path / "data/tickets/examples/examples.parquet", EXAMPLES, source)
+    tables.write_examples(tmp_path / "data/tickets/examples", tmp_path / "data/tickets/source", EXAMPLES, source)
     copies = augmented_table([(EXAMPLES["id"][0].as_py(), "the [MASK]", None)])
     tables.write(tmp_path / "data/tickets/augmented/augmented-00000.parquet", copies, {"seed": 0})
     for stage in ("finetune", "label"):

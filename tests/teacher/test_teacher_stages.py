@@ -49,7 +49,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
     )
     source = {"task": "films", "labels": LABELS, "pairs": False, "source": {"licence": "cc-by-4.0"}}
-    tables.write(folder / "data/films/examples/examples.parquet", examples, source)
+    tables.write_examples(folder / "data/films/examples", folder / "data/films/source", examples, source)
     copies = augmented_table([(examples["id"][0].as_py(), "[MASK] film train", None)])
     tables.write(folder / "data/films/augmented/augmented-00000.parquet", copies, {"seed": 0, "n_iter": 1})
     tiny_teacher(folder / "models/encoder", WORDS)

@@ -108,7 +108,7 @@ def test_the_embed_stage_writes_them(tmp_path: Path):
     rows = [("train", "good film good", None, 1), ("train", "bad plot", None, 0), ("test", "the long", None, 0)]
     examples = examples_table(rows)
     about = {"task": "films", "labels": list(LABELS), "pairs": False, "source": {}}
-    tables.write(tmp_path / "data/films/examples/examples.parquet", examples, about)
+    tables.write_examples(tmp_path / "data/films/examples", tmp_path / "data/films/source", examples, about)
     for stage in (["finetune", "films", "tiny"], ["embed", "films"]):
         command = [sys.executable, str(ROOT / f"stages/{stage[0]}.py"), *stage[1:]]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}

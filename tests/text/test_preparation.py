@@ -428,21 +428,22 @@ def test_stage(project):
     folder = project / "data" / "films"
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
         "examples/examples.parquet",
-        "examples/report.json",
         "results/prepare.json",
+        "source/lines.parquet",
+        "source/rows.json",
+        "source/source.json",
     ]
-    table = tables.read(folder / "examples" / "examples.parquet", tables.EXAMPLES)
+    table, about = tables.read_examples(folder / "examples", folder / "source")
     assert table.num_rows == 50
     assert set(table["line"].to_pylist()) == set(range(2, 102, 2))
-    metadata = tables.metadata_of(folder / "examples" / "examples.parquet")
-    assert metadata["labels"] == LABELS
-    assert metadata["pairs"] is False
-    assert metadata["source"]["licence"] == "cc0-1.0"
-    assert metadata["source"]["files"]["all"]["path"] == "films.csv"
+    assert about["labels"] == LABELS
+    assert about["pairs"] is False
+    assert about["source"]["licence"] == "cc0-1.0"
+    assert about["source"]["files"]["all"]["path"] == "films.csv"
     metrics = json.loads((folder / "results" / "prepare.json").read_text())
     assert metrics["read"] == 52
     assert metrics["dropped"] == 2
-    report = json.loads((folder / "examples" / "report.json").read_text())
+    report = json.loads((folder / "source" / "rows.json").read_text())
     assert report["problems"]["repeat"]["rows"] == [
         {"file": "films.csv", "line": 102, "value": r"as in line 8: 'film 3,\ngood'"}
     ]
@@ -450,6 +451,12 @@ def test_stage(project):
     before = (folder / "examples" / "examples.parquet").read_bytes()
     run_stage(project)
     assert (folder / "examples" / "examples.parquet").read_bytes() == before
+    # A repeat that moves every row by a line changes where rows come from, not what they are: nothing is fine-tuned again for it.
+    (project / "films.csv").write_text("\n".join([lines[0], lines[1], *lines[1:]]))
+    assert run_stage(project).returncode == 0
+    assert (folder / "examples" / "examples.parquet").read_bytes() == before
+    moved, _ = tables.read_examples(folder / "examples", folder / "source")
+    assert max(moved["line"].to_pylist()) == 102
 
 
 def test_stage_refuses_in_one_message_and_writes_nothing(project):

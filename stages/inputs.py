@@ -1,0 +1,29 @@
+"""Hash what a task depends on outside DVC's sight: stamps/TASK/inputs.json, which belongs in Git.
+
+python stages/inputs.py TASK
+
+It runs at every `dvc repro`. The stages after it run again where their part of the file has changed.
+"""
+
+from pathlib import Path
+
+from pipeline.console import run_stage
+from pipeline.params import project
+from pipeline.params.inputs import Hashes, inputs
+from pipeline.storage import read_json, write_json
+
+
+def main(task: str) -> None:
+    """Write the stamp; make data/raw/TASK, which prepare depends on, where the task's files are elsewhere."""
+    settings = project.load(task)
+    path = Path("stamps") / task / "inputs.json"
+    memory = Path(".dvc/tmp/offline-distill-hashes.json") if Path(".dvc").is_dir() else None
+    hashes = Hashes(memory)
+    found = inputs(settings, hashes, read_json(path) if path.is_file() else {})
+    hashes.save()
+    Path("data/raw", task).mkdir(parents=True, exist_ok=True)
+    write_json(path, found)
+
+
+if __name__ == "__main__":
+    run_stage(main, "task")

@@ -1,0 +1,184 @@
+"""What DVC does not see by itself is hashed: a change changes its part of the stamp, and no other."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny import tiny_teacher
+
+from pipeline import params, plugins
+from pipeline.params.inputs import CODE, Hashes, inputs
+
+PARAMS = {
+    "tasks": ["films"],
+    "tag": {"tagger": "nltk:perceptron", "text": "pretokenised"},
+    "augment": {"n_iter": 1, "rules": {"mine": {"rule": "inputs_rules:Mine"}}},
+    "teachers": {
+        "folder": {"model": {"source": "folder:models/tiny"}, "label": {}},
+        "own": {"model": {"source": "python:inputs_teacher:Own"}, "label": {}},
+    },
+    "vectors": {"few": {"source": "text:vectors.txt"}},
+    "students": {
+        "bag": {"model": "inputs_students:Bag", "teacher": "folder"},
+        "built-in": {"model": "pipeline.students.bilstm:BiLSTM", "teacher": ["folder", "own"]},
+    },
+}
+TASK = {
+    "description": "films",
+    "text": {
+        "source": {"files": {"train": "elsewhere/train.csv", "validation": "elsewhere/dev.csv"}},
+        "columns": {"sentence1": "text", "label": "label"},
+        "labels": ["negative", "positive"],
+    },
+    **{key: {} for key in ("tag", "augment", "teachers", "vectors", "students")},
+}
+FILES = {
+    "elsewhere/train.csv": "text,label\n",
+    "elsewhere/dev.csv": "text,label\n",
+    "vectors.txt": "good 1 2\n",
+    "inputs_rules.py": "import inputs_helper\n\n\nclass Mine: ...\n",
+    "inputs_helper.py": "",
+    "inputs_teacher.py": "class Own:\n    fingerprint = '1'\n\n    def predict_logits(self, texts): ...\n",
+    "inputs_students.py": "class Bag: ...\n",
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name, content in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    tiny_teacher(tmp_path / "models/tiny", ["good", "bad"], labels=["negative", "positive"])
+    (tmp_path / "tasks").mkdir()
+    write(PARAMS, TASK)
+    return tmp_path
+
+
+def write(params_: dict, task: dict) -> None:
+    Path("params.yaml").write_text(yaml.safe_dump(params_, sort_keys=False))
+    Path("tasks/films.yaml").write_text(yaml.safe_dump(task, sort_keys=False))
+
+
+def stamp(before: dict | None = None) -> dict:
+    sys.modules.pop("inputs_teacher", None)
+    found = inputs(params.load("films"), Hashes(), before or {})
+    assert json.loads(json.dumps(found)) == found
+    return found
+
+
+def changed(before: dict, after: dict) -> set[str]:
+    """Return the parts that differ, as stages of dvc.yaml depend on them."""
+    found = set()
+    for section, value in after.items():
+        if section in ("teachers", "labelling", "vectors", "gather", "students"):
+            found |= {f"{section}.{name}" for name in value if value[name] != before[section].get(name)}
+        elif value != before[section]:
+            found.add(section)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("file", "parts"),
+    [
+        ("elsewhere/train.csv", {"text"}),
+        ("vectors.txt", {"vectors.few"}),
+        ("inputs_rules.py", {"rules"}),
+        ("inputs_helper.py", {"rules"}),
+        ("inputs_teacher.py", {"teachers.own"}),
+        ("inputs_students.py", {"students.bag"}),
+        ("models/tiny/config.json", {"teachers.folder"}),
+    ],
+)
+def test_a_file_that_changes_changes_its_part(here: Path, file: str, parts: set[str]):
+    before = stamp()
+    (here / file).write_text((here / file).read_text() + "\n")
+    assert changed(before, stamp()) == parts
+
+
+def test_weights_that_change_in_place_change_their_teacher(here: Path):
+    before = stamp()
+    tiny_teacher(here / "models/tiny", ["good", "bad"], labels=["negative", "positive"], seed=5)
+    assert changed(before, stamp()) == {"teachers.folder"}
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (lambda task: task["students"].update(bag={"batch_size": 7}), {"students.bag"}),
+        (lambda task: task["students"].update(bag={"rows": "originals"}), {"students.bag", "gather.bag"}),
+        (
+            lambda task: task["students"].update({"built-in": {"teacher": "own"}}),
+            {"students.built-in", "gather.built-in"},
+        ),
+        (lambda task: task["teachers"].update(folder={"label": {"max_length": 9}}), {"labelling.folder"}),
+        (lambda task: task["teachers"].update(folder={"model": {"licence": "mit"}}), {"teachers.folder"}),
+        (lambda task: task.update(description="other words"), set()),
+    ],
+    ids=["batch size", "rows", "teacher", "label", "model", "description"],
+)
+def test_a_tasks_override_changes_what_it_is_of(here: Path, change, parts: set[str]):
+    before, task = stamp(), json.loads(json.dumps(TASK))
+    change(task)
+    write(PARAMS, task)
+    assert changed(before, stamp()) == parts
+
+
+def test_a_changed_default_changes_what_has_it(here: Path, monkeypatch: pytest.MonkeyPatch):
+    from pipeline.params.students import Student
+
+    before, after = stamp(), None
+    dump = Student.model_dump
+    monkeypatch.setattr(Student, "model_dump", lambda self, **how: {**dump(self, **how), "patience": 4})
+    after = stamp()
+    assert changed(before, after) == {"students.bag", "students.built-in"}
+
+
+def test_the_attribute_fingerprint_counts(here: Path):
+    before = stamp()
+    (here / "inputs_teacher.py").write_text(FILES["inputs_teacher.py"].replace("'1'", "'2'"))
+    assert stamp()["teachers"]["own"]["fingerprint"] == "2"
+    assert before["teachers"]["own"]["fingerprint"] == "1"
+
+
+def test_what_is_not_here_keeps_its_recorded_hash(here: Path):
+    before = stamp()
+    for path in (here / "models/tiny").iterdir():
+        path.unlink()
+    (here / "elsewhere/train.csv").unlink()
+    (here / "vectors.txt").unlink()
+    (here / "inputs_teacher.py").write_text(
+        FILES["inputs_teacher.py"].replace("    fingerprint = '1'", "    fingerprint = open('gone').read()")
+    )
+    sys.modules.pop("inputs_teacher", None)
+    after = stamp(before)
+    assert changed(before, after) == {"teachers.own"}  # its code changed, and it cannot be built here
+    assert after["teachers"]["own"]["fingerprint"] == "1"
+    assert stamp()["teachers"]["folder"]["weights"] is None  # nothing is recorded, nothing is there
+
+
+def test_code_of_this_library_is_named_and_not_hashed(here: Path):
+    assert stamp()["students"]["built-in"]["code"] == CODE
+    assert stamp()["students"]["bag"]["code"] == plugins.code_digest("inputs_students:Bag")
+
+
+def test_a_file_is_hashed_again_only_where_it_changed(here: Path, monkeypatch: pytest.MonkeyPatch):
+    from pipeline.params import inputs as module
+
+    hashed = []
+    real = module.sha256_of
+    monkeypatch.setattr(module, "sha256_of", lambda path: hashed.append(path.name) or real(path))
+    for wanted in (["vectors.txt"], [], ["vectors.txt"]):
+        hashes = Hashes(here / "memory.json")
+        first = hashes.of(Path("vectors.txt"))
+        hashes.save()
+        assert hashed == wanted
+        assert first == real(Path("vectors.txt"))
+        hashed.clear()
+        if not wanted:
+            (here / "vectors.txt").write_text("good 3 4\n")
+    (here / "memory.json").write_text("{")
+    assert Hashes(here / "memory.json").of(Path("vectors.txt")) == first
