@@ -86,9 +86,9 @@ def test_a_word_with_spaces_in_it_is_no_word_of_ours_and_the_first_of_two_counts
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("the 1 2 3\ngood 1 2\n", r"line 2: does not hold a word and 3 numbers"),
-        ("2 3\nthe 1 2 3\ngood 1 2 x\n", r"line 3: does not hold a word and 3 numbers"),
-        ("the 1 2 3\ngood 1 nan 3\n", "line 2: does not hold"),
+        ("the 1 2 3\ngood 1 2\n", r"line 2: not a word and 3 numbers"),
+        ("2 3\nthe 1 2 3\ngood 1 2 x\n", r"line 3: not a word and 3 numbers"),
+        ("the 1 2 3\ngood 1 nan 3\n", "line 2: not a word and 3 numbers"),
     ],
     ids=["short", "no number", "nan"],
 )
@@ -103,9 +103,9 @@ def test_damaged_binary_files_are_said(tmp_path: Path):
     path = tmp_path / "vectors.bin"
     whole = as_word2vec(VECTORS, newline=True)
     for data, said in (
-        (whole[:-9], r"at word 4 of 4: it is damaged"),
-        (as_text(VECTORS), "does not start with the number of words"),
-        (b"", "does not start with"),
+        (whole[:-9], r"truncated or damaged at word 4 of 4"),
+        (as_text(VECTORS), "not word2vec's binary format"),
+        (b"", "not word2vec's binary format"),
     ):
         path.write_bytes(data)
         with pytest.raises(InputError, match=said):
