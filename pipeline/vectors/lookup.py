@@ -135,17 +135,17 @@ def embed(
     source: str,
     columns: Sequence[Texts],
     text: TextMode,
-    look: LookUp | None = None,
+    look: LookUp,
     listed: Iterable[str] = (),
     extra_words: int = 0,
     augmented: Iterable[str] = (),
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Look up the vectors of all words of the training texts, of the augmented rows, and of the first words of the source.
 
-    :param source: As in `look_up`.
+    :param source: Its name, for the log and for errors.
     :param columns: Columns of training texts: first sentences, second sentences.
     :param text: How they are split into words.
-    :param look: The function that looks words up; `look_up` in the source where None.
+    :param look: The function that looks words up in the source.
     :param listed: The words of the source, in its order.
     :param extra_words: The number of these to add. A word is left out if it differs only in case from a word of the texts, of the augmented
         rows, or from an earlier one of the source.
@@ -154,12 +154,12 @@ def embed(
         augmented rows, each the most frequent first, then the extra words. Metadata: the source, its version and licence; the share of types
         (distinct words) and of tokens (all words) of the training texts that have a vector; the number of extra words; and, if there are any,
         the number of words that only augmented rows have.
-    :raises InputError: As in `look_up`, or if no word of the training texts has a vector.
+    :raises InputError: As `look`, or if no word of the training texts has a vector.
     """
     counts = dict(count_words(columns, text))
     added = [word for word in augmented if word not in counts]
     words = [*counts, *added, *_others([*counts, *added], iter(listed), text, extra_words)]
-    found, about = look_up(source, words) if look is None else look(words)
+    found, about = look(words)
     covered = [word for word in found.words if word in counts]
     if not covered:
         raise InputError(f"vectors {source!r}: none of the {len(counts)} words of the training text has a vector")

@@ -174,7 +174,7 @@ def test_pairs_are_trained_on_both_sentences():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"training": TRAINING[:0]}, "no row to train on"),
         ({"rows": "originals", "training": rows(["a"], [None], [(1, 0)], parents=["x"])}, r"\(rows: originals\)"),
@@ -187,8 +187,8 @@ def test_pairs_are_trained_on_both_sentences():
     ],
     ids=["empty", "no originals", "no labels", "classes", "label", "infinite", "nan", "parameter"],
 )
-def test_what_cannot_be_trained_on_is_said(changes: dict, said: str):
-    with pytest.raises(InputError, match=said):
+def test_what_cannot_be_trained_on_is_named(changes: dict, message: str):
+    with pytest.raises(InputError, match=message):
         train(**changes)
 
 

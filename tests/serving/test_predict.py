@@ -77,7 +77,7 @@ runpy.run_module("pipeline", run_name="__main__")
 
 
 @pytest.mark.parametrize(
-    ("student", "given", "answered", "said"),
+    ("student", "given", "answered", "message"),
     [
         ("single", b"good\nbad\n\xff\xfe\n", 2, "line 3: byte 1 (0xff) is not valid UTF-8"),
         ("single", b"good\na\tb\n", 1, "line 2: 2 fields between tabs; this student reads single sentences"),
@@ -86,23 +86,23 @@ runpy.run_module("pipeline", run_name="__main__")
     ],
     ids=["no UTF-8", "a pair", "no pair", "three"],
 )
-def test_a_wrong_line_is_named_and_those_before_it_are_answered(folder, pairs, student, given, answered, said):
+def test_a_wrong_line_is_named_and_those_before_it_are_answered(folder, pairs, student, given, answered, message):
     found, errors = run(pairs if student == "pairs" else folder, given=given, code=2)
     assert len(found) == answered
     assert errors.startswith("error: standard input: ")
-    assert said in errors
+    assert message in errors
     assert errors.count("\n") == 1
 
 
 def test_a_wrong_call_is_one_line(folder: Path, tmp_path: Path):
-    for arguments, said in (
+    for arguments, message in (
         ((tmp_path, "x"), "config.json: no such file"),
         ((folder, tmp_path / "none.txt"), "none.txt: No such file or directory"),
         ((folder, tmp_path), "Is a directory"),
         ((folder, "--batch", "0"), "--batch 0: must be at least 1"),
     ):
         _, errors = run(*arguments, code=2)
-        assert said in errors
+        assert message in errors
         assert errors.count("\n") == 1
 
 

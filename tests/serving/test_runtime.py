@@ -147,7 +147,7 @@ print(Runtime.from_pretrained({str(raw_pairs)!r}, int8={int8}).predict([("a good
 
 
 @pytest.mark.parametrize(
-    ("pairs", "texts", "said"),
+    ("pairs", "texts", "message"),
     [
         (False, ["fine", ("a", "b")], r"text 1: \('a', 'b'\) is not a string"),
         (True, ["ab"], "text 0: 'ab' is not a pair of strings"),
@@ -157,8 +157,8 @@ print(Runtime.from_pretrained({str(raw_pairs)!r}, int8={int8}).predict([("a good
     ],
     ids=["a pair", "no pair", "a number", "one string", "one string for pairs"],
 )
-def test_texts_of_the_wrong_kind_are_named(folder: Path, raw_pairs: Path, pairs: bool, texts: list, said: str):
-    with pytest.raises(InputError, match=said):
+def test_texts_of_the_wrong_kind_are_named(folder: Path, raw_pairs: Path, pairs: bool, texts: list, message: str):
+    with pytest.raises(InputError, match=message):
         Runtime.from_pretrained(raw_pairs if pairs else folder).predict(texts)
 
 
@@ -177,7 +177,7 @@ def no_network(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (shutil.rmtree, "config.json: no such file"),
         (lambda path: (path / "model.onnx").unlink(), "model.onnx: no such file; the export stage"),
@@ -211,11 +211,11 @@ def no_network(folder: Path) -> None:
         "a word for a number",
     ],
 )
-def test_what_is_no_whole_student_is_refused(raw_pairs: Path, tmp_path: Path, spoil, said: str):
+def test_what_is_no_whole_student_is_refused(raw_pairs: Path, tmp_path: Path, spoil, message: str):
     copy = tmp_path / "copy"
     shutil.copytree(raw_pairs, copy)
     spoil(copy)
-    with pytest.raises(InputError, match=said) as error:
+    with pytest.raises(InputError, match=message) as error:
         Runtime.from_pretrained(copy)
     assert "\n" not in str(error.value)
 

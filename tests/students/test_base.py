@@ -113,7 +113,7 @@ def test_no_text_is_no_row_and_a_blank_text_is_one():
 
 
 @pytest.mark.parametrize(
-    ("pairs", "given", "said"),
+    ("pairs", "given", "message"),
     [
         (False, ["fine", ("a", "b")], r"text 1: \('a', 'b'\) is not a string"),
         (True, [("a", "b"), "ab"], "text 1: 'ab' is not a pair of strings"),
@@ -124,9 +124,9 @@ def test_no_text_is_no_row_and_a_blank_text_is_one():
     ],
     ids=["a pair", "no pair", "half a pair", "a number", "one string", "one string for pairs"],
 )
-def test_texts_of_the_wrong_kind_are_named(pairs: bool, given: list, said: str):
+def test_texts_of_the_wrong_kind_are_named(pairs: bool, given: list, message: str):
     for method in ("predict", "predict_proba", "predict_logits"):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             getattr(student(pairs=pairs), method)(given)
 
 
@@ -174,7 +174,7 @@ def change_vocabulary(folder: Path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (shutil.rmtree, "config.json: no such file"),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: no such file"),
@@ -222,11 +222,11 @@ def change_vocabulary(folder: Path):
         "a list for files",
     ],
 )
-def test_what_is_no_whole_student_is_refused(tmp_path: Path, spoil, said: str):
+def test_what_is_no_whole_student_is_refused(tmp_path: Path, spoil, message: str):
     folder = tmp_path / "student"
     student().save(folder)
     spoil(folder)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         TrainedStudent.from_pretrained(folder)
 
 

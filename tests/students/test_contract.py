@@ -106,7 +106,7 @@ def test_pairs_and_weights_reach_a_student_that_fits_itself():
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         ("TwoArguments", r"TwoArguments: forward\(ids, lengths\) cannot be called with one batch"),
         ("Nothing", "Nothing: forward returned NoneType for 10 rows of 2 classes"),
@@ -120,30 +120,30 @@ def test_pairs_and_weights_reach_a_student_that_fits_itself():
         ("json", "must be a class, either of torch.nn.Module or with the methods"),
     ],
 )
-def test_what_breaks_the_contract_is_one_line(model: str, said: str):
-    with pytest.raises(InputError, match=said):
+def test_what_breaks_the_contract_is_one_line(model: str, message: str):
+    with pytest.raises(InputError, match=message):
         train(f"plug_ins:{model}")
 
 
 @pytest.mark.parametrize(
-    ("model", "params", "said"),
+    ("model", "params", "message"),
     [
         ("WordScores", {"smooth": 1}, "does not take these parameters"),
         ("WordScores", {"smoothing": -1}, "smoothing: -1: must not be negative"),
         ("Module", {"hidden": 1}, "does not take these parameters"),
     ],
 )
-def test_wrong_parameters_are_said(model: str, params: dict, said: str):
-    with pytest.raises(InputError, match=said):
+def test_wrong_parameters_are_named(model: str, params: dict, message: str):
+    with pytest.raises(InputError, match=message):
         train(f"plug_ins:{model}", params=params)
 
 
 @pytest.mark.parametrize(
-    ("model", "said"), [("Pickles", "scores.bin, which is pickle"), ("SavesNothing", r"save wrote \[\]")]
+    ("model", "message"), [("Pickles", "scores.bin, which is pickle"), ("SavesNothing", r"save wrote \[\]")]
 )
-def test_pickle_is_no_student(tmp_path: Path, model: str, said: str):
+def test_pickle_is_no_student(tmp_path: Path, model: str, message: str):
     student, _ = train(f"plug_ins:{model}")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         student.save(tmp_path / "student")
     assert not list(tmp_path.iterdir())
 

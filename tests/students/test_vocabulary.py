@@ -99,7 +99,7 @@ def test_a_vocabulary_is_saved_as_text_that_a_person_can_read(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "no such file"),
         ("{", "not valid JSON"),
@@ -109,10 +109,10 @@ def test_a_vocabulary_is_saved_as_text_that_a_person_can_read(tmp_path: Path):
     ],
     ids=["missing", "broken", "a list", "newer", "no words"],
 )
-def test_what_is_no_vocabulary_is_refused(tmp_path: Path, content: str | None, said: str):
+def test_what_is_no_vocabulary_is_refused(tmp_path: Path, content: str | None, message: str):
     path = tmp_path / "vocabulary.json"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(InputError, match=said) as error:
+    with pytest.raises(InputError, match=message) as error:
         Vocabulary.load(path)
     assert str(path) in str(error.value)

@@ -113,7 +113,7 @@ def test_the_embed_stage_writes_them(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("vectors", "said"),
+    ("vectors", "message"),
     [
         ({"source": "text:a.txt", "dimensions": 9}, "dimensions goes with source: teacher:NAME"),
         ({"source": "teacher:tiny", "sif": 0.1}, "sif\n  Extra inputs are not permitted"),
@@ -122,8 +122,8 @@ def test_the_embed_stage_writes_them(tmp_path: Path):
         ({"source": "glove:a.txt"}, "pattern"),
     ],
 )
-def test_keys_that_have_no_meaning_are_refused(vectors: dict, said: str):
-    with pytest.raises(ValueError, match=said):
+def test_keys_that_have_no_meaning_are_refused(vectors: dict, message: str):
+    with pytest.raises(ValueError, match=message):
         Vectors(**vectors)
 
 

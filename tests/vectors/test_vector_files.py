@@ -1,6 +1,7 @@
 import gzip
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ def test_a_word_with_spaces_in_it_is_no_word_of_ours_and_the_first_of_two_counts
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("the 1 2 3\ngood 1 2\n", r"line 2: not a word and 3 numbers"),
         ("2 3\nthe 1 2 3\ngood 1 2 x\n", r"line 3: not a word and 3 numbers"),
@@ -92,23 +93,23 @@ def test_a_word_with_spaces_in_it_is_no_word_of_ours_and_the_first_of_two_counts
     ],
     ids=["short", "no number", "nan"],
 )
-def test_a_damaged_line_is_named(tmp_path: Path, text: str, said: str):
+def test_a_damaged_line_is_named(tmp_path: Path, text: str, message: str):
     path = tmp_path / "glove.txt"
     path.write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         read_text_vectors(path, ["good"])
 
 
-def test_damaged_binary_files_are_said(tmp_path: Path):
+def test_damaged_binary_files_are_named(tmp_path: Path):
     path = tmp_path / "vectors.bin"
     whole = as_word2vec(VECTORS, newline=True)
-    for data, said in (
+    for data, message in (
         (whole[:-9], r"truncated or damaged at word 4 of 4"),
         (as_text(VECTORS), "not word2vec's binary format"),
         (b"", "not word2vec's binary format"),
     ):
         path.write_bytes(data)
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             read_word2vec(path, ["the"])
     for read in (read_word2vec, read_text_vectors):
         with pytest.raises(InputError, match=r"nowhere: cannot be read: .*No such file"):
@@ -124,11 +125,13 @@ def test_words_are_looked_up_as_they_are_first_then_in_lower_case(tmp_path: Path
     assert found.words == ["PARIS", "Paris", "Good"]
     assert found.matrix.tolist() == [[7, 8], [4, 5], [1, 2]]
     assert (about["name"], about["licence"]) == ("few vectors", "cc-by-4.0")
-    table, metadata = embed(f"{kind}:{path}", [pa.array(["Good good other"])], "raw")
+    table, metadata = embed(
+        f"{kind}:{path}", [pa.array(["Good good other"])], "raw", partial(look_up, f"{kind}:{path}")
+    )
     assert table["word"].to_pylist() == ["Good", "good"]
     assert metadata["tokens"] == round(2 / 3, 4)
     with pytest.raises(InputError, match="none of the 1 words"):
-        embed(f"{kind}:{path}", [pa.array(["nothing"])], "raw")
+        embed(f"{kind}:{path}", [pa.array(["nothing"])], "raw", partial(look_up, f"{kind}:{path}"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")

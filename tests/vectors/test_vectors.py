@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,9 @@ def test_words_are_found_as_they_are_first_then_in_lower_case():
 
 @pytest.mark.usefixtures("package")
 def test_coverage_is_told_in_types_and_in_tokens():
-    table, metadata = embed(SOURCE, [pa.array(["good Paris x", "good"]), pa.array(["y good"])], "pretokenised")
+    table, metadata = embed(
+        SOURCE, [pa.array(["good Paris x", "good"]), pa.array(["y good"])], "pretokenised", partial(look_up, SOURCE)
+    )
     assert table["word"].to_pylist() == ["good", "Paris"]
     assert (metadata["types"], metadata["tokens"]) == (0.5, round(4 / 6, 4))
 
@@ -121,7 +124,7 @@ def test_words_of_augmented_rows_are_counted_over_all_files_and_both_sentences(t
 @pytest.mark.usefixtures("package")
 def test_no_word_with_a_vector_is_an_error():
     with pytest.raises(InputError, match="none of the 2 words"):
-        embed(SOURCE, [pa.array(["x y"])], "raw")
+        embed(SOURCE, [pa.array(["x y"])], "raw", partial(look_up, SOURCE))
 
 
 def test_a_package_that_is_missing_or_has_no_vectors_is_named(package: Path):
