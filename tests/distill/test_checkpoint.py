@@ -33,7 +33,7 @@ TRAINING, VALIDATION = sentiment(300), sentiment(60, 1)
 
 
 def stage(folder: Path, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the train stage in a folder that is made where it is missing."""
+    """Run the train stage in a folder, which is filled if it is new."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["teachers"] = {"large": {"model": {"source": "folder:nowhere"}, "label": {}}}
     params["students"] = {"tiny": STUDENT}
@@ -83,7 +83,7 @@ def same(one: TrainedStudent, other: TrainedStudent) -> bool:
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
-def test_a_training_may_be_ended_often(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, optimiser: str):
+def test_training_can_be_interrupted_several_times(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, optimiser: str):
     asked = {"optimiser": OPTIMISERS[optimiser]}
     whole, curve = train(tmp_path / "whole", **asked)
     path = tmp_path / "broken"

@@ -70,8 +70,8 @@ def words_of(texts: list[str], mode: str) -> list[list[str]]:
 def test_words_and_ids_are_those_of_training(mode: str, texts: list[str]):
     expected = words_of(texts, mode)
     assert [SPLIT[mode](text) for text in texts] == expected
-    stand = {word for words in expected for word in words}
-    known = sorted((stand | {word.lower() for word in stand}) - {"[MASK]"})[::2]
+    occurring = {word for words in expected for word in words}
+    known = sorted((occurring | {word.lower() for word in occurring}) - {"[MASK]"})[::2]
     trained_on = Vocabulary(tuple(known), mode)
     offsets, ids = trained_on.encode(pa.array(texts, pa.string()), 4)
     numbers = {word: i for i, word in enumerate(known, vocabulary.FIRST_WORD)} | {"[MASK]": vocabulary.MASKED}
@@ -111,8 +111,8 @@ def test_it_predicts_as_torch_does_in_order_and_in_one_thread(folder: Path, raw_
 
 
 @given(st.lists(st.integers(0, 400), max_size=700).map(sorted))
-def test_rows_go_in_together_up_to_so_many_words(lengths: list[int]):
-    """And a run ends only where one more row would be too many."""
+def test_batches_have_a_limited_number_of_words(lengths: list[int]):
+    """And a batch ends only where one more row would be too many."""
     found = list(runtime.batches(lengths, range(len(lengths))))
     assert [row for run in found for row in run] == list(range(len(lengths)))
     for run in found:
@@ -171,7 +171,7 @@ def cut(path: Path) -> None:
 
 
 def no_network(folder: Path) -> None:
-    """A file that is no ONNX, in a folder whose config.json does not tell what it was."""
+    """A file that is not ONNX, in a folder whose config.json has no hash of it."""
     change(folder / "config.json", files={})
     (folder / "model.onnx").write_bytes(b"12345678")
 
@@ -211,7 +211,7 @@ def no_network(folder: Path) -> None:
         "a word for a number",
     ],
 )
-def test_what_is_no_whole_student_is_refused(raw_pairs: Path, tmp_path: Path, spoil, message: str):
+def test_an_incomplete_student_is_refused(raw_pairs: Path, tmp_path: Path, spoil, message: str):
     copy = tmp_path / "copy"
     shutil.copytree(raw_pairs, copy)
     spoil(copy)
@@ -220,7 +220,7 @@ def test_what_is_no_whole_student_is_refused(raw_pairs: Path, tmp_path: Path, sp
     assert "\n" not in str(error.value)
 
 
-def test_without_onnxruntime_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_onnxruntime_the_error_names_the_package(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match="pip install onnxruntime"):
         Runtime.from_pretrained(folder)

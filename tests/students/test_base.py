@@ -163,7 +163,7 @@ def change_config(folder: Path, **changes):
 
 
 def change_weights(folder: Path, content: bytes):
-    """As one would who does not know of the hashes: an older version wrote none."""
+    """Replace the weights in a folder of an older version, which has no hashes."""
     change_config(folder, files=None)
     (folder / "model.safetensors").write_bytes(content)
 
@@ -222,7 +222,7 @@ def change_vocabulary(folder: Path):
         "a list for files",
     ],
 )
-def test_what_is_no_whole_student_is_refused(tmp_path: Path, spoil, message: str):
+def test_an_incomplete_student_is_refused(tmp_path: Path, spoil, message: str):
     folder = tmp_path / "student"
     student().save(folder)
     spoil(folder)

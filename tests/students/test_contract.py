@@ -120,7 +120,7 @@ def test_pairs_and_weights_reach_a_student_that_fits_itself():
         ("json", "must be a class, either of torch.nn.Module or with the methods"),
     ],
 )
-def test_what_breaks_the_contract_is_one_line(model: str, message: str):
+def test_a_student_that_breaks_the_contract_is_named(model: str, message: str):
     with pytest.raises(InputError, match=message):
         train(f"plug_ins:{model}")
 
@@ -141,7 +141,7 @@ def test_wrong_parameters_are_named(model: str, params: dict, message: str):
 @pytest.mark.parametrize(
     ("model", "message"), [("Pickles", "scores.bin, which is pickle"), ("SavesNothing", r"save wrote \[\]")]
 )
-def test_pickle_is_no_student(tmp_path: Path, model: str, message: str):
+def test_a_student_that_writes_pickle_or_nothing_is_refused(tmp_path: Path, model: str, message: str):
     student, _ = train(f"plug_ins:{model}")
     with pytest.raises(InputError, match=message):
         student.save(tmp_path / "student")
@@ -165,7 +165,7 @@ class Recorded:
 
 @pytest.mark.parametrize("name", ["record", "Recorded"])
 @pytest.mark.parametrize("trained", ["plug_ins:WordScores", "plug_ins:Module"])
-def test_what_a_folder_names_is_not_called_unless_it_keeps_the_contract(tmp_path: Path, trained: str, name: str):
+def test_a_folder_calls_nothing_but_a_class_that_keeps_the_contract(tmp_path: Path, trained: str, name: str):
     student, _ = train(trained, epochs=1)
     student.save(tmp_path / "student")
     config = json.loads((tmp_path / "student/config.json").read_text())

@@ -71,7 +71,7 @@ def test_fewer_words_than_dimensions_and_none_at_all():
     assert reduced(np.zeros((0, 5)), 300).shape == (0, 300)
 
 
-def test_words_that_are_one_token_are_listed_and_no_parts_of_words(teacher):
+def test_words_that_are_one_token_are_listed_and_parts_of_words_are_not(teacher):
     listed = listed_words(teacher)
     tokens = teacher.tokenizer.get_vocab()
     assert set(WORDS[:-1]) <= set(listed)
@@ -79,7 +79,7 @@ def test_words_that_are_one_token_are_listed_and_no_parts_of_words(teacher):
     assert [tokens[word] for word in listed] == sorted(tokens[word] for word in listed)
 
 
-def test_a_teacher_of_one_s_own_has_none():
+def test_a_user_s_own_teacher_has_none():
     own = OwnTeacher.__new__(OwnTeacher)
     assert listed_words(own) == []
     with pytest.raises(InputError, match="a class of your own"):
@@ -122,7 +122,7 @@ def test_the_embed_stage_writes_them(tmp_path: Path):
         ({"source": "glove:a.txt"}, "pattern"),
     ],
 )
-def test_keys_that_have_no_meaning_are_refused(vectors: dict, message: str):
+def test_keys_without_a_meaning_are_refused(vectors: dict, message: str):
     with pytest.raises(ValueError, match=message):
         Vectors(**vectors)
 

@@ -39,7 +39,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("package")
-def test_words_are_found_as_they_are_first_then_in_lower_case():
+def test_words_are_found_in_their_own_case_first_then_in_lower_case():
     found, about = look_up(SOURCE, ["PARIS", "other", "Paris", "Good"])
     assert found.words == ["PARIS", "Paris", "Good"]
     assert found.matrix.tolist() == [ROWS["paris"], ROWS["Paris"], ROWS["good"]]
@@ -48,7 +48,7 @@ def test_words_are_found_as_they_are_first_then_in_lower_case():
 
 
 @pytest.mark.usefixtures("package")
-def test_coverage_is_told_in_types_and_in_tokens():
+def test_coverage_is_a_share_of_types_and_of_tokens():
     table, metadata = embed(
         SOURCE, [pa.array(["good Paris x", "good"]), pa.array(["y good"])], "pretokenised", partial(look_up, SOURCE)
     )
@@ -61,7 +61,7 @@ def test_a_pipeline_lists_a_word_for_each_vector():
     assert list(listed_words(SOURCE)) == list(ROWS)
 
 
-def test_extra_words_are_the_first_ones_that_the_texts_have_in_no_case(monkeypatch: pytest.MonkeyPatch):
+def test_extra_words_are_the_first_ones_that_differ_in_more_than_case(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("pipeline.vectors.lookup.LISTED", 2)
     asked = []
 
@@ -194,7 +194,7 @@ def test_the_stage_gives_vectors_to_words_that_only_augmentation_adds(tmp_path: 
     assert run_embed(tmp_path, "x", 0) == before
 
 
-def test_what_is_no_table_of_vectors_is_refused(tmp_path: Path):
+def test_an_invalid_table_of_vectors_is_refused(tmp_path: Path):
     path = tmp_path / "vectors.parquet"
     with pytest.raises(InputError, match="no such file"):
         read_vectors(path)
