@@ -27,10 +27,8 @@ def f1(labels: Integers, predicted: Integers, classes: int) -> float:
     :param classes: The number of classes C. With two, the result is the F1 of the last class, the positive one (as in GLUE for QQP);
         otherwise it is the mean over classes (macro F1).
     """
-    right = np.bincount(labels[labels == predicted], minlength=classes)
-    both = np.bincount(labels, minlength=classes) + np.bincount(predicted, minlength=classes)
-    scores = 2 * right / np.maximum(both, 1)
-    return float(scores[-1] if classes == 2 else scores.mean())
+    counts = np.bincount(labels * classes + predicted, minlength=classes**2)
+    return float(f1_of_counts(counts.reshape(1, classes, classes))[0])
 
 
 Statistic = Callable[[Integers], npt.NDArray[np.float64]]

@@ -25,10 +25,6 @@ def _correlation(x: Doubles, y: Doubles, counts: Doubles) -> Doubles:
     return np.clip(found, -1.0, 1.0)
 
 
-def _pearson(right: Doubles, predicted: Doubles, counts: Doubles) -> Doubles:
-    return _correlation(right, predicted, counts)
-
-
 def _ranks(values: Doubles, counts: Doubles) -> Doubles:
     """Return the rank of each row among the rows of each draw, [draws, n]; equal rows get the mean of their ranks."""
     kinds, kind = np.unique(values, return_inverse=True)
@@ -59,7 +55,7 @@ def pearson(right: Numbers, predicted: Numbers) -> float:
     :param right: Gold numbers, [n], n > 0.
     :param predicted: Predicted numbers, [n].
     """
-    return _of_all(_pearson, right, predicted)
+    return _of_all(_correlation, right, predicted)
 
 
 def spearman(right: Numbers, predicted: Numbers) -> float:
@@ -80,7 +76,7 @@ def rmse(right: Numbers, predicted: Numbers) -> float:
     return _of_all(_rmse, right, predicted)
 
 
-MEASURES: dict[str, Measure] = {"pearson": _pearson, "spearman": _spearman, "rmse": _rmse}
+MEASURES: dict[str, Measure] = {"pearson": _correlation, "spearman": _spearman, "rmse": _rmse}
 
 
 def measures(right: Numbers, predicted: Numbers) -> dict[str, tuple[float, float, float]]:

@@ -22,13 +22,17 @@ def _are_strings(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
+def _are_hashes(value: Any) -> bool:
+    return isinstance(value, dict) and all(Path(name).name == name for name in value)  # no path out of the folder
+
+
 def _is_positive(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dimensions": (_is_positive, "a positive integer"),
-    "files": (lambda value: isinstance(value, dict), "a mapping of file names to SHA-256"),
+    "files": (_are_hashes, "a mapping of file names to SHA-256"),
     "labels": (lambda value: bool(value) and _are_strings(value), "a list of class names"),
     "max_words": (_is_positive, "a positive integer"),
     "model": (lambda value: isinstance(value, str), "an import path, package.module:Name"),

@@ -197,6 +197,10 @@ def change_vocabulary(folder: Path):
         (lambda folder: change_config(folder, model=3), "config.json: model: 3 is not an import path"),
         (lambda folder: change_config(folder, dimensions=True), "config.json: dimensions: True is not a positive"),
         (lambda folder: change_config(folder, files=["a"]), r"config.json: files: \['a'\] is not a mapping"),
+        (
+            lambda folder: change_config(folder, files={"../a": "0"}),
+            "config.json: files: {'../a': '0'} is not a mapping",
+        ),
     ],
     ids=[
         "no folder",
@@ -220,6 +224,7 @@ def change_vocabulary(folder: Path):
         "a number for the model",
         "true for a number",
         "a list for files",
+        "a file outside the folder",
     ],
 )
 def test_an_incomplete_student_is_refused(tmp_path: Path, spoil, message: str):
