@@ -1,4 +1,5 @@
-# make repro: the whole pipeline on the active tasks.  make test: the tests.  Both set up .venv when it is missing or out of date.
+# make repro: run the whole pipeline on the active tasks.  make test: run the tests.
+# Both set up .venv if it is missing or out of date.
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
@@ -23,7 +24,7 @@ format: .venv/installed
 	ruff format .
 
 .venv/installed: requirements.lock requirements-example.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is required; choose one: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	python -m pip install --quiet --requirement requirements.lock
 	python -m pip install --quiet --require-hashes --no-deps --requirement requirements-example.lock
@@ -31,7 +32,8 @@ format: .venv/installed
 	python -m pipeline plots-page .dvc/plots.html
 	@touch $@
 
-# The newest versions that fit pyproject.toml, written down. torch by hand: its CPU build and its CUDA build share a version.
+# Write the newest versions that pyproject.toml allows to requirements.lock. torch is pinned here, because its CPU build and its CUDA
+# build have the same version.
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 --editable '.[text,finetune,export,dvc,dev]'

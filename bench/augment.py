@@ -1,4 +1,4 @@
-"""How many augmented examples a second: ours, file to file, and the libraries that others use.
+"""Augmented examples per second: our engine, from file to file, against other augmentation libraries.
 
 python bench/augment.py [--tokens FOLDER] [--large] [--json FILE]     (needs the extras text and bench)
 """
@@ -23,7 +23,7 @@ from joblib.externals.loky import get_reusable_executor
 
 from pipeline import tables
 from pipeline.augment import engine
-from pipeline.console import aligned
+from pipeline.logits.markdown import aligned
 from pipeline.params.augment import Augment
 from pipeline.params.tag import Tag
 from pipeline.storage import write_json
@@ -40,7 +40,7 @@ PAPER = Augment.model_validate(
         },
     }
 )
-RATE = 0.1  # the share of words that a peer changes, as p_mask and p_pos
+RATE = 0.1  # the share of words that a peer changes, like p_mask and p_pos
 GOALS = {
     "one core, examples/s": 7e5,
     "two processes, examples/s": 1.7 * 7e5,
@@ -57,7 +57,7 @@ PACKAGES = ("numpy", "pyarrow", "joblib", "xxhash", "spacy", "nlpaug", "textaugm
 
 
 def write_tokens(folder: Path, texts: Sequence[str], workers: int) -> None:
-    """Write the tables that the tag stage would write for these texts, all of them training rows."""
+    """Write the tables that the tag stage writes for some texts, with all texts as training rows."""
     n = len(texts)
     columns = {
         "id": tables.content_ids(texts),
@@ -73,7 +73,7 @@ def write_tokens(folder: Path, texts: Sequence[str], workers: int) -> None:
 
 
 def write_pairs(singles: Path, folder: Path) -> None:
-    """Write a tokens folder of as many rows, each sentence paired with the one after it."""
+    """Write a tokens folder with the same number of rows, in which each sentence is paired with the next one."""
     tokens, vocabulary, metadata = _read(singles)
     following = pa.array(np.roll(np.arange(len(tokens)), -1))
     texts = _texts(tokens, vocabulary, 1)
@@ -85,7 +85,7 @@ def write_pairs(singles: Path, folder: Path) -> None:
 
 
 def write_tenfold(singles: Path, folder: Path) -> None:
-    """Write a tokens folder of ten times as many rows: the rows, and nine more of each, told apart by one more word."""
+    """Write a tokens folder with ten times as many rows: each row, and nine variants of it with one extra word at the end."""
     tokens, vocabulary, metadata = _read(singles)
     texts = _texts(tokens, vocabulary, 1)
     n_words = pc.max(vocabulary["word_id"]).as_py() + 1
@@ -146,11 +146,11 @@ def augment(
     n_iter: int = N_ITER,
     ready: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
-    """Augment a tokens folder into zstd Parquet with lineage; runs in a new process, so that nothing is read before.
+    """Augment a tokens folder into zstd Parquet with lineage. Call it in a new process, so that no file is cached in memory.
 
     :param tokens: The folder.
-    :param warm: A small one to augment first, so that libraries are imported and workers run; None for a cold start.
-    :param workers: Processes.
+    :param warm: A small folder to augment first, so that libraries are imported and workers run; None for a cold start.
+    :param workers: The number of processes.
     :param n_iter: Copies of each example.
     :param ready: Called before the clock starts.
     :return: drawn, kept, seconds, cpu_seconds (this process's), rate (kept/s), peak_mib (this process's), bytes.
@@ -171,9 +171,9 @@ def augment(
 
 
 def augment_at_once(tokens: Path, warm: Path) -> dict[str, float]:
-    """Run `augment` with one core twice at once, each on a core of its own: what two processes that share nothing but the machine can do.
+    """Run `augment` twice at the same time, each run on its own core. This is the limit for two independent processes.
 
-    :return: As `augment`, the sums of both, but the seconds of the slower and a rate that is the sum of their rates.
+    :return: The keys of `augment`, summed over both runs, except `seconds`, which is that of the slower run.
     """
     context = multiprocessing.get_context("spawn")
     barrier, queue = context.Barrier(2), context.SimpleQueue()
@@ -196,7 +196,7 @@ def _augment_on(core: int, barrier: Any, queue: Any, tokens: Path, warm: Path) -
 def tag_and_augment(texts: list[str], folder: Path) -> dict[str, float]:
     """Tag some texts and augment them, in one process.
 
-    :return: As `augment`, seconds, cpu_seconds and rate with the tagging (the tagger is loaded before).
+    :return: drawn, kept, seconds, cpu_seconds and rate, including tagging. Loading the tagger is not measured.
     """
     pa.set_cpu_count(1)
     tagging.load_tagger(Tag().tagger, "pretokenised")
@@ -210,13 +210,13 @@ def tag_and_augment(texts: list[str], folder: Path) -> dict[str, float]:
 
 
 def median(runs: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Return the run with the median rate, and the rates of all."""
+    """Return the run with the median rate, with the rates of all runs added."""
     middle = statistics.median_low([run["rate"] for run in runs])
     return {**next(run for run in runs if run["rate"] == middle), "rates": [run["rate"] for run in runs]}
 
 
 def measure_ours(tokens: Path, folder: Path, texts: list[str], repeats: int) -> dict[str, dict[str, Any]]:
-    """Measure ours; the kinds of run take turns, so that other work on the machine meets all alike."""
+    """Measure our engine. The kinds of run alternate, so that other work on the machine affects all of them equally."""
     pairs, warm, few = folder / "pairs", folder / "warm", folder / "few"
     write_pairs(tokens, pairs)
     write_tokens(warm, texts[:400], workers=1)
@@ -240,10 +240,10 @@ def measure_ours(tokens: Path, folder: Path, texts: list[str], repeats: int) -> 
 def measure_large(tokens: Path, folder: Path, repeats: int) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Measure ten times the rows, and ten times the copies.
 
-    Ten times the rows is the harder one, and what a bigger task is: the corpus grows too. Ten times the copies holds it fixed, so the
-    difference between the two is what the corpus costs.
+    With ten times the rows, the corpus grows as well, as in a bigger task. With ten times the copies, the corpus stays the same. The difference
+    between the two is the cost of the corpus.
 
-    :return: Runs with ten times the rows, one core and two processes taking turns; the peak memory of one process, cold, for
+    :return: Runs with ten times the rows, alternating one core and two processes; the peak memory of one process, started cold, for
         the rows, ten times the rows, and ten times the copies.
     """
     tenfold, warm = folder / "tenfold", folder / "warm"
@@ -264,15 +264,15 @@ def measure_large(tokens: Path, folder: Path, repeats: int) -> tuple[dict[str, d
 # --- peers --------------------------------------------------------------------------------------------------------------
 
 Peer = Callable[[str], Iterable[str]]
-"""From a sentence to N_ITER copies of it."""
+"""Maps a sentence to N_ITER copies of it."""
 
 
 class SkippedError(Exception):
-    """A peer cannot run here; the message says why."""
+    """A peer cannot run here; the message gives the reason."""
 
 
 def _has(corpus: str) -> bool:
-    """Whether a corpus of NLTK is installed; nothing is downloaded, then or when a peer is built."""
+    """Return whether a corpus of NLTK is installed. This also disables NLTK's downloads for the peers."""
     import nltk
 
     nltk.download = lambda *_, **__: False
@@ -284,7 +284,7 @@ def _has(corpus: str) -> bool:
 
 
 def nlpaug_random(action: str) -> Peer:
-    """Return nlpaug's random word augmenter: delete, swap, or substitute (by [MASK])."""
+    """Return nlpaug's random word augmenter: delete, swap, or substitute (with [MASK])."""
     import nlpaug.augmenter.word as naw
 
     augmenter = naw.RandomWordAug(action=action, aug_p=RATE, aug_max=None, target_words=[tables.MASK])
@@ -292,7 +292,7 @@ def nlpaug_random(action: str) -> Peer:
 
 
 def nlpaug_synonym() -> Peer:
-    """Return nlpaug's WordNet synonyms."""
+    """Return nlpaug's synonym replacement with WordNet."""
     import nlpaug.augmenter.word as naw
 
     if not _has("wordnet"):
@@ -302,7 +302,7 @@ def nlpaug_synonym() -> Peer:
 
 
 def textaugment_eda() -> Peer:
-    """Return textaugment's EDA: random swap and deletion in turn, with WordNet its synonyms and insertions too."""
+    """Return textaugment's EDA: random swap and deletion in turn, and with WordNet also synonyms and insertions."""
     from textaugment import EDA
 
     wordnet = _has("wordnet")
@@ -314,7 +314,7 @@ def textaugment_eda() -> Peer:
 
 
 def textattack_eda() -> Peer:
-    """Return TextAttack's EasyDataAugmenter; without WordNet or stop words, the two of its four rules that need neither."""
+    """Return TextAttack's EasyDataAugmenter; without WordNet or stop words, only the two of its four rules that need neither."""
     import nltk
 
     kwargs = {"pct_words_to_swap": RATE}
@@ -323,7 +323,7 @@ def textattack_eda() -> Peer:
 
         augmenter = EasyDataAugmenter(transformations_per_example=N_ITER, **kwargs)
         return lambda text: augmenter.augment(text)
-    nltk.corpus.stopwords = SimpleNamespace(words=lambda *_: [])  # its import asks for them
+    nltk.corpus.stopwords = SimpleNamespace(words=lambda *_: [])  # needed when it is imported
     from textattack.augmentation.recipes import DeletionAugmenter, SwapAugmenter
 
     half = [rule(transformations_per_example=N_ITER // 2, **kwargs) for rule in (DeletionAugmenter, SwapAugmenter)]
@@ -341,11 +341,11 @@ PEERS: dict[str, Callable[[], Peer]] = {
 
 
 def measure_peer(name: str, texts: Sequence[str], seconds: float) -> dict[str, Any]:
-    """Let a peer draw N_ITER copies of each text until the time is up or all are done.
+    """Let a peer draw N_ITER copies of each text until the time is up or all texts are done.
 
-    Kept are the copies of a text that differ from it and from each other; equal copies of different texts count, which ours would drop.
+    The kept copies of a text are those that differ from it and from each other. Equal copies of different texts count; our engine drops them.
 
-    :return: sentences, kept, seconds, cpu_seconds, rate; or skipped, the reason.
+    :return: sentences, kept, seconds, cpu_seconds and rate; or `skipped`, the reason why it did not run.
     """
     try:
         peer = PEERS[name]()
@@ -372,7 +372,7 @@ def measure_peer(name: str, texts: Sequence[str], seconds: float) -> dict[str, A
 
 
 def claims(ours: dict[str, dict[str, Any]], memory: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Return the figures that GOALS are about."""
+    """Return the figures that GOALS apply to."""
     rate = {name.removeprefix("ours, "): run["rate"] for name, run in ours.items() if "rate" in run}
     found = {
         "one core, examples/s": rate["one core"],
@@ -411,14 +411,18 @@ def show(report: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measure, print, write JSON."""
+    """Measure, print the tables and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=common.SST2, help="SST-2's train.tsv")
-    parser.add_argument("--tokens", type=Path, help="a folder that the tag stage made of it; tagged here where absent")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of ours, of which the median counts")
+    parser.add_argument(
+        "--tokens",
+        type=Path,
+        help="a folder of the tag stage for this file; without it, the sentences are tagged first",
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="runs of our engine; the median is reported")
     parser.add_argument("--sentences", type=int, default=2000, help="sentences for the peers")
-    parser.add_argument("--seconds", type=float, default=10.0, help="the most time a peer gets")
-    parser.add_argument("--large", action="store_true", help="measure 13 million rows too, and memory")
+    parser.add_argument("--seconds", type=float, default=10.0, help="the time limit of a peer")
+    parser.add_argument("--large", action="store_true", help="also measure 13 million rows, and memory")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
 
@@ -429,7 +433,7 @@ def main() -> None:
         folder = Path(temporary)
         tokens = options.tokens or folder / "tokens"
         if options.tokens is None:
-            print(f"tagging {len(texts):,} sentences; --tokens FOLDER would reuse a folder", flush=True)
+            print(f"tagging {len(texts):,} sentences (--tokens FOLDER reuses an existing folder)", flush=True)
             write_tokens(tokens, texts, workers=machine["cores"])
         runs = measure_ours(tokens, folder, few, options.repeats)
         for name in PEERS:

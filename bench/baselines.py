@@ -1,13 +1,14 @@
-"""What a user would pick instead of a student, on the same rows: TF-IDF with logistic regression, fastText, model2vec.
+"""Accuracy of simple baselines on the rows of a logit data set: TF-IDF with logistic regression, fastText, model2vec.
 
 python bench/baselines.py data/sst2/logits/minilm [--static models/minilm-sst2] [--json FILE]
 
-Each learns twice: the gold labels of the original rows, and the teacher's classes of all rows, which is what they can take of a teacher. Nothing is tuned;
-each is measured on validation. scikit-learn is in the extra dev; what cannot be imported is left out and named:
+Each baseline is trained twice: on the gold labels of the original rows, and on the teacher's predicted classes of all rows, since these models cannot
+learn from logits. Nothing is tuned. Accuracy is measured on validation. scikit-learn is in the extra dev. A baseline whose package does not import is
+skipped with a message:
 
-    pip install fasttext model2vec 'skeletoken<0.7'     # fastText is compiled; model2vec[distill] would ask for transformers below 5.4
+    pip install fasttext model2vec 'skeletoken<0.7'     # compiles fastText; model2vec[distill] would require transformers below 5.4
 
-model2vec's vectors come of --static, the folder of the teacher or its encoder, and logistic regression learns from them.
+For model2vec, --static is the folder of the teacher or its encoder. Logistic regression is trained on the static vectors.
 """
 
 import argparse
@@ -23,9 +24,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.console import aligned
 from pipeline.logits import dataset
 from pipeline.logits.dataset import COLUMNS
+from pipeline.logits.markdown import aligned
 from pipeline.logits.shards import logits_of
 from pipeline.metrics import bootstrap
 from pipeline.storage import write_json
@@ -36,11 +37,11 @@ SEED = 0
 Integers = npt.NDArray[np.int64]
 Texts = list[str]
 Baseline = Callable[[Texts, Integers, Texts], Integers]
-"""From texts and classes to learn from, and other texts, to the classes of those."""
+"""Maps training texts, their classes, and other texts to predicted classes of the other texts."""
 
 
 def tf_idf(texts: Texts, labels: Integers, others: Texts) -> Integers:
-    """Words and pairs of words that stand in two texts at least, weighed by TF-IDF; scikit-learn's logistic regression."""
+    """Predict with scikit-learn's logistic regression on TF-IDF of words and bigrams that occur in at least two texts."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -51,7 +52,7 @@ def tf_idf(texts: Texts, labels: Integers, others: Texts) -> Integers:
 
 
 def fast_text(texts: Texts, labels: Integers, others: Texts) -> Integers:
-    """FastText's supervised mode (Joulin et al. 2016, arXiv 1607.01759) with pairs of words, 10 epochs."""
+    """Predict with fastText's supervised mode (Joulin et al. 2016, arXiv 1607.01759), bigrams, 10 epochs."""
     import fasttext
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -59,15 +60,15 @@ def fast_text(texts: Texts, labels: Integers, others: Texts) -> Integers:
         lines = zip(labels.tolist(), texts, strict=True)
         file.write_text("".join(f"__label__{label} {text}\n" for label, text in lines), encoding="utf-8")
         model = fasttext.train_supervised(str(file), epoch=10, wordNgrams=2, thread=1, seed=SEED, verbose=0)
-    # Not model.predict, which NumPy 2 refuses.
+    # model.predict fails with NumPy 2.
     answers = (model.f.predict(f"{text}\n", 1, 0.0, "strict") for text in others)
     return np.array([int(answer[0][1].removeprefix("__label__")) for answer in answers])
 
 
 def static(folder: Path) -> Baseline:
-    """Return a baseline of static vectors that model2vec takes out of a model, and logistic regression.
+    """Return a baseline of logistic regression on static vectors that model2vec extracts from a model.
 
-    :param folder: The model as transformers saves it.
+    :param folder: The model, as saved by transformers.
     """
 
     @functools.cache
@@ -90,17 +91,17 @@ def static(folder: Path) -> Baseline:
 
 
 def texts_of(rows: pa.Table) -> Texts:
-    """Return a text for each row; two sentences are joined, as these models know of one text."""
+    """Return one text per row. The sentences of a pair are joined, since these models read one text."""
     first, second = rows["sentence1"], rows["sentence2"]
     joined = pc.coalesce(pc.binary_join_element_wise(first, second, " | "), first)
-    return [" ".join(text.split()) for text in joined.to_pylist()]  # a line each, for fastText
+    return [" ".join(text.split()) for text in joined.to_pylist()]  # one line per text, for fastText
 
 
 def measure(folder: Path, baselines: dict[str, Baseline]) -> Iterable[dict[str, Any]]:
-    """Yield the accuracy of each baseline after each way to learn, with its 95% interval over rows.
+    """Yield the accuracy of each baseline on each kind of labels, with its 95% interval over rows.
 
     :param folder: A logit data set.
-    :param baselines: By name.
+    :param baselines: The baselines, by name.
     """
     training, validation = (dataset.read_split(folder, split, COLUMNS) for split in ("train", "validation"))
     validation = validation.filter(pc.is_valid(validation["label"]))
@@ -115,7 +116,7 @@ def measure(folder: Path, baselines: dict[str, Baseline]) -> Iterable[dict[str, 
             try:
                 predicted = learn(texts_of(rows), labels, texts_of(validation))
             except ImportError as error:
-                print(f"{name}: left out: {error}")
+                print(f"{name}: skipped: {error}")
                 break
             hits = (predicted == right)[None, None]
             low, high = bootstrap.ends(bootstrap.over_seeds_and_rows(hits)[:, 0])
@@ -124,10 +125,10 @@ def measure(folder: Path, baselines: dict[str, Baseline]) -> Iterable[dict[str, 
 
 
 def main() -> None:
-    """Measure, print a table and write the JSON."""
+    """Measure, print the table and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="a logit data set")
-    parser.add_argument("--static", type=Path, help="the folder of a model that model2vec takes vectors from")
+    parser.add_argument("--static", type=Path, help="the folder of a model for model2vec")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
     asked = parser.parse_args()
     baselines: dict[str, Baseline] = {"TF-IDF, logistic regression": tf_idf, "fastText, pairs of words": fast_text}

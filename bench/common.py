@@ -1,4 +1,4 @@
-"""What the benchmarks share: a fresh child process on chosen cores, SST-2's sentences, the machine's description, the report."""
+"""Shared by the benchmarks: a new process on chosen cores, SST-2's sentences, the description of the machine, rounding."""
 
 import multiprocessing
 import os
@@ -13,23 +13,23 @@ from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
-# Cores are counted by processes: one thread in each. NumPy, Arrow and joblib's workers look at these when they start.
+# One thread per process, so that the number of processes is the number of cores. NumPy, Arrow and joblib's workers read these at start.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ARROW_IO_THREADS"), "1")
 SST2 = Path(__file__).parents[2] / "shared" / "data" / "sst2" / "train.tsv"
 
 
 def in_child(cores: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function in a new process with one thread, pinned to the first few cores that this one may use.
+    """Call a function in a new process with one thread, pinned to the first few cores that this process may use.
 
-    :param cores: How many.
-    :param function: A module's function.
-    :raises SystemExit: If there are fewer cores.
+    :param cores: The number of cores.
+    :param function: A function at the top level of a module.
+    :raises SystemExit: If this process may use fewer cores.
     """
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < cores:
         raise SystemExit(f"this measurement needs {cores} cores; this process may use {len(allowed)}")
     os.environ.update(ONE_THREAD)
-    # No daemon, unlike a Pool's workers: the child has workers of its own.
+    # Unlike a Pool's workers, this process is not a daemon, so it can start its own workers.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, _set_up, (allowed[:cores], multiprocessing.get_start_method())) as pool:
         return pool.submit(function, *args, **kwargs).result()
@@ -37,12 +37,12 @@ def in_child(cores: int, function: Callable[P, T], *args: P.args, **kwargs: P.kw
 
 def _set_up(cores: list[int], start_method: str) -> None:
     os.sched_setaffinity(0, cores)
-    # A spawned process would spawn its own: spaCy's would then load everything at each call, which they do nowhere else.
+    # A spawned process spawns its own workers by default. spaCy's workers would then load everything at each call, unlike in normal use.
     multiprocessing.set_start_method(start_method, force=True)
 
 
 def timed(function: Callable[[], T]) -> tuple[T, dict[str, float]]:
-    """Call a function; return what it returns and the wall and processor seconds that it took in this process."""
+    """Call a function and return its result, and its wall and processor seconds in this process."""
     wall, processor = time.perf_counter(), time.process_time()
     found = function()
     return found, {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - processor}
@@ -51,25 +51,25 @@ def timed(function: Callable[[], T]) -> tuple[T, dict[str, float]]:
 def peak_mib() -> float:
     """Return this process's peak resident memory in MiB.
 
-    From /proc, since `getrusage` hands a child the peak of the process that started it.
+    Read from /proc, because `getrusage` gives a child process the peak of its parent.
     """
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def sst2_sentences(path: Path) -> list[str]:
-    """Read SST-2's sentences, each text once: the repeats (some hundred) would be dropped by the prepare stage.
+    """Return SST-2's sentences, each text once. The prepare stage drops the repeated rows (some hundred) as well.
 
-    :param path: GLUE's train.tsv: a head, then a sentence and a label a line.
+    :param path: GLUE's train.tsv: a header line, then a sentence and a label per line.
     """
     lines = path.read_text(encoding="utf-8").split("\n")[1:]
     return list(dict.fromkeys(line.rpartition("\t")[0].strip() for line in lines if line))
 
 
 def machine(packages: Sequence[str]) -> dict[str, Any]:
-    """Describe where a benchmark ran, without the host's name.
+    """Return a description of the machine and the versions, without the host name.
 
-    :param packages: Distributions whose versions count; one that is not installed is left out.
+    :param packages: Distributions whose versions are recorded; one that is not installed is skipped.
     """
     versions = {}
     for name in packages:
@@ -89,7 +89,7 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -101,7 +101,7 @@ def _cpu() -> str:
 
 
 def rounded(value: Any) -> Any:
-    """Round every float in a report to four significant digits, more than a benchmark can promise."""
+    """Return a report with every float rounded to four significant digits."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):

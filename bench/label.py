@@ -1,8 +1,8 @@
-"""Labelling against transformers.pipeline as a user would call it: texts to logits on a CPU, files to files on a GPU.
+"""Labelling against transformers.pipeline: texts to logits on a CPU, files to files on a GPU.
 
-python bench/label.py                       # what the machine has: the CPU's part, or the GPU's where there is one
-python bench/label.py --threads 1           # where other work is running: threads that wait for each other measure that work
-python bench/label.py --part files --shapes tiny --texts 300    # the GPU's part on any machine, to see that it runs
+python bench/label.py                       # the GPU part if there is a GPU, else the CPU part
+python bench/label.py --threads 1           # if other work is running, which several threads would have to wait for
+python bench/label.py --part files --shapes tiny --texts 300    # test the GPU part on any machine
 """
 
 import argparse
@@ -20,9 +20,9 @@ import pyarrow as pa
 import torch
 import transformers
 
-from pipeline.console import aligned
 from pipeline.labelling.classifiers import open_classifier
 from pipeline.labelling.tokenising import tokenised_pools
+from pipeline.logits.markdown import aligned
 from pipeline.params.labelling import Labelling
 from pipeline.storage import write_json
 from pipeline.teacher.model import find_files, open_teacher, quieten
@@ -34,11 +34,11 @@ PEER = "transformers.pipeline, batch_size 32, float32"
 OURS = {"ours, float32": "float32", "ours, bfloat16": "bfloat16"}
 GOALS = {"ours, float32": 2.5, "ours, bfloat16": 4.0}
 MOST_DIFFERENCE, LEAST_AGREEMENT = 1e-4, 0.995
-"""Of float32's logits with the peer's, and of bfloat16's classes with the peer's."""
+"""Limits: the difference of our float32 logits from the peer's, and the agreement of our bfloat16 classes with the peer's."""
 
 
 def peer_of(model: Path) -> Callable[[list[str]], np.ndarray]:
-    """Return texts to logits, float32 [n, 2], as transformers.pipeline has it."""
+    """Return a function from texts to logits, float32 [n, 2], with transformers.pipeline."""
     classify = transformers.pipeline(
         "text-classification", model=str(model), dtype=torch.float32, batch_size=32, device="cpu"
     )
@@ -52,11 +52,13 @@ def peer_of(model: Path) -> Callable[[list[str]], np.ndarray]:
 
 
 def ours_of(model: Path, dtype: str) -> Callable[[list[str]], np.ndarray]:
-    """Return texts to logits, float32 [n, 2], as the label stage makes them: tokenised, sorted, packed, put back in order."""
+    """Return a function from texts to logits, float32 [n, 2], as in the label stage: tokenise, sort, pack, restore the order."""
     teacher = open_teacher(find_files(f"folder:{model}"), LABELS, {})
     classifier = open_classifier(teacher, Labelling(dtype=dtype))
     if classifier.attention != "packed":
-        raise SystemExit(f"{model}: the benchmark is of packed batches, and this model has none")
+        raise SystemExit(
+            f"{model}: does not support packed batches, which this benchmark measures; choose another model with --model"
+        )
 
     def run(texts: list[str]) -> np.ndarray:
         pool = pa.table({"sentence1": texts, "sentence2": pa.nulls(len(texts), pa.string())})
@@ -70,10 +72,10 @@ def ours_of(model: Path, dtype: str) -> Callable[[list[str]], np.ndarray]:
 
 
 def measure(model: Path, texts: list[str], repeats: int) -> dict[str, Any]:
-    """Run all kinds in turn, on the same texts, in this process.
+    """Run all kinds, alternating, on the same texts in this process.
 
-    :return: For each kind: the seconds of each run, wall and processor; the greatest difference of its logits from the peer's, and the
-        share of texts with the same greatest logit.
+    :return: For each kind: the wall and processor seconds of each run, the largest difference of its logits from the peer's, and the share of
+        texts for which it predicts the same class as the peer.
     """
     kinds = {PEER: peer_of(model)} | {name: ours_of(model, dtype) for name, dtype in OURS.items()}
     for run in kinds.values():
@@ -92,14 +94,14 @@ def measure(model: Path, texts: list[str], repeats: int) -> dict[str, Any]:
         runs[name]["agreement"] = float((logits.argmax(axis=1) == expected.argmax(axis=1)).mean())
     for name in OURS:
         for key in ("seconds", "cpu_seconds"):
-            each = [theirs / ours for theirs, ours in zip(runs[PEER][key], runs[name][key], strict=True)]
+            each = [peer / ours for peer, ours in zip(runs[PEER][key], runs[name][key], strict=True)]
             runs[name][f"{key}_ratios"] = each
             runs[name][f"{key}_ratio"] = statistics.median(each)
     return runs
 
 
 def show(runs: dict[str, Any], texts: int) -> None:
-    """Print the table, and what is not as it shall be."""
+    """Print the table, then the limits and goals that are not met."""
     rows = [["", "texts/s", "x the peer", "x, processor time", "goal", "logits differ by", "same class"]]
     for name, run in runs.items():
         rate = texts / statistics.median(run["seconds"])
@@ -109,16 +111,16 @@ def show(runs: dict[str, Any], texts: int) -> None:
     print(aligned(rows))
     exact, fast = (runs[name] for name in OURS)
     if exact["difference"] > MOST_DIFFERENCE:
-        print(f"float32's logits differ by more than {MOST_DIFFERENCE}")
+        print(f"limit exceeded: float32 logits differ by more than {MOST_DIFFERENCE}")
     if fast["agreement"] < LEAST_AGREEMENT:
-        print(f"bfloat16's classes agree in less than {LEAST_AGREEMENT:.1%}")
+        print(f"limit exceeded: bfloat16 classes agree on less than {LEAST_AGREEMENT:.1%} of the texts")
     for name, goal in GOALS.items():
         if runs[name]["seconds_ratio"] < goal:
-            print(f"{name}: less than {goal} x the peer")
+            print(f"{name}: goal not met: less than {goal} x the peer")
 
 
 def on_cpu(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure texts to logits."""
+    """Measure texts to logits on the CPU."""
     for path, what in ((options.model, "a classifier with the classes negative and positive"), (options.data, "SST-2")):
         if not path.exists():
             raise SystemExit(f"{path}: no such file or folder; name {what} with --model or --data")
@@ -130,18 +132,20 @@ def on_cpu(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print, write JSON."""
+    """Measure, print the tables and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=common.SST2, help="SST-2's train.tsv")
+    parser.add_argument("--model", type=Path, default=MODEL, help="a classifier; the GPU part uses only its tokenizer")
     parser.add_argument(
-        "--model", type=Path, default=MODEL, help="a classifier; of a GPU's part only its tokenizer is used"
+        "--texts", type=int, help="the number of texts (2,000 for --part texts, 200,000 for --part files)"
     )
-    parser.add_argument("--texts", type=int, help="2,000 on a CPU; of files 200,000")
-    parser.add_argument("--repeats", type=int, default=3, help="of which the median counts")
-    parser.add_argument("--threads", type=int, default=0, help="of all kinds alike; all cores where absent")
-    parser.add_argument("--part", choices=["texts", "files"], help="texts on a CPU, files on a GPU")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each kind; the median is reported")
+    parser.add_argument("--threads", type=int, default=0, help="threads of every kind (default: one per core)")
+    parser.add_argument(
+        "--part", choices=["texts", "files"], help="texts: to logits on a CPU; files: to files on a GPU"
+    )
     parser.add_argument("--shapes", nargs="+", choices=label_files.SHAPES, default=["base", "large"])
-    parser.add_argument("--json", type=Path, help="bench/label.json, or bench/label-files.json")
+    parser.add_argument("--json", type=Path, help="the file to write (bench/label.json, or bench/label-files.json)")
     options = parser.parse_args()
     part = options.part or ("files" if torch.cuda.is_available() else "texts")
     options.texts = options.texts or (2_000 if part == "texts" else 200_000)

@@ -1,7 +1,7 @@
-"""The GPU's part of bench/label.py: tables in, logits out, with teachers of BERT's shapes and random weights.
+"""The GPU part of bench/label.py: tables to logits, with teachers of BERT's shapes and random weights.
 
-Ours is the label stage: examples and augmented rows are read, each text is labelled once, the logit data set is written. The peers read
-the same texts from one Parquet file and write one with the logits.
+Ours is the label stage: it reads examples and augmented rows, labels each text once and writes the logit data set. The peers read the same
+texts from one Parquet file and write one Parquet file with the logits.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import transformers
 import yaml
 
 from pipeline import tables
-from pipeline.console import aligned
+from pipeline.logits.markdown import aligned
 from pipeline.storage import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,7 +33,7 @@ LABELS = ("negative", "positive")
 TASK, TEACHER = "bench", "teacher"
 
 SHAPES = {"tiny": (2, 64, 2), "base": (12, 768, 12), "large": (24, 1024, 16)}
-"""Layers, hidden size, heads; the feed-forward layers are four times the hidden size."""
+"""Layers, hidden size, heads. The feed-forward layers have four times the hidden size."""
 
 PEAKS = {
     "H100 PCIe": 756e12,
@@ -44,17 +44,17 @@ PEAKS = {
     "L4": 121e12,
     "4090": 165e12,
 }
-"""Dense bfloat16 operations a second by what the GPU's name holds, the first that fits, from NVIDIA's data sheets."""
+"""Dense bfloat16 operations per second, from NVIDIA's data sheets. The first key that is part of the GPU's name applies."""
 
 OURS, PLAIN, PEER = "ours, bfloat16", "bfloat16, sorted, padded batches", "transformers.pipeline, batch_size 32"
 SHARE = {OURS: 1.0, PLAIN: 1.0, PEER: 0.05}
-"""Of the texts, how many a kind labels: the last is slow."""
+"""The share of the texts that each kind labels. The last kind is slow."""
 
 PADDED_TOKENS = 65_536
 
 
 def build(folder: Path, shape: str, tokenizer: Path) -> Path:
-    """Write a classifier of BERT's shape with random weights and another model's WordPiece tokenizer."""
+    """Write a classifier of a BERT shape, with random weights and the WordPiece tokenizer of another model."""
     layers, hidden, heads = SHAPES[shape]
     config = transformers.BertConfig(
         vocab_size=30_522,
@@ -73,12 +73,14 @@ def build(folder: Path, shape: str, tokenizer: Path) -> Path:
 
 
 def texts_of(options: argparse.Namespace) -> list[str]:
-    """Return different short texts: SST-2's sentences, then the same with words masked, as augmentation makes them."""
+    """Return distinct short texts: SST-2's sentences, then copies of them with masked words, as in augmentation."""
     draws = random.Random(0)
     if options.data.exists():
         sentences = common.sst2_sentences(options.data)
     else:
-        print(f"{options.data}: no such file; sentences are drawn from made-up words of SST-2's lengths instead")
+        print(
+            f"{options.data}: no such file; using made-up sentences of SST-2's lengths (name SST-2's train.tsv with --data)"
+        )
         words = ["".join(draws.choices("aeioulnrst", k=draws.randint(2, 8))) for _ in range(5_000)]
         sentences = [" ".join(draws.choices(words, k=draws.randint(1, 20))) for _ in range(70_000)]
     found = dict.fromkeys(sentences[: options.texts])
@@ -89,7 +91,7 @@ def texts_of(options: argparse.Namespace) -> list[str]:
 
 
 def project(folder: Path, model: Path, texts: list[str]) -> None:
-    """Write what the label stage reads: parameters, a task, examples, augmented rows, a teacher."""
+    """Write the inputs of the label stage: parameters, a task, examples, augmented rows, a teacher."""
     settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     teacher = {"model": {"source": f"folder:{model}"}, "label": {"dtype": "bfloat16"}}
     student = next(iter(settings["students"].values())) | {"teacher": TEACHER}
@@ -124,7 +126,7 @@ def ours(folder: Path, model: Path, share: float) -> None:
 
 
 def plain(folder: Path, model: Path, share: float) -> None:
-    """Do what a careful user writes by hand: bfloat16, all texts sorted by length, big padded batches."""
+    """Run the best simple recipe: bfloat16, all texts sorted by length, large padded batches."""
     texts = _some(folder, share)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
@@ -144,7 +146,7 @@ def plain(folder: Path, model: Path, share: float) -> None:
 
 
 def peer(folder: Path, model: Path, share: float) -> None:
-    """Call transformers.pipeline as its documentation has it."""
+    """Run transformers.pipeline as in its documentation."""
     texts = _some(folder, share)
     device = 0 if torch.cuda.is_available() else "cpu"
     classify = transformers.pipeline("text-classification", model=str(model), batch_size=32, device=device)
@@ -162,7 +164,7 @@ KINDS: dict[str, Callable[[Path, Path, float], None]] = {OURS: ours, PLAIN: plai
 
 
 def busy_share(run: Callable[[], None]) -> float | None:
-    """Return the share of a call's wall time in which the GPU computed; None without a GPU."""
+    """Return the share of a call's wall time in which the GPU computes; None without a GPU."""
     if not torch.cuda.is_available():
         return None
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
@@ -174,12 +176,12 @@ def busy_share(run: Callable[[], None]) -> float | None:
 
 
 def operations(shape: str, lengths: np.ndarray, skipping: bool) -> float:
-    """Return the multiplications and additions that labelling takes, padding not counted.
+    """Return the multiplications and additions of labelling, without padding.
 
     A layer multiplies each token by 12 h^2 weights and, for attention, by the L tokens of its text twice: 24 h^2 + 4 L h.
 
-    :param lengths: Tokens of each text.
-    :param skipping: Leave out the last feed-forward layers of all tokens but the first, which ours does not compute.
+    :param lengths: The number of tokens of each text.
+    :param skipping: Count the last feed-forward layer only for the first token of each text, as our label stage computes it.
     """
     layers, hidden, _ = SHAPES[shape]
     tokens = float(lengths.sum())
@@ -188,7 +190,7 @@ def operations(shape: str, lengths: np.ndarray, skipping: bool) -> float:
 
 
 def peak() -> tuple[str, float | None]:
-    """Return the GPU's name and its bfloat16 operations a second, None where they are not known."""
+    """Return the GPU's name and its peak in bfloat16 operations per second, None if unknown."""
     if not torch.cuda.is_available():
         return "none", None
     name = torch.cuda.get_device_name()
@@ -196,15 +198,13 @@ def peak() -> tuple[str, float | None]:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Run all kinds in turn for each shape; print a table for each."""
+    """Run all kinds, alternating, for each shape, and print a table for each."""
     if not (options.model / "tokenizer.json").exists():
         raise SystemExit(
-            f"{options.model}: no tokenizer.json there; name a folder with a WordPiece tokenizer with --model"
+            f"{options.model}: has no tokenizer.json; name a folder with a WordPiece tokenizer with --model"
         )
     device, flops = peak()
-    print(
-        f"GPU: {device}; peak assumed: {'not known' if flops is None else f'{flops / 1e12:,.0f} TFLOP/s in bfloat16'}"
-    )
+    print(f"GPU: {device}; peak assumed: {'unknown' if flops is None else f'{flops / 1e12:,.0f} TFLOP/s in bfloat16'}")
     texts = texts_of(options)
     tokenizer = transformers.AutoTokenizer.from_pretrained(options.model)
     lengths = np.array([len(ids) for ids in tokenizer(texts, truncation=True, max_length=512)["input_ids"]])

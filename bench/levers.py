@@ -1,11 +1,12 @@
-"""Whether anything beside the defaults makes a student better: one lever moved at a time, all else and the number of rows seen alike.
+"""Accuracy of a student if one setting (a lever) differs from its block in params.yaml, at the same number of rows seen.
 
 python bench/levers.py sst2 ngram --passes 3 --seeds 0 1 2 [--teachers first second] [--only "alpha 0.5" "4 copies"]
 
-It reads what the stages wrote, data/TASK/logits/TEACHER and data/TASK/vectors, and the student's block in params.yaml (docs/zoo.yaml has some). With
-another teacher named after the student's own, the logits of each and their average are levers too. Every run sees --passes times as many rows as the whole training
-split has, so that fewer copies mean more epochs. The epoch is chosen on validation, which is also what is shown: figures are a little high, more so where
-there are more epochs to choose from, so the last epoch stands beside them. Intervals are over seeds and rows, differences paired by row.
+The script reads the stages' outputs, data/TASK/logits/TEACHER and data/TASK/vectors, and the student's block in params.yaml (docs/zoo.yaml has some).
+With --teachers, the logits of each further teacher and the average of all are levers too. Every run sees --passes times the rows of the training
+split, so fewer copies mean more epochs. The epoch is chosen on validation, which is also the reported split. Figures are therefore slightly
+optimistic, more so with more epochs to choose from, and the last column gives the last epoch. Intervals are over seeds and rows, differences paired
+by row.
 """
 
 import argparse
@@ -23,10 +24,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import params
-from pipeline.console import aligned
 from pipeline.distill.loop import distill
 from pipeline.logits import dataset, gather
 from pipeline.logits.dataset import COLUMNS
+from pipeline.logits.markdown import aligned
 from pipeline.logits.shards import finite_logits
 from pipeline.metrics import bootstrap
 from pipeline.params.students import Student
@@ -38,12 +39,12 @@ PACKAGES = ("torch", "numpy")
 
 @dataclass(frozen=True)
 class Lever:
-    """One thing that is not as the student's block has it.
+    """A setting that differs from the student's block.
 
-    :param name: What the table calls it.
-    :param change: Keys of the student's block, merged into it.
-    :param copies: Only copies with a number below this; all where None.
-    :param data: The data set it learns from, by name.
+    :param name: Its name in the table and for --only.
+    :param change: Keys that are merged into the student's block.
+    :param copies: Keep only copies with a number below this; None keeps all.
+    :param data: The name of the data set to train on; None for the student's own teacher.
     """
 
     name: str
@@ -52,26 +53,26 @@ class Lever:
     data: str | None = None
 
 
-AS_IT_IS = Lever("as it is", {})
+BASELINE = Lever("baseline", {})
 LEVERS = (
-    AS_IT_IS,
+    BASELINE,
     *(Lever(name, {}, copies=n) for name, n in (("no copies", 0), ("1 copy", 1), ("4 copies", 4), ("10 copies", 10))),
     *(Lever(f"alpha {alpha}", {"objective": {"alpha": alpha}}) for alpha in (0.1, 0.5, 0.9)),
     *(Lever(f"KL, temperature {t:g}", {"objective": {"soft": "kl", "temperature": t}}) for t in (1.0, 2.0, 4.0)),
     Lever("cosine", {"objective": {"soft": "cosine"}}),
-    *(Lever(f"copies count {w}", {"weights": {"augmented": w}}) for w in (0.5, 0.2)),
-    Lever("sure rows count more", {"weights": {"confidence": 2.0}}),
-    Lever("average of the weights", {"optimiser": {"ema_decay": 0.999}}),
+    *(Lever(f"copies weighted {w}", {"weights": {"augmented": w}}) for w in (0.5, 0.2)),
+    Lever("confidence weighting", {"weights": {"confidence": 2.0}}),
+    Lever("EMA of the weights", {"optimiser": {"ema_decay": 0.999}}),
     Lever("batches of 256", {"batch_size": 256}),
     Lever("AdamW 0.001", {"optimiser": {"name": "adamw", "learning_rate": 0.001}}),
 )
 
 
 def offered(training: pa.Table, others: Sequence[str]) -> list[Lever]:
-    """Return the levers that change anything: those of fewer copies only where there are more.
+    """Return the levers that have an effect: those of fewer copies only if there are more copies.
 
     :param training: The training rows, with `copy`.
-    :param others: The teachers beside the student's own.
+    :param others: The teachers in addition to the student's own.
     """
     most = pc.max(training["copy"]).as_py()
     drawn = 0 if most is None else most + 1
@@ -82,7 +83,7 @@ def offered(training: pa.Table, others: Sequence[str]) -> list[Lever]:
 
 @dataclass(frozen=True)
 class Data:
-    """What one teacher says of all rows.
+    """The rows with the logits of one teacher.
 
     :param about: The data set's provenance.
     :param training: Rows with COLUMNS and `copy`.
@@ -97,7 +98,7 @@ class Data:
     def read(cls, folder: Path) -> "Data":
         """Read a logit data set.
 
-        :param folder: It.
+        :param folder: Its folder.
         """
         validation = dataset.read_split(folder, "validation", COLUMNS)
         validation = validation.filter(pc.is_valid(validation["label"]))
@@ -105,18 +106,18 @@ class Data:
 
     @property
     def teacher_accuracy(self) -> float:
-        """How often the teacher is right on validation."""
+        """The teacher's accuracy on validation."""
         predicted = finite_logits(self.validation, len(self.about["labels"])).argmax(-1)
         return float((predicted == self.validation["label"].to_numpy()).mean())
 
 
 def changed(settings: Student, lever: Lever, seed: int, epochs: int) -> Student:
-    """Return a student's block with a lever moved.
+    """Return a student's block with the change of a lever.
 
     :param settings: The block.
     :param lever: The lever.
     :param seed: The seed.
-    :param epochs: How often it sees its rows, all of them.
+    :param epochs: The number of epochs; training does not stop early.
     """
     block = settings.model_dump()
     for key, value in lever.change.items():
@@ -127,7 +128,7 @@ def changed(settings: Student, lever: Lever, seed: int, epochs: int) -> Student:
 def train(
     data: Data, settings: Student, lever: Lever, seed: int, passes: float, vectors: WordVectors | None
 ) -> tuple[npt.NDArray[np.bool_], float, int, int]:
-    """Return on which validation rows the best epoch is right, the last epoch's accuracy, the rows and the epochs."""
+    """Train once; return whether each validation row is right at the best epoch, the last epoch's accuracy, the rows and the epochs."""
     training = data.training
     if lever.copies is not None:
         training = training.filter(pc.coalesce(pc.less(training["copy"], lever.copies), True))
@@ -158,7 +159,7 @@ def measure(
     passes: float,
     vectors: WordVectors | None,
 ) -> list[dict[str, Any]]:
-    """Train with each lever and seed; the first lever is what others are compared with."""
+    """Train with each lever and seed, and compare each lever with the first one."""
     first = next(iter(sets))
     hits, found = [], []
     for lever in levers:
@@ -182,12 +183,12 @@ def measure(
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
-    """Lay the results out as Markdown, accuracies in percent."""
-    rows = [["", "rows", "epochs", "validation", "over as it is", "last epoch"]]
+    """Return the results as a Markdown table, with accuracies in percent."""
+    rows = [["", "rows", "epochs", "validation", "difference", "last epoch"]]
     for each in results:
         mean = float(np.mean(each["accuracies"]))
         (low, high), (less, more) = each["interval"], each["difference interval"]
-        base = each["lever"] == AS_IT_IS.name
+        base = each["lever"] == BASELINE.name
         difference = "" if base else f"{100 * each['difference']:+.1f} ({100 * less:+.1f} to {100 * more:+.1f})"
         cells = [f"{each['rows']:,}", str(each["epochs"]), f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"]
         rows.append([each["lever"], *cells, difference, f"{100 * each['last epoch']:.1f}"])
@@ -195,14 +196,14 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Train with every lever, print the table and write it as JSON."""
+    """Train with every lever, print the table and write the JSON file if --json is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task")
     parser.add_argument("student")
-    parser.add_argument("--teachers", nargs="+", help="the teachers, the student's own first")
+    parser.add_argument("--teachers", nargs="+", help="the teachers, the student's own teacher first")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--passes", type=float, default=3, help="rows seen, in units of the training split")
-    parser.add_argument("--only", nargs="+", help="the names of levers")
+    parser.add_argument("--passes", type=float, default=3, help="rows seen, as a multiple of the training split")
+    parser.add_argument("--only", nargs="+", help="the names of the levers to run (the baseline always runs)")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -218,8 +219,8 @@ def main() -> None:
     if asked.only:
         unknown = set(asked.only) - {lever.name for lever in levers}
         if unknown:
-            parser.error(f"no lever {sorted(unknown)}; there are {[lever.name for lever in levers]}")
-        levers = [lever for lever in levers if lever is AS_IT_IS or lever.name in asked.only]
+            parser.error(f"--only: unknown levers {sorted(unknown)}; choose from {[lever.name for lever in levers]}")
+        levers = [lever for lever in levers if lever is BASELINE or lever.name in asked.only]
     vectors = read_vectors(folder / "vectors" / f"{settings.vectors}.parquet") if settings.vectors else None
     teacher = {name: round(data.teacher_accuracy, 4) for name, data in sets.items()}
     machine = common.machine(PACKAGES)

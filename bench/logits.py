@@ -1,8 +1,8 @@
-"""Bytes a row of a logit data set, and how fast its logits become training batches, beside what others write.
+"""Bytes per row of a logit data set, and the speed at which its logits are read into batches, against other formats.
 
 python bench/logits.py [--sentences N] [--n-iter N] [--json FILE]     (needs the extras text and dev; SST-2's 66,978 sentences: --sentences 0)
 
-The rows are SST-2 sentences and their copies, as the augment stage draws them, with random logits of two classes: the hardest to compress.
+The rows are SST-2 sentences and their copies, as the augment stage draws them, with random logits of two classes, which compress worst.
 """
 
 import argparse
@@ -22,8 +22,8 @@ import torch
 
 from pipeline import tables
 from pipeline.augment import engine
-from pipeline.console import aligned
 from pipeline.logits import dataset, writing
+from pipeline.logits.markdown import aligned
 from pipeline.logits.shards import finite_logits, logits_of
 from pipeline.storage import write_json
 
@@ -37,9 +37,9 @@ PACKAGES = ("numpy", "pyarrow", "datasets", "torch")
 def rows_of(folder: Path, sentences: int, n_iter: int) -> pa.Table:
     """Return the rows of a training split: SST-2 sentences, their copies, random logits.
 
-    :param folder: For scratch files.
-    :param sentences: How many; all where 0.
-    :param n_iter: Copies drawn of each.
+    :param folder: A folder for temporary files.
+    :param sentences: The number of sentences; 0 for all.
+    :param n_iter: Copies of each sentence.
     """
     texts = common.sst2_sentences(common.SST2)
     texts = texts[: sentences or len(texts)]
@@ -68,7 +68,7 @@ def _whole(columns: dict[str, Any], draws: np.random.Generator) -> pa.Table:
 
 
 def write_ours(folder: Path, rows: pa.Table, stored: str) -> int:
-    """Write the data set, and return the bytes of its shards."""
+    """Write the data set and return the size of its shards in bytes."""
     about = {"task": "sst2", "labels": ["negative", "positive"], "labelling": {"stored": stored}}
     writing.write(folder, {"train": rows}, about)
     return sum(path.stat().st_size for path in dataset.shard_paths(folder)["train"])
@@ -86,7 +86,7 @@ def column_bytes(folder: Path, names: tuple[str, ...]) -> int:
 
 
 def tsv_bytes(rows: pa.Table, names: list[str]) -> int:
-    """Return the bytes of some columns, and of the logits with six decimals, as TSV with gzip."""
+    """Return the size of some columns, and of the logits with six decimals, as gzipped TSV."""
     values = logits_of(rows)
     columns = [["" if value is None else str(value) for value in rows[name].to_pylist()] for name in names]
     columns += [[f"{value:.6f}" for value in column] for column in values.T.tolist()]
@@ -95,7 +95,7 @@ def tsv_bytes(rows: pa.Table, names: list[str]) -> int:
 
 
 def write_datasets(path: Path, rows: pa.Table) -> int:
-    """Write the rows with `datasets.Dataset.to_parquet`, as it comes, and return the bytes."""
+    """Write the rows with `datasets.Dataset.to_parquet` and its defaults, and return the size in bytes."""
     from datasets import Dataset
 
     plain = rows.set_column(rows.schema.get_field_index("side"), "side", rows["side"].cast(pa.string()))
@@ -107,7 +107,7 @@ def write_datasets(path: Path, rows: pa.Table) -> int:
 
 
 def ours_mapped(folder: Path) -> int:
-    """Make batches of the logits from memory-mapped shards, and return how many rows they had."""
+    """Read the logits from memory-mapped shards into batches, and return the number of rows."""
     rows = 0
     for path in dataset.shard_paths(folder)["train"]:
         table = pq.read_table(path, columns=["logits"], memory_map=True, use_threads=False)
@@ -117,13 +117,13 @@ def ours_mapped(folder: Path) -> int:
 
 
 def ours_training(folder: Path) -> int:
-    """Make them the way training does, with every check of `read_split`."""
+    """Read the logits into batches as training does, with every check of `read_split`, and return the number of rows."""
     values = torch.from_numpy(finite_logits(dataset.read_split(folder, "train", ["id", "logits"]), CLASSES))
     return sum(len(batch) for batch in values.split(BATCH))
 
 
 def peer_datasets(path: Path, cache: Path) -> Callable[[], int]:
-    """Return the same with `datasets`, which maps its own Arrow copy of the file; the copy is made before."""
+    """Return a function that does the same with `datasets`, which maps its own Arrow copy of the file. The copy is made here."""
     from datasets import load_dataset
 
     data = load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(cache)).select_columns(["logits"])
@@ -132,12 +132,12 @@ def peer_datasets(path: Path, cache: Path) -> Callable[[], int]:
 
 
 def speeds(folder: Path, parquet: Path, cache: Path, rows: int) -> dict[str, float]:
-    """Return rows a second of each way, medians of rounds in which they take turns, on one core.
+    """Return the rows per second of each method on one core: medians over rounds in which the methods alternate.
 
     :param folder: Our data set.
-    :param parquet: What `datasets` wrote.
-    :param cache: For its Arrow copy.
-    :param rows: The rows of both.
+    :param parquet: The file that `datasets` wrote.
+    :param cache: The folder for its Arrow copy.
+    :param rows: The number of rows in both.
     """
     torch.set_num_threads(1)
     ways = {
@@ -160,10 +160,10 @@ def speeds(folder: Path, parquet: Path, cache: Path, rows: int) -> dict[str, flo
 
 
 def measure(sentences: int, n_iter: int) -> dict[str, Any]:
-    """Return bytes a row and rows a second.
+    """Return the report: bytes per row and rows per second.
 
-    :param sentences: How many sentences; all where 0.
-    :param n_iter: Copies drawn of each.
+    :param sentences: The number of sentences; 0 for all.
+    :param n_iter: Copies of each sentence.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -200,10 +200,10 @@ def measure(sentences: int, n_iter: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print, and write JSON where asked."""
+    """Measure, print the tables, and write the JSON file if --json is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sentences", type=int, default=12_000, help="of SST-2; 0: all (12,000)")
-    parser.add_argument("--n-iter", type=int, default=20, help="copies drawn of each (20)")
+    parser.add_argument("--sentences", type=int, default=12_000, help="sentences of SST-2; 0: all (default: 12,000)")
+    parser.add_argument("--n-iter", type=int, default=20, help="copies of each sentence (default: 20)")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     report = common.rounded(measure(asked.sentences, asked.n_iter))

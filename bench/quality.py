@@ -1,11 +1,11 @@
-"""A task's table over several seeds: the paper's student distilled and plain, through the pipeline as `dvc repro` runs it.
+"""Accuracy of the paper's student over several seeds, distilled and plain, with the pipeline as `dvc repro` runs it.
 
 python bench/quality.py qqp                                        # GLUE's files from data/raw/qqp, or else from the Hub
 python bench/quality.py sst2 --teacher models/minilm-sst2 --seeds 0 1 2
 
-It runs in a clone of this checkout's last commit (--into FOLDER), where the same command goes on after a stop. params.yaml there has
-every student once for each seed. What comes is the report (data/TASK/report in the clone), whose summary is printed: the table with means over the
-seeds, and the share of the gap between the plain student and the teacher that the distilled one closes, with an interval over seeds and rows.
+The script runs in a clone of this checkout's last commit (--into FOLDER); the same command resumes there after a stop. params.yaml in the clone has
+each student once per seed. The result is the report (data/TASK/report in the clone). Its summary is printed: the table with means over the seeds,
+and the share of the gap between the plain student and the teacher that distillation closes, with an interval over seeds and rows.
 """
 
 import argparse
@@ -24,7 +24,7 @@ STUDENTS = ("bilstm", "bilstm-plain")
 
 
 def cloned(into: Path, task: str, seeds: list[int], teacher: Path | None, dtype: str | None) -> None:
-    """Make the clone where it is missing, and give it the task's raw files, the teacher and a student for each seed."""
+    """Create the clone if it is missing, and write the task's raw files, the teacher and the students of each seed into it."""
     if not into.exists():
         subprocess.run(["git", "clone", "--quiet", ROOT, into], check=True)
     raw = into / "data" / "raw" / task
@@ -52,13 +52,13 @@ def _write(path: Path, settings: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run the task and print what comes of it."""
+    """Run the task and print the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--teacher", type=Path, help="the folder of a classifier, in the place of one fine-tuned here")
-    parser.add_argument("--into", type=Path, help="the clone; .dvc/tmp/quality/TASK where not given")
-    parser.add_argument("--dtype", help="what the teacher computes in: float32 where a processor has no bfloat16")
+    parser.add_argument("--teacher", type=Path, help="the folder of a classifier (default: fine-tune one)")
+    parser.add_argument("--into", type=Path, help="the folder of the clone (default: .dvc/tmp/quality/TASK)")
+    parser.add_argument("--dtype", help="the dtype of labelling; use float32 if the processor has no bfloat16")
     asked = parser.parse_args()
     into = (asked.into or ROOT / ".dvc" / "tmp" / "quality" / asked.task).resolve()
     cloned(into, asked.task, asked.seeds, asked.teacher, asked.dtype)

@@ -1,10 +1,11 @@
-"""Answering one text, and 512, on a CPU: the paper's student in torch, ONNX Runtime and int8 against the teacher, in the same run.
+"""Latency of one text and throughput of 512 texts on a CPU: the paper's student (torch, ONNX Runtime, int8) against the teacher.
 
 python bench/serve.py [--cores 1 2]
 
-The student is the paper's BiLSTM (two channels of 300-d, 150 units, at most 15,000 word ids) with random weights, which cost what trained ones do;
-its words are those of SST-2, the commonest. The teacher is MiniLM, as transformers runs it and as our label stage does (packed, without padding);
-ratios are to each of them. Each number of cores is a process of its own, pinned to them. All take turns. The time to open each network is reported, too.
+The student is the paper's BiLSTM (two channels of 300-d, 150 units, at most 15,000 word ids) with random weights, which are as fast as trained
+ones. Its words are the most frequent ones of SST-2. The teacher is MiniLM, as transformers runs it and as our label stage runs it (packed, without
+padding). Ratios are to each of the two. Each number of cores is measured in its own process, pinned to these cores. All contenders alternate. The
+script also reports the time to open each network.
 """
 
 import argparse
@@ -20,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.console import aligned
 from pipeline.labelling import direct
+from pipeline.logits.markdown import aligned
 from pipeline.serving import latency
 from pipeline.serving.export import export
 from pipeline.serving.runtime import Runtime, padded
@@ -35,7 +36,7 @@ PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "onnxruntime")
 LABELS = ("negative", "positive")
 BILSTM, VOCABULARY, WORDS = "pipeline.students.bilstm:BiLSTM", 15_000, 20
 MOST_MS, LEAST_RATIO = 0.3, 30.0
-"""The goals, for one text of WORDS words on one core."""
+"""The goals for one text of WORDS words on one core."""
 TEACHERS = ("teacher, transformers", "teacher, ours")
 
 
@@ -55,7 +56,7 @@ def make_student(folder: Path, sentences: list[str]) -> None:
 
 
 def with_transformers(model: Path) -> latency.Predict:
-    """Return the teacher as transformers has it: texts of like length in batches of 32, padded."""
+    """Return the teacher as transformers runs it: texts of similar length in padded batches of 32."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -75,7 +76,7 @@ def with_transformers(model: Path) -> latency.Predict:
 
 
 def measure(cores: int, folder: Path, model: Path, texts: list[str], long: list[str], rounds: int) -> dict[str, Any]:
-    """Time all on so many cores: texts of WORDS words, and texts as they come."""
+    """Time all contenders on a number of cores: on texts of WORDS words, and on texts of SST-2's own lengths."""
     from pipeline.teacher.model import find_files, open_teacher, quieten
 
     quieten()
@@ -100,7 +101,7 @@ def measure(cores: int, folder: Path, model: Path, texts: list[str], long: list[
 
 
 def _ids_in(runtime: Runtime, texts: list[str]) -> latency.Predict:
-    """Return the network alone: what goes in was split and looked up beforehand."""
+    """Return the network without its vocabulary: texts are split into word ids beforehand."""
     known = dict(zip(texts, runtime.encode(texts), strict=True))
     single = {text: padded([ids]) for text, ids in known.items()}
     run = runtime.session.run
@@ -108,7 +109,7 @@ def _ids_in(runtime: Runtime, texts: list[str]) -> latency.Predict:
 
 
 def show(found: dict[str, Any], cores: int) -> None:
-    """Print a table for each kind of text: times, and how many times as fast as the teacher in transformers / as we run it."""
+    """Print a table for each kind of text: times, and the speed-up over the teacher in transformers / in our label stage."""
     for what, times in found.items():
         head = [f"{cores} core(s), {what}", "p50 ms", "p99 ms", "processor ms", "x transformers / ours", "x, processor"]
         head += [f"texts/s at {latency.BATCH}", f"x at {latency.BATCH}"]
@@ -121,12 +122,12 @@ def show(found: dict[str, Any], cores: int) -> None:
 
 
 def ratios(times: dict[str, float], after: str) -> str:
-    """Return how many times as fast as each teacher something is."""
+    """Return the speed-up over each teacher, as text."""
     return " / ".join(f"{times[f'x {name}{after}']:.1f}" for name in TEACHERS)
 
 
 def seconds_to_open(folder: Path, rounds: int) -> dict[str, float]:
-    """Return the median seconds in which each network is opened on one core, its files in the system's cache."""
+    """Return the median seconds to open each network on one core, with its files in the system's cache."""
     taken: dict[str, list[float]] = {"onnx": [], "int8": []}
     for _ in range(rounds):
         for kind, seconds in taken.items():
@@ -137,19 +138,19 @@ def seconds_to_open(folder: Path, rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, print, write JSON."""
+    """Measure, print the tables and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=common.SST2, help="SST-2's train.tsv")
     parser.add_argument("--model", type=Path, default=MODEL, help="the teacher: a classifier of negative and positive")
     parser.add_argument("--cores", type=int, nargs="+", default=sorted({1, common.cores()}))
     parser.add_argument(
-        "--rounds", type=int, default=9, help=f"turns, of {latency.CALLS} single texts and one batch each"
+        "--rounds", type=int, default=9, help=f"rounds of {latency.CALLS} single texts and one batch each"
     )
     parser.add_argument("--json", type=Path, default=Path(__file__).with_name("serve.json"))
     options = parser.parse_args()
     for path in (options.data, options.model):
         if not path.exists():
-            raise SystemExit(f"{path}: no such file or folder; name one with --data or --model")
+            raise SystemExit(f"{path}: no such file or folder; choose another with --data or --model")
     machine, started = common.machine(PACKAGES), time.perf_counter()
     sentences = common.sst2_sentences(options.data)
     texts = sentences[:: len(sentences) // latency.BATCH][: latency.BATCH]
@@ -173,7 +174,7 @@ def main() -> None:
         met = "met" if times["p50 ms"] <= MOST_MS and least >= LEAST_RATIO else "NOT met"
         print(
             f"{kind}, text to logits: {times['p50 ms']:.3f} ms ({times['processor p50 ms']:.3f} of processor time), x the teacher in "
-            f"transformers / as we run it: {ratios(times, '')} (processor time: {ratios(times, ', processor')}); goal {MOST_MS} ms, "
+            f"transformers / in our label stage: {ratios(times, '')} (processor time: {ratios(times, ', processor')}); goal {MOST_MS} ms, "
             f"{LEAST_RATIO:.0f} x: {met}"
         )
     print("opened in " + ", ".join(f"{seconds:.2f} s ({kind})" for kind, seconds in opened.items()))

@@ -1,4 +1,4 @@
-"""How many sentences a second are tagged: our shards over joblib against spaCy's own `nlp.pipe(n_process=...)`.
+"""Tagged sentences per second: our shards over joblib against spaCy's `nlp.pipe(n_process=...)`.
 
 python bench/tagging.py [--json FILE]     (needs the extra text)
 """
@@ -16,24 +16,22 @@ from joblib.externals.loky import get_reusable_executor
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
-from pipeline.console import aligned
+from pipeline.logits.markdown import aligned
 from pipeline.params.tag import Tag
 from pipeline.storage import write_json
 from pipeline.text import tagging
 
-OURS, THEIRS = "ours, two processes", "nlp.pipe, two processes"
-KINDS = {OURS: (True, 2), THEIRS: (False, 2), "ours, one process": (True, 1), "nlp.pipe, one process": (False, 1)}
-BATCH = (
-    256  # documents, as in pipeline.text.tagging; with spaCy's own 1,000 two processes would share 5,000 texts unevenly
-)
+OURS, PEER = "ours, two processes", "nlp.pipe, two processes"
+KINDS = {OURS: (True, 2), PEER: (False, 2), "ours, one process": (True, 1), "nlp.pipe, one process": (False, 1)}
+BATCH = 256  # documents, as in pipeline.text.tagging; with spaCy's default of 1,000, two processes would get unequal shares of 5,000 texts
 GOAL = 1.5
 PACKAGES = ("spacy", "thinc", "numpy", "pyarrow", "joblib")
 Tagged = tuple[list[int], list[str], list[str]]
-"""The number of words of each text, all words, all tags."""
+"""The number of words in each text, all words, all tags."""
 
 
 class Whitespace:
-    """A tokeniser that splits at white space, as spaCy's documentation has it."""
+    """A tokeniser that splits at white space, as in spaCy's documentation."""
 
     def __init__(self, vocab: Vocab) -> None:
         self.vocab = vocab
@@ -44,15 +42,15 @@ class Whitespace:
 
 
 def tag(ours: bool, processes: int, texts: list[str]) -> tuple[float, float, Tagged]:
-    """Tag the texts twice with one of the two; runs in a new process, so that neither meets what the other left in memory.
+    """Tag the texts twice with our code or with `nlp.pipe`. Call it in a new process, so that both start with the same memory.
 
-    The first call of ours starts its workers, which load the pipeline and stay; spaCy's are forked at each call, from a process that has loaded it.
-    It gets texts and the tokeniser above: documents made beforehand would travel between the processes both ways.
+    Our first call starts the workers, which load the pipeline and keep running. spaCy's workers are forked at each call, from a process that has
+    loaded the pipeline. `nlp.pipe` gets texts and the tokeniser above, because prepared documents would be sent between the processes twice.
 
-    :param ours: Ours, or `nlp.pipe`.
-    :param processes: How many.
+    :param ours: True for our code, False for `nlp.pipe`.
+    :param processes: The number of processes.
     :param texts: The texts.
-    :return: The seconds of the first and of the second call, and what was found.
+    :return: The seconds of the first and of the second call, and the words and tags.
     """
     name = Tag().tagger
     nlp = spacy.load(name.removeprefix("spacy:"), exclude=["parser", "ner", "lemmatizer", "attribute_ruler", "senter"])
@@ -79,10 +77,10 @@ def tag(ours: bool, processes: int, texts: list[str]) -> tuple[float, float, Tag
 
 
 def measure(texts: list[str], repeats: int) -> dict[str, Any]:
-    """Run all kinds in turn.
+    """Run all kinds, alternating.
 
-    :return: For each, the seconds of the first calls and of the second ones, and the median's rate in sentences/s.
-    :raises AssertionError: If a word or tag differs.
+    :return: For each kind, the seconds of the first calls and of the second calls, and the median rate in sentences/s.
+    :raises AssertionError: If a word or a tag differs between the kinds.
     """
     calls: dict[str, list[tuple[float, float]]] = {name: [] for name in KINDS}
     expected: Tagged | None = None
@@ -91,7 +89,7 @@ def measure(texts: list[str], repeats: int) -> dict[str, Any]:
             first, second, found = common.in_child(processes, tag, ours, processes, texts)
             expected = expected or found
             if found != expected:
-                raise AssertionError(f"{name}: words or tags differ")
+                raise AssertionError(f"{name}: its words or tags differ from those of {OURS}")
             calls[name].append((first, second))
     return {
         name: {
@@ -115,11 +113,11 @@ def show(runs: dict[str, Any], ratio: float) -> None:
 
 
 def main() -> None:
-    """Measure, print, write JSON."""
+    """Measure, print the tables and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=common.SST2, help="SST-2's train.tsv")
     parser.add_argument("--sentences", type=int, default=5000)
-    parser.add_argument("--repeats", type=int, default=3, help="of which the median counts")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each kind; the median is reported")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
 
@@ -127,7 +125,7 @@ def main() -> None:
     texts = common.sst2_sentences(options.data)
     texts = texts[:: max(1, len(texts) // options.sentences)][: options.sentences]
     runs = measure(texts, options.repeats)
-    ratio = runs[OURS]["rate"] / runs[THEIRS]["rate"]
+    ratio = runs[OURS]["rate"] / runs[PEER]["rate"]
     show(runs, ratio)
     report = {"machine": machine, "sentences": len(texts), "runs": runs, "ratio": ratio, "goal": GOAL}
     write_json(options.json, common.rounded(report))

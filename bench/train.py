@@ -1,12 +1,11 @@
-"""Rows/s in training: our loop against the usual PyTorch recipe (Dataset, DataLoader, padding in collate, random order).
+"""Training rows per second: our loop against the usual PyTorch recipe (Dataset, DataLoader, padding in collate, random order).
 
-python bench/train.py                       # every student, on a GPU where there is one
-python bench/train.py --threads 1           # where other work is running: threads that wait for each other measure that work
+python bench/train.py                       # every student, on a GPU if there is one
+python bench/train.py --threads 1           # if other work is running, which several threads would have to wait for
 python bench/train.py --students bilstm ngram --rows 2000
 
-The model, the objective, the batch size and what AdaDelta does to the weights are the same. The recipe has torch.optim.Adadelta, as a
-user would write it, which moves every word vector at every step; beside it, what is left of the ratio when the recipe is given our
-AdaDelta, which moves the rows that a batch has words for.
+The model, the objective, the batch size and AdaDelta's effect on the weights are the same. The recipe uses torch.optim.Adadelta, which updates
+every word vector at every step. A second ratio gives the recipe our AdaDelta, which updates only the vectors of the words in a batch.
 """
 
 import argparse
@@ -23,10 +22,10 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.console import aligned
-from pipeline.distill.batches import TrainingRows as Rows
+from pipeline.distill.batches import TrainingRows
 from pipeline.distill.loop import Training
 from pipeline.distill.optimisers import make_optimisers
+from pipeline.logits.markdown import aligned
 from pipeline.params.students import Optimiser, Student
 from pipeline.storage import write_json
 from pipeline.students.contract import Batch, Encoded, build
@@ -46,7 +45,7 @@ CLASSES = 2
 
 
 class Sentences(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Encoded sentences with their logits, as a user would write it: word ids were looked up beforehand."""
+    """Encoded sentences with their logits, as in the usual recipe. Word ids are looked up beforehand."""
 
     def __init__(self, ids: list[list[int]], logits: np.ndarray) -> None:
         self.ids, self.logits = ids, logits
@@ -67,19 +66,19 @@ def collate(rows: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor
 
 
 def new_module(name: str, vocabulary: int, device: torch.device) -> torch.nn.Module:
-    """Build a student of 300-d random word vectors; the same for all kinds."""
+    """Build a student with 300-d random word vectors, the same for all kinds."""
     torch.manual_seed(0)
     return build(STUDENTS[name], {}, torch.rand(vocabulary, 300) / 2 - 0.25, CLASSES, pairs=False).to(device)
 
 
-def ours_of(module: torch.nn.Module, rows: Rows, batch_size: int) -> Callable[[int], float]:
-    """Return one epoch of our loop, by its number."""
+def ours_of(module: torch.nn.Module, rows: TrainingRows, batch_size: int) -> Callable[[int], float]:
+    """Return a function that runs one epoch of our loop, given its number."""
     asked = Student(model=STUDENTS["bilstm"], teacher="random", batch_size=batch_size)
     return Training(module, rows, rows, asked, None).learn
 
 
-def peer_of(module: torch.nn.Module, rows: Rows, batch_size: int, by_row: bool) -> Callable[[int], float]:
-    """Return one epoch of the usual recipe, by its number."""
+def peer_of(module: torch.nn.Module, rows: TrainingRows, batch_size: int, by_row: bool) -> Callable[[int], float]:
+    """Return a function that runs one epoch of the usual recipe, given its number."""
     device = next(module.parameters()).device
     words = rows.texts.first
     ids = [part.tolist() for part in np.split(words.ids.astype(np.int64), words.offsets[1:-1])]
@@ -109,10 +108,10 @@ def peer_of(module: torch.nn.Module, rows: Rows, batch_size: int, by_row: bool) 
     return epoch
 
 
-def measure(name: str, rows: Rows, vocabulary: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Run an epoch of each kind in turn, several times.
+def measure(name: str, rows: TrainingRows, vocabulary: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Run epochs of all kinds, alternating.
 
-    :return: For each kind the seconds of each epoch, wall and processor, and its last loss; for the recipes the ratios to ours.
+    :return: For each kind, the wall and processor seconds of each epoch and the last loss; for the recipes also our speed-up over them.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     size = options.batch_size
@@ -126,37 +125,37 @@ def measure(name: str, rows: Rows, vocabulary: int, options: argparse.Namespace)
         for kind, epoch in kinds.items():
             gc.collect()
             loss, took = common.timed(lambda epoch=epoch, number=number: epoch(number))
-            if device.type == "cuda" and number == 0:  # kernels are chosen and memory is taken
+            if device.type == "cuda" and number == 0:  # a warm-up: kernels are selected and memory is allocated
                 continue
             for key, seconds in took.items():
                 runs[kind][key].append(seconds)
             runs[kind]["loss"] = loss
     for kind in (PEER, PEER_BY_ROW):
         for key in ("seconds", "cpu_seconds"):
-            ratios = [theirs / ours for theirs, ours in zip(runs[kind][key], runs[OURS][key], strict=True)]
+            ratios = [peer / ours for peer, ours in zip(runs[kind][key], runs[OURS][key], strict=True)]
             runs[kind][f"{key}_ratio"] = statistics.median(ratios)
     return runs
 
 
-def rows_of(path: Path, count: int) -> tuple[Rows, int]:
-    """Return sentences of SST-2 with random logits, and the ids of the vocabulary of all of SST-2."""
+def rows_of(path: Path, count: int) -> tuple[TrainingRows, int]:
+    """Return sentences of SST-2 with random logits, and the number of word ids of all of SST-2."""
     texts = common.sst2_sentences(path)
     vocabulary = Vocabulary.build([pa.array(texts)], "pretokenised")
     chosen = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:count]]
     logits = torch.from_numpy(np.random.default_rng(1).normal(0, 2, (count, CLASSES)).astype(np.float32))
     encoded = Encoded(vocabulary.encode(pa.array(chosen), 256))
-    return Rows(encoded, logits.argmax(dim=-1), logits, torch.ones(count)), len(vocabulary)
+    return TrainingRows(encoded, logits.argmax(dim=-1), logits, torch.ones(count)), len(vocabulary)
 
 
 def main() -> None:
-    """Measure, print, write JSON."""
+    """Measure, print the tables and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=common.SST2, help="SST-2's train.tsv")
     parser.add_argument("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS))
-    parser.add_argument("--rows", type=int, default=5_000, help="of an epoch")
+    parser.add_argument("--rows", type=int, default=5_000, help="rows per epoch")
     parser.add_argument("--batch-size", type=int, default=50)
-    parser.add_argument("--repeats", type=int, default=3, help="epochs of each kind, of which the median counts")
-    parser.add_argument("--threads", type=int, default=0, help="of all kinds alike; all cores where absent")
+    parser.add_argument("--repeats", type=int, default=3, help="epochs of each kind; the median is reported")
+    parser.add_argument("--threads", type=int, default=0, help="threads of every kind (default: one per core)")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     if not options.data.exists():
@@ -175,7 +174,7 @@ def main() -> None:
     print(aligned(table))
     for name, goal in GOALS.items():
         if name in found and found[name][PEER]["seconds_ratio"] < goal:
-            print(f"{name}: less than {goal} x the recipe")
+            print(f"{name}: goal not met: less than {goal} x the recipe")
     report = {
         "machine": machine,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",

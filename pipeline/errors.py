@@ -1,9 +1,9 @@
-"""The one exception that a user is meant to read."""
+"""The exception whose message is for the user."""
 
 
 class InputError(Exception):
-    """Something in the input must be mended: a file, a row, a parameter.
+    """An error in the input: a file, a row, a parameter.
 
-    The message is one line (or a short list of lines) for the person who must mend it: file, key or row, value, what to do.
-    A stage prints it without a traceback and exits with code 2.
+    The message is one line, or a short list of lines: the file, the key or row, the value, and what to do. A stage prints it without a
+    traceback and exits with code 2.
     """

@@ -1,7 +1,7 @@
-"""Things named in params.yaml by import path, `package.module:Name`: rules, students, teachers of the user's own.
+"""Imports the rules, students and teachers that params.yaml names by import path, `package.module:Name`.
 
-The string is imported, so it runs code: whoever edits params.yaml can run code, just as whoever edits dvc.yaml can.
-Modules are found as Python finds them, with the working folder first, so a file `my_student.py` beside dvc.yaml is `my_student:MyStudent`.
+Importing runs code: a person who can edit params.yaml can run code, as with dvc.yaml. Modules are found on Python's path with the
+working folder first, so the class of a file `my_student.py` next to dvc.yaml is `my_student:MyStudent`.
 """
 
 import ast
@@ -33,7 +33,7 @@ def _find_here_first() -> None:
 
 
 def check(path: str) -> None:
-    """Check that an import path leads to a name, without running the module it is in.
+    """Check that the module of an import path exists and defines or imports the name, without running the module.
 
     :param path: `package.module:Name`.
     :raises InputError: If the module is not found, or its source does not define or import the name.
@@ -51,7 +51,7 @@ def check(path: str) -> None:
     if spec.origin is None or not spec.origin.endswith(".py"):
         return
     names = _names_defined(Path(spec.origin))
-    if name not in names and not names & {"*", "__getattr__"}:  # with these, only running the module tells
+    if name not in names and not names & {"*", "__getattr__"}:  # with these, only running the module shows its names
         raise InputError(f"{path!r} does not import: {spec.origin} defines no {name!r}")
 
 
@@ -76,7 +76,7 @@ def _parsed(source: Path) -> ast.Module:
 
 
 def load(path: str) -> Any:
-    """Import `package.module:Name` and return what the name stands for.
+    """Import `package.module:Name` and return the object with this name.
 
     :param path: The import path.
     :raises InputError: If the module does not import or has no such name.
@@ -90,12 +90,12 @@ def load(path: str) -> Any:
 
 
 def build(path: str, params: Mapping[str, Any], **given: Any) -> Any:
-    """Import a class (or function) and call it with the user's parameters and ours.
+    """Import a class or function and call it with the parameters of params.yaml and those of the contract.
 
     :param path: `package.module:Name`.
     :param params: Keyword parameters from params.yaml.
-    :param given: Keyword arguments that the contract promises (the number of classes, say).
-    :raises InputError: If it does not import, or does not take these parameters, or refuses a value with ValueError.
+    :param given: Keyword arguments of the contract, such as the number of classes.
+    :raises InputError: If it does not import, does not take these parameters, or refuses a value with ValueError.
     """
     factory = load(path)
     try:
@@ -110,17 +110,17 @@ def build(path: str, params: Mapping[str, Any], **given: Any) -> Any:
         raise InputError(f"{path!r}: {error}") from error
 
 
-# --- the code behind an import path -----------------------------------------------------------------------------------------
+# --- the code of an import path ---------------------------------------------------------------------------------------------
 
 
 def code_digest(path: str) -> str | None:
-    """Return a hash of the code that an import path leads to, so that a change of it can be seen. No code is run.
+    """Return a hash of the code of an import path, which changes with the code. No code is run.
 
-    It covers the module and every module that it imports, also inside functions, as far as those are files of the working folder or of the
+    It covers the module and all modules that it imports, also inside functions, that are files of the working folder or of the
     module's own top-level package.
 
     :param path: `package.module:Name`.
-    :return: SHA-256, in hex, of the names and the bytes of those files; None for classes of this library, which DVC watches itself.
+    :return: SHA-256, in hex, of the names and the bytes of these files; None for classes of this library, which DVC tracks itself.
     :raises InputError: If the module is not found, or a file is not valid Python.
     """
     module, _ = _split(path)
@@ -134,9 +134,9 @@ def code_digest(path: str) -> str | None:
 
 
 def source_files(module: str) -> dict[str, Path]:
-    """Return the files of a module and of the modules that it imports, by dotted name; see `code_digest` for which.
+    """Return the files that `code_digest` covers, by dotted name.
 
-    :param module: Its dotted name.
+    :param module: The dotted name of the module.
     :raises InputError: If the module is not found, or a file is not valid Python.
     """
     _find_here_first()
@@ -158,13 +158,13 @@ def source_files(module: str) -> dict[str, Path]:
         found[name] = file
         waiting += [
             ".".join(name.split(".")[:i]) for i in range(1, name.count(".") + 1)
-        ]  # packages, whose __init__.py runs
+        ]  # the __init__.py of its packages
         waiting += _imports(file, name if spec.submodule_search_locations is not None else name.rpartition(".")[0])
     return found
 
 
 def _spec(module: str) -> ModuleSpec | None:
-    """Find a module without importing the packages that it is inside of; None where there is none."""
+    """Find a module without importing its packages; None if there is no such module."""
     top, *inner = module.split(".")
     try:
         spec = importlib.util.find_spec(top)
@@ -178,7 +178,7 @@ def _spec(module: str) -> ModuleSpec | None:
 
 
 def _imports(file: Path, package: str) -> set[str]:
-    """Return the dotted names that a file imports, or may import: of `from x import y` both x and x.y."""
+    """Return the dotted names that a file imports or may import: x and x.y for `from x import y`."""
     found: set[str] = set()
     for node in ast.walk(_parsed(file)):
         if isinstance(node, ast.Import):
@@ -262,10 +262,10 @@ def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def folders_of(package: str) -> list[Path]:
-    """Return the folders of an installed package; more than one only if it is a namespace package.
+    """Return the folders of an installed package. Only a namespace package has more than one.
 
-    :param package: The name that Python imports. A dotted name is no package here: to find it Python would import what it is inside of.
-    :return: Nothing, an empty list, where there is no such package, or it is a single file.
+    :param package: Its import name, without dots: to find a subpackage, Python would import the package.
+    :return: The folders; empty if there is no such package, or it is a single file.
     """
     if not package.isidentifier():
         return []

@@ -1,32 +1,72 @@
-"""Files that are either whole or absent: written to a temporary name, flushed to disk, renamed."""
+"""Writes files and folders that are either whole or absent, and reads JSON and YAML."""
 
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
 
 TEMPORARY = ".tmp-"
+YAML_REPEATED = 100_000
+"""How many values the aliases of a YAML document may repeat in total. Nine levels of nine aliases each are 400 million."""
+
+
+@cache
+def _host() -> str:
+    """Return 8 hex digits for the machine and its table of process ids, which a container does not share with its host."""
+    try:
+        processes = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # not Linux
+        processes = ""
+    return hashlib.sha256(f"{platform.node()} {processes}".encode()).hexdigest()[:8]
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f"{path.name}{TEMPORARY}{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    """Return a new temporary name for a path, and remove the temporaries of the path whose writers were killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = re.compile(rf"{re.escape(path.name + TEMPORARY)}{_host()}-(\d+)-[0-9a-f]{{8}}")
+    for other in list(path.parent.iterdir()):
+        if (found := name.fullmatch(other.name)) and not _is_alive(int(found[1])):
+            _remove(other)
+    return path.with_name(f"{path.name}{TEMPORARY}{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+def _is_alive(process: int) -> bool:
+    if os.name != "posix":  # on Windows, os.kill ends the process
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write; on success it becomes `path`, on any error it is removed.
 
-    :param path: The final path. Its folder is made when missing; a file already there is replaced at once.
-    :yields: A path in the same folder (so that the rename is atomic).
+    :param path: The final path. Its folder is made when missing; an existing file is replaced at once.
+    :yields: A path in the same folder, so that the rename is atomic. If the process is killed, the file stays until the next
+        `new_file` of the same path on the same machine.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     try:
         yield temporary
@@ -34,36 +74,39 @@ def new_file(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder to fill; on success it becomes `path` and replaces an existing one, on any error it is removed.
+
+    :param path: The final folder. It is never there in part: an existing one is renamed before it is removed.
+    :yields: An empty folder next to it. If the process is killed, it stays until the next `new_folder` of the same path on the
+        same machine.
+    """
+    temporary, old = _temporary(path), _temporary(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            path.replace(old)
+        temporary.replace(path)
+    finally:
+        if old.exists() and not path.exists():  # interrupted between the two renames
+            old.replace(path)
+        _remove(temporary)
+        _remove(old)
 
 
 def remove_temporaries(folder: Path, name: str = "*") -> None:
-    """Remove the temporary files that killed writers left. Only for files that nobody else writes now.
+    """Remove the temporary files of all writers. Only for files that no other process is writing.
 
     :param folder: The folder.
     :param name: The final name of the files, or a pattern of names.
     """
     for path in sorted(folder.glob(f"{name}{TEMPORARY}*")):
         path.unlink()
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder to fill; on success it becomes `path`, whole, and replaces what was there.
-
-    :param path: The final folder.
-    :yields: An empty folder beside it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -73,7 +116,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically: UTF-8, two spaces, keys in the order given, a final newline."""
+    """Write JSON atomically: UTF-8, indented by two spaces, keys in the given order, a final newline."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -114,3 +157,101 @@ def check_stamp(path: Path, fetch: str) -> None:
         raise InputError(
             f"{file}: not the file that {path} names, but an older or a changed one; fetch it with `{fetch}`"
         )
+
+
+# --- YAML -----------------------------------------------------------------------------------------------------------------
+
+
+class YamlError(ValueError):
+    """A text is not valid YAML. The message is one line, which starts with the line number where there is one."""
+
+
+def load_yaml(text: str | bytes) -> Any:
+    """Return the value of a YAML document: plain Python types only, as `yaml.safe_load` does.
+
+    :param text: The document; bytes must be UTF-8.
+    :raises YamlError: If it is not valid YAML, a mapping lists a key twice, a value contains itself, or aliases repeat more than
+        YAML_REPEATED values.
+    """
+    import yaml
+
+    found = _decoded(text)
+    try:
+        return _yaml_loader()(found).get_single_data()
+    except yaml.YAMLError as error:
+        if conflict := re.search(r"^<{7} ", found, re.MULTILINE):
+            line = found.count("\n", 0, conflict.start()) + 1
+            raise YamlError(f"line {line}: an unresolved merge conflict (<<<<<<<)") from None
+        if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+            raise YamlError(" ".join(str(error).split())) from None
+        context = f" ({error.context})" if error.context else ""
+        raise YamlError(f"line {error.problem_mark.line + 1}: {error.problem}{context}") from None
+    except RecursionError:
+        raise YamlError("the values are nested too deeply") from None
+
+
+def _decoded(text: str | bytes) -> str:
+    if isinstance(text, str):
+        return text
+    try:
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        raise YamlError(f"line {line}: not UTF-8; save the file as UTF-8") from None
+
+
+@cache
+def _yaml_loader() -> Any:
+    """Return the loader class of `load_yaml`. It is defined here so that a program that reads no YAML needs no PyYAML."""
+    from yaml import SafeLoader
+
+    class Loader(SafeLoader):
+        def construct_document(self, node: Any) -> Any:
+            _check_node(node, self.construct_object, {})
+            return super().construct_document(node)
+
+        def construct_object(self, node: Any, deep: bool = False) -> Any:
+            try:
+                return super().construct_object(node, deep)
+            except YamlError:
+                raise
+            except (ArithmeticError, LookupError, TypeError, ValueError):  # 2026-02-30 is not a date
+                raise _wrong(node, f"{node.value!r} is not a valid {node.tag.rpartition(':')[2]}") from None
+
+    return Loader
+
+
+def _wrong(node: Any, problem: str) -> YamlError:
+    return YamlError(f"line {node.start_mark.line + 1}: {problem}")
+
+
+def _check_node(node: Any, construct: Callable[[Any], Any], sizes: dict[Any, int]) -> int:
+    """Return the number of values in a YAML node with every alias written out, and refuse what `load_yaml` refuses.
+
+    PyYAML shares the value of an alias but copies the keys of a merge (`<<`): nested merges can take exponential time.
+    """
+    if node in sizes:  # an alias
+        if not sizes[node]:
+            raise _wrong(node, "the value contains itself")
+        return sizes[node]
+    sizes[node] = 0
+    parts = [] if node.id == "scalar" else node.value
+    if node.id == "mapping":
+        _check_keys(node, construct)
+        parts = [part for pair in node.value for part in pair]
+    size = 1 + sum(_check_node(part, construct, sizes) for part in parts)
+    if size > YAML_REPEATED + len(sizes):
+        raise _wrong(node, f"aliases repeat more than {YAML_REPEATED:,} values")
+    sizes[node] = size
+    return size
+
+
+def _check_keys(node: Any, construct: Callable[[Any], Any]) -> None:
+    lines: dict[Any, int] = {}
+    for key, _ in node.value:
+        if key.id == "scalar":
+            no_value = key.tag.endswith((":merge", ":value"))  # the keys << and =
+            name = key.value if no_value else construct(key)
+            if name in lines:
+                raise _wrong(key, f"the key {key.value!r} is already in line {lines[name]}")
+            lines[name] = key.start_mark.line + 1

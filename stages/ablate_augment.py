@@ -1,4 +1,4 @@
-"""Draw the copies of each of the ablation's rule sets, with each n_iter.
+"""Draw the copies of each rule set of the ablation, with each n_iter.
 
 python stages/ablate_augment.py TASK
 """

@@ -2,7 +2,7 @@
 
 python stages/ablate_label.py TASK
 
-What the teacher said of each text is kept in data/labelled, as by the label stage, so a text that either has labelled is not labelled again.
+Logits are cached per text in data/labelled and shared with the label stage: a text that either has labelled is not labelled again.
 """
 
 from pathlib import Path
@@ -10,9 +10,9 @@ from pathlib import Path
 from pipeline import tables
 from pipeline.ablation import params, sets
 from pipeline.console import run_stage
-from pipeline.labelling.label import label, provenance
+from pipeline.labelling.label import describe_data_set, label
 from pipeline.labelling.labellers import Opening
-from pipeline.labelling.rows import Rows, augmented_files
+from pipeline.labelling.rows import LabelRows, augmented_files
 from pipeline.teacher.recorded import open_recorded
 
 
@@ -27,11 +27,11 @@ def main(task: str) -> None:
     teacher, record = open_recorded(folder, source["labels"])
     label(
         teacher,
-        Rows.read(examples, files),
+        LabelRows.read(examples, files),
         how,
         stores=Path("data") / "labelled",
         out=data / "ablation" / "logits",
-        provenance=provenance(source, augmentation, settings.tag.text, {"name": ablation.teacher, **record}),
+        about=describe_data_set(source, augmentation, settings.tag.text, {"name": ablation.teacher, **record}),
         opening=Opening(folder, tuple(source["labels"]), how),
     )
 

@@ -1,4 +1,4 @@
-"""Put the ablation's results together: data/TASK/results/ablation.json, ablation.md and ablation.csv.
+"""Summarise the ablation's results: data/TASK/results/ablation.json, ablation.md and ablation.csv.
 
 python stages/ablate_report.py TASK
 """
@@ -14,14 +14,14 @@ from pipeline.storage import write_json, write_text
 
 
 def main(task: str) -> None:
-    """Read data/TASK/ablation/{cells,logits}; write the results, of the test split where it has labels; print the table."""
+    """Read data/TASK/ablation/{cells,logits}; write the results on test, or on validation where test has no labels; print the table."""
     _, ablation = params.load(task)
     data = Path("data") / task
     cells, labelled = data / "ablation" / "cells", data / "ablation" / "logits"
     splits = [results.measure(cells, labelled, ablation, split) for split in SPLITS]
     measured = [each for each in splits if each is not None]
     if not measured:
-        raise InputError(f"{labelled}: neither validation nor test rows have labels, so nothing can be compared")
+        raise InputError(f"{labelled}: no validation or test row has a label, so there is nothing to compare")
     found = results.summary(measured[-1], cells, ablation)
     table = results.table(measured, found)
     write_text(data / "results" / "ablation.md", table)

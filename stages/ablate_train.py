@@ -2,7 +2,7 @@
 
 python stages/ablate_train.py TASK
 
-As many at a time as there are cores. A run that was killed goes on with the students that are missing.
+It trains one student per GPU, or one per core without a GPU, at a time. A killed run resumes with the missing students.
 """
 
 from pathlib import Path

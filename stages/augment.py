@@ -29,7 +29,7 @@ def main(task: str) -> None:
 
 def _write(results: Path, summary: dict[str, Any], kept: dict[str, float]) -> None:
     write_json(results / "augment.json", summary)
-    # The plot sorts its bars as text: with 01-02 and 03-05 that is the order of the numbers.
+    # The plot sorts bars as text, which is the numeric order for 01-02 and 03-05.
     bars = {re.sub(r"\d+", lambda number: number[0].zfill(2), words): copies for words, copies in kept.items()}
     lines = [f"{words},{copies}\n" for words, copies in bars.items()]
     write_text(results / "curves" / "copies-kept.csv", "words,copies kept\n" + "".join(lines))

@@ -1,4 +1,4 @@
-"""Make a trained student ready to ship: ONNX, int8 ONNX and a card beside its own files.
+"""Export a trained student: its own files, ONNX, int8 ONNX and a card.
 
 python stages/export.py TASK STUDENT
 """

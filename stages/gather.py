@@ -22,7 +22,7 @@ def main(task: str, student: str) -> None:
         folder = data / "logits" / teacher
         check_stamp(Path("stamps") / task / "logits" / f"{teacher}.json", f"dvc pull {folder.as_posix()}")
     folders = {data / "logits" / teacher: weight for teacher, weight in how.teachers.items()}
-    gather(folders, data / "targets" / student, how.average)
+    gather(folders, data / "targets" / student, how.average, originals=how.rows == "originals")
 
 
 if __name__ == "__main__":

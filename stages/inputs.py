@@ -14,14 +14,16 @@ from pipeline.storage import read_json, write_json
 
 
 def main(task: str) -> None:
-    """Write the stamp; make data/raw/TASK, which prepare depends on, where the task's files are elsewhere."""
+    """Write the stamp, and make data/raw/TASK where none of the task's files is expected in it."""
     settings = project.load(task)
     path = Path("stamps") / task / "inputs.json"
     memory = Path(".dvc/tmp/offline-distill-hashes.json") if Path(".dvc").is_dir() else None
     hashes = Hashes(memory)
     found = inputs(settings, hashes, read_json(path) if path.is_file() else {})
     hashes.save()
-    Path("data/raw", task).mkdir(parents=True, exist_ok=True)
+    raw = Path("data/raw", task)
+    if not any(Path(name).is_relative_to(raw) for name in found["text"]):
+        raw.mkdir(parents=True, exist_ok=True)  # prepare depends on it, and the task's files are elsewhere
     write_json(path, found)
 
 

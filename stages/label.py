@@ -11,9 +11,9 @@ from typing import Any
 
 from pipeline import tables
 from pipeline.console import run_stage
-from pipeline.labelling.label import label, provenance
+from pipeline.labelling.label import describe_data_set, label
 from pipeline.labelling.labellers import Opening
-from pipeline.labelling.rows import Rows, augmented_files
+from pipeline.labelling.rows import LabelRows, augmented_files
 from pipeline.labelling.store import writing
 from pipeline.logits import imported
 from pipeline.logits.note import note_of
@@ -36,11 +36,11 @@ def main(task: str, name: str) -> None:
     teacher, record = open_recorded(folder, source["labels"])
     summary = label(
         teacher,
-        Rows.read(examples, files),
+        LabelRows.read(examples, files),
         how,
         stores=Path("data") / "labelled",
         out=data / "logits" / name,
-        provenance=provenance(source, augmentation, settings.tag.text, {"name": name, **record}),
+        about=describe_data_set(source, augmentation, settings.tag.text, {"name": name, **record}),
         opening=Opening(folder, tuple(source["labels"]), how),
     )
     _finish(task, name, summary)

@@ -2,8 +2,8 @@
 
 python stages/latency.py TASK
 
-No stage of dvc.yaml, since what it writes does not follow from what it reads: run it on the machine that matters, when it is quiet. The
-teacher is loaded, so that all is measured in one run.
+This is not a stage of dvc.yaml, because times depend on the machine: run it on the target machine while nothing else runs. It loads the
+teacher, so that one run measures all.
 """
 
 import logging
@@ -32,7 +32,7 @@ def main(task: str) -> None:
     settings = project.load(task)
     data = Path("data") / task
     names = sorted({name for student in settings.students.values() for name in student.teachers})
-    targets = data / "targets" / next(iter(settings.students))  # all have the same originals
+    targets = data / "targets" / next(iter(settings.students))  # all students have the same originals
     about = dataset.provenance(targets)
     texts = _texts(targets, about["pairs"])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -64,7 +64,7 @@ def main(task: str) -> None:
 
 
 def _texts(folder: Path, pairs: bool) -> list[str] | list[tuple[str, str]]:
-    """Return up to BATCH gold texts of the last split that there is, evenly from all of it."""
+    """Return up to BATCH original texts of the last split, evenly spaced."""
     split = list(dataset.provenance(folder)["rows"])[-1]
     rows = dataset.read_split(folder, split, ("sentence1", "sentence2", "parent_id"))
     rows = rows.filter(pc.is_null(rows["parent_id"]))

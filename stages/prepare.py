@@ -24,7 +24,7 @@ def main(task: str) -> None:
         _write(folder, examples, about, {"imported": text.source.logits}, {"read": examples.num_rows})
         return
     rows, provenance = sources.read(text.source, text.columns)
-    examples, report = preparation.prepare(rows, text)
+    examples, report = preparation.prepare(rows, text, settings.tag.text)
     pairs = text.columns.sentence2 is not None
     about = {"task": task, "labels": text.labels, "pairs": pairs, "source": provenance}
     _write(folder, examples, about, report.as_json(), report.metrics())

@@ -2,7 +2,7 @@
 
 python stages/report.py TASK
 
-It shows data/TASK/results/latency.json and data/TASK/results/ablation.json where they are there; run it again when they have changed.
+It includes data/TASK/results/latency.json and data/TASK/results/ablation.json if they exist; run it again after they change.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ from pipeline.report.table import read_results, read_times
 from pipeline.storage import new_folder
 
 SEED, FAMILIES, COPIES = 0, 4, 5
-"""Of the examples of what the rules do: originals, and copies of each."""
+"""The examples of augmentation: the seed of the draw, the number of originals, the number of copies of each."""
 
 
 def main(task: str) -> None:

@@ -1,4 +1,4 @@
-"""The label stage's work on tables in memory: written down, labelled, and read back from the data set."""
+"""Labels tables in memory as the label stage does: written to files, labelled, and read back from the data set."""
 
 import tempfile
 from pathlib import Path
@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from pipeline import tables
 from pipeline.labelling import label as labelling
-from pipeline.labelling.rows import Rows
+from pipeline.labelling.rows import LabelRows
 from pipeline.logits import dataset
 from pipeline.params.labelling import Labelling
 from pipeline.teacher.model import Teacher
@@ -25,13 +25,13 @@ def label_in(
     copies_in_file: int = 1_000,
     **more: object,
 ) -> dict:
-    """Label in a folder, where `stores` and the data set `out` are, and return the summary."""
+    """Label in a folder with the stores in `stores` and the data set in `out`, and return the summary."""
     files = []
     for start in range(0, augmented.num_rows, copies_in_file):
         files.append(folder / f"augmented-{start:05}.parquet")
         tables.write(files[-1], augmented.slice(start, copies_in_file))
     about = {"task": "films", "labels": list(teacher.labels), "pairs": False}
-    rows = Rows.read(examples, files)
+    rows = LabelRows.read(examples, files)
     how = how or Labelling()
     return labelling.label(teacher, rows, how, folder / "stores", folder / "out", about, **more)
 

@@ -1,4 +1,4 @@
-"""Rows of a logit data set, made in memory: what training reads, with a sentiment that a student can learn."""
+"""Rows of a logit data set in memory, with a sentiment that a student can learn."""
 
 from collections.abc import Sequence
 
@@ -39,7 +39,7 @@ def rows(
 
 
 def sentiment(n: int, seed: int = 0) -> pa.Table:
-    """Return n rows with one telling word each, in filler; the teacher is right and sure."""
+    """Return n rows with one word of sentiment each among filler words; the teacher is right and confident."""
     draws = np.random.default_rng(seed)
     labels = draws.integers(0, 2, n).tolist()
     texts = []

@@ -1,4 +1,4 @@
-"""A small logit data set that is whole, and a careless tool that rewrites parts of it and their hashes too."""
+"""A small valid logit data set, and a careless tool that rewrites parts of it together with their hashes."""
 
 import copy
 import hashlib
@@ -82,7 +82,7 @@ PROVENANCE: dict[str, Any] = {
 
 
 def rows(split: str, seed: int = 0, copies: list = COPIES) -> pa.Table:
-    """Return the rows of a split; a text's logits follow from the text alone."""
+    """Return the rows of a split; the logits of a text depend on the text alone."""
     texts = [text for text, _ in ORIGINALS[split]]
     found: dict[str, list] = {"sentence1": list(texts), "label": [label for _, label in ORIGINALS[split]]}
     ids = tables.content_ids(texts)
@@ -112,7 +112,7 @@ def logits_of(text: str, seed: int = 0) -> list[float]:
 
 
 def write(folder: Path, provenance: dict[str, Any] | None = None, **splits: pa.Table) -> Path:
-    """Write the data set, or one with other rows in some splits."""
+    """Write the data set, with other rows for the splits that are given."""
     writing.write(folder, {split: splits.get(split, rows(split)) for split in tables.SPLITS}, provenance or PROVENANCE)
     return folder
 
@@ -148,7 +148,7 @@ def with_manifest(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None
 
 
 def carelessly(folder: Path, change: Callable[[pa.Table], pa.Table], split: str = "train", **writing: Any) -> None:
-    """Rewrite a shard as a tool would that knows of sha256: the file, its name in the manifest and in the card."""
+    """Rewrite a shard, its name and its sha256, also in the manifest and the card."""
     path = shard_of(folder, split)
     table = change(pq.read_table(path))
     path.unlink()
@@ -157,7 +157,7 @@ def carelessly(folder: Path, change: Callable[[pa.Table], pa.Table], split: str 
 
 
 def renamed(folder: Path, path: Path) -> None:
-    """Give a shard that was rewritten the name and the entry that fit it."""
+    """Give a rewritten shard the name and the entry that match its bytes."""
     split = path.name.partition("-")[0]
     sha256 = storage.sha256_of(path)
     new = path.rename(path.with_name(f"{split}-{sha256[:16]}.parquet"))

@@ -1,4 +1,4 @@
-"""What a report tells, made up: any number of classes, students and rows, no training."""
+"""Made-up findings for a report: any number of classes, students and rows, no training."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ PLAIN = student(rows="originals", objective={"alpha": 1.0})
 
 
 def answers(classes: int, n: int, seed: int, pairs: bool = False, wrong: float = 1.0, gold: bool = True) -> Answers:
-    """Return made answers: the same rows and teacher whatever `wrong` is, and a student that is the further off the larger it is."""
+    """Return made-up predictions: the same rows and teacher for any `wrong`; a larger `wrong` is a worse student."""
     draws = np.random.default_rng(seed)
     labels = draws.integers(0, classes, n)
     values = draws.normal(size=(n, classes))
@@ -54,16 +54,16 @@ def answers(classes: int, n: int, seed: int, pairs: bool = False, wrong: float =
 
 
 def scores(found: Answers) -> dict[str, Any]:
-    """Return what evaluation says of answers, with intervals that are quickly made."""
-    told = {}
-    for who, said in (("student", found.student), ("teacher", found.teacher)):
-        if said.shape[1] == 1:
-            known = {"pearson": float(np.corrcoef(found.rows["label"].to_numpy(), said[:, 0])[0, 1])}
+    """Return the results of the evaluate stage for predictions, with made-up intervals."""
+    results: dict[str, Any] = {}
+    for who, logits in (("student", found.student), ("teacher", found.teacher)):
+        if logits.shape[1] == 1:
+            known = {"pearson": float(np.corrcoef(found.rows["label"].to_numpy(), logits[:, 0])[0, 1])}
         else:
-            known = {"accuracy": float((found.labels == said.argmax(1)).mean())}
-        told[who] = {f"{key}{end}": value + more for key, value in known.items() for end, more in ENDS.items()}
-    told["student"]["agreement"] = 0.9
-    return {"rows": found.rows.num_rows, **told}
+            known = {"accuracy": float((found.labels == logits.argmax(1)).mean())}
+        results[who] = {f"{key}{end}": value + more for key, value in known.items() for end, more in ENDS.items()}
+    results["student"]["agreement"] = 0.9
+    return {"rows": found.rows.num_rows, **results}
 
 
 def ablation() -> dict[str, Any]:
@@ -115,9 +115,9 @@ def findings(
     full: bool = True,
     gold_of_test: bool = True,
 ) -> Findings:
-    """Return made findings; the first student learned hard labels alone.
+    """Return made-up findings; the first student learned only hard labels.
 
-    :param full: With times, curves, confidence, examples and an ablation; without them all that can be absent is absent.
+    :param full: Whether there are times, curves, confidences, examples and an ablation.
     """
     names = ["plain", *(f"student{i}" for i in range(1, students))]
     labels = ["score"] if classes == 1 else [f"class {i} <b>" for i in range(classes)]

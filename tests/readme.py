@@ -1,4 +1,4 @@
-"""The worked examples of README.md, so that tests run what a newcomer reads."""
+"""The code blocks of README.md, so that tests run the documented examples."""
 
 import re
 from pathlib import Path

@@ -9,7 +9,7 @@ from pipeline.errors import InputError
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
-    """Keep the stage's logging out of the other tests."""
+    """Keep the logging of a stage out of the tests."""
     monkeypatch.setattr(console, "start_logging", lambda: None)
 
 
@@ -26,11 +26,11 @@ def test_run_stage_hands_over_the_arguments():
 def test_run_stage_shows_the_scripts_docstring(capsys, monkeypatch):
     def stage(task: str) -> None: ...
 
-    monkeypatch.setattr(sys.modules[stage.__module__], "__doc__", "Say what\nit does.")
+    monkeypatch.setattr(sys.modules[stage.__module__], "__doc__", "What\nit does.")
     with pytest.raises(SystemExit) as left:
         console.run_stage(stage, "task", argv=["--help"])
     assert left.value.code == 0
-    assert "Say what\nit does." in capsys.readouterr().out
+    assert "What\nit does." in capsys.readouterr().out
     with pytest.raises(SystemExit) as left:
         console.run_stage(stage, "task", argv=[])
     assert left.value.code == 2
@@ -38,12 +38,12 @@ def test_run_stage_shows_the_scripts_docstring(capsys, monkeypatch):
 
 def test_an_input_error_is_one_line_and_exit_code_2(capsys):
     def stage(task: str) -> None:
-        raise InputError(f"{task}: line 3: mend it")
+        raise InputError(f"{task}: line 3: fix it")
 
     with pytest.raises(SystemExit) as left:
         console.run_stage(stage, "task", argv=["films"])
     assert left.value.code == 2
-    assert capsys.readouterr().err == "error: films: line 3: mend it\n"
+    assert capsys.readouterr().err == "error: films: line 3: fix it\n"
 
 
 def test_any_other_error_keeps_its_traceback():
@@ -54,7 +54,7 @@ def test_any_other_error_keeps_its_traceback():
         console.run_stage(stage, argv=[])
 
 
-def test_short_work_is_silent_where_no_terminal_is_attached(capsys, caplog):
+def test_short_work_logs_nothing_without_a_terminal(capsys, caplog):
     with caplog.at_level(logging.INFO), console.progress(10, "counting", "rows") as move_on:
         move_on(4)
         move_on(6)
@@ -63,7 +63,7 @@ def test_short_work_is_silent_where_no_terminal_is_attached(capsys, caplog):
     assert caplog.messages == []
 
 
-def test_long_work_is_told_of_once_a_minute_where_no_terminal_is_attached(caplog, monkeypatch):
+def test_long_work_logs_a_line_a_minute_without_a_terminal(caplog, monkeypatch):
     clock = [1000.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
     with caplog.at_level(logging.INFO), console.progress(10_000, "counting", "rows") as move_on:
@@ -79,10 +79,10 @@ def test_long_work_is_told_of_once_a_minute_where_no_terminal_is_attached(caplog
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [(0.4, "0 s"), (119, "119 s"), (150, "2 min"), (7140, "119 min"), (7500, "2 h 5 min")]
+    ("seconds", "words"), [(0.4, "0 s"), (119, "119 s"), (150, "2 min"), (7140, "119 min"), (7500, "2 h 5 min")]
 )
-def test_durations_in_words(seconds: float, told: str):
-    assert console._duration(seconds) == told
+def test_durations_in_words(seconds: float, words: str):
+    assert console._duration(seconds) == words
 
 
 def test_progress_bar_on_a_terminal(capsys, monkeypatch):
@@ -90,15 +90,6 @@ def test_progress_bar_on_a_terminal(capsys, monkeypatch):
     with console.progress(10, "counting", "rows") as move_on:
         move_on(10)
     assert "counting" in capsys.readouterr().err
-
-
-def test_aligned():
-    assert console.aligned([["student", "accuracy"], ["bilstm", "0.8"], ["teacher of all", "0.91"]]) == (
-        "| student        | accuracy |\n"
-        "| -------------- | -------: |\n"
-        "| bilstm         |      0.8 |\n"
-        "| teacher of all |     0.91 |"
-    )
 
 
 def test_start_logging_shows_our_lines_and_only_warnings_of_others(monkeypatch):

@@ -24,6 +24,14 @@ STUDENTS = {
 SEVERAL = {"teachers": dict.fromkeys(TEACHERS, PARAMS["teachers"]["large"]), "students": STUDENTS}
 
 
+def stamp(folder: Path, name: str, file: str) -> None:
+    """Write the stamp of a file in data/films/NAME as the stages do, which run in the project's folder."""
+    of = Path("data/films") / name / file
+    storage.write_json(
+        folder / f"stamps/films/{name}.json", {"file": str(of), "sha256": storage.sha256_of(folder / of)}
+    )
+
+
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the owner's repository with everything pushed to a remote, and where that is.
@@ -71,7 +79,11 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         write(data / "logits" / name, about, **{split: rows(split, seed) for split in tables.SPLITS})
     for name, student in STUDENTS.items():
         gather({data / "logits" / teacher: 1.0 for teacher in Student(**student).teachers}, data / "targets" / name)
+    for name in TEACHERS:
+        stamp(folder, f"teachers/{name}", "here")
+        stamp(folder, f"logits/{name}", "manifest.json")
     remote = folder.parent / "remote"
+    owner.run("python", "stages/inputs.py", "films")
     owner.run("git", "init", "--quiet", "--initial-branch", "main")
     owner.run("dvc", "remote", "add", "--default", "shared", str(remote))
     owner.run("dvc", "commit", "--force")
@@ -122,6 +134,29 @@ def test_a_new_student_needs_its_teachers_logits_as_well(consumer: Clone):
     ran = consumer.stages_run("dvc", "repro", "--pull", "--allow-missing", "train@films-new")
     assert ran == {"gather@films-new", "train@films-new"}
     assert there(consumer) == {"logits/base", "targets/new", "vectors", "students/new"}
+
+
+def test_logits_that_the_owner_has_not_gathered_are_asked_for(places: dict[str, Path], tmp_path: Path):
+    owner, consumer = Clone(tmp_path / "owner"), Clone(tmp_path / "consumer")
+    subprocess.run(["git", "clone", "--quiet", places["owner"], owner.folder], check=True)
+    data, name = owner.folder / "data/films", "large"
+    owner.run("dvc", "pull", *(f"data/films/{part}" for part in ("examples", "source", "augmented", "teachers/large")))
+    write(data / "logits" / name, changed(teacher__name=name), **{split: rows(split, 7) for split in tables.SPLITS})
+    storage.write_json(data / f"results/label-{name}.json", {"rows": 2})
+    stamp(owner.folder, f"logits/{name}", "manifest.json")
+    owner.run("dvc", "commit", "--force", f"label@films-{name}")
+    owner.run("dvc", "push", f"data/films/logits/{name}")
+    owner.run("git", "commit", "--quiet", "--all", "--message", "labelled again, and not gathered")
+    subprocess.run(["git", "clone", "--quiet", owner.folder, consumer.folder], check=True)
+    command = ("dvc", "repro", "--pull", "--allow-missing", "train@films-small")
+    missing = (
+        "data/films/logits/large/manifest.json: not on this machine; fetch it with `dvc pull data/films/logits/large`"
+    )
+    assert missing in consumer.run(*command, code=255)
+    consumer.run("dvc", "pull", "data/films/logits/large")
+    assert consumer.stages_run(*command) == {"gather@films-small", "train@films-small"}
+    targets = dataset.read_split(consumer.folder / "data/films/targets/small", "train")
+    assert targets.equals(dataset.read_split(data / "logits" / name, "train"))
 
 
 def test_the_targets_of_one_teacher_are_stored_once(places: dict[str, Path]):

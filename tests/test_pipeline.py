@@ -107,13 +107,20 @@ class Clone:
         return done.stdout
 
     def stages_run(self, *command: str) -> set[str]:
-        """Run a DVC command, return the stages that it ran or restored."""
+        """Run a DVC command, return the stages that it ran or restored, but for those that run every time."""
         lines = self.run(*command).splitlines()
-        return {
+        ran = {
             line.split("'")[1]
             for line in lines
             if line.startswith(("Running stage", "Stage 'train", "Restored stage")) and "didn't change" not in line
         }
+        return {name for name in ran if name.partition("@")[0] not in ("inputs", "ablate_inputs")}
+
+    def stale(self, task: str) -> set[str]:
+        """Return the stages of which a dependency of their own has changed, without running them."""
+        self.run("dvc", "repro", "--quiet", f"inputs@{task}")
+        status = json.loads(self.run("dvc", "status", "--json").splitlines()[-1])
+        return {name for name, changes in status.items() if "always changed" not in changes}
 
 
 def edit(path: Path, change) -> None:
@@ -213,8 +220,11 @@ def test_every_table_is_there_and_none_is_in_git(clone: Clone):
         "report",
     ):
         assert any((data / name).iterdir()), name
-    changed = clone.run("git", "status", "--porcelain", "--untracked-files=all").split()
-    assert changed == ["??", "dvc.lock"]
+    changed = clone.run("git", "status", "--porcelain", "--untracked-files=all").splitlines()
+    stamps = [f"stamps/tickets/{kind}/{name}.json" for kind in ("logits", "teachers") for name in ("lengths", "ours")]
+    new = ["dvc.lock", "stamps/tickets/inputs.json", *stamps]
+    assert [line for line in changed if not line.startswith("?? ")] == []
+    assert sorted(line.removeprefix("?? ") for line in changed) == sorted(new)
 
 
 def test_the_table_shows_teacher_and_students(clone: Clone):
@@ -242,7 +252,7 @@ def test_the_report_shows_every_student(clone: Clone):
 
 
 def test_a_second_run_does_nothing(clone: Clone):
-    assert "Data and pipelines are up to date." in clone.run("dvc", "repro")
+    assert clone.stages_run("dvc", "repro") == set()
 
 
 def test_a_deleted_student_comes_back_alone(clone: Clone):
@@ -279,6 +289,62 @@ def test_a_changed_rule_draws_and_labels_again_but_tags_nothing(clone: Clone):
     edit(clone.folder / "params.yaml", lambda params: params["augment"]["rules"]["words"].update(p_mask=0.2))
     ran = clone.stages_run("dvc", "repro", "label@tickets-ours")
     assert ran == {"augment@tickets", "label@tickets-ours"}
+
+
+# --- no stale result ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {
+            "data/raw/tickets/train.csv": {"prepare"},
+            "typos.py": {"augment"},
+            "bag.py": {"train-bag", "evaluate-bag", "export-bag"},
+            "lengths.py": {"finetune-lengths", "label-lengths"},
+            "models/ticket-classifier/config.json": {"finetune-ours", "label-ours"},
+        },
+        {"pipeline/labelling/packing.py": {"label-lengths", "label-ours"}, "pipeline/params/augment.py": {"augment"}},
+        {"pipeline/console.py": set()},
+    ],
+    ids=["your own files", "code", "code that changes no byte"],
+)
+def test_a_change_makes_what_depends_on_it_stale_and_no_more(clone: Clone, files: dict[str, set[str]]):
+    """A line that changes nothing is enough: only a run can tell what a change means."""
+    before = clone.stale("tickets")
+    contents = {clone.folder / file: (clone.folder / file).read_bytes() for file in files}
+    for path, content in contents.items():
+        path.write_bytes(content + b"\n")
+    try:
+        after = clone.stale("tickets")
+    finally:
+        for path, content in contents.items():
+            path.write_bytes(content)
+    names = set().union(*files.values())
+    expected = {name.replace("-", "@tickets-", 1) if "-" in name else f"{name}@tickets" for name in names}
+    assert expected <= after
+    assert after - before <= expected
+
+
+def test_a_row_that_is_dropped_makes_only_prepare_run(clone: Clone):
+    clone.run("dvc", "repro", "prepare@tickets")
+    before, path = clone.stale("tickets"), clone.folder / "data/raw/tickets/train.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:3], *lines[2:]]) + "\n")  # a repeat that moves all rows after it
+    assert clone.stages_run("dvc", "repro", "prepare@tickets") == {"prepare@tickets"}
+    added = clone.stale("tickets") - before
+    assert not [name for name in added if name.startswith(("finetune", "tag", "augment", "embed", "train"))]
+    assert {name for name in added if name.startswith("label")} <= {"label@tickets-lengths", "label@tickets-ours"}
+
+
+def test_weights_that_change_in_their_folder_are_labelled_with_again(clone: Clone):
+    before = json.loads((clone.folder / "data/tickets/teachers/ours/teacher.json").read_text())["sha256"]
+    words = sorted({word.lower() for word in [*BILLING, *TECHNICAL]} | set("ticket,.-0123456789"))
+    tiny_teacher(clone.folder / "models/ticket-classifier", words, labels=["LABEL_0", "LABEL_1"], seed=5)
+    ran = clone.stages_run("dvc", "repro", "label@tickets-ours")
+    assert {"finetune@tickets-ours", "label@tickets-ours"} <= ran
+    record = json.loads((clone.folder / "data/tickets/logits/ours/manifest.json").read_text())["provenance"]["teacher"]
+    assert record["sha256"] != before
 
 
 def test_an_experiment_runs(clone: Clone):

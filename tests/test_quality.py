@@ -1,4 +1,4 @@
-"""bench/ on accuracy: quality.py runs what a task's file asks for, once a seed; baselines.py and levers.py learn from the rows they name."""
+"""The accuracy benchmarks: quality.py uses the settings of the task, once per seed; baselines.py and levers.py train on the rows that they report."""
 
 import importlib
 import sys
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The script that a test is named after."""
+    """Return a function that imports a script of bench/."""
     monkeypatch.syspath_prepend(ROOT / "bench")
     before = set(sys.modules)
     yield importlib.import_module
@@ -32,31 +32,31 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 # --- quality.py ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_clone_has_every_student_once_a_seed_with_the_tasks_settings(bench, tmp_path: Path):
+def test_the_clone_has_every_student_once_per_seed_with_the_tasks_settings(bench, tmp_path: Path):
     quality = bench("quality")
     teacher = tmp_path / "mine"
     teacher.mkdir()
     (teacher / "config.json").write_text("{}")
     into = tmp_path / "clone"
     quality.cloned(into, "qqp", [0, 7], teacher, "float32")
-    asked, ours = params.load("qqp", ROOT), params.load("qqp", into)
-    assert list(ours.students) == ["bilstm-seed0", "bilstm-plain-seed0", "bilstm-seed7", "bilstm-plain-seed7"]
-    for name, student in ours.students.items():
+    expected, found = params.load("qqp", ROOT), params.load("qqp", into)
+    assert list(found.students) == ["bilstm-seed0", "bilstm-plain-seed0", "bilstm-seed7", "bilstm-plain-seed7"]
+    for name, student in found.students.items():
         base, _, seed = name.rpartition("-seed")
-        assert student == asked.student(base).model_copy(update={"seed": int(seed)})
-    assert ours.teacher("minilm").model.source == "folder:models/mine"
-    assert ours.teacher("minilm").label == asked.teacher("minilm").label.model_copy(update={"dtype": "float32"})
+        assert student == expected.student(base).model_copy(update={"seed": int(seed)})
+    assert found.teacher("minilm").model.source == "folder:models/mine"
+    assert found.teacher("minilm").label == expected.teacher("minilm").label.model_copy(update={"dtype": "float32"})
     assert (into / "models" / "mine" / "config.json").is_file()
     quality.cloned(into, "qqp", [0], teacher, None)  # the same command again, with fewer seeds
     assert list(params.load("qqp", into).students) == ["bilstm-seed0", "bilstm-plain-seed0"]
-    assert params.load("qqp", into).teacher("minilm").label == asked.teacher("minilm").label
+    assert params.load("qqp", into).teacher("minilm").label == expected.teacher("minilm").label
 
 
 # --- baselines.py -------------------------------------------------------------------------------------------------------
 
 
-def told_wrong() -> pa.Table:
-    """Return rows whose gold labels are all wrong, each with a copy that has none; the teacher is right."""
+def wrong_gold_labels() -> pa.Table:
+    """Return rows whose gold labels are all wrong, each with a copy without a label. The teacher's logits are right."""
     right = logit_rows.sentiment(300)
     texts, values = right["sentence1"].to_pylist(), right["logits"].to_pylist()
     labels = [1 - label for label in right["label"].to_pylist()]
@@ -66,9 +66,9 @@ def told_wrong() -> pa.Table:
     )
 
 
-def test_a_baseline_learns_gold_labels_of_originals_and_the_teachers_classes_of_all_rows(bench, tmp_path: Path):
+def test_a_baseline_trains_on_gold_labels_of_originals_and_on_the_teachers_classes_of_all_rows(bench, tmp_path: Path):
     baselines = bench("baselines")
-    splits = {"train": told_wrong(), "validation": logit_rows.sentiment(60, seed=1)}
+    splits = {"train": wrong_gold_labels(), "validation": logit_rows.sentiment(60, seed=1)}
     writing.write(tmp_path / "data", splits, logit_rows.PROVENANCE)
 
     def missing(*rows: object) -> None:
@@ -82,7 +82,7 @@ def test_a_baseline_learns_gold_labels_of_originals_and_the_teachers_classes_of_
     assert (found[1]["low"], found[1]["high"]) == (1.0, 1.0)
 
 
-def test_the_sentences_of_a_pair_are_one_text_for_a_baseline(bench):
+def test_a_baseline_joins_the_sentences_of_a_pair(bench):
     pairs = logit_rows.rows(["a  b\n", "c"], [0, 1], [(0.0, 1.0)] * 2, sentence2=["d", "e"])
     assert bench("baselines").texts_of(pairs) == ["a b | d", "c | e"]
     assert bench("baselines").texts_of(logit_rows.rows(["a b"], [0], [(0.0, 1.0)])) == ["a b"]
@@ -93,10 +93,10 @@ def test_the_sentences_of_a_pair_are_one_text_for_a_baseline(bench):
 NGRAM = Student.model_validate({"model": "pipeline.students.ngram:NgramMean", "teacher": "large"})
 
 
-def test_a_lever_changes_its_keys_alone(bench):
+def test_a_lever_changes_only_its_keys(bench):
     levers = bench("levers")
     asked = NGRAM.model_copy(update={"epochs": 9})
-    kept = levers.changed(asked, levers.AS_IT_IS, seed=3, epochs=2)
+    kept = levers.changed(asked, levers.BASELINE, seed=3, epochs=2)
     assert kept == asked.model_copy(update={"seed": 3, "epochs": 2, "patience": 2})
     names = [lever.name for lever in levers.LEVERS]
     assert len(set(names)) == len(names)
@@ -108,7 +108,7 @@ def test_a_lever_changes_its_keys_alone(bench):
 
 
 @pytest.mark.parametrize(("copies", "rows", "epochs"), [(None, 900, 2), (1, 600, 3), (0, 300, 6)])
-def test_fewer_copies_are_seen_more_often(bench, copies: int | None, rows: int, epochs: int):
+def test_fewer_copies_mean_more_epochs(bench, copies: int | None, rows: int, epochs: int):
     levers = bench("levers")
     originals = logit_rows.sentiment(300)
     texts = originals["sentence1"].to_pylist()
@@ -137,7 +137,7 @@ def test_fewer_copies_are_seen_more_often(bench, copies: int | None, rows: int, 
         ([9], ["no copies", "1 copy", "4 copies"]),
     ],
 )
-def test_only_levers_that_change_something_are_offered(bench, numbers: list[int | None], fewer: list[str]):
+def test_only_levers_with_an_effect_are_offered(bench, numbers: list[int | None], fewer: list[str]):
     levers = bench("levers")
     training = pa.table({"copy": pa.array(numbers, pa.int32())})
     assert [lever.name for lever in levers.offered(training, []) if lever.copies is not None] == fewer

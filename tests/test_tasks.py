@@ -1,4 +1,4 @@
-"""The tasks that come with the project: their files, and docs/paper.yaml, fit together with params.yaml."""
+"""The included tasks and docs/paper.yaml are valid together with params.yaml."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ ROOT = Path(__file__).parents[1]
 GLUE = ["sst2", "qqp", "mnli", "rte"]
 
 
-def test_every_task_is_read():
+def test_all_tasks_are_listed():
     assert {path.stem for path in (ROOT / "tasks").glob("*.yaml")} == {"example", *GLUE}
 
 
 @pytest.mark.parametrize("task", GLUE)
-def test_task_has_a_folder_that_dvc_can_watch(task):
+def test_task_has_a_raw_folder_whose_readme_names_its_files(task):
     text = params.load(task, ROOT).task.text
     readme = ROOT / "data/raw" / task / "README.md"
     assert readme.is_file()
@@ -30,7 +30,7 @@ def test_task_has_a_folder_that_dvc_can_watch(task):
     ("task", "n_iter", "batch", "names"),
     [
         ("sst2", 20, 50, ["bilstm", "bilstm-plain"]),
-        # On few pairs the distilled student learns more by AdamW in small batches (docs/experiments.md).
+        # On few pairs, the distilled student uses AdamW with small batches (docs/experiments.md).
         ("qqp", 10, 256, ["bilstm-plain"]),
         ("mnli", 10, 256, ["bilstm-plain"]),
     ],
@@ -55,7 +55,7 @@ def test_the_hubs_rows_and_the_files_give_the_same_classes(task, tmp_path, monke
         "qqp": ["not_duplicate", "duplicate"],
         "mnli": ["entailment", "neutral", "contradiction"],
         "rte": ["entailment", "not_entailment"],
-    }[task]  # of the Hub's nyu-mll/glue
+    }[task]  # class names of nyu-mll/glue on the Hub
     columns = {"sst2": ["sentence"], "qqp": ["question1", "question2"], "mnli": ["premise", "hypothesis"], "rte": []}[
         task
     ]

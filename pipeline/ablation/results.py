@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.ablation.params import NONE, Ablation, Cell
-from pipeline.console import aligned
 from pipeline.errors import InputError
 from pipeline.evaluation import DIGITS
 from pipeline.logits.dataset import read_labelled
+from pipeline.logits.markdown import aligned
 from pipeline.logits.shards import finite_logits
 from pipeline.metrics.bootstrap import LEVEL, ends, over_seeds_and_rows
 from pipeline.storage import read_json

@@ -1,1 +1,1 @@
-"""The augmentation procedure and its rules."""
+"""Draws augmented copies of the training examples with configurable rules."""

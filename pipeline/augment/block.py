@@ -1,4 +1,4 @@
-"""Sentences as word ids, and the block of copies that augmentation rules work on."""
+"""Sentences as word ids, and the block of copies that augmentation rules change."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,6 +7,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.errors import InputError
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
@@ -20,7 +22,7 @@ KINDS: Final = (MASKED, REPLACED, EDITED)
 
 @dataclass(frozen=True, eq=False)
 class Sentences:
-    """Sentences in compressed sparse rows: sentence i is `words[offsets[i]:offsets[i + 1]]`."""
+    """Sentences in compressed sparse rows. Sentence i is `words[offsets[i]:offsets[i + 1]]`."""
 
     offsets: I64  # [sentences + 1]
     words: I32  # [words] word ids
@@ -28,22 +30,22 @@ class Sentences:
 
     @property
     def lengths(self) -> I64:
-        """[sentences] words in each."""
+        """[sentences] number of words."""
         return np.diff(self.offsets)
 
 
 @dataclass(frozen=True, eq=False)
 class Unigrams:
-    """The training words by part-of-speech tag, each as often as it occurs."""
+    """The words of the training split by part-of-speech tag, each as often as it occurs."""
 
     pool: I32  # word ids, grouped by tag
-    start: I64  # [tags] where a tag's words begin in the pool
-    count: I64  # [tags] how many there are
+    start: I64  # [tags] the first word of a tag in the pool
+    count: I64  # [tags] number of words
     mask: int  # the id of the [MASK] word
 
     @classmethod
     def of(cls, word_ids: I32, tag_ids: NDArray[np.int16], counts: I64, mask: int) -> "Unigrams":
-        """Build the pool from the vocabulary's counts: one row a (word, tag) pair."""
+        """Build the pool from the vocabulary's counts, which have a row for each (word, tag)."""
         order = np.argsort(tag_ids, kind="stable")
         pool = np.repeat(word_ids[order], counts[order])
         count = np.bincount(tag_ids, weights=counts).astype(np.int64)
@@ -61,23 +63,24 @@ class Unigrams:
 
 @dataclass(eq=False)
 class Block:
-    """Copies of sentences, a row each, that the rules change one after the other.
+    """Copies of sentences, one per row, that the rules change one after the other.
 
-    The words are gathered when first asked for, so a rule that only cuts a window (`cut`) costs nothing for the words outside it.
+    The words are gathered at the first access, so a rule that only cuts a window (`cut`) costs nothing for the words outside it.
     """
 
     sentences: Sentences
-    parents: I64  # [rows] which of the sentences a row copies
-    start: I32  # [rows] the window's first word
-    size: I32  # [rows] the words that are left
+    parents: I64  # [rows] the sentence that a row copies
+    start: I32  # [rows] the first word of the window, in places of the parent
+    size: I32  # [rows] number of words left
     ngram: Bool  # [rows] whether a rule chose the window
-    window: I32  # [rows] its length when it was chosen
-    edited: I32  # [rows] changes that are no longer seen in `edits`: words deleted, moved
+    window: I32  # [rows] length of the window when it was chosen
+    edited: I32  # [rows] number of words that rules dropped
     tally: dict[str, int] = field(default_factory=dict)
+    dropped: bool = False  # whether a rule dropped words
 
     @classmethod
     def copies(cls, sentences: Sentences, parents: I64) -> "Block":
-        """Return the block of whole, untouched copies.
+        """Return the block of complete, unchanged copies.
 
         :param sentences: The originals.
         :param parents: [rows] the sentence that each row copies.
@@ -92,7 +95,7 @@ class Block:
 
     @cached_property
     def offsets(self) -> I64:
-        """[rows + 1] where each row's words begin."""
+        """[rows + 1] the first word of each row."""
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.size, dtype=np.int64)])
 
     @cached_property
@@ -103,55 +106,63 @@ class Block:
 
     @cached_property
     def positions(self) -> I32:
-        """[words] each word's place in its parent."""
+        """[words] the place of each word in the parent."""
         begins = (self.offsets[:-1] - self.start).astype(np.int32)
         positions: I32 = np.arange(self.offsets[-1], dtype=np.int32) - np.repeat(begins, self.size)
         return positions
 
     @cached_property
     def origin(self) -> I64:
-        """[words] where each word stands in the originals."""
+        """[words] the index of each place in the originals' words."""
         origin: I64 = np.repeat(self.sentences.offsets[self.parents], self.size) + self.positions
         return origin
 
     @cached_property
     def words(self) -> I32:
-        """[words] word ids; a rule writes here, and says so in `edits`."""
+        """[words] word ids. A rule that writes here marks the word in `edits`."""
         return self.sentences.words[self.origin]
 
     @cached_property
     def tags(self) -> NDArray[np.int16]:
-        """[words] the tags of the words that stood there in the parent."""
+        """[words] the tag of the parent's word at each place."""
         return self.sentences.tags[self.origin]
 
     def tags_of(self, words: I64) -> NDArray[np.int16]:
-        """Return `tags[words]`; for a few words, without gathering the tags of all."""
+        """Return `tags[words]`, without gathering the tags of all words where possible."""
         return self.tags[words] if "tags" in self.__dict__ else self.sentences.tags[self.origin[words]]
 
     @cached_property
     def edits(self) -> NDArray[np.uint8]:
-        """[words] 0 for a word that no rule touched, or MASKED, REPLACED, EDITED."""
+        """[words] 0 for a word that no rule changed, or MASKED, REPLACED, EDITED."""
+        return np.zeros(self.offsets[-1], np.uint8)
+
+    @cached_property
+    def moves(self) -> NDArray[np.uint8]:
+        """[words] how often a rule moved a word that `edits` already marked; each move counts as one more EDITED word."""
         return np.zeros(self.offsets[-1], np.uint8)
 
     def count(self, name: str, n: int) -> None:
-        """Add n to the run's tally under a name."""
+        """Add n to a count of the run's summary."""
         self.tally[name] = self.tally.get(name, 0) + n
 
     def edits_per_row(self) -> dict[int, I32]:
-        """Return how many words of each row carry each kind of edit.
+        """Return the number of words of each row with each kind of edit.
 
-        :return: For MASKED, REPLACED and EDITED, [rows]; EDITED counts the words that are gone as well.
+        :return: For MASKED, REPLACED and EDITED, [rows]; EDITED includes the words that were dropped.
         """
         kinds = 1 + max(KINDS)
         words = np.flatnonzero(self.edits != 0)
         edits = self.rows[words].astype(np.int64) * kinds + self.edits[words]
         counts = np.bincount(edits, minlength=len(self) * kinds).reshape(-1, kinds).astype(np.int32)
-        return {kind: counts[:, kind] + (self.edited if kind == EDITED else 0) for kind in KINDS}
+        counts[:, EDITED] += self.edited
+        if "moves" in self.__dict__:
+            counts[:, EDITED] += np.bincount(self.rows, self.moves, len(self)).astype(np.int32)
+        return {kind: counts[:, kind] for kind in KINDS}
 
     def touched(self, edits: Mapping[int, I32]) -> Bool:
-        """Return whether anything was done to each row, [rows] (a replacement can still have drawn the same word).
+        """Return whether a rule changed each row, [rows]. A replacement counts as a change even if it drew the same word.
 
-        :param edits: What `edits_per_row` returns.
+        :param edits: The result of `edits_per_row`.
         """
         found: Bool = self.size != self.sentences.lengths[self.parents]
         for count in edits.values():
@@ -159,9 +170,9 @@ class Block:
         return found
 
     def drop(self, gone: Bool) -> "Block":
-        """Return the block without some of its words; they count as edits of their row.
+        """Return the block without some of its words; they count as edits of their row. `cut` is refused afterwards.
 
-        :param gone: [words] the words to drop; each row must keep one at least.
+        :param gone: [words] the words to drop; each row must keep at least one.
         """
         lost = np.bincount(self.rows[gone], minlength=len(self)).astype(np.int32)
         block = Block(
@@ -173,18 +184,23 @@ class Block:
             self.window,
             self.edited + lost,
             self.tally,
+            dropped=True,
         )
-        for name in ("words", "tags", "positions", "edits"):
-            block.__dict__[name] = getattr(self, name)[~gone]
+        self._take_words(block, ~gone)
         return block
 
     def cut(self, where: Bool, start: I32, size: I32) -> "Block":
         """Return the block with some rows cut to a window.
 
         :param where: [rows] the rows to cut.
-        :param start: [rows] the window's first word, counted in the row as it is now.
+        :param start: [rows] the first word of the window, in the current row.
         :param size: [rows] its length, at least 1.
+        :raises InputError: If a rule has dropped words: `start` would not be a place of the parent, which `ngram_start` records.
         """
+        if self.dropped:
+            raise InputError(
+                "keeps a window after another rule dropped words; list it before the rules that drop words"
+            )
         new_start = np.where(where, start, 0).astype(np.int32)
         new_size = np.where(where, size, self.size).astype(np.int32)
         block = Block(
@@ -201,6 +217,9 @@ class Block:
             kept = np.arange(block.offsets[-1]) - np.repeat(
                 block.offsets[:-1] - self.offsets[:-1] - new_start, new_size
             )
-            for name in ("words", "tags", "positions", "edits"):
-                block.__dict__[name] = getattr(self, name)[kept]
+            self._take_words(block, kept)
         return block
+
+    def _take_words(self, block: "Block", kept: Bool | I64) -> None:
+        for name in ("words", "tags", "positions", "edits", *(["moves"] if "moves" in self.__dict__ else [])):
+            block.__dict__[name] = getattr(self, name)[kept]

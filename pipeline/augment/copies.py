@@ -1,4 +1,4 @@
-"""Copies of some originals, drawn: what a worker does for a block of rows."""
+"""Draws the copies of some originals: the work of one worker for a block of rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ FIRST, SECOND = range(2)
 
 @dataclass(frozen=True)
 class Plan:
-    """What to draw: all that a worker needs beside the tokens."""
+    """What to draw: everything that a worker needs in addition to the tokens."""
 
     seed: int
     n_iter: int
@@ -29,23 +29,29 @@ class Plan:
 
     @classmethod
     def of(cls, augment: Augment, file: str = "params.yaml") -> "Plan":
-        """Build the rules that params.yaml names.
+        """Build the rules of params.yaml.
 
         :param augment: The parameters.
-        :param file: Where they stand, for the message.
-        :raises InputError: If a rule does not import or refuses its parameters.
+        :param file: Their file, for messages.
+        :raises InputError: If a rule does not import or refuses its parameters, or a window follows a rule that drops words.
         """
-        rules = {}
+        rules: dict[str, AugmentationRule] = {}
         for name, rule in augment.rules.items():
             try:
                 rules[name] = plugins.build(rule.rule, rule.params)
             except InputError as error:
                 raise InputError(f"{file}: augment.rules.{name}: {error}") from error
+            droppers = [other for other in rules if getattr(rules[other], "drops_words", False)]
+            if getattr(rules[name], "keeps_window", False) and droppers and droppers[0] != name:
+                raise InputError(
+                    f"{file}: augment.rules: {name!r} keeps a window of words and comes after {droppers[0]!r}, which drops words: "
+                    f"list {name!r} before {droppers[0]!r}"
+                )
         return cls(augment.seed, augment.n_iter, rules)
 
 
 def scratch_schema(pairs: bool) -> pa.Schema:
-    """Return the columns of drawn rows: those of tables.AUGMENTED that are neither all null nor known from the row's parent, text or copy."""
+    """Return the columns of drawn rows: those of tables.AUGMENTED that are not all null and do not follow from parent, text or copy."""
     absent = {"id", "parent_id", "side"} | (
         set() if pairs else {name for name in tables.AUGMENTED.names if name.endswith("2")}
     )
@@ -57,7 +63,7 @@ def changed_sides(copies: NDArray[np.integer], pairs: bool) -> NDArray[np.intege
 
     The paper cycles over three ways for a pair: the first sentence, the second, both.
 
-    :param copies: [n] which of its parent's copies each is.
+    :param copies: [n] the number of each copy of its parent.
     :param pairs: Whether there are two sentences.
     """
     return copies % 3 if pairs else np.full(len(copies), FIRST)
@@ -70,8 +76,8 @@ def draw(corpus: Corpus, originals: Originals, plan: Plan, parents: I64) -> tupl
     :param originals: The originals.
     :param plan: Seed, n_iter and rules.
     :param parents: [n] the rows of the originals to copy.
-    :return: The copies that a rule touched, in the order (parent, copy), with the columns of `scratch_schema`; the row of the
-        originals that each copies; the rules' tallies.
+    :return: The copies that a rule changed, in the order (parent, copy), with the columns of `scratch_schema`; the row of the
+        originals that each copies; the rules' counts.
     """
     row_parents = np.repeat(parents, plan.n_iter)
     copies = np.tile(np.arange(plan.n_iter), len(parents))
@@ -90,16 +96,13 @@ def draw(corpus: Corpus, originals: Originals, plan: Plan, parents: I64) -> tupl
         sentences = _sides(originals, sentences, row_parents, [row_now[rows[touched[rows]]] for rows in changing])
     else:
         sentences = {f"{name}1": values for name, values in sentences.items()}
-    columns = {
-        "copy": copies.astype(np.int32),
-        **sentences,
-    }
+    columns = {"copy": copies.astype(np.int32), **sentences}
     schema = scratch_schema(corpus.pairs)
     return pa.table([columns[name] for name in schema.names], schema=schema), row_parents, dict(block.tally)
 
 
 def _apply(corpus: Corpus, originals: Originals, plan: Plan, parents: I64, copies: I64, changing: list[I64]) -> Block:
-    """Return the rules' work on each changing sentence: those of sentence 1 first, then those of sentence 2."""
+    """Return the block of each changing sentence after all rules: those of sentence 1 first, then those of sentence 2."""
     keys = [
         row_keys(plan.seed, originals.digests[parents[rows]], copies[rows], np.full(len(rows), side))
         for side, rows in enumerate(changing)
@@ -107,10 +110,13 @@ def _apply(corpus: Corpus, originals: Originals, plan: Plan, parents: I64, copie
     sentences = [parents[rows] + side * len(originals) for side, rows in enumerate(changing)]
     block = Block.copies(originals.sentences, np.concatenate(sentences))
     for name, rule in plan.rules.items():
-        changed = rule(block, Draws(np.concatenate(keys), name), corpus.unigrams)
+        try:
+            changed = rule(block, Draws(np.concatenate(keys), name), corpus.unigrams)
+        except InputError as error:
+            raise InputError(f"augment.rules.{name}: {error}") from error
         if len(changed) != len(block) or not changed.size.all():
             raise InputError(
-                f"augment.rules.{name}: dropped a row, or all words of one; a rule must leave one word at least"
+                f"augment.rules.{name}: removed a row or all words of a row; a rule must keep at least one word"
             )
         block = changed
     return block
@@ -120,7 +126,7 @@ def _sentences(
     corpus: Corpus, originals: Originals, block: Block, edits: Mapping[int, I32], which: Bool
 ) -> dict[str, pa.Array]:
     """Return the text and the lineage of some rows of a block."""
-    rows = np.flatnonzero(which)  # several times faster to take by than a mask that jumps about
+    rows = np.flatnonzero(which)  # several times faster than a mask with scattered rows
     whole = ~block.ngram[rows]
     return {
         "sentence": corpus.decode_rows(originals, block, which),
@@ -135,14 +141,14 @@ def _sentences(
 def _sides(
     originals: Originals, sentences: dict[str, pa.Array], parents: I64, changing: list[I64]
 ) -> dict[str, pa.Array]:
-    """Lay sentences out as the two sides of rows; a side that is held has the parent's text and no lineage."""
+    """Return the columns of both sides; a side that was not changed has the parent's text and no lineage."""
     columns: dict[str, pa.Array] = {}
     begin = 0
     for side, rows in enumerate(changing):
         place = np.zeros(len(parents), np.int64)
-        held = np.ones(len(parents), np.bool_)
-        place[rows], held[rows] = begin + np.arange(len(rows)), False
-        where = pa.array(place, mask=held)
+        unchanged = np.ones(len(parents), np.bool_)
+        place[rows], unchanged[rows] = begin + np.arange(len(rows)), False
+        where = pa.array(place, mask=unchanged)
         columns |= {f"{name}{side + 1}": values.take(where) for name, values in sentences.items()}
         original = originals.texts.take(pa.array(parents + side * len(originals)))
         columns[f"sentence{side + 1}"] = pc.coalesce(columns[f"sentence{side + 1}"], original)

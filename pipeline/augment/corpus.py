@@ -1,4 +1,4 @@
-"""The originals as word ids, read a range of rows at a time, and the way back from word ids to text."""
+"""Reads the originals as word ids, a range of rows at a time, and decodes word ids to text."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -21,17 +21,17 @@ from pipeline.errors import InputError
 class Originals:
     """Some of a task's originals, in the order of their ids.
 
-    The first sentences of all rows come first, then the second sentences of all rows: row r's are sentences r and r + rows.
+    The first sentences of all rows come first, then the second sentences of all rows: row r has the sentences r and r + rows.
     """
 
     digests: NDArray[np.uint64]  # [rows, 2] the rows' ids as numbers
     training: Bool  # [rows] in the training split
     sentences: Sentences
     spaces: NDArray[np.int16] | None  # [words] raw text: the white space after each word, an index of space_strings
-    texts: pa.StringArray  # [sentences] the text, as the decoder writes it
-    text_digests: NDArray[
-        np.uint64
-    ]  # [rows, 2] the ids of those texts: pretokenised text with single spaces, whatever the source had
+    texts: pa.StringArray  # [sentences] the text that the words decode to
+    text_digests: NDArray[np.uint64]
+    """[rows, 2] the ids of these texts. They are `digests`, except in pretokenised examples of an earlier version of the prepare stage, whose
+    texts can have several spaces between words."""
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -44,26 +44,26 @@ class Corpus:
     folder: Path
     rows: int
     space_strings: pa.StringArray
-    words: pa.StringArray  # [vocabulary + 1] the last one is [MASK]; then what rules added
+    words: pa.StringArray  # [vocabulary + 1] the last one is [MASK]; then the words that rules added
     unigrams: Unigrams
     pairs: bool
     raw: bool
     digest: str
-    """What `tables.digest_of_rows` says of the rows."""
+    """The result of `tables.digest_of_rows` for the rows."""
 
     @classmethod
     def read(cls, folder: Path) -> "Corpus":
         """Open the tables that the tag stage wrote.
 
         :param folder: data/<task>/tokens.
-        :raises InputError: If a table is missing, or the two are not of the same run.
+        :raises InputError: If a table is missing, or the two were not written by the same run.
         """
         vocabulary = tables.read(folder / "vocabulary.parquet", tables.VOCABULARY)
         path = folder / "tokens.parquet"
         tables.check(path, tables.TOKENS)
         metadata = tables.metadata_of(path)
         if "corpus" not in metadata:
-            raise InputError(f"{path}: not as the tag stage writes it now: run the tag stage again")
+            raise InputError(f"{path}: an earlier version wrote this table; run the tag stage again")
         if metadata != tables.metadata_of(folder / "vocabulary.parquet"):
             raise _altered(folder)
         strings = _by_id(folder, vocabulary)
@@ -90,9 +90,9 @@ class Corpus:
     def originals(self, begin: int = 0, end: int | None = None) -> Originals:
         """Read some rows.
 
-        :param begin: The first, counted in the order of the table.
-        :param end: The one after the last; to the end of the table where None.
-        :raises InputError: If the rows are not what the tag stage wrote.
+        :param begin: The first, in the order of the table.
+        :param end: The one after the last; None for the end of the table.
+        :raises InputError: If the rows are not valid.
         """
         table = self._read(begin, self.rows if end is None else end)
         sides = ("1", "2") if self.pairs else ("1",)
@@ -129,14 +129,12 @@ class Corpus:
         )
 
     def check(self, rows: Iterable[bytes]) -> None:
-        """Check that the rows are whole and unaltered.
+        """Check that the rows are complete and unchanged.
 
-        :param rows: What `tables.digest_rows` makes of the originals, a part after the other.
-        :raises InputError: If they are not those that the tag stage wrote.
+        :param rows: The results of `tables.digest_rows` for the originals, in order.
+        :raises InputError: If they are not the rows that the tag stage wrote.
         """
-        from pipeline.tables import digest_of_rows
-
-        if digest_of_rows(rows) != self.digest:
+        if tables.digest_of_rows(rows) != self.digest:
             raise _altered(self.folder)
 
     @cached_property
@@ -144,7 +142,7 @@ class Corpus:
         return pq.ParquetFile(self.folder / "tokens.parquet")
 
     def _read(self, begin: int, end: int) -> pa.Table:
-        """Read rows [begin, end): the row groups that hold them, and no others."""
+        """Read the row groups of the rows [begin, end)."""
         metadata = self._file.metadata
         starts = np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
         groups = [i for i in range(metadata.num_row_groups) if starts[i] < end and starts[i + 1] > begin]
@@ -165,9 +163,9 @@ class Corpus:
     def decode_rows(self, originals: Originals, block: Block, which: Bool) -> pa.StringArray:
         """Return the text of some rows of a block.
 
-        :param originals: What the block's rows are copies of.
+        :param originals: The originals that the block copies.
         :param block: Any block of this corpus.
-        :param which: [rows] those to decode.
+        :param which: [rows] whether to decode each.
         """
         words = np.repeat(which, block.size)
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(block.size[which], dtype=np.int64)])
@@ -175,11 +173,13 @@ class Corpus:
         return self.decode(block.words[words], offsets, spaces)
 
     def decode(self, words: I32, offsets: I64, spaces: NDArray[np.int16] | None = None) -> pa.StringArray:
-        """Put words together again: one take from a vocabulary whose strings hold the white space, so that the taken buffer is the text.
+        """Return the texts of word ids.
+
+        One `take` from a vocabulary whose strings include the white space: the buffer that it returns is the text.
 
         :param words: [words] word ids.
-        :param offsets: [n + 1] where each text's words begin; no text is empty.
-        :param spaces: [words] raw text: the white space after each; the last of a text is left out.
+        :param offsets: [n + 1] the first word of each text; no text is empty.
+        :param spaces: [words] raw text: the white space after each word, which is ignored for the last word of a text.
         :return: [n] texts.
         """
         last = offsets[1:] - 1
@@ -201,7 +201,7 @@ class Corpus:
 
 def _altered(folder: Path) -> InputError:
     return InputError(
-        f"{folder}: tokens.parquet and vocabulary.parquet are not of one run, or were altered: run the tag stage again"
+        f"{folder}: tokens.parquet and vocabulary.parquet are not of one run, or were changed; run the tag stage again"
     )
 
 

@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for and on nothing else: not on workers, blocks, shards or order.
+"""Random numbers that depend on their purpose only: not on workers, blocks, shards or order.
 
 A draw is a pure function of (seed, parent, copy, side, rule, use, position): the SplitMix64 finaliser (Steele, Lea and Flood 2014,
 "Fast splittable pseudorandom number generators") over a key and a counter.
@@ -16,12 +16,12 @@ U64 = NDArray[np.uint64]
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _A, _B = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 CHUNK = 16_384
-"""Words whose draws are made at a time."""
+"""Words that are drawn for at a time."""
 _30, _27, _31, _11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 
 
 def mix(value: U64) -> U64:
-    """Return SplitMix64's finaliser of each value: a bijection on 64 bits whose outputs look independent."""
+    """Return SplitMix64's finaliser of each value: a bijection on 64 bits whose outputs appear independent."""
     return _mix_in_place(value.copy(), np.empty_like(value))
 
 
@@ -35,7 +35,7 @@ def _mix_in_place(x: U64, spare: U64) -> U64:
 
 
 def name_key(name: str) -> np.uint64:
-    """Return 64 bits of a name's BLAKE2b; any integer seed, of any size or sign, goes in as its decimal digits."""
+    """Return 64 bits of a name's BLAKE2b. The name of a seed, of any size or sign, is its decimal digits."""
     return np.uint64(int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little"))
 
 
@@ -55,7 +55,7 @@ def row_keys(seed: int, parents: U64, copies: NDArray[np.int64], sides: NDArray[
 
 @dataclass(frozen=True)
 class Draws:
-    """The draws of one rule. Two uses with different names are independent; the same use asked for twice gives the same numbers."""
+    """The draws of one rule. Uses with different names are independent; the same use always gives the same numbers."""
 
     keys: U64  # [rows]
     rule: str
@@ -64,22 +64,22 @@ class Draws:
         return keys ^ name_key(f"{self.rule}/{use}")
 
     def per_row(self, use: str, rows: NDArray[np.integer] | None = None) -> NDArray[np.float64]:
-        """Return one uniform draw from [0, 1) a row.
+        """Return one uniform draw from [0, 1) per row.
 
-        :param use: What it is for.
-        :param rows: [n] the rows that need one; all of them where None.
+        :param use: The name of its purpose.
+        :param rows: [n] the rows to draw for; None for all.
         :return: [n]
         """
         keys = self.keys if rows is None else self.keys[rows]
         return _unit(mix(mix(self._at(use, keys))))  # counter 0; words count from 1
 
     def per_word(self, use: str, rows: NDArray[np.integer], positions: NDArray[np.integer]) -> NDArray[np.float64]:
-        """Return one uniform draw from [0, 1) a word.
+        """Return one uniform draw from [0, 1) per word.
 
-        The position is the word's place in the parent, so a word's draw is the same whatever was cut away around it.
+        The position is the word's place in the parent, so a word's draw does not depend on the words removed around it.
 
-        :param use: What it is for.
-        :param rows: [words] the row that each word stands in.
+        :param use: The name of its purpose.
+        :param rows: [words] the row of each word.
         :param positions: [words] its place in the parent.
         :return: [words]
         """
@@ -105,7 +105,7 @@ class Draws:
     def _chunks(
         self, use: str, rows: NDArray[np.integer], positions: NDArray[np.integer]
     ) -> Iterator[tuple[slice, U64]]:
-        """Yield the words' 64 bits a chunk at a time, in memory that is used again: in the processor's cache they take a quarter of the time."""
+        """Yield the words' 64 bits in chunks that reuse the same memory: in the processor's cache they take a quarter of the time."""
         keys = mix(self._at(use, self.keys))
         counters, scratch = np.empty((2, min(CHUNK, len(rows))), np.uint64)
         for begin in range(0, len(rows), CHUNK):

@@ -1,6 +1,6 @@
-"""Which copies stay: each text once, none that is an original's. Exact, out of core, in any number of processes.
+"""Decides which copies are kept: each text once, and no text of an original. Exact, out of core, in any number of processes.
 
-Ids are spread over ranges while copies are drawn. Equal ids are in the same range, so that each range is looked at by itself.
+While copies are drawn, their ids are partitioned into ranges. Equal ids are in the same range, so each range is judged by itself.
 """
 
 from collections.abc import Sequence
@@ -18,32 +18,32 @@ U64 = NDArray[np.uint64]
 I8 = NDArray[np.int8]
 
 FATES: Final = ("kept", "duplicates", "leaks", "unchanged")
-"""What becomes of a copy: a duplicate equals an earlier copy or another training example, a leak a text of another split, an unchanged one
-its own parent."""
+"""The outcomes for a copy. A duplicate equals an earlier copy or another training example, a leak equals a text of another split, an
+unchanged copy equals its own parent."""
 KEPT, DUPLICATE, LEAK, UNCHANGED = range(4)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A shard's ids in scratch, by range: those of its copies, and those of its originals."""
+    """The ids of a shard's copies and of its originals, by range, in a scratch file."""
 
     arrays: Arrays
-    copies: I64  # [ranges] how many are in each
-    originals: I64  # [ranges]
+    copies: I64  # [ranges] number of copies in each
+    originals: I64  # [ranges] number of originals in each
 
 
 def spread(
     ranges: int, begin: int, ids: U64, parents: I64, originals: U64, training: NDArray[np.bool_]
 ) -> tuple[dict[str, NDArray[Any]], I64, I64]:
-    """Put a shard's ids in order of their range.
+    """Sort a shard's ids by range.
 
-    :param ranges: How many ranges of ids there are.
+    :param ranges: The number of ranges.
     :param begin: The number of the shard's first original.
     :param ids: [copies, 2] the ids of the copies' texts.
-    :param parents: [copies] which of the shard's originals each copies.
+    :param parents: [copies] the shard's original that each copies.
     :param originals: [n, 2] the ids of the originals' texts.
     :param training: [n] whether each is in the training split.
-    :return: The arrays that `judge` and `judged` read, and how many copies and how many originals are in each range.
+    :return: The arrays that `judge` and `judged` read, and the numbers of copies and of originals in each range.
     """
     order, copies = _by_range(ids, ranges)
     texts_order, texts = _by_range(originals, ranges)
@@ -57,18 +57,18 @@ def spread(
 
 
 def _numbered(ids: U64, numbers: I64) -> U64:
-    """Return [n, 3]: ids and a number beside each."""
+    """Return [n, 3]: each id with a number."""
     found = np.empty((len(ids), 3), np.uint64)
     found[:, :2], found[:, 2] = ids, numbers
     return found
 
 
 def judge(spreads: Sequence[Spread], number: int, verdict: Path) -> None:
-    """Decide on the copies of one range of ids: the first of each text stays, unless it is an original of any split.
+    """Judge the copies of one range of ids: the first copy with a text is kept, unless an original of any split has the text.
 
-    :param spreads: Each shard's, its arrays being those of `spread`.
-    :param number: Which range.
-    :param verdict: The file to write: for each shard's copies in the range, one after the other, KEPT, DUPLICATE, LEAK or UNCHANGED.
+    :param spreads: One for each shard, with the arrays of `spread`.
+    :param number: The number of the range.
+    :param verdict: The file to write: KEPT, DUPLICATE, LEAK or UNCHANGED for the copies in the range, shard after shard.
     """
     texts = _parts([(s.arrays, s.originals) for s in spreads], "texts", number)
     copies = _parts([(s.arrays, s.copies) for s in spreads], "copies", number)
@@ -83,11 +83,11 @@ def judge(spreads: Sequence[Spread], number: int, verdict: Path) -> None:
 
 
 def judged(spread: Spread, before: I64, verdicts: Sequence[Path]) -> tuple[I8, U64, I64]:
-    """Put together what was decided on a shard's copies.
+    """Return the outcomes for a shard's copies.
 
-    :param spread: The shard's.
-    :param before: [ranges] how many copies of the shards before it are in each range.
-    :param verdicts: What `judge` wrote, a file a range.
+    :param spread: The shard's ids.
+    :param before: [ranges] the number of copies of earlier shards in each range.
+    :param verdicts: The files that `judge` wrote, one per range.
     :return: In the order in which the copies were drawn: their fates [copies], ids [copies, 2], and parents [copies] as numbers of originals.
     """
     parts = [
@@ -107,17 +107,17 @@ def _parts(shards: Sequence[tuple[Arrays, I64]], name: str, number: int) -> U64:
 
 
 def _by_range(digests: U64, ranges: int) -> tuple[I64, I64]:
-    """Return the order that sorts ids by their range, equal ranges as they stand, and how many are in each."""
+    """Return the order that sorts ids by their range (stable), and the number of ids in each."""
     which = (((digests[:, 0] >> np.uint64(32)) * np.uint64(ranges)) >> np.uint64(32)).astype(np.uint16)
     return np.argsort(which, kind="stable"), np.bincount(which, minlength=ranges)
 
 
 def first_of_equals(digests: U64) -> I64:
-    """Return, for each digest [n, 2], the place of the first one that is equal to it."""
+    """Return, for each digest [n, 2], the index of the first one that equals it."""
     first = np.arange(len(digests))
     high, low = np.ascontiguousarray(digests[:, 0]), digests[:, 1]
     order = np.argsort(high)
-    repeats = np.flatnonzero(~_differ(high[order]))  # few: those whose upper half stood there just before
+    repeats = np.flatnonzero(~_differ(high[order]))  # few: those with the same upper half as the one before
     alike = np.zeros(len(digests), np.bool_)
     alike[repeats] = alike[repeats - 1] = True
     some = order[alike]
@@ -132,7 +132,7 @@ def first_of_equals(digests: U64) -> I64:
 
 
 def _differ(ordered: U64) -> NDArray[np.bool_]:
-    """Return whether each number is another than the one before it."""
+    """Return whether each number differs from the one before it."""
     found = np.ones(len(ordered), np.bool_)
     found[1:] = ordered[1:] != ordered[:-1]
     return found

@@ -1,10 +1,11 @@
-"""Random deletion and random swap in the manner of EDA (Wei and Zou 2019, arXiv 1901.11196, section 2).
+"""Random deletion and random swap after EDA (Wei and Zou 2019, arXiv 1901.11196, section 2).
 
-Two worked examples of the contract in pipeline/augment/rules.py: one drops words, the other moves them. EDA makes each augmented sentence with one
-of its operations; here all the rules that params.yaml names are applied to each copy, one after the other.
+Two worked examples of the contract in pipeline/augment/rules.py: one drops words, the other moves them. EDA applies one of its
+operations to each augmented sentence; here every rule of params.yaml is applied to each copy, one after the other.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,11 +18,12 @@ from pipeline.augment.rules import Asked, check_probability
 class RandomDeletion:
     """Random deletion: each word is dropped with probability p, independently.
 
-    Where all words of a row would go, one of them stays, each as likely as any other; a row of one word keeps it.
+    If all words of a row would be dropped, one of them stays, each with the same probability. A row of one word keeps it.
 
     :param p: The share of words dropped.
     """
 
+    drops_words: ClassVar[bool] = True
     p: float = 0.1
 
     def __post_init__(self) -> None:
@@ -29,7 +31,7 @@ class RandomDeletion:
 
     @property
     def asked(self) -> Asked:
-        """What share of words shall go."""
+        """The share of words to drop."""
         return {"deletion: dropped": ("deletion: words", self.p)}
 
     def __call__(self, block: Block, draws: Draws, unigrams: Unigrams) -> Block:
@@ -46,12 +48,12 @@ class RandomDeletion:
 
 @dataclass(frozen=True)
 class RandomSwap:
-    """Random swap: n = max(1, floor(alpha * words)) times over, two places of the row exchange their words.
+    """Random swap: n = max(1, floor(alpha * words)) times, two places of the row exchange their words.
 
-    The two are distinct, and every pair is as likely as any other; a row of one word stays as it is. A later swap can undo an earlier one: a word
-    counts as edited where it ends in another place than it began.
+    The two are distinct, and all pairs are equally likely. A row of one word does not change. A later swap can undo an earlier one: a
+    word counts as edited if its final place is not its first.
 
-    :param alpha: Swaps for each word of a row; 0 for none at all.
+    :param alpha: Swaps per word of a row; 0 for none.
     """
 
     alpha: float = 0.1
@@ -63,7 +65,7 @@ class RandomSwap:
         """Return the block with words moved, in place."""
         n = np.maximum(1, (self.alpha * block.size).astype(np.int64))
         n[(block.size < 2) | (self.alpha == 0)] = 0
-        # One entry a swap: its row, and its number there, which counts draws as positions do.
+        # One entry per swap: its row, and its number in the row, which takes the part of the position in a draw.
         rows = np.repeat(np.arange(len(block)), n)
         turn = np.arange(len(rows)) - np.repeat(np.cumsum(n) - n, n)
         size, begin = block.size[rows], block.offsets[rows]
@@ -72,7 +74,7 @@ class RandomSwap:
         second += second >= first  # uniform over the other places
         one, other = begin + first, begin + second
 
-        source = np.arange(block.offsets[-1])  # where the word of each place comes from
+        source = np.arange(block.offsets[-1])  # the place that each word comes from
         by_turn = np.split(np.argsort(turn, kind="stable"), np.cumsum(np.bincount(turn)))
         for swaps in by_turn:  # one of each row at a time, so that no place is written twice
             i, j = one[swaps], other[swaps]
@@ -80,11 +82,12 @@ class RandomSwap:
 
         moved = np.flatnonzero(source != np.arange(len(source)))
         edits = block.edits[source[moved]]
-        # Words take their edits with them. Tags stay, like positions and white space: they are the place's, and say what the parent had there.
+        # Words take their edits with them. Tags, positions and white space belong to the place in the parent, so they stay.
         block.words[moved] = block.words[source[moved]]
         block.edits[moved] = np.where(edits == 0, EDITED, edits)
-        again = block.rows[moved[edits != 0]]  # a masked word that moves is both masked and edited
-        block.edited = block.edited + np.bincount(again, minlength=len(block)).astype(np.int32)
+        block.moves[moved] = block.moves[source[moved]] + (
+            edits != 0
+        )  # a masked word that moves is both masked and edited
         block.count("swap: swaps", len(rows))
         block.count("swap: words moved", len(moved))
         return block

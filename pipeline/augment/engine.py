@@ -1,9 +1,9 @@
-"""The augmentation procedure: n_iter copies of each training example, once each, none equal to an original of any split.
+"""The augmentation procedure: n_iter copies of each training example, each text once, none equal to an original of any split.
 
-The originals are cut into shards by their ids. First every shard's copies are drawn into scratch files: the rows, and the ids of their texts by
-range. Then each range of ids is looked at by itself, which says what copies stay. Then every shard writes those. Rows are in the order
-(parent_id, copy), and workers change nothing. A worker holds a shard's ids and a block of its rows; nothing that grows with the task is in
-memory but the vocabulary.
+The originals are divided into shards by their ids. Three passes run in parallel. The first draws the copies of each shard into
+scratch files: the rows, and the ids of their texts by range. The second judges each range of ids, which decides the copies to keep.
+The third writes these for each shard. Rows are in the order (parent_id, copy), and the number of workers does not change a byte. A
+worker holds the ids of a shard and a block of its rows; only the vocabulary grows with the task.
 """
 
 import logging
@@ -33,14 +33,14 @@ from pipeline.console import progress
 from pipeline.params.augment import Augment
 from pipeline.storage import new_folder, write_json
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SHARDS = 16
-"""How many a task is cut into, so that workers end at about the same time; fewer where they would be smaller than the first of
-SHARD_ROWS, more where they would be larger than the second."""
+"""Shards of a task, so that workers finish at about the same time. There are fewer if they would be smaller than the first of SHARD_ROWS,
+more if they would be larger than the second."""
 SHARD_ROWS = (80_000, 120_000)
 BLOCK_WORDS = 250_000
-"""Words of the copies that are drawn at a time: some 10 MB of arrays, and enough of them that Python between NumPy's calls counts for little."""
+"""Words of the copies that are drawn at a time: about 10 MB of arrays, large enough that Python's share of the time is small."""
 RANGE_ROWS = 250_000
 """Ids that are compared with each other at a time."""
 
@@ -49,11 +49,11 @@ _TEXTS = ("id", "sentence1", "sentence2")
 _NUMBERS = tuple(field.name for field in tables.AUGMENTED if pa.types.is_int32(field.type))
 PARQUET: Final[dict[str, Any]] = {
     "compression": "zstd",
-    # Each text is there once, and small numbers pack well: dictionaries of either would cost more than they save.
+    # Texts are unique and small numbers pack well: dictionaries would cost more than they save.
     "use_dictionary": ["parent_id", "side"],
     "column_encoding": dict.fromkeys(_TEXTS, "DELTA_LENGTH_BYTE_ARRAY")
     | dict.fromkeys(_NUMBERS, "DELTA_BINARY_PACKED"),
-    "write_statistics": False,  # nobody looks for a range of texts or of random ids
+    "write_statistics": False,  # no reader selects a range of texts or of random ids
 }
 
 LENGTHS = ((1, 2), (3, 5), (6, 8), (9, 12), (13, 20), (21, math.inf))
@@ -72,16 +72,17 @@ def augment(
     :param tokens: The folder that the tag stage wrote.
     :param out: The folder to write: augmented-00000.parquet, ... in the schema of tables.AUGMENTED, and the summary.
     :param augment: The parameters.
-    :param workers: Processes; one for each core where None.
-    :param shard_rows: Copies drawn for one file, at the most (a parent's copies stay together); from the size of the task where None.
-    :param file: Where the parameters stand, for messages.
-    :return: A summary in numbers: drawn = kept + duplicates + leaks + unchanged; how often each rule fired, beside what was asked;
-        how many copies stay of originals of some lengths.
+    :param workers: Processes; None for one per core.
+    :param shard_rows: The maximum number of copies drawn for one file (the copies of a parent are in one file); None to choose it by
+        the size of the task.
+    :param file: The file of the parameters, for messages.
+    :return: A summary in numbers: drawn = kept + duplicates + leaks + unchanged; the rate of each rule, and the rate asked for; the
+        mean number of copies kept of originals of some lengths.
     :raises InputError: If a table or a parameter is wrong.
     """
     from joblib import Parallel, delayed, effective_n_jobs
 
-    tokens, out = tokens.resolve(), out.resolve()  # a worker on another machine is in another folder
+    tokens, out = tokens.resolve(), out.resolve()  # a worker on another machine has another working folder
     run = Run(tokens, augment, file, uuid.uuid4().hex)
     corpus, plan = run.prepared()
     copies = corpus.rows * max(1, augment.n_iter)  # an upper bound: not all rows are training rows
@@ -93,7 +94,7 @@ def augment(
 
     with (
         new_folder(out) as folder,
-        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as name,
+        tempfile.TemporaryDirectory(dir=folder) as name,  # removed with the folder of a killed run
         Parallel(n_jobs=processes, return_as="generator") as parallel,
     ):
         shards = [Path(name) / f"{number:05}" for number in range(len(begins))]
@@ -129,20 +130,20 @@ def augment(
 
 
 def _per_shard(rows: int, n_iter: int, shard_rows: int | None) -> int:
-    """Return how many originals go into a shard, by what was asked for or else by the size of the task."""
+    """Return the number of originals per shard, by `shard_rows` or else by the size of the task."""
     smallest, largest = SHARD_ROWS
     wanted = shard_rows or min(max(rows * n_iter // SHARDS, smallest), largest)
     most = max(1, wanted // max(1, n_iter))
-    return most if shard_rows else -(-rows // max(1, round(rows / most)))  # all of about one size
+    return most if shard_rows else -(-rows // max(1, round(rows / most)))  # shards of about the same size
 
 
 def _summary(plan: Plan, drawn: Sequence["Drawn"], written: Sequence["Written"]) -> dict[str, Any]:
     copies = plan.n_iter * sum(found.training for found in drawn)
     fates = sum((found.fates for found in written), start=np.zeros(len(FATES), np.int64))
     counts = dict(zip(FATES, fates.tolist(), strict=True))
-    counts["unchanged"] += copies - sum(found.touched for found in drawn)  # and those that no rule touched
+    counts["unchanged"] += copies - sum(found.touched for found in drawn)  # and the copies that no rule changed
     if sum(counts.values()) != copies:
-        raise AssertionError(f"{copies} copies drawn, {counts} accounted for")
+        raise AssertionError(f"{copies} copies drawn, but the outcomes are {counts}")
     tally = sum((Counter(found.tally) for found in drawn), start=Counter())
     originals, kept = (
         sum((getattr(found, name) for found in some), start=np.zeros(len(LENGTHS), np.int64))
@@ -155,30 +156,31 @@ def _summary(plan: Plan, drawn: Sequence["Drawn"], written: Sequence["Written"])
         "rates": _rates(plan, tally),
         "kept per example by words": _means(originals, kept),
     }
-    log.info("augment: %s", ", ".join(f"{key} {summary[key]:,}" for key in ("drawn", *FATES)))
+    logger.info("augment: %s", ", ".join(f"{key} {summary[key]:,}" for key in ("drawn", *FATES)))
     return summary
 
 
-# --- what workers do ----------------------------------------------------------------------------------------------------
+# --- workers ------------------------------------------------------------------------------------------------------------
 
 _prepared: dict[str, tuple[Corpus, Plan]] = {}
 _preparing = threading.Lock()  # a Dask worker has threads
 
 
 def _reuse_memory() -> None:
-    """Let the process keep what arrays leave, for the next ones: blocks of this size are drawn in three quarters of the time.
+    """Make the process keep the memory of freed arrays for new ones: blocks of this size are then drawn in three quarters of the time.
 
-    glibc gives freed arrays back to the system at once, until one that it had mapped is freed: from then on it keeps as much as that (mallopt(3),
-    M_MMAP_THRESHOLD; 32 MiB at the most). This one is never written to, so it takes no memory. Elsewhere it does nothing.
+    glibc returns freed arrays to the system at once, until a mapped array is freed: from then on it keeps arrays up to that size
+    (mallopt(3), M_MMAP_THRESHOLD; 32 MiB at most). This array is never written to, so it takes no memory. Without glibc, the call has no
+    effect.
     """
     np.empty(31 << 20, np.uint8)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the procedure; a worker reads the tokens, builds the rules and lets them prepare, once for each.
+    """One run of the procedure. Each worker opens the tokens and builds the rules once.
 
-    Rules travel as parameters: a Dask worker that cannot unpickle one for want of its module does not fail, it hangs.
+    Rules are sent as parameters: a Dask worker that cannot unpickle a rule, because it does not have the module, hangs.
     """
 
     tokens: Path
@@ -187,7 +189,7 @@ class Run:
     name: str
 
     def prepared(self) -> tuple[Corpus, Plan]:
-        """Return the originals with the rules' own words, and the rules that know them."""
+        """Return the corpus with the words that the rules add, and the plan."""
         with _preparing:
             if self.name not in _prepared:
                 _prepared.clear()
@@ -203,30 +205,30 @@ class Run:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What is known of a shard when its copies are drawn."""
+    """The result of the first pass for a shard."""
 
     originals: int
     training: int
     by_length: I64  # of the training rows, by LENGTHS
-    touched: int  # copies that a rule touched
-    tally: dict[str, int]  # the rules'
+    touched: int  # copies that a rule changed
+    tally: dict[str, int]  # counts of the rules
     spread: Spread
 
 
 @dataclass(frozen=True)
 class Written:
-    """What became of a shard's touched copies."""
+    """The outcomes for a shard's changed copies."""
 
     fates: I64  # by FATES
     kept_by_length: I64  # by LENGTHS of the original
 
 
 def draw_shard(run: Run, begin: int, end: int, ranges: int, shard: Path) -> Drawn:
-    """Draw the copies of some originals into scratch files: .arrow, the rows that a rule touched; .numbers, the ids of their texts.
+    """Draw the copies of some originals into scratch files: .arrow for the rows that a rule changed; .numbers for the ids of their texts.
 
     :param begin: The first original.
     :param end: The one after the last.
-    :param ranges: How many ranges of ids there are.
+    :param ranges: The number of ranges of ids.
     :param shard: The scratch files, without their suffix.
     """
     corpus, plan = run.prepared()
@@ -237,10 +239,10 @@ def draw_shard(run: Run, begin: int, end: int, ranges: int, shard: Path) -> Draw
     lengths = originals.sentences.lengths.reshape(2 if corpus.pairs else 1, -1).sum(axis=0)
     with pa.OSFile(f"{shard}.arrow", "wb") as sink, pa.ipc.new_file(sink, scratch_schema(corpus.pairs)) as writer:
         for some in _blocks(parents, plan.n_iter * lengths[parents]):
-            rows, its_parents, counts = draw(corpus, originals, plan, some)
+            rows, copied, counts = draw(corpus, originals, plan, some)
             second = rows["sentence2"].combine_chunks() if corpus.pairs else None
             ids.append(tables.content_digests(rows["sentence1"].combine_chunks(), second))
-            row_parents.append(its_parents)
+            row_parents.append(copied)
             writer.write_table(rows)
             tally.update(counts)
     bins = np.searchsorted([low for low, _ in LENGTHS[1:]], lengths, side="right").astype(np.int8)
@@ -256,10 +258,10 @@ def draw_shard(run: Run, begin: int, end: int, ranges: int, shard: Path) -> Draw
 
 
 def _blocks(parents: I64, words: I64) -> Iterator[I64]:
-    """Cut parents into blocks by how many words their copies have, about BLOCK_WORDS in each.
+    """Divide parents into blocks whose copies have about BLOCK_WORDS words.
 
     :param parents: [n]
-    :param words: [n] the words of all copies of each; none where there shall be no copies.
+    :param words: [n] the words of all copies of each; 0 with n_iter: 0.
     """
     if words.any():
         yield from np.split(parents, np.flatnonzero(np.diff(np.cumsum(words) // BLOCK_WORDS)) + 1)
@@ -274,13 +276,13 @@ def write_shard(
     path: Path,
     metadata: Mapping[str, Any],
 ) -> Written:
-    """Write the copies of a shard that stay.
+    """Write the copies of a shard that are kept.
 
     :param begin: The shard's first original.
     :param shard: Its scratch files, which are removed.
     :param spread: As in `duplicates.judged`, like `before` and `verdicts`.
-    :param path: The file to write, in a folder that is renamed when it is whole.
-    :param metadata: For the file.
+    :param path: The file to write.
+    :param metadata: The metadata of the file.
     """
     fates, ids, parents = duplicates.judged(spread, before, verdicts)
     keep = fates == KEPT
@@ -290,12 +292,12 @@ def write_shard(
     with pq.ParquetWriter(path, schema, **PARQUET) as writer:
         first = 0
         for rows in _kept_rows(shard, keep):
-            known = dict(zip(rows.column_names, rows.columns, strict=True))
-            known["id"] = tables.hex_ids(ids[first : first + len(rows)])
-            known["side"] = _sides(rows)
-            known["parent_id"] = parent_ids.take(pa.array(kept[first : first + len(rows)]))
-            nulls = {f.name: pa.nulls(len(rows), f.type) for f in tables.AUGMENTED if f.name not in known}
-            writer.write_table(pa.table([(known | nulls)[name] for name in schema.names], schema=schema))
+            columns = {field.name: pa.nulls(len(rows), field.type) for field in tables.AUGMENTED}
+            columns |= dict(zip(rows.column_names, rows.columns, strict=True))
+            columns["id"] = tables.hex_ids(ids[first : first + len(rows)])
+            columns["side"] = _sides(rows)
+            columns["parent_id"] = parent_ids.take(pa.array(kept[first : first + len(rows)]))
+            writer.write_table(pa.table([columns[name] for name in schema.names], schema=schema))
             first += len(rows)
     bins = spread.arrays.read("lengths")
     Path(f"{shard}.arrow").unlink()
@@ -304,13 +306,13 @@ def write_shard(
 
 
 def _sides(rows: pa.Table) -> pa.DictionaryArray:
-    """Return which sentence of each row was augmented."""
+    """Return the sentence that was augmented in each row."""
     sides = changed_sides(rows["copy"].to_numpy(), pairs="sentence2" in rows.column_names)
     return pa.DictionaryArray.from_arrays(pa.array(sides, pa.int32()), list(tables.SIDES))
 
 
 def _kept_rows(shard: Path, keep: NDArray[np.bool_]) -> Iterator[pa.Table]:
-    """Read the rows that stay, a row group at a time."""
+    """Yield the rows to keep, one row group at a time."""
     with pa.memory_map(f"{shard}.arrow") as source:
         blocks = pa.ipc.open_file(source)
         parts: list[pa.RecordBatch] = []
@@ -325,7 +327,7 @@ def _kept_rows(shard: Path, keep: NDArray[np.bool_]) -> Iterator[pa.Table]:
 
 
 def _rates(plan: Plan, tally: Mapping[str, int]) -> dict[str, dict[str, float]]:
-    """Return what share the rules reached of what they count, beside what was asked."""
+    """Return the rate of each count that a rule has a target for, next to the rate asked for."""
     rates = {}
     for rule in plan.rules.values():
         for name, (whole, asked) in getattr(rule, "asked", {}).items():
@@ -335,7 +337,7 @@ def _rates(plan: Plan, tally: Mapping[str, int]) -> dict[str, dict[str, float]]:
 
 
 def _means(originals: I64, kept: I64) -> dict[str, float]:
-    """Return how many copies stay, on average, of originals of each length (both sentences of a pair together)."""
+    """Return the mean number of copies kept of originals of each length (both sentences of a pair together)."""
     return {
         f"{low}+" if high == math.inf else f"{low}-{high}": round(int(kept[i]) / int(originals[i]), 2)
         for i, (low, high) in enumerate(LENGTHS)

@@ -1,12 +1,21 @@
-"""The paper's augmentation rules (Tang et al. 2019, section 3.2 of arXiv 1903.12136).
+"""The paper's augmentation rules (Tang et al. 2019, section 3.2 of arXiv 1903.12136), and the contract of a rule.
 
-A rule is built with the parameters that params.yaml gives it, refuses wrong ones with ValueError, and is called as
-`rule(block, draws, unigrams) -> block`: it changes words (and says so in `block.edits`) or cuts windows, for all rows at once, with random
-numbers from `draws` alone. Draws belong to a word's place in its parent, so the order of these two rules changes nothing; the window first is less work.
+A rule is built with its parameters from params.yaml, raises ValueError for wrong ones, and is called as
+`rule(block, draws, unigrams) -> block` for many rows at once. Its only random numbers are those of `draws`. It may
+
+- change words: write to `block.words`, and mark the words in `block.edits`;
+- keep a window: return `block.cut(...)`. The row's `ngram_start` and `ngram_size` record it, in places of the parent;
+- drop words: return `block.drop(...)`. They count as edited;
+- move words: write to `block.words`, and mark each place whose word changed in `block.edits`.
+
+Rules run in the order of params.yaml. A draw depends on the word's place in the parent, so the order of the two rules of this
+module does not change the result; the window first is less work. A window must come before every rule that drops words: afterwards
+a place in the row is not a place in the parent, so this order is refused. A window may come after a rule that moves words: it keeps
+the places `ngram_start` to `ngram_start + ngram_size - 1`, and the words that moved there from another place count as edited.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -14,15 +23,19 @@ from pipeline.augment.block import MASKED, REPLACED, Block, Unigrams
 from pipeline.augment.draws import Draws
 
 Asked = dict[str, tuple[str, float]]
-"""For names that a rule counts: what they are a share of (another counted name), and the share that was asked for."""
+"""For counts of a rule: the count that it is a share of, and the share asked for in params.yaml."""
 
 
 class AugmentationRule(Protocol):
-    """What a rule is.
+    """A rule, called with a block.
 
-    Two more things it may have: `asked` (an Asked, so that the summary shows rates beside what was asked), and
-    `extra_words(words: list[str]) -> list[str]`, called once with the vocabulary (words[i] has id i; the last one is [MASK]), whose words get
-    the ids from len(words) on.
+    It may also have these attributes:
+
+    - `asked`, an Asked: the summary then shows the rate found next to the rate asked for.
+    - `extra_words(words: list[str]) -> list[str]`: called once with the vocabulary (words[i] has id i; the last one is [MASK]). The
+      words it returns get the ids from len(words) on.
+    - `keeps_window = True` if it calls `block.cut`, `drops_words = True` if it calls `block.drop`: `python -m pipeline check` then
+      refuses a window after dropped words. Without them, the augment stage refuses it when the rule runs.
     """
 
     def __call__(self, block: Block, draws: Draws, unigrams: Unigrams) -> Block:
@@ -31,17 +44,17 @@ class AugmentationRule(Protocol):
 
 
 def check_probability(name: str, value: float) -> None:
-    """Refuse, with ValueError, what is no number from 0 to 1; for the parameters of rules."""
+    """Raise ValueError for a parameter that is not a number from 0 to 1."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{name}: {value!r}: must be a probability, from 0 to 1")
 
 
 @dataclass(frozen=True)
 class MaskOrReplace:
-    """Masking and part-of-speech-guided replacement, one draw X for both, so that no word gets both.
+    """Masking and part-of-speech-guided replacement, with one draw X for both, so that no word gets both.
 
     X < p_mask: the word becomes [MASK]. p_mask <= X < p_mask + p_pos: it becomes a word drawn from the training set's unigram
-    distribution within its own tag (which can be the same word again). Otherwise it stays.
+    distribution within its own tag, which can be the same word. Otherwise it does not change.
 
     :param p_mask: The share of words masked.
     :param p_pos: The share of words replaced.
@@ -58,7 +71,7 @@ class MaskOrReplace:
 
     @property
     def asked(self) -> Asked:
-        """What share of words each edit shall reach; a draw of the same word fires and changes nothing."""
+        """The share of words for each edit. A draw of the same word counts as replaced but changes nothing."""
         return {
             "masked": ("words", self.p_mask),
             "replaced": ("words", self.p_pos),
@@ -70,7 +83,7 @@ class MaskOrReplace:
         touched = np.flatnonzero(draws.fires("edit", block.rows, block.positions, self.p_mask + self.p_pos))
         touched = touched.compress(block.edits[touched] == 0)
         is_mask = draws.fires("edit", block.rows[touched], block.positions[touched], self.p_mask)
-        masked, replaced = touched.compress(is_mask), touched.compress(~is_mask)  # a sixth of the time of [is_mask]
+        masked, replaced = touched.compress(is_mask), touched.compress(~is_mask)  # 6 times as fast as [is_mask]
         block.words[masked] = unigrams.mask
         block.edits[masked] = MASKED
         uniform = draws.per_word("word", block.rows[replaced], block.positions[replaced])
@@ -86,15 +99,16 @@ class MaskOrReplace:
 
 @dataclass(frozen=True)
 class KeepNgram:
-    """n-gram sampling: with probability p_ng keep one window of n words and drop the rest, n uniform from n_min..n_max.
+    """n-gram sampling: with probability p_ng keep one window of n words and remove the rest, n uniform from n_min..n_max.
 
-    Every window that fits is as likely as any other; a sentence shorter than n keeps what it has.
+    All windows that fit are equally likely. A sentence shorter than n is kept in full.
 
     :param p_ng: The share of rows cut.
     :param n_min: The shortest window, in words.
     :param n_max: The longest.
     """
 
+    keeps_window: ClassVar[bool] = True
     p_ng: float = 0.25
     n_min: int = 1
     n_max: int = 5
@@ -106,7 +120,7 @@ class KeepNgram:
 
     @property
     def asked(self) -> Asked:
-        """What share of rows shall be cut."""
+        """The share of rows to cut."""
         return {"cut to an n-gram": ("rows", self.p_ng)}
 
     def __call__(self, block: Block, draws: Draws, unigrams: Unigrams) -> Block:

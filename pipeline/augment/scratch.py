@@ -1,6 +1,6 @@
-"""Arrays of numbers that one pass leaves for the next: end to end in one file.
+"""Arrays of numbers that one pass writes for the next, one after the other in one file.
 
-One file and not one for each array, since a file system takes longer to make a small file than to fill it, and makes only one at a time.
+There is one file for all arrays because a file system takes longer to create a small file than to fill it, and creates one at a time.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where an array stands in its file."""
+class Location:
+    """The position of an array in its file."""
 
     offset: int  # bytes
     dtype: str
@@ -24,31 +24,31 @@ class Place:
 
 @dataclass(frozen=True)
 class Arrays:
-    """The arrays of a file, by name; it travels between processes as their places alone."""
+    """The arrays of a file, by name. Only their locations are sent between processes."""
 
     path: Path
-    places: Mapping[str, Place]
+    locations: Mapping[str, Location]
 
     @classmethod
     def write(cls, path: Path, arrays: Mapping[str, NDArray[Any]]) -> "Arrays":
         """Write arrays to a new file."""
-        places, offset = {}, 0
+        locations, offset = {}, 0
         with path.open("wb") as file:
             for name, array in arrays.items():
                 array.tofile(file)
-                places[name] = Place(offset, array.dtype.str, array.shape)
+                locations[name] = Location(offset, array.dtype.str, array.shape)
                 offset += array.nbytes
-        return cls(path, places)
+        return cls(path, locations)
 
     def read(self, name: str, first: int = 0, rows: int | None = None) -> NDArray[Any]:
         """Read some rows of an array, along its first dimension.
 
-        :param name: Which array.
+        :param name: The name of the array.
         :param first: The first row.
-        :param rows: How many; all from the first on where None.
+        :param rows: The number of rows; None for all after the first.
         """
-        place = self.places[name]
-        rows = place.shape[0] - first if rows is None else rows
-        dtype, width = np.dtype(place.dtype), prod(place.shape[1:])
-        offset = place.offset + first * width * dtype.itemsize
-        return np.fromfile(self.path, dtype, rows * width, offset=offset).reshape(rows, *place.shape[1:])
+        array = self.locations[name]
+        rows = array.shape[0] - first if rows is None else rows
+        dtype, width = np.dtype(array.dtype), prod(array.shape[1:])
+        offset = array.offset + first * width * dtype.itemsize
+        return np.fromfile(self.path, dtype, rows * width, offset=offset).reshape(rows, *array.shape[1:])

@@ -1,7 +1,7 @@
-"""Synonym replacement from WordNet (Fellbaum 1998), in the manner of EDA (Wei and Zou 2019, arXiv 1901.11196, section 2).
+"""Synonym replacement from WordNet (Fellbaum 1998), after EDA (Wei and Zou 2019, arXiv 1901.11196, section 2).
 
-A worked example of a rule that writes words which the text does not have: the engine calls `extra_words` once in each process, which looks every
-word up, and the rule itself draws from arrays.
+A worked example of a rule that writes new words: the engine calls `extra_words` once per process, which looks up every word, and the
+rule itself draws from arrays.
 """
 
 import logging
@@ -15,9 +15,9 @@ from pipeline.augment.draws import Draws
 from pipeline.augment.rules import Asked, check_probability
 from pipeline.errors import InputError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-# EDA leaves stop words alone. WordNet has no function words, but it has their spellings: a (angstrom), in (indium), i (iodine), it (IT).
+# EDA does not replace stop words. WordNet has no function words, but has words with the same spelling: a (angstrom), in (indium), i (iodine).
 _FUNCTION_WORDS = """
 a an the this that these those some any each every either neither both all no none such
 i me my mine myself we us our ours ourselves you your yours yourself yourselves he him his himself she her hers herself
@@ -36,26 +36,26 @@ FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 class Synonyms:
     """Each word becomes a synonym with probability p, drawn uniformly from the lemmas of all its WordNet synsets.
 
-    A synonym is one word (lemmas of several words are left out) and not the word itself. Function words, single characters, words that WordNet does
-    not have and words that an earlier rule edited stay as they are, and do not count as drawn. WordNet is asked for the word in any part of speech, and
-    for its base form, so "films" can become "movie" and "film".
+    A synonym is one word (lemmas of several words are skipped) and not the word itself. Function words, single characters, words that
+    WordNet does not have and words that an earlier rule edited are not replaced and not counted. WordNet looks up the word in any part
+    of speech, and its base form, so "films" can become "movie" and "film".
 
     :param p: The share of words with synonyms that are replaced.
     """
 
     p: float = 0.1
-    _count: I64 = field(init=False, repr=False, compare=False)  # [vocabulary] how many synonyms a word has
-    _start: I64 = field(init=False, repr=False, compare=False)  # [vocabulary] where they begin in _synonyms
+    _count: I64 = field(init=False, repr=False, compare=False)  # [vocabulary] number of synonyms of a word
+    _start: I64 = field(init=False, repr=False, compare=False)  # [vocabulary] the first of them in _synonyms
     _synonyms: I32 = field(init=False, repr=False, compare=False)  # word ids, grouped by word
 
     def __post_init__(self) -> None:
         check_probability("p", self.p)
 
     def extra_words(self, words: list[str]) -> list[str]:
-        """Look up the synonyms of the vocabulary, and return those that it does not have.
+        """Look up the synonyms of the vocabulary, and return those that are not in it.
 
         :param words: The vocabulary; words[i] has the id i.
-        :return: Words that get the next ids, in this order.
+        :return: The words for the next ids, in this order.
         :raises InputError: If NLTK or its WordNet data is not installed.
         """
         lemmas = wordnet()
@@ -70,26 +70,26 @@ class Synonyms:
         self._count = np.array([len(synonyms) for synonyms in found], np.int64)
         self._start = np.cumsum(self._count) - self._count
         self._synonyms = np.array([ids[synonym] for synonyms in found for synonym in synonyms], np.int32)
-        log.info("synonyms: for %d of %d words; %d new words", np.count_nonzero(self._count), len(words), len(extra))
+        logger.info("synonyms: for %d of %d words; %d new words", np.count_nonzero(self._count), len(words), len(extra))
         return extra
 
     @property
     def asked(self) -> Asked:
-        """What share shall be replaced of the words that can be."""
+        """The share of the words with synonyms to replace."""
         return {"synonyms: replaced": ("synonyms: words that have some", self.p)}
 
     def __call__(self, block: Block, draws: Draws, unigrams: Unigrams) -> Block:
         """Return the block with words replaced, in place."""
-        able = np.flatnonzero(block.edits == 0)
-        able = able[self._count[block.words[able]] > 0]
-        rows, positions = block.rows[able], block.positions[able]
+        with_synonyms = np.flatnonzero(block.edits == 0)
+        with_synonyms = with_synonyms[self._count[block.words[with_synonyms]] > 0]
+        rows, positions = block.rows[with_synonyms], block.positions[with_synonyms]
         fired = draws.per_word("replace", rows, positions) < self.p
-        replaced = able[fired]
+        replaced = with_synonyms[fired]
         words = block.words[replaced]
         uniform = draws.per_word("synonym", rows[fired], positions[fired])
         block.words[replaced] = self._synonyms[self._start[words] + (uniform * self._count[words]).astype(np.int64)]
         block.edits[replaced] = EDITED
-        block.count("synonyms: words that have some", len(able))
+        block.count("synonyms: words that have some", len(with_synonyms))
         block.count("synonyms: replaced", len(replaced))
         return block
 
@@ -98,7 +98,7 @@ def synonyms_of(word: str, lemmas: Callable[[str], set[str]]) -> list[str]:
     """Return the synonyms of a word, sorted.
 
     :param word: A word of the text.
-    :param lemmas: From `wordnet`.
+    :param lemmas: The result of `wordnet`.
     """
     if len(word) == 1 or word.lower() in FUNCTION_WORDS:
         return []
@@ -106,9 +106,9 @@ def synonyms_of(word: str, lemmas: Callable[[str], set[str]]) -> list[str]:
 
 
 def wordnet() -> Callable[[str], set[str]]:
-    """Return a function from a word to the lemmas of all its synsets; those of several words are joined by underscores.
+    """Return a function from a word to the lemmas of all its synsets. Lemmas of several words have underscores between them.
 
-    :raises InputError: If NLTK or its WordNet data is not installed, with the lines that install them.
+    :raises InputError: If NLTK or its WordNet data is not installed, with the commands that install them.
     """
     try:
         from nltk.corpus import wordnet as reader
@@ -116,7 +116,7 @@ def wordnet() -> Callable[[str], set[str]]:
         reader.ensure_loaded()
     except (ImportError, LookupError) as error:
         raise InputError(
-            "rule pipeline.augment.synonyms:Synonyms: WordNet is not installed; "
+            "rule pipeline.augment.synonyms:Synonyms: WordNet is not installed; install it with "
             "`pip install nltk` and `python -m nltk.downloader wordnet`"
         ) from error
     return lambda word: {lemma for synset in reader.synsets(word) for lemma in synset.lemma_names()}

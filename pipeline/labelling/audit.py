@@ -1,4 +1,4 @@
-"""The drift audit: label some rows of a logit data set again, and see how far the teacher of today is from what is stored."""
+"""The drift audit: label some rows of a logit data set again, and compare the logits with the stored ones."""
 
 import math
 from collections.abc import Sequence
@@ -11,32 +11,36 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.console import aligned
 from pipeline.errors import InputError
 from pipeline.labelling.label import predict
 from pipeline.logits import dataset
+from pipeline.logits.markdown import aligned
 from pipeline.params.labelling import Labelling
 from pipeline.teacher.model import Teacher, find_files, open_teacher
 from pipeline.teacher.own import OwnTeacher
 from pipeline.teacher.recorded import RECORD, open_recorded
 
 WORDS = ((1, 2), (3, 5), (6, 8), (9, 12), (13, 20), (21, math.inf))
-"""Rows are told apart by their words, both sentences of a pair together."""
+"""Rows are grouped by their number of words, both sentences of a pair together."""
+
+
+IDENTITY = ("sha256", "fingerprint", "code_sha256", "files_sha256")
+"""Keys of teacher.json that must be those of the data set's teacher, as far as the data set has them."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What was found in some rows, labelled again in one dtype."""
+    """The difference between stored and new logits of a group of rows, in one dtype."""
 
     dtype: str
     words: str
     rows: int
     largest: float
-    """The largest |difference| of a logit."""
+    """The largest absolute difference of a logit."""
     mean: float
-    """The mean |difference| over rows and classes."""
+    """The mean absolute difference over rows and classes."""
     flips: int
-    """Rows for which the greatest logit is another class's."""
+    """Rows whose predicted class differs."""
 
 
 def audit(
@@ -45,12 +49,12 @@ def audit(
     """Label a random share of a logit data set's rows again.
 
     :param folder: The data set.
-    :param share: The share of the rows of all splits, more than 0 to 1; one row at least.
-    :param seed: Which rows.
-    :param dtypes: What the teacher computes in, one after the other; what it computed in then where empty.
-    :param teacher_folder: The folder with its teacher.json; where the stages put it beside the data set's where None.
-    :return: For each dtype what was found in rows of each length, and then, with words "all", in all of them.
-    :raises InputError: If the data set or its teacher is not there, or the teacher is another one.
+    :param share: The share of the rows of all splits, above 0 and up to 1; at least one row is labelled.
+    :param seed: The seed of the sample.
+    :param dtypes: The dtypes to compute in; if empty, the dtype of the data set.
+    :param teacher_folder: The folder with its teacher.json; None: the folder that the stages use, next to the data set's.
+    :return: For each dtype, the differences by length, and then of all rows, with words "all".
+    :raises InputError: If the data set or its teacher is missing, or the teacher is a different one.
     """
     about = dataset.provenance(folder)
     labelling = about.get("labelling", {})
@@ -67,10 +71,10 @@ def audit(
 
 
 def _sample(folder: Path, share: float, seed: int) -> pa.Table:
-    """Read some rows: their numbers are drawn first, so that no others are held."""
+    """Read a random sample; row numbers are drawn first, so that only the sample is in memory."""
     total = sum(shard["rows"] for shard in dataset.manifest(folder)["shards"])
     if not total:
-        raise InputError(f"{folder}: holds no rows")
+        raise InputError(f"{folder}: has no rows")
     chosen = np.random.default_rng(seed).choice(total, max(1, round(share * total)), replace=False)
     return dataset.read_rows(folder, np.sort(chosen), ["id", "sentence1", "sentence2", "logits"])
 
@@ -84,20 +88,19 @@ def _words(rows: pa.Table) -> NDArray[np.int64]:
 
 
 def _teacher(folder: Path, about: dict[str, Any], teacher_folder: Path | None) -> Teacher | OwnTeacher:
-    """Open the teacher that a data set names, and no other."""
+    """Open the teacher of a data set, and refuse a different one."""
     record = about["teacher"]
-    beside = folder.resolve().parents[1] / "teachers" / str(record["name"])
-    place = teacher_folder or beside
+    place = teacher_folder or folder.resolve().parents[1] / "teachers" / str(record["name"])
     if not (place / RECORD).is_file():
         if teacher_folder is not None or record.get("finetuned") or record["source"].startswith("python:"):
             raise InputError(f"{place / RECORD}: no such file; name the teacher's folder with --teacher")
         names = {theirs: ours for ours, theirs in record["labels"].items()}
         return open_teacher(find_files(record["source"], record["sha256"]), about["labels"], names)
     teacher, found = open_recorded(place, about["labels"])
-    for key in ("sha256", "fingerprint"):
-        if found.get(key) != record.get(key):
+    for key in IDENTITY:
+        if key in record and found.get(key) != record[key]:
             raise InputError(
-                f"{place}: is another teacher than the data set's: {key} {found.get(key)}, not {record.get(key)}"
+                f"{place}: is not the data set's teacher: its {key} is {found.get(key)}, not {record[key]}"
             )
     return teacher
 
@@ -105,22 +108,21 @@ def _teacher(folder: Path, about: dict[str, Any], teacher_folder: Path | None) -
 def _drifts(
     dtype: str, stored: NDArray[np.float32], again: NDArray[np.float32], lengths: NDArray[np.int64]
 ) -> list[Drift]:
-    apart = np.abs(stored - again)
+    differences = np.abs(stored - again)
     flips = stored.argmax(axis=1) != again.argmax(axis=1)
     found = []
     for low, high in (*WORDS, (0, math.inf)):
         rows = (lengths >= low) & (lengths <= high)
         if rows.any():
             name = "all" if low == 0 else f"{low}+" if high == math.inf else f"{low}-{high}"
-            some = apart[rows]
-            found.append(
-                Drift(dtype, name, int(rows.sum()), float(some.max()), float(some.mean()), int(flips[rows].sum()))
-            )
+            of_rows = differences[rows]
+            largest, mean = float(of_rows.max()), float(of_rows.mean())
+            found.append(Drift(dtype, name, int(rows.sum()), largest, mean, int(flips[rows].sum())))
     return found
 
 
 def show(found: Sequence[Drift]) -> str:
-    """Return the findings as a table."""
+    """Return the differences as a Markdown table."""
     head = ["dtype", "words", "rows", "largest difference", "mean", "argmax flips"]
     rows = [[d.dtype, d.words, f"{d.rows:,}", f"{d.largest:.2e}", f"{d.mean:.2e}", f"{d.flips:,}"] for d in found]
     return aligned([head, *rows])

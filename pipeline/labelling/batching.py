@@ -1,4 +1,4 @@
-"""Texts into tokens into batches: sorted by length, cut by a token budget, so that little of a batch is padding."""
+"""Texts to tokens to batches: sorted by length and split by a token budget, so that batches contain little padding."""
 
 import itertools
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 TOKENISED_ROWS = 1_024
-"""Rows that the tokenizer is given at once: what it returns takes some hundred bytes a token."""
+"""Rows per call of the tokenizer, whose result takes some hundred bytes per token."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens of n rows, end to end.
+    """The concatenated tokens of n rows.
 
     :param ids: Token ids, int64 [total].
-    :param types: Token type ids, which tell the sentences of a pair apart, int64 [total].
-    :param starts: Where each row starts in the others, int64 [n + 1].
+    :param types: Token type ids, which distinguish the sentences of a pair, int64 [total].
+    :param starts: The offset of each row in `ids` and `types`, int64 [n + 1].
     """
 
     ids: NDArray[np.int64]
@@ -34,22 +34,22 @@ class Tokens:
 
 
 def tokenise(tokenizer: Any, texts: pa.Table, limit: int) -> tuple[Tokens, NDArray[np.bool_]]:
-    """Tokenise sentences or pairs, special tokens added, pairs cut at the longer sentence.
+    """Tokenise sentences or pairs, with special tokens; a pair is truncated at its longer sentence.
 
     :param tokenizer: A fast tokenizer of transformers.
     :param texts: sentence1 and sentence2, n rows; sentence2 is null in all or in none.
-    :param limit: The most tokens of a row.
-    :return: The tokens, and which rows were cut, bool [n].
+    :param limit: The maximum number of tokens per row.
+    :return: The tokens, and which rows were truncated, bool [n].
     """
     return encode(prepare(tokenizer, limit), limit, texts)
 
 
 def prepare(tokenizer: Any, limit: int) -> Tokenizer:
-    """Set a tokenizer to cut rows, and not to pad them.
+    """Set a tokenizer to truncate rows and not to pad them.
 
     :param tokenizer: A fast tokenizer of transformers.
-    :param limit: The most tokens of a row.
-    :return: The part of it that needs no transformers.
+    :param limit: The maximum number of tokens per row.
+    :return: Its backend, which does not need transformers.
     """
     backend: Tokenizer = tokenizer.backend_tokenizer
     backend.no_padding()
@@ -58,7 +58,7 @@ def prepare(tokenizer: Any, limit: int) -> Tokenizer:
 
 
 def encode(backend: Tokenizer, limit: int, texts: pa.Table) -> tuple[Tokens, NDArray[np.bool_]]:
-    """Tokenise as `tokenise` does, with what `prepare` returns."""
+    """Tokenise as `tokenise` does, with a backend from `prepare`."""
     pairs = texts["sentence2"].null_count < texts.num_rows
     parts, truncated = [], []
     for start in range(0, texts.num_rows, TOKENISED_ROWS):
@@ -89,12 +89,12 @@ def _starts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def cut(lengths: NDArray[np.int64], budget: int, padded: bool = True) -> list[NDArray[np.int64]]:
-    """Cut rows into batches of similar length, the longest first, so that a budget too big for the memory shows at once.
+    """Split rows into batches of similar length, the longest first, so that a budget that exceeds the memory fails at once.
 
     :param lengths: Tokens of each row, [n].
-    :param budget: Tokens in a batch. A row longer than it is a batch by itself.
-    :param padded: Whether padding counts: rows times the longest of them, not the sum of the rows' own.
-    :return: The rows of each batch: each of 0 to n - 1 is in exactly one.
+    :param budget: Tokens per batch. A longer row is a batch of its own.
+    :param padded: Whether padding counts: rows times the longest row, instead of the sum of their lengths.
+    :return: The rows of each batch; each of 0 to n - 1 is in exactly one.
     """
     order = np.argsort(-lengths, kind="stable")
     upto = np.cumsum(lengths[order])
@@ -114,10 +114,10 @@ def cut(lengths: NDArray[np.int64], budget: int, padded: bool = True) -> list[ND
 def pack(values: NDArray[np.int64], starts: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Gather rows into one array without padding.
 
-    :param values: The rows' values, end to end, [total].
-    :param starts: Where each row starts, [n + 1].
+    :param values: The concatenated values of all rows, [total].
+    :param starts: The offset of each row, [n + 1].
     :param rows: The rows to gather, [b].
-    :return: The values of these rows, end to end.
+    :return: The concatenated values of these rows.
     """
     lengths = starts[rows + 1] - starts[rows]
     ends = np.cumsum(lengths)
@@ -134,12 +134,12 @@ def pad(
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Gather rows into one padded array.
 
-    :param values: The rows' values, end to end, [total].
-    :param starts: Where each row starts, [n + 1].
+    :param values: The concatenated values of all rows, [total].
+    :param starts: The offset of each row, [n + 1].
     :param rows: The rows to gather, [b].
-    :param fill: What stands in the padding.
-    :param side: Where the padding is: right or left.
-    :return: The values [b, longest], and which of them are the rows' own [b, longest].
+    :param fill: The padding value.
+    :param side: The side of the padding: right or left.
+    :return: The values [b, longest], and which of them are not padding [b, longest].
     """
     lengths = (starts[rows + 1] - starts[rows])[:, None]
     position = np.arange(lengths.max(initial=0))

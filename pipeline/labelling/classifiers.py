@@ -1,4 +1,4 @@
-"""A teacher's network as a function from tokenised rows to logits."""
+"""Runs a teacher's network on tokenised rows, packed or padded."""
 
 import inspect
 import logging
@@ -21,11 +21,11 @@ from pipeline.teacher.model import Teacher
 logger = logging.getLogger(__name__)
 
 TOKEN_BUDGETS = {"cpu": 2_048, "cuda": 65_536}
-"""Tokens in a batch by default: on a CPU the batch's activations should stay in its caches, on a GPU they should fill it."""
+"""Default tokens per batch: on a CPU the activations of a batch should fit its caches, on a GPU they should use all of it."""
 
 
 def open_classifier(teacher: Teacher, how: Labelling) -> "Classifier":
-    """Return the fastest classifier that is right for a teacher's architecture.
+    """Return the fastest classifier that is correct for a teacher's architecture.
 
     :param teacher: The teacher; its model is moved, cast and changed in place.
     :param how: The dtype and the token budget.
@@ -34,16 +34,16 @@ def open_classifier(teacher: Teacher, how: Labelling) -> "Classifier":
 
 
 def kind_of(teacher: Teacher) -> "type[PackedClassifier | PaddedClassifier]":
-    """Return which classifier `open_classifier` opens; its `attention` is packed or padded."""
+    """Return the class that `open_classifier` opens; its `attention` is packed or padded."""
     return PackedClassifier if packing.supports(teacher.model) else PaddedClassifier
 
 
 IN_FLIGHT = 2
-"""Batches that are handed to a GPU before the logits of the first are waited for, so that it never waits for the next one."""
+"""Batches queued on a GPU before the logits of the first are fetched, so that it never waits for the next batch."""
 
 
 class Classifier(ABC):
-    """What labels tokenised rows.
+    """A teacher that labels tokenised rows.
 
     :param teacher: The teacher; its model is moved, cast and changed in place.
     :param how: The dtype and the token budget.
@@ -58,7 +58,7 @@ class Classifier(ABC):
         if self._device.type == "cpu" and how.dtype == "float32":
             _multiply_with_onednn(self._model)
         if self._device.type == "cpu" and how.dtype == "bfloat16" and lacks_bfloat16():
-            logger.warning("this processor has no instructions for bfloat16: float32 would be faster, and exact")
+            logger.warning("this processor has no bfloat16 instructions: float32 would be faster and more precise")
         self._takes_types = "token_type_ids" in inspect.signature(self._model.forward).parameters and (
             "token_type_ids" in self._tokenizer.model_input_names
         )
@@ -66,12 +66,12 @@ class Classifier(ABC):
         self.budget = how.token_budget or TOKEN_BUDGETS[self._device.type]
 
     def run(self, tokens: Tokens, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Label rows in batches within the token budget, which is halved when memory runs out.
+        """Label rows in batches within the token budget, which is halved on out-of-memory errors.
 
-        :param tokens: A pool of rows, none of them empty.
-        :param rows: Those to label.
-        :yields: Rows, and their logits, float32 [b, C] in the order of the task's labels, until each was yielded once.
-        :raises InputError: If the memory does not hold a single row.
+        :param tokens: The tokens of a pool; no row is empty.
+        :param rows: The rows to label.
+        :yields: Rows and their logits, float32 [b, C] in the order of the task's labels; each row once.
+        :raises InputError: If the memory is too small for a single row.
         """
         batches = self._batches(tokens, rows)
         started: deque[tuple[NDArray[np.int64], Callable[[], NDArray[np.float32]]]] = deque()
@@ -88,19 +88,19 @@ class Classifier(ABC):
                 memory = _memory_that_ran_out(error)
                 if memory is None:
                     raise
-            # Not above: until the error is gone, its traceback holds what the batch had allocated.
+            # Outside the except block, because the error's traceback keeps the batch's tensors alive.
             batches = self._smaller(tokens, batches, memory)
 
     def _smaller(self, tokens: Tokens, batches: deque[NDArray[np.int64]], memory: str) -> deque[NDArray[np.int64]]:
-        """Halve the budget when memory has run out, and cut what is left again."""
+        """Halve the budget, and split the remaining rows again."""
         if len(batches[0]) == 1:
             raise InputError(
-                f"a row of {tokens.lengths[batches[0]][0]} tokens does not fit the {memory}'s memory; lower label.max_length"
+                f"a row of {tokens.lengths[batches[0]][0]} tokens does not fit in {memory} memory; lower label.max_length"
             )
         if memory == "GPU":
             torch.cuda.empty_cache()
         self.budget //= 2
-        logger.warning("out of %s memory: going on with a token budget of %d", memory, self.budget)
+        logger.warning("out of %s memory: token budget lowered to %d", memory, self.budget)
         return self._batches(tokens, np.concatenate(batches))
 
     def _batches(self, tokens: Tokens, rows: NDArray[np.int64]) -> deque[NDArray[np.int64]]:
@@ -109,7 +109,7 @@ class Classifier(ABC):
 
     @torch.inference_mode()
     def _start(self, tokens: Tokens, rows: NDArray[np.int64]) -> Callable[[], NDArray[np.float32]]:
-        """Hand a batch to the device; what is returned waits for its logits, float32 [b, C]."""
+        """Queue a batch on the device; return a function that waits for its logits, float32 [b, C]."""
         logits = self._forward(tokens, rows)[:, self._columns].float().to("cpu", non_blocking=True)
         done = torch.cuda.Event() if self._device.type == "cuda" else None  # type: ignore[no-untyped-call]
         if done is not None:
@@ -117,7 +117,7 @@ class Classifier(ABC):
 
         def fetch() -> NDArray[np.float32]:
             if done is not None:
-                done.synchronize()  # of this batch alone: the GPU has the next one already
+                done.synchronize()  # waits for this batch only: the GPU already has the next one
             found: NDArray[np.float32] = logits.numpy()
             return found
 
@@ -125,11 +125,11 @@ class Classifier(ABC):
 
     @abstractmethod
     def _forward(self, tokens: Tokens, rows: NDArray[np.int64]) -> torch.Tensor:
-        """Return the model's own logits of a batch, [b, its classes]."""
+        """Return the model's logits of a batch, [b, its classes]."""
 
 
 class PackedClassifier(Classifier):
-    """A teacher that reads batches without padding, of an architecture that `packing.supports`."""
+    """Runs batches without padding, for architectures that `packing.supports`."""
 
     attention = "packed"
 
@@ -144,7 +144,7 @@ class PackedClassifier(Classifier):
 
 
 class PaddedClassifier(Classifier):
-    """A teacher that reads batches padded to their longest row: right for every architecture."""
+    """Runs batches padded to their longest row; correct for every architecture."""
 
     attention = "padded"
 
@@ -166,17 +166,17 @@ class PaddedClassifier(Classifier):
 
 
 def _memory_that_ran_out(error: Exception) -> str | None:
-    """Return whose memory did not suffice, GPU or machine; None for an error of another kind."""
+    """Return which memory ran out, GPU or CPU; None for other errors."""
     if isinstance(error, torch.OutOfMemoryError):
         return "GPU"
-    # PyTorch's allocator of CPU memory raises a plain RuntimeError.
-    return "machine" if isinstance(error, MemoryError) or "can't allocate memory" in str(error) else None
+    # PyTorch's CPU allocator raises a plain RuntimeError.
+    return "CPU" if isinstance(error, MemoryError) or "can't allocate memory" in str(error) else None
 
 
 def _multiply_with_onednn(model: torch.nn.Module) -> None:
-    """Let oneDNN, not MKL, multiply the linear layers' float32 matrices: on AMD processors MKL is half as fast.
+    """Multiply the float32 matrices of linear layers with oneDNN instead of MKL, which is half as fast on AMD processors.
 
-    The sums are float32 still, in another order. Inference only: the operation has no gradient.
+    The sums are still float32, in another order. Inference only: the operation has no gradient.
     """
     multiply = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # absent from a PyTorch built without oneDNN
     if multiply is not None:
@@ -186,7 +186,7 @@ def _multiply_with_onednn(model: torch.nn.Module) -> None:
 
 
 def _linear(multiply: Any, layer: torch.nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
-    # A model that computes in another precision now: oneDNN may have no multiplication of it on this processor.
+    # The model was cast to another dtype, which oneDNN may not support on this processor.
     if inputs.dtype != torch.float32:
         return torch.nn.functional.linear(inputs, layer.weight, layer.bias)
     found: torch.Tensor = multiply(inputs, layer.weight, layer.bias, "none", [], "")
@@ -194,12 +194,12 @@ def _linear(multiply: Any, layer: torch.nn.Linear, inputs: torch.Tensor) -> torc
 
 
 def device() -> torch.device:
-    """Return where the teacher runs: the GPU if there is one."""
+    """Return the device that the teacher runs on: the GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def lacks_bfloat16() -> bool:
-    """Return whether this processor is known to have no instructions for bfloat16."""
-    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than PyTorch 2.10
+    """Return whether this processor is known to lack bfloat16 instructions."""
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # missing in PyTorch 2.10
     known = [has for name, has in capabilities.items() if "bf16" in name]
     return bool(known) and not any(known)

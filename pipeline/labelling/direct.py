@@ -1,4 +1,4 @@
-"""A teacher as a plain function from texts to logits, with no cache and no files: what its latency is measured on."""
+"""A teacher as a function from texts to logits, without cache and files, for measuring its latency."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,14 +13,14 @@ from pipeline.teacher.model import Teacher
 from pipeline.teacher.own import OwnTeacher
 
 LONGEST = 8192
-"""Tokens of a text that a teacher without a maximum reads."""
+"""The truncation length, in tokens, of a teacher without a maximum."""
 
 
 def as_function(teacher: Teacher | OwnTeacher, max_length: int | None = None) -> Callable[[Sequence[Any]], Any]:
-    """Return a teacher as the label stage runs it, in float32: packed where its architecture is known, padded elsewhere.
+    """Return a function that runs a teacher as the label stage does, in float32: packed if its architecture allows it, else padded.
 
     :param teacher: The teacher; it is changed in place.
-    :param max_length: Tokens of a text that are read; the model's own maximum where None.
+    :param max_length: The truncation length in tokens; None: the model's maximum.
     """
 
     def table_of(texts: Sequence[Any]) -> pa.Table:

@@ -1,7 +1,6 @@
-"""A teacher as what labels pools of texts: by itself in this process, or spread over processes, one for each device or each of a cluster."""
+"""Labels pools of texts with a teacher: in this process, or in several, one per GPU or per worker of a cluster."""
 
 import contextlib
-import fcntl
 import os
 import tempfile
 import threading
@@ -16,47 +15,50 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.labelling.classifiers import Classifier, device, open_classifier
+from pipeline.labelling.numerics import NUMERICS
 from pipeline.labelling.rows import refuse
 from pipeline.labelling.tokenising import tokenised_pools
+from pipeline.labelling.versions import library_versions, merged
 from pipeline.params.labelling import Labelling
 from pipeline.teacher.model import Teacher, mask_token, tokenizer_sha256
 from pipeline.teacher.own import OwnTeacher, describe_own
 from pipeline.teacher.recorded import open_recorded
 
 OWN_ROWS = 1_024
-"""Texts that a teacher of the user's own is given at once."""
+"""Texts per call of a user's teacher."""
 
 WORTH_PROCESSES = 50_000
-"""Texts from which on processes that tokenise for a GPU save more time than they take to start."""
+"""Number of texts above which tokenising processes save more time than they take to start, on a GPU."""
 
 Batches = Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]
 
 
 class Labeller(Protocol):
-    """What labels. `prepare` runs where the run was started, `label` where the device is."""
+    """Labels texts. `prepare` runs in the main process, `label` in the process of the device."""
 
     labels: tuple[str, ...]
     facts: dict[str, Any]
-    """All that determines a logit but the text, as JSON."""
+    """Everything that determines a logit except the text, as JSON."""
 
     def prepare(self, pools: Iterable[pa.Table], texts: int) -> Iterator[tuple[pa.Table, Any, NDArray[np.bool_]]]:
-        """Yield each pool of `texts` texts in all, what `label` takes of it, and which of its texts are too long, bool [n]."""
+        """Yield each pool (`texts` texts in total), the input of `label`, and which texts are too long, bool [n]."""
         ...
 
     def label(self, work: Any, rows: NDArray[np.int64]) -> Batches:
-        """Yield some of a pool's rows and their logits, float32 [b, C], until each of `rows` was yielded once."""
+        """Yield rows of a pool and their logits, float32 [b, C]; each of `rows` once."""
         ...
 
 
 class ModelLabeller:
-    """A classifier of transformers.
+    """Labels with a classifier of transformers.
 
-    :param teacher: The teacher. Its model is moved to the GPU, if there is one, and cast in place: open one for each labelling.
+    :param teacher: The teacher. Its model is moved to the GPU, if there is one, and cast in place: open a new one for each labelling.
     :param how: Maximum length, dtype, token budget.
     :raises InputError: If the maximum length is unknown or impossible.
     """
@@ -72,6 +74,7 @@ class ModelLabeller:
         }
         self._classifier: Classifier = open_classifier(teacher, how)
         self.facts = {
+            "numerics": NUMERICS,
             "sha256": teacher.files.sha256,
             "config": config,
             "tokenizer_sha256": tokenizer_sha256(teacher.tokenizer),
@@ -85,7 +88,7 @@ class ModelLabeller:
     def prepare(self, pools: Iterable[pa.Table], texts: int) -> Iterator[tuple[pa.Table, Any, NDArray[np.bool_]]]:
         """Tokenise. See `Labeller`.
 
-        :raises InputError: If the tokenizer fails or leaves nothing of a text.
+        :raises InputError: If the tokenizer fails or returns no tokens for a text.
         """
         masked = (_with_masks(pool, lambda: mask_token(self._teacher)) for pool in pools)
         many = device().type == "cuda" and texts >= WORTH_PROCESSES
@@ -93,7 +96,7 @@ class ModelLabeller:
         tokenised = tokenised_pools(self._teacher.tokenizer, masked, self._limit, processes)
         with _closing(tokenised):
             for pool, tokens, truncated in tokenised:
-                refuse(pool, np.flatnonzero(tokens.lengths == 0), "the tokenizer leaves nothing of it")
+                refuse(pool, np.flatnonzero(tokens.lengths == 0), "the tokenizer returns no tokens")
                 yield pool, tokens, truncated
 
     def label(self, work: Any, rows: NDArray[np.int64]) -> Batches:
@@ -102,34 +105,37 @@ class ModelLabeller:
 
 
 class OwnLabeller:
-    """A teacher of the user's own. It is never said to cut a text.
+    """Labels with a user's teacher. No text counts as too long.
 
     :param teacher: The teacher.
-    :param how: Must not say how long texts may be.
-    :raises InputError: If it does.
+    :param how: Without max_length.
+    :raises InputError: If it has a max_length.
     """
 
     def __init__(self, teacher: OwnTeacher, how: Labelling) -> None:
         if how.max_length is not None:
             raise InputError(
-                f"{teacher.source}: label.max_length is for models of transformers; cut texts in predict_logits"
+                f"{teacher.source}: label.max_length is for models of transformers; truncate texts in predict_logits"
             )
         self._teacher = teacher
         self.labels = teacher.labels
         described = describe_own(teacher, "")
-        self.facts = {key: described[key] for key in ("source", "params", "fingerprint")}
-        self.facts["columns"] = list(teacher.columns)
+        self.facts = {
+            "numerics": NUMERICS,
+            **{key: described[key] for key in ("source", "params", "fingerprint", "code_sha256", "files_sha256")},
+            "columns": list(teacher.columns),
+        }
 
     def prepare(self, pools: Iterable[pa.Table], texts: int) -> Iterator[tuple[pa.Table, Any, NDArray[np.bool_]]]:
-        """Hand on the text. See `Labeller`."""
+        """Insert the mask token. See `Labeller`."""
         mask = str(getattr(self._teacher.model, "mask_token", tables.MASK))
         for pool in pools:
             yield pool, _with_masks(pool, lambda: mask), np.zeros(pool.num_rows, dtype=np.bool_)
 
     def label(self, work: Any, rows: NDArray[np.int64]) -> Batches:
-        """Ask it. See `Labeller`.
+        """Call predict_logits. See `Labeller`.
 
-        :raises InputError: If it fails or returns something else than logits.
+        :raises InputError: If it fails or does not return logits.
         """
         for start in range(0, len(rows), OWN_ROWS):
             some = rows[start : start + OWN_ROWS]
@@ -138,39 +144,39 @@ class OwnLabeller:
 
 @contextlib.contextmanager
 def _closing(generator: Any) -> Iterator[None]:
-    """Close a generator at the end, and with it the threads, processes and files that it works with."""
+    """Close a generator at the end, and with it its threads, processes and files."""
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError):  # a thread of joblib's is reading from it: it ends with its own
+        with contextlib.suppress(ValueError):  # a joblib thread is reading from it, and closes it
             generator.close()
 
 
 def open_labeller(teacher: Teacher | OwnTeacher, how: Labelling) -> Labeller:
-    """Return what labels with a teacher.
+    """Return the labeller of a teacher.
 
-    :raises InputError: If it cannot label as asked.
+    :raises InputError: If the teacher cannot label with these settings.
     """
     return OwnLabeller(teacher, how) if isinstance(teacher, OwnTeacher) else ModelLabeller(teacher, how)
 
 
 def length_limit(teacher: Teacher, how: Labelling) -> int:
-    """Return the tokens at which a text is cut.
+    """Return the truncation length, in tokens.
 
-    :raises InputError: If that is more than the teacher reads, or the teacher does not say how many it reads and neither do we.
+    :raises InputError: If it exceeds the teacher's maximum, or neither the teacher nor label.max_length has one.
     """
     limit = how.max_length or teacher.max_length
     if limit is None:
-        raise InputError(f"{teacher.files.source}: does not say how many tokens it reads; set label.max_length")
+        raise InputError(f"{teacher.files.source}: has no maximum length; set label.max_length")
     if teacher.max_length is not None and limit > teacher.max_length:
         raise InputError(
-            f"{teacher.files.source}: label.max_length is {limit}, and it reads {teacher.max_length} tokens"
+            f"{teacher.files.source}: label.max_length is {limit}, but its maximum is {teacher.max_length} tokens"
         )
     return limit
 
 
 def _with_masks(texts: pa.Table, mask: Callable[[], str]) -> pa.Table:
-    """Turn our word for a masked one into the teacher's."""
+    """Replace `tables.MASK` by the teacher's mask token."""
     for name in ("sentence1", "sentence2"):
         if pc.any(pc.match_substring(texts[name], tables.MASK)).as_py():
             found = pc.replace_substring(texts[name], tables.MASK, mask())
@@ -183,12 +189,12 @@ def _with_masks(texts: pa.Table, mask: Callable[[], str]) -> pa.Table:
 
 @dataclass(frozen=True)
 class Opening:
-    """How a process opens the teacher for itself; what it opened serves it for the whole run.
+    """What a worker process needs to open the teacher, once per run.
 
     :param folder: The folder of teacher.json.
     :param labels: The task's class names.
-    :param how: How it labels.
-    :param root: The folder that relative paths, and modules of the user's own, are looked for in.
+    :param how: The settings.
+    :param root: The working folder for relative paths and the user's modules.
     """
 
     folder: Path
@@ -199,7 +205,7 @@ class Opening:
 
 
 def processes_wanted() -> int:
-    """Return how many processes label by default: those of joblib's backend where one is set (a cluster), else one for each GPU, else one."""
+    """Return the default number of labelling processes: that of the joblib backend if one is set (a cluster), else one per GPU, else one."""
     from joblib import effective_n_jobs
     from joblib.parallel import get_active_backend
 
@@ -217,17 +223,18 @@ def labelled_pools(
     check: Callable[[int], object],
     opening: Opening | None = None,
     processes: int = 1,
-) -> Iterator[tuple[pa.Table, NDArray[np.float32], NDArray[np.bool_]]]:
+) -> Iterator[tuple[pa.Table, NDArray[np.float32], NDArray[np.bool_], dict[str, str]]]:
     """Label pools, in order.
 
     :param labeller: The teacher, in this process.
     :param pools: The pools: id, sentence1, sentence2, split, line.
-    :param texts: How many texts they hold.
+    :param texts: The total number of texts.
     :param how: What to do with texts that are too long.
     :param check: Called with the number of texts of each batch.
-    :param opening: How other processes open the teacher.
-    :param processes: How many label; 1 is this one.
-    :yields: A pool, its logits, float32 [n, C] (NaN in texts that are left out as too long), and which are too long, bool [n].
+    :param opening: How worker processes open the teacher.
+    :param processes: The number of labelling processes; 1: this process.
+    :yields: A pool, its logits, float32 [n, C] (NaN for texts that are too long and dropped), which texts are too long, bool [n], and the
+        versions of the libraries that computed the logits.
     :raises InputError: If a text is too long and how.too_long is refuse, logits are not finite, or a process dies.
     """
     prepared = _prepared(labeller, pools, texts, how)
@@ -235,22 +242,19 @@ def labelled_pools(
         if processes > 1 and opening is not None:
             found: Any = _elsewhere(opening, prepared, processes)
         else:
-            found = ((pool, cut, rows, labeller.label(work, rows)) for pool, work, cut, rows in prepared)
+            here = library_versions()
+            found = ((pool, cut, rows, labeller.label(work, rows), here) for pool, work, cut, rows in prepared)
         with _closing(found):
-            for pool, truncated, rows, batches in found:
+            for pool, truncated, rows, batches, versions in found:
                 logits = np.full((pool.num_rows, len(labeller.labels)), np.nan, dtype=np.float32)
                 for batch, values in batches:
                     logits[batch] = values
                     check(len(batch))
                 finite = np.isfinite(logits[rows]).all(axis=1)
-                refuse(pool, rows[~finite], f"the teacher's logits{_computed(labeller)} are not finite")
-                yield pool, logits, truncated
-
-
-def _computed(labeller: Labeller) -> str:
-    return (
-        f", computed in {labeller.facts['dtype']}," if "dtype" in labeller.facts else f" ({labeller.facts['source']})"
-    )
+                dtype = labeller.facts.get("dtype")
+                origin = f"computed in {dtype}" if dtype else labeller.facts["source"]
+                refuse(pool, rows[~finite], f"the teacher's logits ({origin}) are not finite")
+                yield pool, logits, truncated, versions
 
 
 _Prepared = tuple[pa.Table, Any, NDArray[np.bool_], NDArray[np.int64]]
@@ -261,21 +265,22 @@ def _prepared(labeller: Labeller, pools: Iterable[pa.Table], texts: int, how: La
     with _closing(found):
         for pool, work, truncated in found:
             if how.too_long == "refuse":
-                refuse_long(pool, truncated, labeller)
+                refuse(pool, np.flatnonzero(truncated), longer_than_limit(labeller))
             rows = np.flatnonzero(~truncated) if how.too_long == "drop" else np.arange(pool.num_rows)
             yield pool, work, truncated, rows
 
 
-def refuse_long(pool: pa.Table, truncated: NDArray[np.bool_], labeller: Labeller) -> None:
-    """Raise an error that names the texts of a pool that are too long, if there are any."""
+def longer_than_limit(labeller: Labeller) -> str:
+    """Return the message for texts that are too long and refused."""
     advice = "raise label.max_length, or set label.too_long to keep or drop"
-    refuse(pool, np.flatnonzero(truncated), f"longer than {labeller.facts['max_length']} tokens ({advice})")
+    return f"longer than {labeller.facts['max_length']} tokens ({advice})"
 
 
 def _elsewhere(opening: Opening, prepared: Iterator[_Prepared], processes: int) -> Iterator[Any]:
     from joblib import Parallel, delayed
 
-    waiting: list[Any] = []  # joblib returns results in the order of its tasks
+    here = library_versions()  # this process tokenises
+    waiting: list[Any] = []  # joblib returns results in task order
     failed: list[Exception] = []
 
     def tasks() -> Iterator[Any]:
@@ -283,18 +288,18 @@ def _elsewhere(opening: Opening, prepared: Iterator[_Prepared], processes: int) 
             for pool, work, truncated, rows in prepared:
                 waiting.append((pool, truncated, rows))
                 yield delayed(_label_here)(opening, work, rows)
-        except Exception as error:  # joblib reads its tasks in a thread whose errors nobody sees
+        except Exception as error:  # joblib reads its tasks in a thread and hides its errors
             failed.append(error)
 
     parallel = Parallel(n_jobs=processes, return_as="generator", batch_size=1, pre_dispatch="2*n_jobs", max_nbytes=None)
     results: Any = parallel(tasks())
     try:
-        for logits in results:
+        for logits, versions in results:
             pool, truncated, rows = waiting.pop(0)
-            yield pool, truncated, rows, [(rows, logits)]
+            yield pool, truncated, rows, [(rows, logits)], merged([here, versions])
     except BrokenProcessPool as error:
         raise InputError(
-            "a process that labels died, most likely because the machine's memory ran out; what was labelled is kept: run the stage again"
+            "a labelling process died, probably because the machine ran out of memory; finished texts are kept: run the stage again"
         ) from error
     finally:
         results.close()
@@ -304,13 +309,14 @@ def _elsewhere(opening: Opening, prepared: Iterator[_Prepared], processes: int) 
 
 _opened: dict[str, Labeller] = {}
 _opening = threading.Lock()  # a Dask worker has threads
-_claimed: list[int] = []
+_claimed: list[FileLock] = []
+"""The lock of this process's GPU, held until the process ends."""
 
 
-def _label_here(opening: Opening, work: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def _label_here(opening: Opening, work: Any, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], dict[str, str]]:
     """Label a pool in a worker.
 
-    :return: The logits of `rows`, float32 [len(rows), C].
+    :return: The logits of `rows`, float32 [len(rows), C], and the library versions of the worker.
     """
     with _opening:
         if opening.run not in _opened:
@@ -324,21 +330,17 @@ def _label_here(opening: Opening, work: Any, rows: NDArray[np.int64]) -> NDArray
     logits = np.empty((len(rows), len(labeller.labels)), dtype=np.float32)
     for batch, values in found:
         logits[np.searchsorted(rows, batch)] = values
-    return logits
+    return logits, library_versions()
 
 
 def _claim_device(run: str) -> None:
-    """Take a GPU of this machine that no other process of the run has, for as long as this process lives."""
+    """Use a GPU of this machine that no other process of the run uses, until this process ends."""
     if not torch.cuda.is_available() or _claimed:
         return
     for number in range(torch.cuda.device_count()):
-        path = Path(tempfile.gettempdir()) / f"offline-distill-{run}-gpu-{number}.lock"
-        file = os.open(path, os.O_CREAT | os.O_RDWR)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(file)
-            continue
-        _claimed.append(file)
-        torch.cuda.set_device(number)
-        return
+        lock = FileLock(Path(tempfile.gettempdir()) / f"offline-distill-{run}-gpu-{number}.lock", thread_local=False)
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=0)
+            _claimed.append(lock)
+            torch.cuda.set_device(number)
+            return

@@ -1,9 +1,9 @@
-"""Batches without padding: sequences end to end in one long row, with an attention function that keeps them apart.
+"""Batches without padding: sequences are concatenated into one row, and an attention function keeps them separate.
 
-transformers knows a packed batch from flash-attn alone; under its other attention functions sequences would attend to each other. Ours is
-one function for all architectures, registered with transformers, which is told where sequences start and end by an argument of the
-model's call. What pools a sequence would find the first one only, so a hook puts the sequences one under the other before that, after
-the last place where a token looks at others: from there on, only what is pooled is computed.
+transformers supports packed batches with flash-attn only; with its other attention functions sequences attend to each other. This module
+registers one attention function for all architectures; it gets the start and end of each sequence as an argument of the model's call.
+The pooling of a model would only read the first sequence. So a hook after the last layer that mixes tokens stacks the sequences into a
+batch, and the rest of the model runs on the pooled states only.
 """
 
 import inspect
@@ -19,10 +19,10 @@ from torch.nn.attention import varlen
 from transformers import AttentionInterface
 
 ATTENTION = "packed"
-"""The name under which transformers knows the attention function."""
+"""The name of the attention function in transformers."""
 
 LAST_MIXING = {
-    "albert": "encoder",  # its layers are one, called several times
+    "albert": "encoder",  # all its layers share one module
     "bert": "encoder.layer.{last}.attention.output",
     "camembert": "encoder.layer.{last}.attention.output",
     "data2vec-text": "encoder.layer.{last}.attention.output",
@@ -33,11 +33,11 @@ LAST_MIXING = {
     "roberta": "encoder.layer.{last}.attention.output",
     "xlm-roberta": "encoder.layer.{last}.attention.output",
 }
-"""For each architecture that can be packed (as transformers names it), the module of its encoder after which no token looks at others."""
+"""Model type in transformers -> the module of its encoder after which no token attends to another, for each type that can be packed."""
 
 
 def supports(model: Any) -> bool:
-    """Return whether a sequence classifier of transformers can read packed batches."""
+    """Return whether a sequence classifier of transformers supports packed batches."""
     config = model.config
     return (
         config.model_type in LAST_MIXING
@@ -49,17 +49,17 @@ def supports(model: Any) -> bool:
 
 
 def to_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:
-    """Copy an array to a device, without waiting for what the device has yet to do."""
+    """Copy an array to a device without waiting for queued work."""
     tensor = torch.from_numpy(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where sequences lie in a packed row.
+    """The positions of sequences in a packed row.
 
-    :param lengths: Tokens of each sequence, int64 [b], none of them 0. Sequences of equal length are better neighbours.
-    :param device: Where the model is.
+    :param lengths: Tokens of each sequence, int64 [b], none of them 0. Adjacent sequences of equal length are faster.
+    :param device: The model's device.
     """
 
     lengths: NDArray[np.int64]
@@ -67,31 +67,31 @@ class Layout:
 
     @property
     def starts(self) -> NDArray[np.int64]:
-        """Where each sequence starts, int64 [b]."""
+        """The offset of each sequence, int64 [b]."""
         return np.cumsum(self.lengths) - self.lengths
 
     @cached_property
     def first(self) -> torch.Tensor:
-        """Each sequence's first token, int64 [b], on the device."""
+        """The offset of each sequence, int64 [b], on the device."""
         return to_device(self.starts, self.device)
 
     @cached_property
     def cumulative(self) -> torch.Tensor:
-        """Where each sequence starts and the last one ends, int32 [b + 1], on the device."""
+        """The offset of each sequence and the end of the last one, int32 [b + 1], on the device."""
         return to_device(np.append(self.starts, self.lengths.sum()).astype(np.int32), self.device)
 
     @cached_property
     def runs(self) -> list[tuple[int, int, int]]:
-        """Neighbours of equal length: their first token, how many sequences, the length of each."""
+        """Runs of adjacent sequences of equal length: the offset of the first, the number of sequences, their length."""
         first = np.flatnonzero(np.diff(self.lengths, prepend=0))
         count = np.diff(np.append(first, len(self.lengths)))
         return list(zip(self.starts[first].tolist(), count.tolist(), self.lengths[first].tolist(), strict=True))
 
 
 class PackedModel:
-    """A sequence classifier of transformers that reads packed batches.
+    """A sequence classifier of transformers that runs on packed batches.
 
-    :param model: The classifier, one that `supports` is true of. From now on it cannot be called in another way.
+    :param model: A classifier that `supports` accepts. It is changed in place, and cannot be called directly any more.
     """
 
     def __init__(self, model: Any) -> None:
@@ -101,15 +101,15 @@ class PackedModel:
         self._last_mixing = model.base_model.get_submodule(place)
         self._means = getattr(model.config, "classifier_pooling", "cls") == "mean"
         embeddings = model.base_model.embeddings
-        # The RoBERTa family counts positions from padding_idx + 1, and gives its padding token, which a text may hold, no number.
+        # RoBERTa-like models count positions from padding_idx + 1, and skip padding tokens, which a text may contain.
         self._padding = embeddings.padding_idx if hasattr(embeddings, "create_position_ids_from_input_ids") else None
 
     def __call__(self, ids: NDArray[np.int64], types: NDArray[np.int64] | None, layout: Layout) -> torch.Tensor:
         """Return the logits of packed sequences.
 
-        :param ids: Token ids, end to end, [total].
-        :param types: Token type ids, [total], of a model that takes them.
-        :param layout: Where the sequences lie.
+        :param ids: Concatenated token ids, [total].
+        :param types: Token type ids, [total]; None if the model takes none.
+        :param layout: The positions of the sequences.
         :return: [b, classes] in the model's dtype.
         """
         inputs = {"input_ids": ids, "position_ids": self._positions(ids, layout)}
@@ -134,7 +134,7 @@ class PackedModel:
 
 
 def _stack(layout: Layout, means: bool, module: torch.nn.Module, inputs: Any, output: Any) -> Any:
-    """Turn a module's states of packed tokens, [1, total, d], into what is pooled of each sequence, [b, 1, d]."""
+    """Turn a module's states of packed tokens, [1, total, d], into the pooled state of each sequence, [b, 1, d]."""
     states = output if isinstance(output, torch.Tensor) else output.last_hidden_state
     if means:
         lengths = to_device(layout.lengths, layout.device)
@@ -159,13 +159,13 @@ def packed_attention(
     packed: Layout,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Let each token attend to its own sequence, in both directions: an attention function as transformers calls it.
+    """Bidirectional attention within each sequence, with the signature of an attention function of transformers.
 
     :param query: [1, heads, total, head size]; `key` and `value` likewise.
-    :param scaling: What query-key products are multiplied by; absent: 1 / sqrt(head size).
-    :param sliding_window: One more than the tokens before and after itself that a token sees; absent: all.
-    :param packed: Where the sequences lie.
-    :return: [1, total, heads, head size], and no weights.
+    :param scaling: The factor of query-key products; None: 1 / sqrt(head size).
+    :param sliding_window: One more than the tokens before and after itself that a token attends to; None: all.
+    :param packed: The positions of the sequences.
+    :return: [1, total, heads, head size], and None instead of weights.
     """
     window = None if sliding_window is None or sliding_window > packed.lengths.max() else sliding_window - 1
     attend = _flash if _has_flash(query, window) else _block_diagonal
@@ -194,15 +194,15 @@ def _flash(
     window: int | None,
     packed: Layout,
 ) -> torch.Tensor:
-    """Attend with PyTorch's own build of flash attention, which reads packed sequences as they are."""
+    """Attend with PyTorch's build of flash attention, which supports packed sequences."""
     head = query.shape[-1]
     if scaling is not None and scaling != head**-0.5:
-        query = query * (scaling * head**0.5)  # the function of PyTorch 2.10 takes no scale
+        query = query * (scaling * head**0.5)  # varlen_attn of PyTorch 2.10 has no scale argument
     longest = int(packed.lengths.max())
     more: dict[str, Any] = {} if window is None else {"window_size": (window, window)}
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
     found = varlen.varlen_attn(q, k, v, packed.cumulative, packed.cumulative, longest, longest, **more)
-    assert isinstance(found, torch.Tensor)  # no other results were asked for
+    assert isinstance(found, torch.Tensor)  # a tuple only with return_aux
     return found[None]
 
 
@@ -214,7 +214,7 @@ def _block_diagonal(
     window: int | None,
     packed: Layout,
 ) -> torch.Tensor:
-    """Attend within runs of sequences of equal length, which are a batch each. Batches that are sorted by length have few runs."""
+    """Attend within runs of sequences of equal length, each as one batch. Batches sorted by length have few runs."""
     found = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3])
     for start, count, length in packed.runs:
         tokens = slice(start, start + count * length)
@@ -228,7 +228,7 @@ def _block_diagonal(
 
 
 def _near(length: int, window: int | None, device: torch.device) -> torch.Tensor | None:
-    """Return which tokens are near enough to see each other, bool [length, length]; None where all are."""
+    """Return which tokens are within each other's window, bool [length, length]; None if all are."""
     if window is None or length <= window + 1:
         return None
     position = torch.arange(length, device=device)

@@ -1,4 +1,4 @@
-"""The rows that a teacher labels: originals in memory, augmented rows read a file at a time, each text once."""
+"""The rows that a teacher labels: originals in memory, augmented rows read file by file, each text once."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ from pipeline.errors import InputError
 from pipeline.storage import read_json
 
 SHOWN = 10
-"""Rows that a message names before it says how many more there are."""
+"""Rows that a message names before it counts the rest."""
 
 _TEXT = ("id", "sentence1", "sentence2")
 _POOL = pa.schema(
     [
         *(tables.AUGMENTED.field(name) for name in _TEXT),
-        pa.field("split", pa.string()),  # this and the line are null in augmented rows
+        pa.field("split", pa.string()),  # split and line are null in augmented rows
         pa.field("line", pa.int64()),
     ]
 )
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The originals of every split and the augmented rows of the training split, and which of them have the same text.
+class LabelRows:
+    """The originals of every split and the augmented rows of the training split, and which rows have the same text.
 
     :param examples: The originals, `tables.EXAMPLES`, E rows.
     :param files: The augmented rows, files of `tables.AUGMENTED`.
@@ -47,12 +47,12 @@ class Rows:
     text_of: NDArray[np.int64]
 
     @classmethod
-    def read(cls, examples: pa.Table, files: Sequence[Path]) -> "Rows":
+    def read(cls, examples: pa.Table, files: Sequence[Path]) -> "LabelRows":
         """Read the ids of all rows.
 
         :param examples: The originals, `tables.EXAMPLES`.
         :param files: The files of the augmented rows.
-        :raises InputError: If a file does not hold augmented rows.
+        :raises InputError: If a file has another schema.
         """
         ids = [tables.id_bytes(examples["id"])]
         ids += [tables.id_bytes(tables.read(path, tables.AUGMENTED, ["id"])["id"]) for path in files]
@@ -62,14 +62,17 @@ class Rows:
         starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
         return cls(examples, tuple(files), starts, found.dictionary, first, text_of)
 
-    def pools(self, wanted: NDArray[np.bool_], size: int) -> Iterator[pa.Table]:
-        """Cut texts into pools.
+    def ranges(self) -> Iterator[tuple[Path, int, int]]:
+        """Yield each file of augmented rows, the number of its first row, and of the row after its last."""
+        yield from zip(self.files, self.starts[1:-1].tolist(), self.starts[2:].tolist(), strict=True)
 
-        Where whole pools are no longer wanted, all others are as they were, because all but the last have the same size: a run that goes on
-        where another was killed has the same pools left.
+    def pools(self, wanted: NDArray[np.bool_], size: int) -> Iterator[pa.Table]:
+        """Split texts into pools of equal size, except for the last one.
+
+        Removing the texts of whole pools leaves the remaining pools unchanged. So a run that resumes after a kill has the same pools left.
 
         :param wanted: Which texts, bool [n].
-        :param size: The texts in a pool.
+        :param size: Texts per pool.
         :yields: id, sentence1, sentence2, split and line (both null in augmented rows), in the order of `texts`.
         """
         chosen = self.first[wanted]
@@ -95,7 +98,7 @@ class Rows:
         return pa.table([*rows.columns, *nulls], schema=_POOL)
 
     def counts(self, chosen: NDArray[np.bool_]) -> dict[str, int]:
-        """Count chosen texts by the split of their first row, augmented rows by themselves.
+        """Count chosen texts by the split of their first row; augmented rows are counted separately.
 
         :param chosen: bool [n].
         """
@@ -107,7 +110,7 @@ class Rows:
         return {name: counts.get(name, 0) for name in (*tables.SPLITS, "augmented")}
 
     def named(self, chosen: NDArray[np.bool_]) -> str:
-        """Name chosen texts, bool [n], as `named` does."""
+        """Return chosen texts, bool [n], as text for a message: the first `SHOWN`, then a count of the rest."""
         texts = np.flatnonzero(chosen)
         rows = []
         for text in texts[:SHOWN].tolist():
@@ -120,25 +123,25 @@ class Rows:
 
 
 def augmented_files(folder: Path) -> tuple[list[Path], dict[str, Any]]:
-    """Return the files of augmented rows in a folder, and the parameters that made them with a `summary` of what came of them, if it is there.
+    """Return the files of augmented rows in a folder, and the parameters of the augmentation, with its `summary` if there is one.
 
-    :raises InputError: If there are none.
+    :raises InputError: If there are no files.
     """
     paths = sorted(folder.glob("*.parquet"))
     if not paths:
-        raise InputError(f"{folder}: holds no Parquet file; run the augment stage with `dvc repro`")
-    made = tables.metadata_of(paths[0])
+        raise InputError(f"{folder}: has no Parquet file; run the augment stage with `dvc repro`")
+    parameters = tables.metadata_of(paths[0])
     summary = folder / tables.SUMMARY
-    return paths, {**made, "summary": read_json(summary)} if summary.exists() else made
+    return paths, {**parameters, "summary": read_json(summary)} if summary.exists() else parameters
 
 
 def refuse(texts: pa.Table, rows: NDArray[np.int64], fault: str) -> None:
-    """Raise an error that names rows of a pool, if there are any.
+    """Raise an error that names invalid rows of a pool, if there are any.
 
     :param texts: The pool: id, split, line.
-    :param rows: The rows with the fault.
+    :param rows: The invalid rows.
     :param fault: What is wrong with them.
-    :raises InputError: If there are any.
+    :raises InputError: If there is at least one.
     """
     if len(rows):
         shown = texts.select(["id", "split", "line"]).take(pa.array(rows[:SHOWN])).to_pylist()
@@ -146,7 +149,7 @@ def refuse(texts: pa.Table, rows: NDArray[np.int64], fault: str) -> None:
 
 
 def _listed(rows: Sequence[dict[str, Any]], total: int) -> str:
-    """Name rows: originals by the line of their source, augmented rows by id alone."""
+    """Return rows as text: originals with the line of their source, augmented rows by id only."""
     shown = [
         f"augmented row {row['id']}"
         if row["line"] is None

@@ -1,11 +1,11 @@
-"""The label store: what a teacher said of each text, kept by the text's id, so that no text is labelled twice.
+"""The label store: a cache of a teacher's logits per text, by the text's id, so that no text is labelled twice.
 
-One folder for each fingerprint, which names all that determines a logit. In it are part files, each named by the SHA-256 of its bytes and
-renamed into place when it is whole: a killed run leaves whole parts and temporary files, and the next run keeps the first and removes the
-second. The text itself is not stored. A store can be deleted at any time; what it held is then labelled again.
+Each fingerprint has a folder; the fingerprint covers everything that determines a logit except the text. The folder holds part files. Each is
+named by the SHA-256 of its bytes and renamed into place once it is complete: a killed run leaves complete parts and temporary files, and
+the next run keeps the parts and removes the temporary files. The schema metadata of a part holds the versions of the libraries that
+computed it. The text itself is not stored. A store can be deleted at any time; its texts are then labelled again.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -22,73 +22,77 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
+from pipeline.labelling.versions import merged
 from pipeline.storage import new_file, remove_temporaries, sha256_of, write_json
 
 logger = logging.getLogger(__name__)
 
 ID = pa.binary(16)
+VERSIONS = b"versions"
+"""The key of a part's schema metadata that holds library -> version, as JSON."""
+
 AHEAD = 2
 """Parts that may wait to be written."""
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
-    """Return the name of what determines a logit.
+    """Return a hash of what determines a logit.
 
     :param facts: All of it, as JSON.
-    :return: 32 hex digits of the SHA-256 of the JSON with its keys sorted.
+    :return: The first 32 hex digits of the SHA-256 of the JSON with sorted keys.
     """
     return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock file, which the system lets go of when its holder ends, however it ends.
+    """Hold a file lock, which the operating system releases when its holder ends, even if it is killed.
 
-    :param path: The lock file; made when missing, left in place.
-    :param what: What it guards, for the message.
-    :raises InputError: If another process holds it; the message says which.
+    :param path: The lock file. A file next to it, with the suffix `.holder`, names the holder.
+    :param what: What it protects, for the message.
+    :raises InputError: If another process holds it; the message names that process.
     """
+    holder = path.with_name(f"{path.name}.holder")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
-    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise InputError(f"{what} is in use by {holder}; wait until it ends, or end it") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
-        file.flush()
+            lock = FileLock(path).acquire(timeout=0)
+        except Timeout:
+            process = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+            raise InputError(f"{what} is in use by {process}; wait until it ends, or end it") from None
+    with lock:
+        started = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+        with writing(holder):
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {started}", encoding="utf-8")
         try:
             yield
         finally:
-            file.truncate(0)
+            holder.unlink(missing_ok=True)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an error of the file system into one line that says what was being written.
+    """Turn a file system error into one line that names the file.
 
-    :param path: The file or folder that is written inside.
+    :param path: The file or folder that is written.
     :raises InputError: If it cannot be written.
     """
     try:
         yield
     except OSError as error:
         where = error.filename if isinstance(error.filename, str) else path
-        said = os.strerror(error.errno) if error.errno else str(error)
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise InputError(
-            f"{where}: cannot be written: {said}; every text labelled so far is kept: mend that and run the stage again"
+            f"{where}: cannot be written: {reason}; every text labelled so far is kept: fix this and run the stage again"
         ) from error
 
 
 class LabelStore:
-    """What a teacher said, by text. Use `opened`, which holds the lock.
+    """A cache of logits by text. Use `opened`, which holds the lock.
 
     :param folder: The store's folder.
     :param classes: C, the logits of a text.
@@ -99,9 +103,7 @@ class LabelStore:
         self._schema = pa.schema(
             [
                 pa.field("id", ID, nullable=False),
-                pa.field(
-                    "logits", pa.list_(pa.float32(), classes), nullable=False
-                ),  # NaN: too long, and so not labelled
+                pa.field("logits", pa.list_(pa.float32(), classes), nullable=False),  # NaN: too long, not labelled
                 pa.field("truncated", pa.bool_(), nullable=False),
             ]
         )
@@ -111,10 +113,10 @@ class LabelStore:
     @classmethod
     @contextmanager
     def opened(cls, root: Path, facts: Mapping[str, Any], classes: int) -> Iterator[Self]:
-        """Lock a store, remove what killed runs left in it, and read its parts; one whose bytes are not those of its name is discarded.
+        """Lock a store, remove the temporary files of killed runs, and read its parts; a part whose hash is not its name is removed.
 
         :param root: The folder of all stores.
-        :param facts: All that determines a logit, as JSON: the store of this fingerprint is opened.
+        :param facts: Everything that determines a logit except the text, as JSON; its fingerprint selects the store.
         :param classes: C.
         :raises InputError: If another process has it open, or it cannot be written.
         """
@@ -123,7 +125,7 @@ class LabelStore:
             store = cls(folder, classes)
             with writing(folder):
                 if not (folder / "fingerprint.json").exists():
-                    write_json(folder / "fingerprint.json", dict(facts))  # for whoever wonders what a folder is
+                    write_json(folder / "fingerprint.json", dict(facts))  # for people who inspect the folder
                 store._read()
             yield store
 
@@ -132,9 +134,11 @@ class LabelStore:
         for path in sorted(self.folder.glob("*.arrow")):
             if sha256_of(path) == path.stem:
                 with pa.memory_map(str(path)) as source:
-                    self._parts += pa.ipc.open_file(source).read_all().cast(self._schema).combine_chunks().to_batches()
+                    found = pa.ipc.open_file(source).read_all()
+                part = found.cast(self._schema).replace_schema_metadata(found.schema.metadata)
+                self._parts += part.combine_chunks().to_batches()
             else:
-                logger.warning("%s: is not what was written; it is removed, and its texts are labelled again", path)
+                logger.warning("%s: damaged (its SHA-256 is not its name); removed, its texts are labelled again", path)
                 path.unlink()
         self._count()
 
@@ -144,18 +148,22 @@ class LabelStore:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def add(self, ids: pa.Array, logits: NDArray[np.float32], truncated: NDArray[np.bool_]) -> None:
+    def add(
+        self, ids: pa.Array, logits: NDArray[np.float32], truncated: NDArray[np.bool_], versions: Mapping[str, str]
+    ) -> None:
         """Write a part.
 
         :param ids: Texts, [n] of 16 bytes.
-        :param logits: float32 [n, C]; NaN where the text is too long and was left out.
-        :param truncated: Which texts the teacher does not read to their end, bool [n].
+        :param logits: float32 [n, C]; NaN if the text is too long and was not labelled.
+        :param truncated: Which texts are longer than the teacher reads, bool [n].
+        :param versions: The versions of the libraries that computed the logits.
         :raises InputError: If it cannot be written.
         """
         values = pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), logits.shape[1])
-        part = pa.record_batch([ids, values, pa.array(truncated)], schema=self._schema)
+        schema = self._schema.with_metadata({VERSIONS: json.dumps(dict(versions))})
+        part = pa.record_batch([ids, values, pa.array(truncated)], schema=schema)
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, self._schema) as writer:
+        with pa.ipc.new_file(sink, schema) as writer:
             writer.write_batch(part)
         content = sink.getvalue()
         path = self.folder / f"{hashlib.sha256(content).hexdigest()}.arrow"
@@ -168,8 +176,8 @@ class LabelStore:
         """Find texts.
 
         :param ids: Texts, [n] of 16 bytes.
-        :param with_unlabelled: Find also those that were left out as too long.
-        :return: What `take` takes, int64 [n]; -1 for a text that is not there.
+        :param with_unlabelled: Also find texts that were too long and not labelled.
+        :return: The argument of `take`, int64 [n]; -1 for a text that is missing.
         """
         if not len(self):
             return np.full(len(ids), -1, dtype=np.int64)
@@ -180,13 +188,13 @@ class LabelStore:
             stored = stored.take(pa.array(rows))
         found = pc.index_in(ids, value_set=stored)
         at = pc.fill_null(found, 0).to_numpy().astype(np.int64)
-        there = pc.is_valid(found).to_numpy(zero_copy_only=False)
+        present = pc.is_valid(found).to_numpy(zero_copy_only=False)
         places = np.full(len(ids), -1, dtype=np.int64)
-        places[there] = rows[at[there]]
+        places[present] = rows[at[present]]
         return places
 
     def take(self, places: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return what is at some places.
+        """Return the logits of texts.
 
         :param places: From `places`, none -1, [n].
         :return: The logits, float32 [n, C], and which texts were truncated, bool [n].
@@ -194,14 +202,25 @@ class LabelStore:
         logits = np.empty((len(places), self._schema.field("logits").type.list_size), dtype=np.float32)
         truncated = np.empty(len(places), dtype=np.bool_)
         order = np.argsort(places, kind="stable")
-        numbers = np.searchsorted(self._starts, places[order], side="right") - 1
+        numbers = self._parts_of(places[order])
         for rows in np.split(order, np.flatnonzero(np.diff(numbers)) + 1):
             if len(rows):
-                number = int(np.searchsorted(self._starts, places[rows[0]], side="right")) - 1
+                number = int(self._parts_of(places[rows[0]]))
                 part, at = self._parts[number], places[rows] - self._starts[number]
                 logits[rows] = _logits_of(part)[at]
                 truncated[rows] = part["truncated"].take(pa.array(at)).to_numpy(zero_copy_only=False)
         return logits, truncated
+
+    def versions(self, places: NDArray[np.int64]) -> dict[str, str]:
+        """Return the versions of the libraries that computed the logits of texts, as `versions.merged` does.
+
+        :param places: From `places`, none -1, [n].
+        """
+        parts = [self._parts[number] for number in np.unique(self._parts_of(places))]
+        return merged(json.loads(part.schema.metadata[VERSIONS]) for part in parts)
+
+    def _parts_of(self, places: Any) -> Any:
+        return np.searchsorted(self._starts, places, side="right") - 1
 
 
 def _logits_of(part: pa.RecordBatch) -> NDArray[np.float32]:
@@ -210,7 +229,7 @@ def _logits_of(part: pa.RecordBatch) -> NDArray[np.float32]:
 
 
 class Writer:
-    """A thread that writes parts beside the labelling. What it was given is written even where the labelling fails; its own error is the run's.
+    """A thread that writes parts during labelling. It writes what was queued even if labelling fails; its own error fails the run.
 
     :param store: The store.
     """
@@ -220,14 +239,14 @@ class Writer:
         self._executor = ThreadPoolExecutor(1, "write labels")
         self._pending: deque[Future[None]] = deque()
 
-    def put(self, ids: pa.Array, logits: NDArray[np.float32], truncated: NDArray[np.bool_]) -> None:
-        """Hand over what `LabelStore.add` takes; waits while too much is unwritten.
+    def put(self, *part: Any) -> None:
+        """Queue the arguments of `LabelStore.add`; waits while `AHEAD` parts are unwritten.
 
         :raises InputError: If an earlier part could not be written.
         """
         while len(self._pending) >= AHEAD:
             self._pending.popleft().result()
-        self._pending.append(self._executor.submit(self._store.add, ids, logits, truncated))
+        self._pending.append(self._executor.submit(self._store.add, *part))
 
     def check(self) -> None:
         """Raise the error of a part that could not be written."""

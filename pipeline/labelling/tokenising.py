@@ -1,4 +1,4 @@
-"""Texts to tokens ahead of the model: in a thread beside it, or in processes where the model is faster than one tokenizer."""
+"""Tokenises texts ahead of the model: in a thread, or in processes if the model is faster than one tokenizer."""
 
 import itertools
 from collections import deque
@@ -18,22 +18,22 @@ from pipeline.errors import InputError
 from pipeline.labelling.batching import Tokens, encode, prepare
 
 AHEAD = 2
-"""Pools in the making, or made and not yet taken, for each process: memory is bounded by them."""
+"""Pools per process that are being tokenised or wait to be taken; this bounds the memory."""
 
 
 def tokenised_pools(
     tokenizer: Any, pools: Iterable[pa.Table], limit: int, processes: int
 ) -> Iterator[tuple[pa.Table, Tokens, NDArray[np.bool_]]]:
-    """Tokenise pools ahead of whoever takes them, as `batching.tokenise` does each.
+    """Tokenise pools ahead of the consumer, each as `batching.tokenise` does.
 
-    The tokenizer is copied, so that others may use it meanwhile. Pools are read in the caller's thread, a few ahead. When the caller
-    stops early, closing the generator ends the thread or the processes.
+    The tokenizer is copied, so the original can be used at the same time. Pools are read in the caller's thread, a few ahead. If the
+    caller stops early, closing the generator ends the thread or the processes.
 
     :param tokenizer: A fast tokenizer of transformers.
     :param pools: Rows with sentence1 and sentence2; sentence2 is null in all rows of a pool or in none.
-    :param limit: The most tokens of a row.
-    :param processes: How many processes tokenise; 0: a thread of this one.
-    :yields: In the order of `pools`: the pool, its tokens, and which rows were cut, bool [n].
+    :param limit: The maximum number of tokens per row.
+    :param processes: The number of tokenising processes; 0: a thread of this process.
+    :yields: In the order of `pools`: the pool, its tokens, and which rows were truncated, bool [n].
     :raises InputError: If a process dies, or the tokenizer fails.
     """
     state = prepare(tokenizer, limit).to_str()
@@ -51,7 +51,7 @@ def tokenised_pools(
             yield pool, *future.result()
     except BrokenProcessPool as error:
         raise InputError(
-            "a process that tokenises died, most likely because the machine's memory ran out; run the stage again with fewer processes"
+            "a tokenising process died, probably because the machine ran out of memory; free some memory and run the stage again"
         ) from error
     except TokenizerError as error:
         raise InputError(f"the tokenizer fails: {error}") from error
@@ -62,17 +62,17 @@ def tokenised_pools(
 
 
 class TokenizerError(Exception):
-    """What a tokenizer raised, as text: the errors of its Rust code cannot be sent between processes."""
+    """A tokenizer's error as text, because the errors of its Rust code cannot be pickled."""
 
 
 def _processes(number: int, state: str, limit: int) -> Executor:
-    # loky's, not the standard library's: a worker does not import the stage that runs, and with it PyTorch. Each is one thread.
+    # loky's workers, unlike the standard library's, do not import the main module, and with it PyTorch. Each uses one thread.
     environment = {"TOKENIZERS_PARALLELISM": "false"}
     return ProcessPoolExecutor(number, initializer=_set_up, initargs=(state, limit), env=environment)  # type: ignore[no-any-return]
 
 
 _here: tuple[Tokenizer, int]
-"""A worker's tokenizer, and the most tokens of a row."""
+"""A worker's tokenizer, and the maximum number of tokens per row."""
 
 
 def _set_up(state: str, limit: int) -> None:
@@ -87,5 +87,5 @@ def _encode_here(texts: pa.Table) -> tuple[Tokens, NDArray[np.bool_]]:
 def _encode(backend: Tokenizer, limit: int, texts: pa.Table) -> tuple[Tokens, NDArray[np.bool_]]:
     try:
         return encode(backend, limit, texts)
-    except BaseException as error:  # a panic of Rust code is no Exception
+    except BaseException as error:  # a panic of Rust code is not an Exception
         raise TokenizerError(f"{type(error).__name__}: {error}") from None

@@ -1,6 +1,6 @@
-"""The logit data set: written by the label stage, read by whatever trains a student.
+"""The logit data set: the label stage writes it, and training reads it.
 
-`from pipeline import logits` gives the functions that the cards of published data sets name; modules in here import `pipeline.logits.dataset`.
+`from pipeline import logits` has the functions that the cards of published data sets use. Modules of this package import `pipeline.logits.dataset`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ __all__ = ["manifest", "provenance", "read_rows", "read_split", "stream_split", 
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public function when it is first used."""
+    """Import a public function on first use."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from pipeline.logits import dataset, writing

@@ -1,11 +1,10 @@
-"""The card of a logit data set: README.md, from which a stranger learns what the rows are and whether to trust them.
+"""The card of a logit data set, README.md: its rows, its teacher, its licences and its provenance, for a reader who knows none of them.
 
-It is made from the shards and their provenance alone, so the same data set has the same card, to the byte.
+The card depends only on the shards and their provenance, so the same data set gives the same bytes.
 """
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
-from numpy.typing import NDArray
 
-from pipeline.console import aligned
 from pipeline.logits import changes
+from pipeline.logits.markdown import aligned, escape_markdown, render
+from pipeline.logits.shards import logits_of
 from pipeline.metrics import regression
 from pipeline.metrics.calibration import BINS, calibration_error, softmax
 
 EXAMPLES = 10
 CANDIDATES = 2_000
-"""Augmented rows among which the examples are chosen."""
+"""Augmented rows from which the examples are chosen."""
 
 SHOWN = 240
-"""Letters of a sentence that are shown."""
+"""Characters shown of a sentence."""
 
-"""Of the calibration error, as Guo et al. have it."""
+MARKS = {
+    changes.KEPT: ("", ""),
+    **dict.fromkeys((changes.DROPPED, changes.REPLACED), ("~~", "~~")),
+    changes.NEW: ("**", "**"),
+}
 
 SIZES = (("n<1K", 10**3), ("1K<n<10K", 10**4), ("10K<n<100K", 10**5), ("100K<n<1M", 10**6), ("1M<n<10M", 10**7))
 
@@ -66,22 +69,35 @@ LICENCES = frozenset(
         "other",
     ]
 )
-"""Names that the Hub knows; any other goes under `other`."""
+"""Names that the Hub accepts as `license`; any other one becomes `other` with a `license_name`."""
 
-COLUMNS = {
+
+class Markdown(str):
+    """Text that is Markdown already. Any other value is escaped before it gets into a card."""
+
+    __slots__ = ()
+
+
+COLUMN_DESCRIPTIONS = {
     "id": "Content hash (XXH3-128) of the sentence or pair",
-    "sentence1": "The text, or the first of a pair",
-    "sentence2": "The second of a pair; null in a task of single sentences",
+    "sentence1": "The text, or the first sentence of a pair",
+    "sentence2": "The second sentence of a pair; null in a task of single sentences",
     "label": "The gold label; null where unknown, and in every augmented row",
-    "parent_id": "The original that the row was made from; null in an original",
-    "copy": "Which copy of the original, from 0",
-    "side": "Which sentence was augmented: first, second, both",
-    "masked1, masked2": "Words that became `[MASK]`, in the first and the second sentence",
-    "replaced1, replaced2": "Words drawn anew within their part of speech",
-    "edited1, edited2": "Words that other rules changed",
-    "ngram_start1, ngram_start2": "Where the kept n-gram starts in the parent, in words; null where all were kept",
-    "ngram_size1, ngram_size2": "Its words",
+    "parent_id": "The id of the original that the row was made from; null in an original",
+    "copy": "The number of the copy of its original, from 0",
+    "side": "The sentence that was augmented: first, second, both",
+    "masked1, masked2": Markdown("Words replaced by `[MASK]`, in the first and in the second sentence"),
+    "replaced1, replaced2": "Words replaced by a draw from the words of the same part of speech",
+    "edited1, edited2": "Words changed by other rules",
+    "ngram_start1, ngram_start2": "Start of the kept n-gram in the parent, in words; null where all words were kept",
+    "ngram_size1, ngram_size2": "Length of the kept n-gram in words",
     "logits": "The teacher's raw outputs (temperature 1), in the order of the label names",
+}
+
+_REGRESSION = {
+    "Pearson correlation": regression.pearson,
+    "Spearman correlation": regression.spearman,
+    "root mean squared error": regression.rmse,
 }
 
 
@@ -89,66 +105,46 @@ def card(folder: Path, provenance: Mapping[str, Any], shards: Sequence[Mapping[s
     """Return the text of README.md.
 
     :param folder: The data set's folder, with the shards.
-    :param provenance: What the data set says of itself.
-    :param shards: What the manifest says of the shards.
-    :return: Markdown with a YAML head, as the Hugging Face Hub and `datasets` read it.
+    :param provenance: The data set's provenance.
+    :param shards: The manifest's entries of the shards.
+    :return: Markdown with a YAML head, which the Hugging Face Hub and `datasets` read.
     """
-    task, labels, rows = provenance["task"], provenance["labels"], provenance["rows"]
-    parts = [
-        f"---\n{yaml.safe_dump(front_matter(provenance, shards), sort_keys=False, allow_unicode=True)}---",
-        f"# {task}: text with a teacher's logits",
-        "Made by offline-distill: original and augmented rows of the task "
-        f"`{task}`, each with the raw logits of a teacher, so that students are trained from these files alone, without the teacher "
-        "([Tang et al. 2019](https://arxiv.org/abs/1903.12136)). " + _classes(labels),
-        _in_short(provenance),
-        aligned([("split", "rows"), *((split, f"{n:,}") for split, n in rows.items())]),
-        "## Train a student from it",
-        _HOW_TO,
-        "## Ten rows" if rows.get("train", 0) >= EXAMPLES else "## Rows",
-        "Words that a rule took away are ~~struck out~~, words that it put there are **bold**.",
-        _examples(folder, labels, shards),
-        "## Columns",
-        _table([("column", "holds"), *COLUMNS.items()]),
-        "## Rules",
-        _rules(provenance.get("augmentation", {})),
-        *([_MERGED] if "merged" in provenance else []),
-        "## The teacher on validation",
-        _calibration(folder, shards),
-        "## Can I trust it?",
-        _TRUST,
-        "## How to cite",
-        _cite(provenance),
-        "## Provenance",
-        "The whole of it, as in every shard's metadata under `offline_distill`:",
-        f"```json\n{json.dumps(provenance, indent=2, ensure_ascii=False)}\n```",
-    ]
-    return "\n\n".join(parts) + "\n"
+    labels, rows = provenance["labels"], provenance["rows"]
+    teacher, augmentation = provenance.get("teacher", {}), provenance.get("augmentation", {})
+    return render(
+        Path(__file__).with_name("card.md.jinja"),
+        _shown,
+        table=_table,
+        head=Markdown(yaml.safe_dump(front_matter(provenance, shards), sort_keys=False, allow_unicode=True)),
+        task=provenance["task"],
+        labels=labels,
+        facts=_facts(provenance),
+        splits=[("split", "rows"), *((split, f"{n:,}") for split, n in rows.items())],
+        ten_rows=rows.get("train", 0) >= EXAMPLES,
+        examples=[_example(row, labels) for row in examples(folder, shards)],
+        columns=[(Markdown(name), text) for name, text in COLUMN_DESCRIPTIONS.items()],
+        **_augmentation(augmentation),
+        merged=len(provenance.get("merged", ())) if augmentation.get("n_iter") else 0,
+        teacher_on_validation=_teacher_on_validation(folder, shards),
+        teacher=teacher.get("name", "unknown"),
+        weights=_weights(teacher),
+        provenance=Markdown(json.dumps(provenance, indent=2, ensure_ascii=False)),
+    )
 
 
-def _classes(labels: Sequence[str]) -> str:
-    if len(labels) == 1:
-        return (
-            f"It is a regression: `label` is a number, `{labels[0]}`, and `logits` has the one that the teacher says."
-        )
-    return "`label` and the columns of `logits` are, in order: " + ", ".join(f"`{name}`" for name in labels) + "."
+def _shown(value: Any) -> str:
+    return value if isinstance(value, Markdown) else escape_markdown(str(value))
 
 
-def gold_label(label: float | None, labels: Sequence[str]) -> str:
-    """Return a gold label in words: the class's name, or the number of a regression; empty where there is none.
-
-    :param label: What the row has.
-    :param labels: The class names.
-    """
-    if label is None or (len(labels) > 1 and not 0 <= label < len(labels)):
-        return ""
-    return f"{label:.7g}" if len(labels) == 1 else labels[int(label)]
+def _table(rows: Iterable[Sequence[Any]], pad: bool = True) -> Markdown:
+    return Markdown(aligned([[_shown(cell) for cell in row] for row in rows], pad))
 
 
 def front_matter(provenance: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the card's YAML head.
 
-    :param provenance: What the data set says of itself.
-    :param shards: What the manifest says of the shards.
+    :param provenance: The data set's provenance.
+    :param shards: The manifest's entries of the shards.
     """
     rows = provenance["rows"]
     licence = str(provenance.get("source", {}).get("licence", "unknown"))
@@ -167,174 +163,90 @@ def front_matter(provenance: Mapping[str, Any], shards: Sequence[Mapping[str, An
         "task_categories": ["text-classification"],
         "tags": ["knowledge-distillation", "logits"],
         "size_categories": [next((name for name, end in SIZES if total < end), "n>10M")],
-        # Shards by their names, which change with what they hold: from a pattern, datasets would serve old rows from its cache.
+        # The names of the shards change with their content. With a pattern, datasets would serve old rows from its cache.
         "configs": [{"config_name": "default", "data_files": files}],
     }
 
 
-def _in_short(provenance: Mapping[str, Any]) -> str:
+def _facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     source, teacher = provenance.get("source", {}), provenance.get("teacher", {})
     labelling, augmentation = provenance.get("labelling", {}), provenance.get("augmentation", {})
-    which = teacher.get("sha256") or teacher.get("fingerprint")
-    limit = labelling.get("max_length")
-    merged = len(provenance.get("merged", ()))
+    text = [f"{key} {value}" for key, value in source.items() if key != "licence" and isinstance(value, str | int)]
+    limit, merged = labelling.get("max_length"), len(provenance.get("merged", ()))
     facts = {
-        "Text": _source(source),
+        "Text": ", ".join(text) or "unknown",
         "Licence of the text": source.get("licence", "unknown"),
         "Teacher": f"{teacher.get('name', 'unknown')}: {teacher.get('architecture', 'unknown')}, from {teacher.get('source', 'unknown')}"
-        + (f"; weights {str(which)[:16]}" if which else "")
+        + (f"; weights {_weights(teacher)}" if _weights(teacher) else "")
         + ("; fine-tuned on the training split" if teacher.get("finetuned") else ""),
         "Licence of the teacher": teacher.get("licence", "unknown"),
         "Logits": f"raw (temperature 1), computed in {labelling.get('dtype') or 'an unknown precision'}, stored as "
         f"{labelling.get('stored', 'float32')}" + (f", texts cut at {limit} tokens" if limit else ""),
         "Rules": f"{augmentation.get('n_iter', 'unknown')} copies drawn of each training row: "
         + (", ".join(augmentation.get("rules", {})) or "no rule")
-        + (f"; and those of the {merged} data sets that were merged into this one" if merged else ""),
+        + (f"; merged from {merged} data sets" if merged else ""),
     }
-    return _table([("", ""), *((f"**{key}**", _safe(str(value))) for key, value in facts.items())])
+    return [("", ""), *((Markdown(f"**{key}**"), value) for key, value in facts.items())]
 
 
-def _source(source: Mapping[str, Any]) -> str:
-    told = [f"{key} {value}" for key, value in source.items() if key != "licence" and isinstance(value, str | int)]
-    return ", ".join(told) or "unknown"
+def _weights(teacher: Mapping[str, Any]) -> str:
+    return str(teacher.get("sha256") or teacher.get("fingerprint") or "")[:16]
 
 
-_HOW_TO = """With offline-distill installed, no GPU, no teacher:
-
-```python
-from pathlib import Path
-
-from pipeline import distill, logits, params
-
-folder = Path("path/to/this/folder")
-about = logits.provenance(folder)
-rows = [logits.read_split(folder, split) for split in ("train", "validation")]
-settings = params.Student(model="pipeline.students.bilstm:BiLSTM", teacher=about["teacher"]["name"])
-student, _ = distill.distill(*rows, settings, labels=about["labels"], text=about["text"], pairs=about["pairs"])
-student.save(Path("student"))
-```
-
-Or in a project of its own: `text: {source: {logits: "folder:..."}}` in a task's file, then `dvc repro`. With anything else:
-`datasets.load_dataset("path/to/this/folder")`, polars, pyarrow or DuckDB on `data/*.parquet`."""
-
-_TRUST = """`python -m pipeline verify path/to/this/folder` recomputes what can be recomputed, and executes nothing from here: the SHA-256 of each shard,
-`id` from the text (XXH3-128), whose logits are whose (a digest), the parents of all augmented rows, that no training text is one of validation or test,
-that the provenance of each shard is that of `manifest.json`. A student inherits the terms of the text and of the teacher."""
+def _augmentation(augmentation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the template shows of the rules: the rules, the summary, and rows of the tables of the summary."""
+    rules = augmentation.get("rules", {}) if augmentation.get("n_iter") else {}
+    summary = augmentation.get("summary") or {}
+    drawn = max(1, summary.get("drawn", 0))
+    counts = [(name, summary[name]) for name in ("kept", "duplicates", "leaks", "unchanged") if name in summary]
+    return {
+        "rules": [
+            (name, rule["rule"], ", ".join(f"{key}={value}" for key, value in rule.items() if key != "rule"))
+            for name, rule in rules.items()
+        ],
+        "summary": summary,
+        "rates": [
+            (name, f"{100 * rate['asked']:.1f} %", f"{100 * rate['found']:.1f} %")
+            for name, rate in summary.get("rates", {}).items()
+        ],
+        "outcomes": [(name, f"{n:,}", f"{100 * n / drawn:.1f} %") for name, n in counts],
+        "kept_by_words": list(summary.get("kept per example by words", {}).items()),
+    }
 
 
-_MERGED = "This is the union of several data sets. The rules above are the first one's; what each drew stands under `merged` below."
-
-
-def _cite(provenance: Mapping[str, Any]) -> str:
-    teacher = provenance.get("teacher", {})
-    return f"""This data set: task `{_code(provenance["task"])}`, teacher `{_code(teacher.get("name", "unknown"))}` (weights
-`{_code(str(teacher.get("sha256") or teacher.get("fingerprint"))[:16])}`), with the text's own source above, and the method:
-
-```bibtex
-@article{{tang2019distilling,
-  title = {{Distilling Task-Specific Knowledge from {{BERT}} into Simple Neural Networks}},
-  author = {{Tang, Raphael and Lu, Yao and Liu, Linqing and Mou, Lili and Vechtomova, Olga and Lin, Jimmy}},
-  journal = {{arXiv preprint arXiv:1903.12136}},
-  year = {{2019}}
-}}
-```"""
-
-
-# --- rules --------------------------------------------------------------------------------------------------------------
-
-
-def _rules(augmentation: Mapping[str, Any]) -> str:
-    rules = augmentation.get("rules", {})
-    if not rules or not augmentation.get("n_iter"):
-        return "No augmented rows."
-    parts = [
-        _table(
-            [
-                ("rule", "is", "parameters"),
-                *(
-                    (
-                        _safe(name),
-                        f"`{_code(rule['rule'])}`",
-                        _safe(", ".join(f"{k}={v}" for k, v in rule.items() if k != "rule")),
-                    )
-                    for name, rule in rules.items()
-                ),
-            ]
-        )
-    ]
-    summary = augmentation.get("summary")
-    if summary is None:
-        return "\n\n".join([*parts, "What came of them was not recorded."])
-    if rates := summary.get("rates"):
-        told = [(name, f"{100 * rate['asked']:.1f} %", f"{100 * rate['found']:.1f} %") for name, rate in rates.items()]
-        parts.append(aligned([("share of the words or rows", "asked", "found"), *told]))
-    drawn = max(1, summary["drawn"])
-    fates = [(name, summary[name]) for name in ("kept", "duplicates", "leaks", "unchanged") if name in summary]
-    parts += [
-        f"Yield, of {summary['drawn']:,} copies drawn (a copy stays if its text is new: not one of validation or test, of another copy, "
-        "or of any original):",
-        aligned([("copies", "rows", "share"), *((name, f"{n:,}", f"{100 * n / drawn:.1f} %") for name, n in fates)]),
-    ]
-    if means := summary.get("kept per example by words"):
-        parts.append(
-            aligned([("words of the original", "copies kept"), *((words, f"{n}") for words, n in means.items())])
-        )
-    return "\n\n".join(parts)
-
-
-# --- the teacher --------------------------------------------------------------------------------------------------------
-
-
-def _calibration(folder: Path, shards: Sequence[Mapping[str, Any]]) -> str:
-    parts = [
-        pq.read_table(folder / shard["path"], columns=["label", "logits"])
-        for shard in shards
-        if shard["split"] == "validation"
-    ]
+def _teacher_on_validation(folder: Path, shards: Sequence[Mapping[str, Any]]) -> Markdown:
+    """Return how good the teacher is on the validation rows that have a gold label and finite logits."""
+    paths = [folder / shard["path"] for shard in shards if shard["split"] == "validation"]
+    parts = [pq.read_table(path, columns=["label", "logits"]) for path in paths]
     rows = pa.concat_tables(parts).filter(pc.is_valid(pc.field("label"))) if parts else None
     if rows is None or not rows.num_rows:
-        return "There is no validation row with a gold label, so nothing can be said of the teacher here."
-    logits = rows["logits"].combine_chunks()
-    values = logits.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(rows.num_rows, -1)
+        return Markdown("No validation row has a gold label, so the teacher is not measured.")
+    values = logits_of(rows).astype(np.float32)
     finite = np.isfinite(values).all(axis=1)
     if not finite.any():
-        return "Its logits are not finite."
+        return Markdown("Its logits are not finite.")
+    gold, values = rows["label"].to_numpy()[finite], values[finite]
     if values.shape[1] == 1:
-        return _errors(rows["label"].to_numpy()[finite], values[finite, 0])
-    labels, said = rows["label"].to_numpy()[finite], values[finite]
-    right, confidences = said.argmax(axis=1) == labels, softmax(said).max(axis=1)
-    return aligned(
-        [
-            ("measure", "value"),
-            ("rows with a gold label", f"{len(right):,}"),
-            ("accuracy", f"{100 * right.mean():.1f} %"),
-            ("mean confidence", f"{100 * confidences.mean():.1f} %"),
-            (f"expected calibration error ({BINS} bins)", f"{100 * calibration_error(labels, said):.1f} %"),
-        ]
-    )
-
-
-def _errors(right: NDArray[np.float32], said: NDArray[np.float32]) -> str:
-    told = [(name, f"{measure(right, said):.3f}") for name, measure in _REGRESSION.items()]
-    return aligned([("measure", "value"), ("rows with a gold label", f"{len(right):,}"), *told])
-
-
-_REGRESSION = {
-    "Pearson correlation": regression.pearson,
-    "Spearman correlation": regression.spearman,
-    "root mean squared error": regression.rmse,
-}
+        measures = {name: f"{measure(gold, values[:, 0]):.3f}" for name, measure in _REGRESSION.items()}
+    else:
+        shares = {
+            "accuracy": (values.argmax(axis=1) == gold).mean(),
+            "mean confidence": softmax(values).max(axis=1).mean(),
+            f"expected calibration error ({BINS} bins)": calibration_error(gold, values),
+        }
+        measures = {name: f"{100 * share:.1f} %" for name, share in shares.items()}
+    return _table([("measure", "value"), ("rows with a gold label", f"{len(gold):,}"), *measures.items()])
 
 
 # --- examples -----------------------------------------------------------------------------------------------------------
 
 
 def examples(folder: Path, shards: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Choose rows of the training split that show what the rules do, the same ones each time.
+    """Return rows of the training split that show what the rules do. The same data set gives the same rows.
 
     :param folder: The data set's folder.
-    :param shards: What the manifest says of the shards.
-    :return: Up to EXAMPLES rows, two of them originals; an augmented row has `original`, the row that it was made from, if that is there.
+    :param shards: The manifest's entries of the shards.
+    :return: Up to EXAMPLES rows, two of them originals. An augmented row has `original`, the row that it was made from.
     """
     paths = [folder / shard["path"] for shard in shards if shard["split"] == "train"]
     originals, copies = changes.first_rows(paths, EXAMPLES, CANDIDATES)
@@ -349,53 +261,16 @@ def examples(folder: Path, shards: Sequence[Mapping[str, Any]]) -> list[dict[str
     ):
         if (found := next((i for i, row in enumerate(copies) if i not in chosen and shows(row)), None)) is not None:
             chosen.append(found)
-    others = [i for i in range(len(copies)) if i not in chosen]
-    missing = min(EXAMPLES - min(2, len(originals)) - len(chosen), len(others))
-    chosen += [others[k * len(others) // missing] for k in range(missing)]
+    rest = [i for i in range(len(copies)) if i not in chosen]
+    missing = min(EXAMPLES - min(2, len(originals)) - len(chosen), len(rest))
+    chosen += [rest[k * len(rest) // missing] for k in range(missing)]
     shown = [copies[i] for i in sorted(chosen)]
     changes.add_originals(paths, shown)
     return [*originals[: EXAMPLES - len(shown)], *shown]
 
 
-def _examples(folder: Path, labels: Sequence[str], shards: Sequence[Mapping[str, Any]]) -> str:
-    rows = examples(folder, shards)
-    if not rows:
-        return "There are no training rows."
-    told = [("text", "what was done", "gold label", "logits")]
-    for row in rows:
-        texts = [_marked(row, side) for side in (1, 2) if row[f"sentence{side}"] is not None]
-        gold = _safe(gold_label(row["label"], labels))
-        told.append((" / ".join(texts), changes.told(row), gold, " ".join(f"{x:.2f}" for x in row["logits"])))
-    return _table(told)
-
-
-def _marked(row: Mapping[str, Any], side: int) -> str:
-    text = row[f"sentence{side}"]
-    original = (row.get("original") or {}).get(f"sentence{side}")
-    if original is None:
-        return _safe(text[:SHOWN] + " ..." * (len(text) > SHOWN))
-    pieces = changes.changes(original, text, row[f"ngram_start{side}"], row[f"ngram_size{side}"])
-    marks = {changes.KEPT: "", changes.CUT: "~~", changes.NEW: "**"}
-    shown, letters = [], 0
-    for kind, words in pieces:
-        words = words[: SHOWN - letters]
-        letters += len(words)
-        shown.append(f"{marks[kind]}{_safe(words)}{marks[kind]}")
-        if letters >= SHOWN:
-            return " ".join([*shown, "..."])
-    return " ".join(shown)
-
-
-def _safe(text: str) -> str:
-    """Return text as Markdown that shows it and does nothing else, on one line."""
-    return re.sub(r"([\\`*_\[\]<>|~$&])", r"\\\1", " ".join(text.split()))
-
-
-def _code(text: str) -> str:
-    return " ".join(str(text).replace("`", "'").split()).replace("|", "/")
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = rows
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _example(row: Mapping[str, Any], labels: Sequence[str]) -> tuple[str, str, str, str]:
+    sides = [side for side in (1, 2) if row[f"sentence{side}"] is not None]
+    text = Markdown(" / ".join(changes.marked(row, side, MARKS, escape_markdown, SHOWN) for side in sides))
+    logits = " ".join(f"{value:.2f}" for value in row["logits"])
+    return text, changes.describe(row), changes.gold_label(row["label"], labels), logits

@@ -1,7 +1,9 @@
-"""What augmentation did to a row, told from the row and its original alone."""
+"""What augmentation did to a row, computed from the row and its original."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -9,50 +11,114 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-KEPT, CUT, NEW = "kept", "cut", "new"
+from pipeline.tables import MASK
+
+KEPT, DROPPED, REPLACED, NEW, MASKED = "kept", "dropped", "replaced", "new", "masked"
 
 Piece = tuple[str, str]
-"""KEPT, CUT or NEW, and the words, parted by blanks."""
+"""A kind and words, joined by spaces. REPLACED words are those of the original that the NEW words after them stand for."""
 
 
-def changes(original: str, text: str, start: int | None = None, size: int | None = None) -> list[Piece]:
-    """Lay a text over the original that it was made from.
+def pieces(original: str, text: str, start: int | None = None, size: int | None = None) -> list[Piece]:
+    """Return the difference between an original and the text made from it, in reading order.
 
     :param original: The original sentence.
-    :param text: The sentence that was made from it.
-    :param start: Where the n-gram that was kept starts, in words of the original; None where all were kept.
-    :param size: Its words.
-    :return: Pieces in the order of reading: kept and cut together are the original's words, kept and new together are the text's.
+    :param text: The augmented sentence.
+    :param start: Where the kept n-gram starts, in words of the original; None where all words were kept.
+    :param size: Its number of words.
+    :return: Pieces of the kinds KEPT, DROPPED, REPLACED and NEW. All but NEW hold the words of the original, KEPT and NEW those of the text.
     """
-    ours, theirs = text.split(), original.split()
-    window = slice(0, len(theirs)) if start is None or size is None else slice(start, start + size)
-    inner = theirs[window]
-    same = sum(a == b for a, b in zip(inner, ours, strict=False))
-    if len(inner) == len(ours) and 2 * same >= len(ours):  # words were exchanged one for one
-        aligned: Iterator[tuple[list[str], list[str]]] = (([a], [b]) for a, b in zip(inner, ours, strict=True))
-    else:  # a rule that moves, adds or deletes words, or words that are a tagger's and not those between blanks
-        window, inner = slice(0, len(theirs)), theirs
-        matcher = SequenceMatcher(None, inner, ours, autojunk=False)
-        aligned = ((inner[a:b], ours[c:d]) for _, a, b, c, d in matcher.get_opcodes())
-    pieces = [(CUT, word) for word in theirs[: window.start]]
-    for old, new in aligned:
-        pieces += [(KEPT, word) for word in new] if old == new else [*((CUT, w) for w in old), *((NEW, w) for w in new)]
-    pieces += [(CUT, word) for word in theirs[window.stop :]]
-    return _joined(pieces)
+    old, new = original.split(), text.split()
+    if start is None or size is None or len(old[start : start + size]) != len(new):
+        return _joined(_aligned(old, new))
+    end = start + size
+    inner = _aligned(old[start:end], new)
+    found = [*((DROPPED, word) for word in old[:start]), *inner, *((DROPPED, word) for word in old[end:])]
+    if not _one_to_one(old[start:end], new):
+        # The window of a raw text counts the tagger's words, which can differ from the words between spaces.
+        whole = _aligned(old, new)
+        found = whole if _kept(whole) > _kept(inner) else found
+    return _joined(found)
 
 
-def _joined(pieces: list[Piece]) -> list[Piece]:
-    joined: list[Piece] = []
-    for kind, word in pieces:
-        if joined and joined[-1][0] == kind:
-            joined[-1] = (kind, f"{joined[-1][1]} {word}")
+def _one_to_one(old: Sequence[str], new: Sequence[str]) -> bool:
+    """Return whether words were exchanged in place: the lengths are the same, and so is at least half of the words."""
+    return len(old) == len(new) and 2 * sum(map(str.__eq__, old, new)) >= len(new)
+
+
+def _aligned(old: Sequence[str], new: Sequence[str]) -> list[Piece]:
+    """Return one piece a word. Where a rule moved, added or deleted words, they are matched by their longest common blocks."""
+    if _one_to_one(old, new):
+        blocks: Iterator[tuple[Sequence[str], Sequence[str]]] = (([a], [b]) for a, b in zip(old, new, strict=True))
+    else:
+        matcher = SequenceMatcher(None, old, new, autojunk=False)
+        blocks = ((old[a:b], new[c:d]) for _, a, b, c, d in matcher.get_opcodes())
+    found: list[Piece] = []
+    for before, after in blocks:
+        if before == after:
+            found += [(KEPT, word) for word in before]
         else:
-            joined.append((kind, word))
-    return joined
+            dropped = max(0, len(before) - len(after))
+            found += [(DROPPED, word) for word in before[:dropped]]
+            found += [(REPLACED, word) for word in before[dropped:]]
+            found += [(NEW, word) for word in after]
+    return found
 
 
-def told(row: Mapping[str, Any]) -> str:
-    """Say in words what was done to a row.
+def _kept(found: Sequence[Piece]) -> int:
+    return sum(kind == KEPT for kind, _ in found)
+
+
+def _joined(found: Sequence[Piece]) -> list[Piece]:
+    """Join neighbours of the same kind."""
+    return [(kind, " ".join(word for _, word in same)) for kind, same in groupby(found, key=lambda piece: piece[0])]
+
+
+def marked(
+    row: Mapping[str, Any],
+    side: int,
+    marks: Mapping[str, tuple[str, str]],
+    escape: Callable[[str], str],
+    limit: int | None = None,
+) -> str:
+    """Return a sentence of a row, with marks around the words that augmentation dropped, replaced and added.
+
+    :param row: A row of a logit data set. Its `original`, which `add_originals` sets, is the row that it was made from; without one,
+        all words are KEPT.
+    :param side: 1 for sentence1, 2 for sentence2.
+    :param marks: The text before and after a piece, by kind: KEPT, DROPPED, REPLACED, NEW. With MASKED among them, new words that hold
+        `[MASK]` have marks of their own. Neighbouring pieces with the same marks are written as one.
+    :param escape: Applied to the words between two marks. It may shorten them.
+    :param limit: How many characters that `escape` returns are shown; what is longer is cut and ends in "...".
+    """
+    text, original = row[f"sentence{side}"], (row.get("original") or {}).get(f"sentence{side}")
+    found = [(KEPT, " ".join(text.split()))]
+    if original is not None:
+        found = pieces(original, text, row[f"ngram_start{side}"], row[f"ngram_size{side}"])
+    if MASKED in marks:
+        found = [piece for each in found for piece in (_by_mask(each[1]) if each[0] == NEW else [each])]
+    shown: list[str] = []
+    left = sys.maxsize if limit is None else limit
+    for (before, after), same in groupby(found, key=lambda piece: marks[piece[0]]):
+        words = " ".join(part for _, part in same)
+        inside = escape(words)
+        whole = len(inside) <= left
+        if not whole:
+            inside = escape(words[: max(left, 0)])
+            whole = left >= len(words)
+        left -= len(inside)
+        shown += [f"{before}{inside}{after}"] if inside else []
+        if not whole:
+            return " ".join([*shown, "..."])
+    return " ".join(shown)
+
+
+def _by_mask(words: str) -> list[Piece]:
+    return _joined([(MASKED if MASK in word else NEW, word) for word in words.split(" ")])
+
+
+def describe(row: Mapping[str, Any]) -> str:
+    """Return what was done to a row, in words.
 
     :param row: The row's lineage columns.
     :return: For instance "copy 3: 2 masked, 1 replaced, kept 5 words from word 4"; "original" for an original.
@@ -73,10 +139,10 @@ def told(row: Mapping[str, Any]) -> str:
 
 
 def batches(paths: Sequence[Path], columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Read shards a part at a time.
+    """Yield the rows of shards, a batch at a time.
 
     :param paths: The shards.
-    :param columns: The columns to read; all where None.
+    :param columns: The columns to read; None for all.
     """
     for path in paths:
         with pq.ParquetFile(path) as file:
@@ -90,8 +156,8 @@ def first_rows(
     """Return the first originals and the first augmented rows of some shards.
 
     :param paths: The shards.
-    :param originals: How many originals at the most.
-    :param copies: How many augmented rows at the most; as many as originals where None.
+    :param originals: The most originals to return.
+    :param copies: The most augmented rows to return; None for as many as originals.
     """
     copies = originals if copies is None else copies
     found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = [], []
@@ -105,9 +171,9 @@ def first_rows(
 
 
 def add_originals(paths: Sequence[Path], rows: Sequence[dict[str, Any]]) -> None:
-    """Give each row `original`: the row that it was made from with its id and sentences, None in an original or where it is not found.
+    """Add to each row `original`: id and sentences of the row that it was made from. None in an original, or where that row is not found.
 
-    :param paths: The shards of the training split, in which the originals are.
+    :param paths: The shards of the training split, which holds the originals.
     :param rows: Rows with parent_id.
     """
     wanted = {row["parent_id"] for row in rows} - {None}
@@ -120,3 +186,14 @@ def add_originals(paths: Sequence[Path], rows: Sequence[dict[str, Any]]) -> None
             found[row["id"]] = row
     for row in rows:
         row["original"] = found.get(row["parent_id"])
+
+
+def gold_label(label: float | None, labels: Sequence[str]) -> str:
+    """Return a gold label in words: the class name, or the number of a regression; empty where there is none.
+
+    :param label: The label of the row.
+    :param labels: The class names.
+    """
+    if label is None or (len(labels) > 1 and not 0 <= label < len(labels)):
+        return ""
+    return f"{label:.7g}" if len(labels) == 1 else labels[int(label)]

@@ -1,6 +1,6 @@
-"""The logit data set: Parquet shards with the text, its lineage and the teacher's logits. Whatever trains a student reads this alone.
+"""The logit data set: Parquet shards with the text, its lineage and the teacher's logits. Training reads nothing else.
 
-- README.md: the data set's card, which `datasets.load_dataset(folder)` reads too;
+- README.md: the data set's card, which `datasets.load_dataset(folder)` reads as well;
 - manifest.json: format, provenance, and path, split, rows, sha256 and rows_digest of each shard;
 - data/<split>-<16 hex>.parquet: the rows; a shard is named by the start of its sha256.
 """
@@ -25,10 +25,10 @@ from pipeline.storage import read_json, sha256_of
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("id", "sentence1", "sentence2", "label", "parent_id", "logits")
-"""The columns that students are trained and measured on."""
+"""The columns for training and evaluation."""
 
 FORMAT = 1
-"""The version of the layout above; a reader refuses a later one."""
+"""The version of this layout. Readers refuse any other."""
 
 
 def _shards_in(folder: Path) -> list[str]:
@@ -39,27 +39,27 @@ def manifest(folder: Path) -> dict[str, Any]:
     """Return manifest.json of a logit data set: format, provenance, shards.
 
     :param folder: The data set's folder.
-    :raises InputError: If there is no data set, or one of a later format.
+    :raises InputError: If there is no data set, or one of another format.
     """
     path = folder / "manifest.json"
     try:
         found: dict[str, Any] = read_json(path)
     except FileNotFoundError as error:
         raise InputError(
-            f"{path}: no such file, so {folder} is no logit data set; make it with `dvc repro` or fetch it with `dvc pull`"
+            f"{path}: no such file, so {folder} is not a logit data set; make it with `dvc repro` or fetch it with `dvc pull`"
         ) from error
     except ValueError as error:
-        raise InputError(f"{path}: not valid JSON: {error}; make it anew with `dvc repro --force`") from error
+        raise InputError(f"{path}: not valid JSON: {error}; write it again with `dvc repro --force`") from error
     if found.get("format") != FORMAT:
         raise InputError(f"{path}: format {found.get('format')!r}; this version reads format {FORMAT}")
     return found
 
 
 def provenance(folder: Path) -> dict[str, Any]:
-    """Return where a logit data set comes from: task, labels, teacher, augmentation, source, versions, rows.
+    """Return the provenance of a logit data set: task, labels, teacher, augmentation, source, versions, rows.
 
     :param folder: The data set's folder.
-    :raises InputError: If there is no data set, or one of a later format.
+    :raises InputError: If there is no data set, or one of another format.
     """
     found: dict[str, Any] = manifest(folder)["provenance"]
     return found
@@ -69,7 +69,7 @@ def shard_paths(folder: Path) -> dict[str, list[Path]]:
     """Return the shards of each split that has rows, in the order of the rows.
 
     :param folder: The data set's folder.
-    :raises InputError: If there is no data set, or one of a later format.
+    :raises InputError: If there is no data set, or one of another format.
     """
     found: dict[str, list[Path]] = {}
     for shard in manifest(folder)["shards"]:
@@ -78,37 +78,37 @@ def shard_paths(folder: Path) -> dict[str, list[Path]]:
 
 
 def stored_schema(folder: Path) -> pa.Schema:
-    """Return the schema of the shards as they are in the files, which `read_split` turns into `tables.logits_schema(C)`.
+    """Return the schema of the shards in the files; `read_split` casts it to `tables.logits_schema(C)`.
 
     :param folder: The data set's folder.
-    :raises InputError: If there is no data set, or one of a later format.
+    :raises InputError: If there is no data set, or one of another format.
     """
     return shard_schema(provenance(folder))
 
 
 def intact_shards(folder: Path) -> Iterator[Path]:
-    """Yield the shards whose bytes are those that the manifest tells of; a warning names each that is missing or altered.
+    """Yield the shards whose sha256 is that of the manifest, and log a warning for each other one.
 
     :param folder: The data set's folder.
-    :raises InputError: If there is no data set, or one of a later format.
+    :raises InputError: If there is no data set, or one of another format.
     """
     for shard in manifest(folder)["shards"]:
         path = folder / shard["path"]
         if path.is_file() and sha256_of(path) == shard["sha256"]:
             yield path
         else:
-            fault = "is altered" if path.is_file() else "is missing"
-            logger.warning("%s: %s: its sha256 is not that of manifest.json, so nothing is taken from it", path, fault)
+            fault = "its sha256 is not that of manifest.json" if path.is_file() else "is missing"
+            logger.warning("%s: %s; the shard is skipped", path, fault)
 
 
 def read_split(folder: Path, split: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read the rows of one split, in the order in which they were written.
+    """Return the rows of one split, in the order in which they were written.
 
     :param folder: The data set's folder.
     :param split: train, validation or test.
-    :param columns: The columns to read; all where None.
-    :return: The rows, in the types of `tables.logits_schema(C)`: float32, however they are stored.
-    :raises InputError: If there is no data set or no such split, or the shards are not those that the manifest names.
+    :param columns: The columns to read; None for all.
+    :return: The rows, in the types of `tables.logits_schema(C)`: float32, also where float16 is stored.
+    :raises InputError: If the data set or the split does not exist, or the shards are not those of the manifest.
     """
     stored, schema = _schemas_of(folder, split, columns)
     parts = [schema.empty_table()]
@@ -121,11 +121,11 @@ def read_split(folder: Path, split: str, columns: Sequence[str] | None = None) -
 
 
 def read_labelled(folder: Path, split: str, columns: Sequence[str]) -> pa.Table | None:
-    """Read the rows of a split that have a gold label; None where there is no such row or no such split.
+    """Return the rows of a split that have a gold label; None if there are none, or the split does not exist.
 
     :param folder: The data set's folder.
     :param split: train, validation or test.
-    :param columns: The columns to read, label among them.
+    :param columns: The columns to read, with `label`.
     :raises InputError: As `read_split`.
     """
     if split not in provenance(folder)["rows"]:
@@ -136,7 +136,7 @@ def read_labelled(folder: Path, split: str, columns: Sequence[str]) -> pa.Table 
 
 
 def stream_split(folder: Path, split: str) -> Iterator[pa.Table]:
-    """Yield what `read_split` returns, at most ROW_GROUP_ROWS rows at a time.
+    """Yield the rows of `read_split`, at most ROW_GROUP_ROWS at a time.
 
     :param folder: The data set's folder.
     :param split: train, validation or test.
@@ -154,10 +154,10 @@ def stream_split(folder: Path, split: str) -> Iterator[pa.Table]:
 
 
 def read_rows(folder: Path, rows: npt.NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
-    """Read some rows of all splits, and of the shards only the row groups that hold them, one at a time.
+    """Return rows by number. Only the row groups that hold them are read, one at a time.
 
     :param folder: The data set's folder.
-    :param rows: Their numbers, ascending, counted through the splits in the order of the provenance's `rows`.
+    :param rows: Row numbers, ascending. They count through all splits, in the order of `rows` in the provenance.
     :param columns: The columns to read.
     :return: As `read_split`.
     :raises InputError: As `read_split`.
@@ -180,18 +180,18 @@ def read_rows(folder: Path, rows: npt.NDArray[np.int64], columns: Sequence[str])
                     try:
                         part = file.read_row_group(group, columns=list(columns)).select(columns).cast(wanted)
                     except (pa.ArrowException, OSError, ValueError) as error:
-                        raise InputError(f"{folder / shard['path']}: does not hold what it should: {error}") from error
+                        raise InputError(f"{folder / shard['path']}: cannot be read as a shard: {error}") from error
                     parts.append(_as_read(part.take(pa.array(rows[low:high] - first)), schema))
                 first = after
     return pa.concat_tables(parts).unify_dictionaries()
 
 
 def copy(folder: Path, out: Path) -> None:
-    """Copy a data set: the files that belong to it, and no others.
+    """Copy the files of a data set, and no other files of its folder.
 
     :param folder: The data set's folder.
     :param out: An empty folder.
-    :raises InputError: If there is no data set, or the shards are not those that the manifest names.
+    :raises InputError: If there is no data set, or the shards are not those of the manifest.
     """
     refuse_other_shards(folder)
     (out / "data").mkdir()
@@ -200,21 +200,21 @@ def copy(folder: Path, out: Path) -> None:
 
 
 def refuse_other_shards(folder: Path) -> None:
-    """Refuse a data set whose shards are not those that the manifest names.
+    """Refuse a data set whose shards are not those of the manifest.
 
     :param folder: The data set's folder.
-    :raises InputError: If one is missing or too many; or if there is no data set, or one of a later format.
+    :raises InputError: If a shard is missing or not in the manifest; or if there is no data set, or one of another format.
     """
     named = {shard["path"] for shard in manifest(folder)["shards"]}
     for path in sorted(named ^ set(_shards_in(folder))):
         fault = "is missing" if path in named else "is not in manifest.json"
         raise InputError(
-            f"{folder / path}: {fault}; write the data set anew with `dvc repro` or fetch it with `dvc pull`"
+            f"{folder / path}: {fault}; write the data set again with `dvc repro` or fetch it with `dvc pull`"
         )
 
 
 def _schemas_of(folder: Path, split: str, columns: Sequence[str] | None) -> tuple[pa.Schema, pa.Schema]:
-    """Return the schemas of a split's rows as they are stored and as they are read, after a look at what is there."""
+    """Return the stored schema and the schema to read of a split, after a check of its shards."""
     refuse_other_shards(folder)
     about = provenance(folder)
     if split not in about["rows"]:
@@ -230,13 +230,13 @@ def _read_schema(about: Mapping[str, Any], columns: Sequence[str] | None) -> pa.
 def _refuse_other_count(folder: Path, shard: Mapping[str, Any], rows: int) -> None:
     if rows != shard["rows"]:
         raise InputError(
-            f"{folder / shard['path']}: holds {rows} rows, manifest.json says {shard['rows']}; "
-            "write the data set anew with `dvc repro --force` or fetch it with `dvc pull`"
+            f"{folder / shard['path']}: has {rows} rows, manifest.json has {shard['rows']}; "
+            "write the data set again with `dvc repro --force` or fetch it with `dvc pull`"
         )
 
 
 def _as_read(part: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Cast stored rows to the types in which they are read."""
+    """Cast stored rows to the schema to read."""
     if "logits" in schema.names and part.schema.field("logits").type != schema.field("logits").type:
         part = as_floats(part, np.float32)
     return part.cast(schema)

@@ -1,4 +1,4 @@
-"""What a student learns from: its teacher's logit data set, or those of several teachers as one, joined on id and averaged."""
+"""The targets of a student: the logit data set of its teacher, or the average of several teachers' data sets, joined on id."""
 
 import hashlib
 import json
@@ -18,64 +18,86 @@ from pipeline.metrics.calibration import softmax
 from pipeline.storage import new_folder
 
 Average = Literal["logits", "distributions"]
-Doubles = npt.NDArray[np.float64]
+
+NO_AUGMENTATION = {"seed": 0, "n_iter": 0, "rules": {}}
+"""The provenance of targets without augmented rows, whatever the seed of the rows that were left out."""
 
 
-def gather(folders: Mapping[Path, float], out: Path, average: Average = "logits") -> None:
-    """Write the logit data set that a student learns from. The same data sets, weights and average give the same bytes.
+def gather(folders: Mapping[Path, float], out: Path, average: Average = "logits", originals: bool = False) -> None:
+    """Write the logit data set that a student learns from. The same data sets and settings give the same bytes.
 
-    Of one teacher it is that teacher's, byte for byte, so that however many students have it, DVC stores it once. Of several it has the
-    rows of the first with the averaged logits, in float32; its provenance says what is averaged.
+    All rows of one teacher are copied byte for byte, so DVC stores them once for all students of that teacher. Several teachers are
+    averaged: the rows of the first one get the average logits in float32, and the provenance lists the teachers.
 
-    :param folders: The teachers' data sets, at least one, each with its weight; weights count relative to their sum.
-    :param out: The folder to write; it appears whole or not at all, and replaces what was there.
+    :param folders: The teachers' data sets, at least one, each with its weight. Weights count relative to their sum.
+    :param out: The folder to write. It replaces an existing one only after it is complete.
     :param average: logits: z = sum of w_i z_i. distributions: z = log(sum of w_i softmax(z_i)), so that softmax(z) is the mean of the
         distributions.
-    :raises InputError: If one has a row that another lacks; see also `provenance` and `dataset.read_split`.
+    :param originals: Leave out augmented rows, and the augmentation in the provenance: the bytes do not depend on how copies were drawn.
+    :raises InputError: If one data set has a row that another lacks; see also `common_provenance` and `dataset.read_split`.
     """
     first, *others = folders
     with new_folder(out) as temporary:
-        if not others:
+        if not others and not originals:
             dataset.copy(first, temporary)
             return
-        about = _provenance(folders, average)
-        splits = {split: Stream(n, _averaged(folders, split, average)) for split, n in about["rows"].items()}
+        about = _average_provenance(folders, average) if others else dataset.provenance(first)
+        rows = about["rows"]
+        if originals:
+            about = _without_augmentation(about)
+            rows = {split: len(_ids(first, split, originals)) for split in rows}
+        parts = _averaged if others else _rows_of_one
+        splits = {split: Stream(n, parts(folders, split, average, originals)) for split, n in rows.items()}
         writing.write(temporary, splits, about)
 
 
-def provenance(folders: Sequence[Path]) -> dict[str, Any]:
-    """Return where the data sets come from: what the first one says, after a check that the others are of the same task.
+def common_provenance(folders: Sequence[Path]) -> dict[str, Any]:
+    """Return the provenance of the first data set, after a check that all are of the same task.
 
     :param folders: The data sets, at least one.
-    :raises InputError: If one is missing, or two differ in their classes, in how text becomes words, or in whether texts are pairs.
+    :raises InputError: If one is missing, or two differ in their classes, in how text is split into words, or in whether texts are pairs.
     """
     first, *others = ((folder, dataset.provenance(folder)) for folder in folders)
     for folder, about in others:
         if sorted(about["labels"]) != sorted(first[1]["labels"]):
             raise InputError(
                 f"{folder}: its classes are {about['labels']}, those of {first[0]} are {first[1]['labels']}; "
-                "teachers of other classes cannot be averaged"
+                "only teachers of the same classes can be averaged"
             )
         for key in ("text", "pairs"):
             if about[key] != first[1][key]:
-                raise InputError(f"{folder}: {key} is {about[key]!r}, that of {first[0]} is {first[1][key]!r}")
+                raise InputError(f"{folder}: {key} is {about[key]!r}, but {first[1][key]!r} in {first[0]}")
     return first[1]
 
 
 # --- the rows -----------------------------------------------------------------------------------------------------------
 
 
-def _averaged(folders: Mapping[Path, float], split: str, average: Average) -> Iterator[pa.Table]:
-    """Yield the first data set's rows, a part at a time, with averaged logits; of the others only ids and logits are in memory."""
+def _rows_of_one(folders: Mapping[Path, float], split: str, _: Average, originals: bool) -> Iterator[pa.Table]:
+    """Yield the rows of the first data set, a batch at a time."""
+    for part in dataset.stream_split(next(iter(folders)), split):
+        yield _chosen(part, originals)
+
+
+def _chosen(rows: pa.Table, originals: bool) -> pa.Table:
+    return rows.filter(pc.is_null(rows["parent_id"])) if originals else rows
+
+
+def _ids(folder: Path, split: str, originals: bool) -> pa.Array:
+    return _chosen(dataset.read_split(folder, split, ("id", "parent_id")), originals)["id"].combine_chunks()
+
+
+def _averaged(folders: Mapping[Path, float], split: str, average: Average, originals: bool) -> Iterator[pa.Table]:
+    """Yield the first data set's rows with average logits, a batch at a time. Of the other ones, only ids and logits are in memory."""
     (first, weight), *others = folders.items()
-    labels, total = provenance(list(folders))["labels"], sum(folders.values())
-    ids = dataset.read_split(first, split, ("id",))["id"].combine_chunks()
+    labels, total = common_provenance(list(folders))["labels"], sum(folders.values())
+    ids = _ids(first, split, originals)
     terms = softmax if average == "distributions" else np.float64  # what is averaged
     rest = np.zeros((len(ids), len(labels)))
-    for folder, theirs in others:
-        rest += theirs / total * terms(_matched(folder, split, ids, labels, first))
+    for folder, share in others:
+        rest += share / total * terms(_matched(folder, split, ids, labels, first, originals))
     start = 0
-    for part in dataset.stream_split(first, split):
+    for part in _rows_of_one(folders, split, average, originals):
         end = start + part.num_rows
         mean = weight / total * terms(logits_of(part)) + rest[start:end]
         found = mean if average == "logits" else np.log(np.maximum(mean, np.finfo(np.float32).tiny))
@@ -85,9 +107,11 @@ def _averaged(folders: Mapping[Path, float], split: str, average: Average) -> It
         start = end
 
 
-def _matched(folder: Path, split: str, ids: pa.Array, labels: Sequence[str], first: Path) -> npt.NDArray[np.float32]:
+def _matched(
+    folder: Path, split: str, ids: pa.Array, labels: Sequence[str], first: Path, originals: bool
+) -> npt.NDArray[np.float32]:
     """Return a data set's logits, [n, C], in the order of the first one's rows and classes."""
-    rows = dataset.read_split(folder, split, ("id", "logits"))
+    rows = _chosen(dataset.read_split(folder, split, ("id", "parent_id", "logits")), originals)
     places = pc.index_in(ids, value_set=rows["id"].combine_chunks())
     back = pc.index_in(rows["id"], value_set=ids)
     if places.null_count or back.null_count:
@@ -95,18 +119,26 @@ def _matched(folder: Path, split: str, ids: pa.Array, labels: Sequence[str], fir
             f"{folder}: its {split} split lacks {places.null_count} of the {len(ids)} rows of {first}, which lacks "
             f"{back.null_count} of its {rows.num_rows}; label both from the same augmented rows"
         )
-    theirs = dataset.provenance(folder)["labels"]
-    values = logits_of(rows)[:, [theirs.index(name) for name in labels]]
+    names = dataset.provenance(folder)["labels"]
+    values = logits_of(rows)[:, [names.index(name) for name in labels]]
     found: npt.NDArray[np.float32] = values[places.to_numpy()]
     return found
 
 
-# --- what the average says of itself ------------------------------------------------------------------------------------
+# --- the provenance -----------------------------------------------------------------------------------------------------
 
 
-def _provenance(folders: Mapping[Path, float], average: Average) -> dict[str, Any]:
-    """Return the provenance of an average: the first one's, with a teacher that names all."""
-    found = provenance(list(folders))
+def _without_augmentation(about: Mapping[str, Any]) -> dict[str, Any]:
+    found = {**about, "augmentation": NO_AUGMENTATION}
+    if "merged" in about:
+        copies = ("augmentation", "rows")
+        found["merged"] = [{key: part[key] for key in part if key not in copies} for part in about["merged"]]
+    return found
+
+
+def _average_provenance(folders: Mapping[Path, float], average: Average) -> dict[str, Any]:
+    """Return the provenance of an average: that of the first data set, with a teacher that lists all of them."""
+    found = common_provenance(list(folders))
     about = [dataset.provenance(folder) for folder in folders]
     members = [
         {"weight": weight, **each.get("teacher", {}), "labelling": each.get("labelling", {})}
@@ -138,10 +170,10 @@ def _provenance(folders: Mapping[Path, float], average: Average) -> dict[str, An
 
 
 def name_of(weights: Mapping[str, float], average: Average) -> str:
-    """Return what an average of teachers is called: `base + large`, `1 base + 3 large (distributions)`.
+    """Return the name of an average of teachers: `base + large`, `1 base + 3 large (distributions)`.
 
-    :param weights: The teachers, each with its weight; weights are told where they differ.
-    :param average: What is averaged; told where it is not logits.
+    :param weights: The teachers, each with its weight. The name has the weights where they differ.
+    :param average: What is averaged; the name has it unless it is logits.
     """
     differ = len(set(weights.values())) > 1
     names = " + ".join(f"{weight:g} {name}" if differ else name for name, weight in weights.items())
@@ -159,7 +191,7 @@ def _sum(members: Sequence[Mapping[str, Any]], key: str) -> int | None:
 
 
 def _same(members: Sequence[Mapping[str, Any]], key: str) -> Any:
-    """Return the value of a key that all have alike; None where they differ."""
+    """Return the value of a key if all members have the same; else None."""
     values = [member.get(key) for member in members]
     return values[0] if all(value == values[0] for value in values) else None
 

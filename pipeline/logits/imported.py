@@ -1,6 +1,6 @@
-"""A task whose source is a logit data set: nothing is tagged, augmented or labelled again, no teacher is loaded, and training starts at once.
+"""A task whose source is a logit data set. Nothing is tagged, augmented or labelled, no teacher is loaded, and training starts at once.
 
-The examples say which data set they are from, and so does a note in place of each table that is not made.
+The metadata of the examples names the data set, and so does a note in place of each table that is not made.
 """
 
 from collections.abc import Mapping
@@ -23,8 +23,8 @@ FILES = ["README.md", "manifest.json", "data/*.parquet"]
 def fetch(source: str) -> Path:
     """Return the folder of a logit data set.
 
-    :param source: folder:PATH, or hub:OWNER/NAME@REVISION, which is fetched into the Hub's cache; nothing but FILES is.
-    :raises InputError: If it is not there.
+    :param source: folder:PATH, or hub:OWNER/NAME@REVISION, of which FILES are downloaded into the Hub's cache.
+    :raises InputError: If it does not exist.
     """
     kind, _, rest = source.partition(":")
     if kind == "folder":
@@ -38,30 +38,30 @@ def fetch(source: str) -> Path:
     try:
         return Path(snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(f"{source}: cannot be fetched: {' '.join(str(error).split())}") from error
+        raise InputError(f"{source}: download failed: {' '.join(str(error).split())}") from error
 
 
 def examples(task: str, text: Text, mode: str) -> tuple[pa.Table, dict[str, Any]]:
     """Return the originals of a logit data set as examples.
 
     :param task: The task's name.
-    :param text: What the task's file says of its text; its source is a logit data set.
-    :param mode: How the task says that text becomes words: pretokenised or raw.
-    :return: `tables.examples_schema(C)`, a row's line being its place in its split, and the metadata of the table.
-    :raises InputError: If the data set is not there, does not pass `verify`, or is not what the task's file says.
+    :param text: The block `text` of the task's file, whose source is a logit data set.
+    :param mode: How the task splits text into words: pretokenised or raw.
+    :return: `tables.examples_schema(C)`, with the row number in its split as `line`, and the metadata of the table.
+    :raises InputError: If the data set does not exist, does not pass `verify`, or does not match the task's file.
     """
     source = str(text.source.logits)
     folder = fetch(source)
     verify.refuse_damaged(folder)
     about = dataset.provenance(folder)
     pairs = text.columns.sentence2 is not None
-    for key, ours, theirs in (
+    for key, wanted, found in (
         ("text.labels", text.labels, about["labels"]),
-        ("text.columns.sentence2", "there" if pairs else "absent", "there" if about["pairs"] else "absent"),
+        ("text.columns.sentence2", "present" if pairs else "absent", "present" if about["pairs"] else "absent"),
         ("tag.text", mode, about["text"]),
     ):
-        if ours != theirs:
-            raise InputError(f"tasks/{task}.yaml: {key}: {ours}: that of {source} is {theirs}")
+        if wanted != found:
+            raise InputError(f"tasks/{task}.yaml: {key}: {wanted}: does not match {source}, which has {found}")
     parts, schema = [], tables.examples_schema(len(text.labels))
     for split in about["rows"]:
         rows = dataset.read_split(folder, split, ["id", "sentence1", "sentence2", "label", "parent_id"])
@@ -69,8 +69,7 @@ def examples(task: str, text: Text, mode: str) -> tuple[pa.Table, dict[str, Any]
         known = {"split": [split] * rows.num_rows, "line": np.arange(1, rows.num_rows + 1)}
         columns = [rows[f.name] if f.name not in known else pa.array(known[f.name], f.type) for f in schema]
         parts.append(pa.table(columns, schema=schema))
-    found = pa.concat_tables(parts).unify_dictionaries()
-    return found, {
+    return pa.concat_tables(parts).unify_dictionaries(), {
         "task": task,
         "labels": text.labels,
         "pairs": pairs,
@@ -84,13 +83,13 @@ def examples(task: str, text: Text, mode: str) -> tuple[pa.Table, dict[str, Any]
 
 
 def place(found: Mapping[str, Any], teacher: str, out: Path) -> dict[str, Any]:
-    """Copy a data set to where the label stage would have written it.
+    """Copy a data set to the folder in which the label stage writes.
 
-    :param found: The note that the examples carry.
-    :param teacher: The teacher's name in params.yaml, which must be the data set's.
+    :param found: The note of the examples.
+    :param teacher: The teacher's name in params.yaml, which must be that of the data set.
     :param out: The folder to write.
-    :return: A summary as JSON: its source, and the rows of each split.
-    :raises InputError: If the data set is another teacher's, has changed since the examples were made, or does not pass `verify`.
+    :return: A summary as JSON: the source, and the rows of each split.
+    :raises InputError: If the data set has another teacher, has changed since the examples were made, or does not pass `verify`.
     """
     note.teacher_of(found, teacher)
     folder = fetch(found["logits"])

@@ -1,4 +1,4 @@
-"""Several logit data sets of one task and one teacher as one: the union of their rows."""
+"""Merging logit data sets of one task and one teacher."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from pipeline.logits import dataset, verify, writing
 from pipeline.logits.shards import logits_of
 
 TOLERANCE = 1e-3
-"""How far two logits of one text may be apart: what another machine or another order of sums makes of them."""
+"""The largest allowed difference between two logits of one text. Another machine or another order of sums causes smaller ones."""
 
 SAME = (
     *("task", "labels", "pairs", "text", "teacher.sha256", "teacher.tokenizer_sha256"),
@@ -27,25 +27,25 @@ SAME = (
         "labelling.stored",
     ),
 )
-"""What must be the same in all: the classes, the teacher, how text becomes tokens, how the logits were computed and stored."""
+"""Keys whose values must be equal: the classes, the teacher, the tokenisation, and how the logits were computed and stored."""
 
 
 def merge(folders: Sequence[Path], out: Path, tolerance: float = TOLERANCE) -> dict[str, int]:
-    """Write the union of some logit data sets. All rows are in memory at once.
+    """Merge logit data sets. All rows are in memory at once.
 
-    A text that is in several is there once, with the logits of the first; an original goes before an augmented row of the same text.
+    A text of several data sets is kept once, with the logits of the first one. An original is preferred to an augmented row of the same text.
 
     :param folders: The data sets; each is verified first.
-    :param out: The folder to write, none of the others.
-    :param tolerance: How far two logits of one text may be apart.
+    :param out: The folder to write, which is none of the data sets.
+    :param tolerance: The largest allowed difference between two logits of one text.
     :return: The rows of each split.
     :raises InputError: If a data set is damaged; if teacher, class names or tokenisation differ; if one text has two logits, two gold labels,
         or is in two splits.
     """
     if len(folders) < 2:
-        raise InputError("merge needs two logit data sets at least")
+        raise InputError("merge needs at least two logit data sets")
     if out.resolve() in {folder.resolve() for folder in folders}:
-        raise InputError(f"{out}: is one of the data sets to merge; name another folder")
+        raise InputError(f"{out}: is one of the data sets to merge; choose another folder")
     for folder in folders:
         verify.refuse_damaged(folder)
     about = [dataset.provenance(folder) for folder in folders]
@@ -61,14 +61,14 @@ def merge(folders: Sequence[Path], out: Path, tolerance: float = TOLERANCE) -> d
 
 
 def _refuse_differences(folders: Sequence[Path], about: Sequence[Mapping[str, Any]]) -> None:
-    # The same weights can come from several places; a class of one's own is what its path says.
+    # The same weights can come from several sources; a Python class has no weights, so its import path identifies it.
     keys = SAME if about[0]["teacher"].get("sha256") else (*SAME, "teacher.source")
     for key in keys:
         values = [_value(facts, key) for facts in about]
         for folder, value in zip(folders, values, strict=True):
             if value != values[0]:
                 raise InputError(
-                    f"{folder}: its {key} is {value!r}, that of {folders[0]} is {values[0]!r}: they are not of the same teacher and task"
+                    f"{folder}: its {key} is {value!r}, that of {folders[0]} is {values[0]!r}; only data sets of one task and teacher can be merged"
                 )
 
 
@@ -80,7 +80,7 @@ def _value(facts: Any, key: str) -> Any:
 
 def _union(parts: Sequence[pa.Table], split: str, tolerance: float) -> pa.Table:
     rows = pa.concat_tables(parts).unify_dictionaries()
-    # Originals first: they have gold labels, and parents.
+    # Originals first: they have gold labels, and they are the parents.
     rows = rows.take(pa.array(np.argsort(pc.is_valid(rows["parent_id"]).to_numpy(), kind="stable")))
     codes = rows["id"].combine_chunks().dictionary_encode().indices.to_numpy()
     texts, first = np.unique(codes, return_index=True)
@@ -89,17 +89,17 @@ def _union(parts: Sequence[pa.Table], split: str, tolerance: float) -> pa.Table:
     if (apart > tolerance).any():
         row = int(apart.argmax())
         raise InputError(
-            f"{split}: {(apart > tolerance).sum()} texts have two logits, more than {tolerance} apart; {rows['id'][row].as_py()} for one: "
+            f"{split}: {(apart > tolerance).sum()} texts have two logits, more than {tolerance} apart; for example {rows['id'][row].as_py()}: "
             f"{values[first[codes[row]]].tolist()} and {values[row].tolist()}"
         )
     labels = pc.fill_null(rows["label"], pa.scalar(0, rows["label"].type)).to_numpy()
     known = np.flatnonzero(pc.is_valid(rows["label"]).to_numpy())
     gold, unknown = np.zeros(len(texts), labels.dtype), np.ones(len(texts), np.bool_)
-    gold[codes[known[::-1]]] = labels[known[::-1]]  # the first that is known
+    gold[codes[known[::-1]]] = labels[known[::-1]]  # the first known label
     unknown[codes[known]] = False
     if (other := known[labels[known] != gold[codes[known]]]).size:
         raise InputError(
-            f"{split}: {len(other)} texts have two gold labels, {rows['id'][int(other[0])].as_py()} for one"
+            f"{split}: {len(other)} texts have two gold labels, for example {rows['id'][int(other[0])].as_py()}"
         )
     column = pa.array(gold[codes], mask=unknown[codes])
     rows = rows.set_column(rows.schema.get_field_index("label"), rows.schema.field("label"), column)
@@ -113,12 +113,12 @@ def _refuse_leaks(splits: Mapping[str, pa.Table]) -> None:
             both = splits[split]["id"].filter(pc.is_in(splits[split]["id"], value_set=splits[later]["id"]))
             if len(both):
                 raise InputError(
-                    f"{len(both)} texts are {split} texts of one data set and {later} texts of another, {both[0].as_py()} for one"
+                    f"{len(both)} texts are {split} texts of one data set and {later} texts of another, for example {both[0].as_py()}"
                 )
 
 
 def _provenance(about: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what the union says of itself: what the first does, and under `merged` where each part comes from."""
+    """Return the provenance of the first data set, with the source, rules and rows of each part under `merged`."""
     parts: list[Any] = []
     for facts in about:
         own = {key: facts[key] for key in ("source", "augmentation", "labelling", "rows")}

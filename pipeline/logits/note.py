@@ -1,6 +1,6 @@
-"""The note that a task's tables carry where its rows come from a logit data set: nothing was tagged or augmented, and whose logits they are.
+"""The note in a task's tables if its rows come from a logit data set: nothing is tagged or augmented, and the logits have a known teacher.
 
-A module of its own, so that stages which only look for the note do not depend on the code that reads data sets.
+It is a module of its own, so that stages that only check for the note do not depend on the code that reads data sets.
 """
 
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from pipeline.errors import InputError
 from pipeline.storage import new_folder, read_json, write_json
 
 KEY = "imported"
-"""Where the metadata of the examples has the note: `logits`, the source; `manifest_sha256`; `teacher`, from the data set's provenance."""
+"""The key of the note in the metadata of the examples. The note has `logits`, the source; `manifest_sha256`; `teacher`, from the provenance."""
 
 NOTE = "imported.json"
 
 
 def note_of(examples: Path) -> dict[str, Any] | None:
-    """Return the note of a task's examples; None where they come from text.
+    """Return the note of a task's examples; None if they come from text.
 
     :param examples: examples.parquet.
     """
@@ -27,7 +27,7 @@ def note_of(examples: Path) -> dict[str, Any] | None:
 
 
 def leave_note(note: Mapping[str, Any], folder: Path) -> None:
-    """Write a folder that holds the note in place of a table.
+    """Write a folder with the note instead of a table.
 
     :param note: From `note_of`.
     :param folder: The folder to write.
@@ -37,21 +37,21 @@ def leave_note(note: Mapping[str, Any], folder: Path) -> None:
 
 
 def note_in(folder: Path) -> dict[str, Any] | None:
-    """Return the note that `leave_note` wrote; None where the table was made."""
+    """Return the note that `leave_note` wrote; None if the folder has a table."""
     note: dict[str, Any] | None = read_json(folder / NOTE) if (folder / NOTE).exists() else None
     return note
 
 
 def teacher_of(note: Mapping[str, Any], teacher: str) -> dict[str, Any]:
-    """Return what the data set's provenance says about its teacher.
+    """Return the teacher in the data set's provenance.
 
     :param note: From `note_of`.
-    :param teacher: The teacher's name in params.yaml, which must be the data set's.
-    :raises InputError: If it is another.
+    :param teacher: The teacher's name in params.yaml, which must be that of the data set.
+    :raises InputError: If the names differ.
     """
-    theirs = note["teacher"]["name"]
-    if theirs != teacher:
+    found = note["teacher"]["name"]
+    if found != teacher:
         raise InputError(
-            f"{note['logits']}: has the logits of the teacher {theirs!r}, and none of {teacher!r}; name {theirs!r} under teachers in params.yaml"
+            f"{note['logits']}: has the logits of the teacher {found!r}, not of {teacher!r}; add {found!r} under teachers in params.yaml"
         )
     return dict(note["teacher"])

@@ -1,4 +1,4 @@
-"""A logit data set on the Hugging Face Hub."""
+"""Uploading a logit data set to the Hugging Face Hub."""
 
 import logging
 import re
@@ -13,13 +13,13 @@ REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def publish(folder: Path, repository: str, private: bool = False, dry_run: bool = False) -> list[tuple[str, int]]:
-    """Upload a logit data set as one commit, in which shards that are no longer part of it go. Who uploads is what `hf auth login` says.
+    """Upload a logit data set as one commit, which also deletes its old shards. The account is that of `hf auth login`.
 
     :param folder: The data set's folder; it is verified first.
-    :param repository: OWNER/NAME, made where there is none.
+    :param repository: OWNER/NAME. It is created if it does not exist.
     :param private: Whether a new repository is private.
-    :param dry_run: Upload nothing.
-    :return: The files, and their bytes.
+    :param dry_run: Only list the files.
+    :return: The files, and their sizes in bytes.
     :raises InputError: If the data set is damaged, or the Hub refuses.
     """
     if REPOSITORY.fullmatch(repository) is None:
@@ -45,6 +45,6 @@ def publish(folder: Path, repository: str, private: bool = False, dry_run: bool 
             commit_message=f"{about['task']}: text with the logits of {about['teacher']['name']}",
         )
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        raise InputError(f"{repository}: the Hub says: {' '.join(str(error).split())}") from error
+        raise InputError(f"{repository}: upload failed: {' '.join(str(error).split())}") from error
     logger.info("published %d files at https://huggingface.co/datasets/%s", len(files), repository)
     return files

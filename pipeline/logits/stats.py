@@ -1,4 +1,4 @@
-"""What is in a logit data set, for people who look rather than read: bars of text, and rows with what was done to them."""
+"""Statistics and sample rows of a logit data set as text for a terminal."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,69 +13,76 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.logits import changes, dataset
-from pipeline.logits.card import gold_label
+from pipeline.logits.changes import gold_label
 from pipeline.logits.shards import logits_of
 from pipeline.metrics.calibration import softmax
 
 BAR = 40
-"""Letters of the longest bar."""
+"""Characters of the longest bar."""
 
 CONFIDENCES = 10
 NUMBERS = 10
-"""Bars of a regression's numbers."""
+"""Bars of the numbers of a regression."""
 
 LENGTHS = (1, 3, 6, 9, 13, 21, 41, 81)
-"""Words from which the bars of the lengths begin."""
+"""The smallest number of words of each bar of text lengths."""
 
 KINDS = ("original", "augmented", "masked", "replaced", "edited", "cut to an n-gram")
-"""Of rows: the last four are augmented rows to which that was done; a row can be of several."""
+"""Kinds of rows. A row can be of several: the last four are augmented rows by what was done to them."""
 
-MARKS = {changes.KEPT: ("", ""), changes.CUT: ("[-", "-]"), changes.NEW: ("{+", "+}")}
-"""As `git diff --word-diff` has them."""
+MARKS = {
+    changes.KEPT: ("", ""),
+    **dict.fromkeys((changes.DROPPED, changes.REPLACED), ("[-", "-]")),
+    changes.NEW: ("{+", "+}"),
+}
+"""The marks of `git diff --word-diff`."""
 
 
 @dataclass
 class Statistics:
-    """Counts over rows. In a regression (one class) there are numbers in place of classes, confidences and entropies.
+    """Counts over rows. A regression (one class) has numbers in place of classes, confidences and entropies.
 
     :param classes: C.
     """
 
     classes: int
     rows: int = 0
-    gold: NDArray[np.int64] = field(init=False)  # by class, the last one for none
-    teachers: NDArray[np.int64] = field(init=False)  # by the class that the teacher predicts
+    not_finite: int = 0  # rows whose logits are NaN or infinite: they count in `rows`, `gold` and `lengths` alone
+    gold: NDArray[np.int64] = field(init=False)  # by class; the last is for rows without a gold label
+    predicted: NDArray[np.int64] = field(init=False)  # by the teacher's class
     confidences: NDArray[np.int64] = field(init=False)
     lengths: NDArray[np.int64] = field(init=False)
     kinds: NDArray[np.int64] = field(init=False)
-    entropies: NDArray[np.float64] = field(init=False)  # sums of nats, by kind
-    numbers: tuple[list[NDArray[Any]], list[NDArray[Any]]] = field(
-        default_factory=lambda: ([], [])
-    )  # gold, the teacher's
+    entropies: NDArray[np.float64] = field(init=False)  # sums by kind, in nats
+    gold_numbers: list[NDArray[Any]] = field(default_factory=list)
+    teacher_numbers: list[NDArray[Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.gold, self.teachers = np.zeros(self.classes + 1, np.int64), np.zeros(self.classes, np.int64)
+        self.gold, self.predicted = np.zeros(self.classes + 1, np.int64), np.zeros(self.classes, np.int64)
         self.confidences, self.lengths = np.zeros(CONFIDENCES, np.int64), np.zeros(len(LENGTHS), np.int64)
         self.kinds, self.entropies = np.zeros(len(KINDS), np.int64), np.zeros(len(KINDS))
 
     def add(self, rows: pa.Table) -> None:
         """Count rows of a logit data set, as they are stored."""
         self.rows += rows.num_rows
-        found = softmax(logits_of(rows))
-        if self.classes == 1:
-            self.numbers[0].append(rows["label"].drop_null().to_numpy())
-            self.numbers[1].append(logits_of(rows)[:, 0])
-        else:
-            labels = pc.fill_null(rows["label"], self.classes).to_numpy()
-            self.gold += np.bincount(labels, minlength=self.classes + 1)
-        self.teachers += np.bincount(found.argmax(axis=1), minlength=self.classes)
-        sure = found.max(axis=1)
-        self.confidences += np.bincount(
-            np.minimum((sure * CONFIDENCES).astype(int), CONFIDENCES - 1), minlength=CONFIDENCES
-        )
         words = pc.add(*(_words(rows[name]) for name in ("sentence1", "sentence2"))).to_numpy()
         places = np.searchsorted(LENGTHS, words, side="right") - 1
         self.lengths += np.bincount(np.maximum(places, 0), minlength=len(LENGTHS))
+        values = logits_of(rows)
+        finite = np.isfinite(values).all(axis=1)
+        self.not_finite += int((~finite).sum())
+        if self.classes == 1:
+            self.gold_numbers.append(rows["label"].drop_null().to_numpy())
+            self.teacher_numbers.append(values[finite, 0])
+            return
+        labels = pc.fill_null(rows["label"], self.classes).to_numpy()
+        self.gold += np.bincount(labels, minlength=self.classes + 1)
+        self._add_predictions(rows.filter(pa.array(finite)), softmax(values[finite]))
+
+    def _add_predictions(self, rows: pa.Table, found: NDArray[Any]) -> None:
+        self.predicted += np.bincount(found.argmax(axis=1), minlength=self.classes)
+        places = np.minimum((found.max(axis=1) * CONFIDENCES).astype(int), CONFIDENCES - 1)
+        self.confidences += np.bincount(places, minlength=CONFIDENCES)
         entropy = -(found * np.log(np.maximum(found, 1e-300))).sum(axis=1)
         augmented = pc.is_valid(rows["parent_id"]).to_numpy()
         done = [_positive(rows, name) for name in ("masked", "replaced", "edited", "ngram_size")]
@@ -98,51 +105,56 @@ def _positive(rows: pa.Table, name: str) -> NDArray[np.bool_]:
 
 
 def stats(folder: Path) -> str:
-    """Count what is in a logit data set and draw it.
+    """Return statistics of a logit data set, drawn as bars.
 
     :param folder: The data set's folder.
-    :return: For each split: class balance, gold and teacher's; then of all splits: the teacher's confidence, the length of the text, and the
-        mean entropy of the teacher's distribution by what was done to a row. Of a regression: how gold and teacher's numbers lie, lengths.
+    :return: For each split, gold labels and predicted classes. For all splits together, the teacher's confidence, the length of the text, and
+        the mean entropy of the teacher's distribution by what was done to a row. For a regression, gold numbers, the teacher's numbers, and
+        lengths. Rows whose logits are not finite are counted apart.
     :raises InputError: If there is no data set.
     """
     labels = dataset.provenance(folder)["labels"]
-    everything = Statistics(len(labels))
+    total = Statistics(len(labels))
     parts = []
     for split, paths in dataset.shard_paths(folder).items():
-        mine = Statistics(len(labels))
+        found = Statistics(len(labels))
         for rows in changes.batches(paths):
-            mine.add(rows)
-            everything.add(rows)
+            found.add(rows)
+            total.add(rows)
+        head, not_finite = f"{split}, {found.rows:,} rows", found.not_finite
         if len(labels) == 1:
-            parts.append(_numbers(f"{split}, {mine.rows:,} rows: gold {labels[0]}", mine.numbers[0]))
-            parts.append(_numbers(f"{split}: what the teacher says", mine.numbers[1]))
-            continue
-        parts.append(_bars(f"{split}, {mine.rows:,} rows: gold label", [*labels, "none"], mine.gold))
-        parts.append(_bars(f"{split}: what the teacher predicts", labels, mine.teachers))
+            parts.append(_numbers(f"{head}: gold {labels[0]}", found.gold_numbers))
+            parts.append(_numbers(f"{split}: the teacher's {labels[0]}", found.teacher_numbers, not_finite))
+        else:
+            names = [*labels, "not finite"] if not_finite else labels
+            counts = np.append(found.predicted, not_finite)[: len(names)]
+            parts.append(_bars(f"{head}: gold label", [*labels, "none"], found.gold))
+            parts.append(_bars(f"{split}: the teacher's class", names, counts))
     ends = [f"{low}-{high - 1}" for low, high in pairwise(LENGTHS)] + [f"{LENGTHS[-1]}+"]
-    words = _bars("words of the text, in rows", ends, everything.lengths)
+    words = _bars("words of the text, in rows", ends, total.lengths)
     if len(labels) == 1:
         return "\n\n".join([*parts, words])
-    floor = [f"{i / CONFIDENCES:.1f}-{(i + 1) / CONFIDENCES:.1f}" for i in range(CONFIDENCES)]
-    first = int(np.flatnonzero(everything.confidences).min(initial=CONFIDENCES))
-    parts.append(_bars("the teacher's confidence, in rows", floor[first:], everything.confidences[first:]))
+    edges = [f"{i / CONFIDENCES:.1f}-{(i + 1) / CONFIDENCES:.1f}" for i in range(CONFIDENCES)]
+    first = int(np.flatnonzero(total.confidences).min(initial=CONFIDENCES))
+    parts.append(_bars("the teacher's confidence, in rows", edges[first:], total.confidences[first:]))
     parts.append(words)
-    there = np.flatnonzero(everything.kinds)
-    means = everything.entropies[there] / everything.kinds[there]
-    names = [f"{KINDS[i]} ({everything.kinds[i]:,} rows)" for i in there]
-    parts.append(_bars("mean entropy of the teacher, in nats", names, means))
+    kinds = np.flatnonzero(total.kinds)
+    means = total.entropies[kinds] / total.kinds[kinds]
+    kind_names = [f"{KINDS[i]} ({total.kinds[i]:,} rows)" for i in kinds]
+    parts.append(_bars("mean entropy of the teacher, in nats", kind_names, means))
     return "\n\n".join(parts)
 
 
-def _numbers(title: str, parts: Sequence[NDArray[Any]]) -> str:
-    """Draw how numbers lie between the least and the greatest."""
+def _numbers(title: str, parts: Sequence[NDArray[Any]], not_finite: int = 0) -> str:
+    """Draw a histogram from the least to the greatest number."""
     values = np.concatenate([np.empty(0), *parts])
     values = values[np.isfinite(values)]
+    bad = f"\n  rows that are not finite: {not_finite:,}" if not_finite else ""
     if not len(values):
-        return f"{title}\n  none"
+        return f"{title}\n  none{bad}"
     counts, edges = np.histogram(values, NUMBERS)
     title = f"{title}, {len(values):,} of mean {values.mean():.4g} and standard deviation {values.std():.4g}"
-    return _bars(title, [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges.tolist())], counts)
+    return _bars(title, [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges.tolist())], counts) + bad
 
 
 def _bars(title: str, names: Sequence[str], values: NDArray[Any]) -> str:
@@ -159,13 +171,13 @@ def _bars(title: str, names: Sequence[str], values: NDArray[Any]) -> str:
 
 
 def head(folder: Path, rows: int, split: str = "train") -> str:
-    """Show rows of a logit data set: half of them originals, half augmented ones with what was done to them, where there are both.
+    """Return rows of a logit data set as text: half of them originals, half augmented rows with their changes, where both exist.
 
     :param folder: The data set's folder.
-    :param rows: How many.
+    :param rows: The number of rows.
     :param split: train, validation or test.
-    :return: Two lines a row. Words that a rule took away stand in [-these-] brackets, words that it put there in {+these+}.
-    :raises InputError: If there is no data set, or no such split.
+    :return: Two lines a row. Words that a rule removed are in [-brackets-], words that it added in {+braces+}.
+    :raises InputError: If the data set or the split does not exist.
     """
     labels, found = dataset.provenance(folder)["labels"], dataset.shard_paths(folder)
     if split not in found:
@@ -178,18 +190,13 @@ def head(folder: Path, rows: int, split: str = "train") -> str:
 
 
 def _row(row: Mapping[str, Any], labels: Sequence[str]) -> str:
-    texts = [_text(row, side) for side in (1, 2) if row[f"sentence{side}"] is not None]
+    sides = [side for side in (1, 2) if row[f"sentence{side}"] is not None]
+    text = " | ".join(changes.marked(row, side, MARKS, _printable) for side in sides)
     gold = "no gold label" if row["label"] is None else f"gold {gold_label(row['label'], labels)}"
     values = ", ".join(f"{name} {value:.3f}" for name, value in zip(labels, row["logits"], strict=True))
-    return f"{' | '.join(texts)}\n    {row['id']}  {changes.told(row)}; {gold}; logits {values}"
+    return f"{text}\n    {row['id']}  {changes.describe(row)}; {gold}; logits {values}"
 
 
-def _text(row: Mapping[str, Any], side: int) -> str:
-    text = row[f"sentence{side}"]
-    original = (row.get("original") or {}).get(f"sentence{side}")
-    if original is None:
-        pieces = [(changes.KEPT, " ".join(text.split()))]
-    else:
-        pieces = changes.changes(original, text, row[f"ngram_start{side}"], row[f"ngram_size{side}"])
-    shown = " ".join(f"{MARKS[kind][0]}{words}{MARKS[kind][1]}" for kind, words in pieces)
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown)
+def _printable(text: str) -> str:
+    """Replace control characters, which could change the state of the terminal."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -1,4 +1,4 @@
-"""Are the rows of a logit data set what they should be? The part of `verify` that reads them."""
+"""The checks of `verify` that read rows."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,18 +12,19 @@ import pyarrow.parquet as pq
 
 from pipeline import tables
 from pipeline.logits.shards import logits_of, rows_digest
+from pipeline.logits.verify_files import DataSet
 
 BATCH_ROWS = 65_536
 BATCH_BYTES = 1 << 30
-"""Text in so many rows, at the most."""
+"""The most bytes that a column of text may take in one batch."""
 
 SHOWN = 3
 HEX = "^[0-9a-f]{32}$"
 STRINGS = ("id", "sentence1", "sentence2", "parent_id", "side")
 
 
-class Faults:
-    """What is wrong with the rows, by the check that finds it: a count, and the first few in words."""
+class RowFaults:
+    """The faults of rows, by check: their number, and the first few in words."""
 
     NAMES: ClassVar = ("text", "ids", "labels", "logits", "rows digest", "lineage", "unique", "leaks")
 
@@ -32,13 +33,13 @@ class Faults:
         self._first: dict[str, list[str]] = {name: [] for name in self.NAMES}
 
     def add(self, name: str, path: Path, rows: pa.Table, wrong: Any, fault: str) -> None:
-        """Note rows with a fault.
+        """Count rows with a fault.
 
         :param name: The check.
         :param path: Their shard.
         :param rows: Rows with the column id.
-        :param wrong: Which of them, bool [n], as NumPy's or Arrow's.
-        :param fault: What is wrong with them.
+        :param wrong: Which of them have the fault, a bool array [n] of NumPy or Arrow.
+        :param fault: The fault in words.
         """
         if not isinstance(wrong, np.ndarray):
             wrong = pc.fill_null(wrong, False).to_numpy()
@@ -47,20 +48,20 @@ class Faults:
         for row in at[: SHOWN - len(self._first[name])].tolist():
             self._first[name].append(f"{path.name}: row {rows['id'][row].as_py()!r:.40}: {fault}")
 
-    def told(self, name: str) -> str:
-        """Return the first few faults of a check in words, and how many more there are."""
+    def listed(self, name: str) -> str:
+        """Return the first few faults of a check in words, and how many more it has found."""
         more = self.counts[name] - len(self._first[name])
         return "; ".join(self._first[name]) + (f"; and {more:,} more" if more else "")
 
-    def say(self, name: str, fault: str) -> None:
-        """Note a fault that is not of one row."""
+    def add_one(self, name: str, fault: str) -> None:
+        """Count a fault that belongs to no single row."""
         self.counts[name] += 1
         if len(self._first[name]) < SHOWN:
             self._first[name].append(fault)
 
 
 class _Ids:
-    """The ids of a split's originals and augmented rows, and of the parents: 16 bytes each."""
+    """The ids of the originals, the augmented rows and the parents of a split, 16 bytes each."""
 
     def __init__(self) -> None:
         self.originals: list[pa.Array] = []
@@ -71,29 +72,28 @@ class _Ids:
         return _joined([*self.originals, *self.copies])
 
 
-def check_rows(shards: Sequence[tuple[Path, Mapping[str, Any]]], classes: int, pairs: bool, faults: Faults) -> None:
+def check_rows(data: DataSet, faults: RowFaults) -> None:
     """Check every row.
 
-    :param shards: Files whose size and schema were checked, and what the manifest says of each.
-    :param classes: C.
-    :param pairs: Whether rows are pairs of sentences.
-    :param faults: What is found is noted here.
+    :param data: The data set, whose sizes and schema have passed.
+    :param faults: Faults are added here.
     """
+    classes, pairs = len(data.provenance["labels"]), data.provenance["pairs"]
     ids = {split: _Ids() for split in tables.SPLITS}
-    for path, shard in shards:
-        parts = []
+    for shard in data.shards:
+        path, parts = data.path(shard), []
         for rows in _batches(path):
             _check_values(path, rows, classes, pairs, faults)
             _check_lineage(path, rows, shard["split"], ids[shard["split"]], faults)
             parts.append(rows.drop_columns(["sentence1", "sentence2"]))
         if rows_digest(pa.concat_tables(parts).combine_chunks()) != shard["rows_digest"]:
-            fault = "the logits, labels or lineage are not those that its rows had when they were written (rows_digest)"
-            faults.say("rows digest", f"{path.name}: {fault}")
+            fault = "the logits, labels or lineage differ from those that were written (rows_digest)"
+            faults.add_one("rows digest", f"{path.name}: {fault}")
     _check_ids(ids, faults)
 
 
 def _batches(path: Path) -> Iterator[pa.Table]:
-    """Read a shard a part at a time; text in a dictionary is expanded only where that fits the memory."""
+    """Yield the rows of a shard, a batch at a time. Dictionaries of text are expanded only where the result fits in memory."""
     metadata = pq.read_metadata(path)
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     columns = [group.column(i) for group in groups for i in range(metadata.num_columns)]
@@ -113,11 +113,11 @@ def _batches(path: Path) -> Iterator[pa.Table]:
             yield rows
 
 
-def _check_values(path: Path, rows: pa.Table, classes: int, pairs: bool, faults: Faults) -> None:
+def _check_values(path: Path, rows: pa.Table, classes: int, pairs: bool, faults: RowFaults) -> None:
     if pairs:
         faults.add("text", path, rows, pc.is_null(rows["sentence2"]), "a pair without a second sentence")
     else:
-        faults.add("text", path, rows, pc.is_valid(rows["sentence2"]), "a second sentence, in a task without pairs")
+        faults.add("text", path, rows, pc.is_valid(rows["sentence2"]), "a second sentence in a task without pairs")
     hexadecimal = pc.match_substring_regex(rows["id"], HEX)
     faults.add("ids", path, rows, pc.invert(hexadecimal), "is not 32 hex digits")
     known = rows.filter(pc.and_(hexadecimal, pc.is_valid(rows["sentence2"])) if pairs else hexadecimal).combine_chunks()
@@ -128,7 +128,7 @@ def _check_values(path: Path, rows: pa.Table, classes: int, pairs: bool, faults:
         faults.add("ids", path, known, wrong, "is not the id of its text")
     label = rows["label"]
     if classes == 1:
-        faults.add("labels", path, rows, pc.invert(pc.is_finite(label)), "a label that is no finite number")
+        faults.add("labels", path, rows, pc.invert(pc.is_finite(label)), "a label that is not a finite number")
     else:
         wrong = pc.or_(pc.less(label, 0), pc.greater_equal(label, classes))
         faults.add("labels", path, rows, wrong, "an unknown label")
@@ -136,7 +136,7 @@ def _check_values(path: Path, rows: pa.Table, classes: int, pairs: bool, faults:
     faults.add("logits", path, rows, ~finite, "logits that are not finite")
 
 
-def _check_lineage(path: Path, rows: pa.Table, split: str, ids: _Ids, faults: Faults) -> None:
+def _check_lineage(path: Path, rows: pa.Table, split: str, ids: _Ids, faults: RowFaults) -> None:
     augmented = pc.is_valid(rows["parent_id"])
 
     def wrong(which: Any, fault: str) -> None:
@@ -159,25 +159,31 @@ def _check_lineage(path: Path, rows: pa.Table, split: str, ids: _Ids, faults: Fa
     ids.parents.append(tables.id_bytes(rows["parent_id"].filter(augmented)))
 
 
-def _check_ids(ids: Mapping[str, _Ids], faults: Faults) -> None:
+def _check_ids(ids: Mapping[str, _Ids], faults: RowFaults) -> None:
     everything = {split: found.of_all() for split, found in ids.items()}
     for split, found in ids.items():
         mine = everything[split]
         if len(mine) != (distinct := pc.count_distinct(mine).as_py()):
             twice = Counter(mine.to_pylist()).most_common(1)[0][0].hex()
-            faults.say("unique", f"{split}: {len(mine) - distinct:,} rows have the id of another, {twice} for one")
+            faults.add_one(
+                "unique", f"{split}: {len(mine) - distinct:,} rows have the id of another row, for example {twice}"
+            )
         originals, parents, copies = (_joined(of) for of in (found.originals, found.parents, found.copies))
         lost = pc.invert(pc.is_in(parents, value_set=originals))
         for parent, copy in zip(parents.filter(lost)[:SHOWN], copies.filter(lost)[:SHOWN], strict=True):
             elsewhere = [other for other in everything if pc.is_in(parent, value_set=everything[other]).as_py()]
-            where = f"no original of its split (it is in {elsewhere[0]})" if elsewhere else "nowhere"
-            faults.say("lineage", f"{split}: row {copy.as_py().hex()}: its parent {parent.as_py().hex()} is {where}")
+            where = f"not an original of its split (it is in {elsewhere[0]})" if elsewhere else "missing"
+            faults.add_one(
+                "lineage", f"{split}: row {copy.as_py().hex()}: its parent {parent.as_py().hex()} is {where}"
+            )
         for later in tables.SPLITS[tables.SPLITS.index(split) + 1 :]:
             for kind, of in (("augmented row", copies), ("original", originals)):
                 both = of.filter(pc.is_in(of, value_set=everything[later]))
                 if len(both):
                     shown = both[0].as_py().hex()
-                    faults.say("leaks", f"{len(both):,} of {split} are texts of {later} too: {kind} {shown}")
+                    faults.add_one(
+                        "leaks", f"{len(both):,} rows of {split} have texts of {later}, for example the {kind} {shown}"
+                    )
 
 
 def _joined(arrays: Sequence[pa.Array]) -> pa.Array:

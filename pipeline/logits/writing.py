@@ -1,4 +1,4 @@
-"""Writing a logit data set: shards first, then the card and the manifest, so that what a killed run leaves is never read as whole."""
+"""Writing a logit data set: first the shards, then the card and the manifest, so that no reader accepts what a killed run leaves."""
 
 import logging
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ logger = logging.getLogger(__name__)
 
 
 def write(folder: Path, splits: Mapping[str, pa.Table | Stream], provenance: Mapping[str, Any]) -> None:
-    """Write a logit data set, or bring the one that is there up to date. The same rows and provenance give the same bytes.
+    """Write a logit data set, or update an existing one. The same rows and provenance give the same bytes.
 
-    New shards are written first, then the card and the manifest, and only then are shards that the manifest does not name
-    removed: what a killed run leaves is never read as something whole, and the next run cleans up.
+    New shards are written first, then the card and the manifest. Only then are the shards removed that the manifest does not list. Readers
+    refuse what a killed run leaves, and the next run cleans up.
 
     :param folder: The data set's folder; it may exist.
-    :param splits: The rows of each split, as `tables.logits_schema(C)`; a shard's are in memory at a time.
-    :param provenance: Where the rows come from, as JSON. Its `labels` are the C class names in the order of the logits;
-        `rows`, the rows of each split, is added here. Where its `labelling` says `stored: float16`, the logits are stored so.
+    :param splits: The rows of each split, as `tables.logits_schema(C)`. One shard is in memory at a time.
+    :param provenance: The origin of the rows, as JSON. `labels` are the C class names in the order of the logits; `labelling.stored` is the
+        precision of the stored logits. The number of rows of each split is added as `rows`.
     :raises InputError: If logits are too large for float16.
     """
     (folder / "data").mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def write(folder: Path, splits: Mapping[str, pa.Table | Stream], provenance: Map
     write_json(folder / "manifest.json", {"format": FORMAT, "provenance": provenance, "shards": shards})
     remove_temporaries(folder)
     named = {folder / shard["path"] for shard in shards}
-    for path in sorted((folder / "data").iterdir()):  # and the temporary files of killed runs
+    for path in sorted((folder / "data").iterdir()):  # temporary files of killed runs, too
         if path not in named:
-            logger.info("removing %s, which is no part of the data set any more", path)
+            logger.info("removing %s, which is no longer part of the data set", path)
             path.unlink()

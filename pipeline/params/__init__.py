@@ -1,6 +1,6 @@
 """params.yaml and tasks/*.yaml as frozen models, one module per block.
 
-`from pipeline import params` gives the names that the cards of published data sets use; modules in here import the module of the block.
+`from pipeline import params` provides the names that the cards of published data sets use. Code in this project imports the module of the block.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ __all__ = ["Settings", "Student", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
+    """Import a public name at its first use."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from pipeline.params import project, students

@@ -1,4 +1,4 @@
-"""The `augment` block: which rules draw how many copies."""
+"""The `augment` block: the rules and the number of copies."""
 
 from typing import Annotated, Any
 

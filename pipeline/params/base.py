@@ -1,4 +1,4 @@
-"""What the blocks of params.yaml share: a frozen model that refuses unknown keys, and a few types."""
+"""The base of the blocks of params.yaml: a frozen model that refuses unknown keys, and shared types."""
 
 from typing import Annotated, Literal
 
@@ -8,29 +8,27 @@ from pipeline import plugins
 from pipeline.errors import InputError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
 Positive = Annotated[int, Field(gt=0)]
-
-
+Split = Literal["train", "validation", "test"]
+RefuseOrDrop = Literal["refuse", "drop"]
 Policy = Literal["refuse", "drop", "keep"]
 
 
 class Model(BaseModel):
-    """A frozen model that knows its keys and no others."""
+    """A frozen model that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), strict=False)
 
 
 def check_importable(path: str) -> str:
-    """Return an import path that leads to a name; the module is not run.
+    """Return an import path if its module exists and defines its name. The module is not run.
 
     :raises ValueError: If it does not.
     """
     try:
         plugins.check(path)
     except InputError as error:
-        raise ValueError(str(error).removeprefix(f"{path!r} ")) from error  # the value is named before it
+        raise ValueError(str(error).removeprefix(f"{path!r} ")) from error  # the message starts with the value already
     return path
 
 

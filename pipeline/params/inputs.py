@@ -139,7 +139,7 @@ def _source(source: Source, hashes: Hashes) -> dict[str, Any]:
 def _teacher(model: TeacherModel, hashes: Hashes) -> dict[str, Any]:
     kind, _, place = model.source.partition(":")
     if kind == "python":
-        files = {name: hashes.of(Path(name)) for name in getattr(model, "files", ())}
+        files = {name: hashes.of(Path(name)) for name in model.files}
         return {"code": code(place), "files": files, "fingerprint": _fingerprint(place, model.params)}
     folder = Path(place) if kind == "folder" else None
     if kind == "package":

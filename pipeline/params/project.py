@@ -1,10 +1,9 @@
-"""params.yaml and tasks/*.yaml as one frozen model. An unknown key, a wrong type or value is one line: file, key, value, what is wrong."""
+"""Reads params.yaml and tasks/*.yaml into one frozen model. Every error is one line with the file, the key, the value and the reason."""
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pipeline.errors import InputError
@@ -17,23 +16,24 @@ from pipeline.params.tag import Tag
 from pipeline.params.teachers import TeacherModel
 from pipeline.params.text import Text
 from pipeline.params.vectors import Vectors
+from pipeline.storage import YamlError, load_yaml
 
 
 class Teacher(Model):
-    """A sequence classifier of transformers, or an encoder that the finetune stage makes one of."""
+    """A sequence classifier of transformers, or an encoder that the finetune stage turns into one."""
 
     model: TeacherModel
-    label: Labelling = Field(description="Must be there, `{}` for the defaults: DVC tracks the key")
+    label: Labelling = Field(description="Required, `{}` for the defaults: DVC tracks the key")
 
 
 class Task(Model):
-    """tasks/<name>.yaml. The five overrides must stand there, `{}` if empty: DVC tracks each."""
+    """tasks/<name>.yaml. The five overrides are required, `{}` if empty: DVC tracks each key."""
 
     description: str
     metrics: list[Literal["accuracy", "f1"]] = Field(
         ["accuracy"],
         min_length=1,
-        description="What the result table shows; students are chosen and ranked by accuracy. A regression has its own",
+        description="The metrics of the result table; students are chosen and ranked by accuracy. A regression has its own metrics",
     )
     text: Text
     tag: dict[str, Any]
@@ -44,7 +44,7 @@ class Task(Model):
 
 
 class Settings(Model):
-    """All that holds for one task: params.yaml with the task's overrides laid over it."""
+    """All settings of one task: params.yaml with the task's overrides applied."""
 
     name: str
     task: Task
@@ -57,7 +57,7 @@ class Settings(Model):
     def teacher(self, name: str) -> Teacher:
         """Return a teacher by its name.
 
-        :raises InputError: If there is none.
+        :raises InputError: If no teacher has this name.
         """
         if name not in self.teachers:
             raise InputError(f"params.yaml: teachers: there is no {name!r} (there are {', '.join(self.teachers)})")
@@ -66,24 +66,31 @@ class Settings(Model):
     def student(self, name: str) -> Student:
         """Return a student by its name.
 
-        :raises InputError: If there is none.
+        :raises InputError: If no student has this name.
         """
         if name not in self.students:
             raise InputError(f"params.yaml: students: there is no {name!r} (there are {', '.join(self.students)})")
         return self.students[name]
 
     def file_of(self, section: str, *keys: str) -> str:
-        """Say in which file a value stands: the task's where it overrides it, else params.yaml."""
+        """Return the file that sets a value: the task's if it overrides the value, else params.yaml."""
         value: Any = getattr(self.task, section)
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
         return "params.yaml" if value is None else f"tasks/{self.name}.yaml"
 
 
-class _ParamsFile(Model):
-    """params.yaml by itself, or with a task's overrides laid over it."""
+Tasks = Annotated[list[str], Field(min_length=1)]
 
-    tasks: list[str] = Field(min_length=1)
+
+class _ActiveTasks(BaseModel):
+    tasks: Tasks
+
+
+class _ParamsFile(Model):
+    """params.yaml by itself, or with a task's overrides applied."""
+
+    tasks: Tasks
     tag: Tag
     augment: Augment
     teachers: dict[str, Teacher] = Field(min_length=1)
@@ -112,15 +119,27 @@ class _ParamsFile(Model):
 
 
 OVERRIDES = ("tag", "augment", "teachers", "vectors", "students")
+SHOWN = 200
+"""Characters of a wrong value in a message."""
 M = TypeVar("M", bound=BaseModel)
 
 
+def active_tasks(folder: Path = Path()) -> list[str]:
+    """Return the names of the tasks that `dvc repro` runs: the key `tasks` of params.yaml.
+
+    :param folder: The project's folder.
+    :raises InputError: If params.yaml cannot be read, or the key is not a list of one or more names.
+    """
+    path = folder / "params.yaml"
+    return validated(_ActiveTasks, read_yaml(path), path).tasks
+
+
 def load(task: str, folder: Path = Path()) -> Settings:
-    """Read params.yaml and the task's file, check both, lay the task's overrides over the parameters.
+    """Read params.yaml and the task's file, check both, and apply the task's overrides.
 
     :param task: The task's name: `tasks/<task>.yaml`.
     :param folder: The project's folder.
-    :raises InputError: For anything wrong in either file, before any work is done.
+    :raises InputError: For any error in either file, before any work is done.
     """
     params_path = folder / "params.yaml"
     task_path = folder / "tasks" / f"{task}.yaml"
@@ -136,18 +155,8 @@ def load(task: str, folder: Path = Path()) -> Settings:
     return Settings(name=task, task=checked, **{key: getattr(parts, key) for key in OVERRIDES})
 
 
-def active_tasks(folder: Path = Path()) -> list[str]:
-    """Return the tasks that params.yaml makes active.
-
-    :param folder: The project's folder.
-    :raises InputError: If params.yaml is missing, or invalid.
-    """
-    path = folder / "params.yaml"
-    return validated(_ParamsFile, read_yaml(path), path).tasks
-
-
 def _check_regression(params: _ParamsFile, path: Path) -> None:
-    """Refuse what compares or averages distributions over classes, of which a regression has none."""
+    """Refuse settings that compare or average distributions over classes: a regression has no classes."""
     for name, student in params.students.items():
         for key, value, only in (
             ("objective.soft", student.objective.soft, "mse"),
@@ -156,28 +165,30 @@ def _check_regression(params: _ParamsFile, path: Path) -> None:
         ):
             if value != only:
                 raise InputError(
-                    f"{path}: students.{name}.{key}: {value!r}: a task of one label is a regression, for which it must be {only!r}"
+                    f"{path}: students.{name}.{key}: {value!r}: a task of one label is a regression; set it to {only!r}"
                 )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping.
+    """Return the mapping in a YAML file.
 
-    :raises InputError: If there is none, or it holds something else.
+    :raises InputError: If the file cannot be read, is not valid YAML (see `storage.load_yaml`), or is not a mapping.
     """
     try:
-        value = yaml.safe_load(path.read_bytes())
+        value = load_yaml(path.read_bytes())
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except YamlError as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: must be a mapping of keys to values")
     return value
 
 
 def _for_each_seed(overrides: Mapping[str, Any], students: Collection[str]) -> dict[str, Any]:
-    """Return a task's blocks for students, where one for NAME holds for NAME-seed0, NAME-seed1 and so on as well."""
+    """Return a task's overrides of students, in which a block for NAME also applies to NAME-seed0, NAME-seed1 and so on."""
     found = dict(overrides)
     for name in students:
         base = base_of(name)
@@ -195,38 +206,42 @@ def _overlay(base: Any, over: Any) -> Any:
 
 
 def validated(model: type[M], value: Mapping[str, Any], path: Path) -> M:
-    """Return what a file holds as a model.
+    """Return the content of a file as a model.
 
     :param model: The model.
-    :param value: What the file holds.
+    :param value: The content.
     :param path: The file, for messages.
-    :raises InputError: If it does not fit: one line that names file, key and value.
+    :raises InputError: If it is not valid: one line with the file, the key and the value.
     """
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = _key(first["loc"], value)
-        if first["type"] == "missing":
-            key = ".".join(str(part) for part in first["loc"])
-            raise InputError(f"{path}: {key}: missing; {_help(key)}") from None
-        if first["type"] == "extra_forbidden":
-            raise InputError(f"{path}: {key}: unknown key (value {first['input']!r})") from None
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "string_type" and isinstance(first["input"], int | float):
-            message += "; write it in quotes"
-        shown = (
-            f"{key}: {first['input']!r}: "
-            if key and not isinstance(first["input"], Mapping)
-            else f"{key}: "
-            if key
-            else ""
+        message = f"{path}: {_message(error.errors()[0], value)}"
+        raise InputError(message.replace("\n", r"\n")) from None
+
+
+def _message(error: Mapping[str, Any], value: Mapping[str, Any]) -> str:
+    key, given = _key(error["loc"], value), error["input"]
+    shown = repr(given) if len(repr(given)) <= SHOWN else f"{repr(given)[:SHOWN]}..."
+    if error["type"] == "missing":
+        key = ".".join(map(str, error["loc"]))
+        return f"{key}: missing; " + (
+            f"write `{key}: {{}}` to use the values of params.yaml (DVC tracks the key)"
+            if key in OVERRIDES
+            else "the key is required"
         )
-        raise InputError(f"{path}: {shown}{message}") from None
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key (value {shown})"
+    message: str = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "string_type" and isinstance(given, int | float):
+        message += "; write it in quotes"
+    if key and not isinstance(given, Mapping):
+        message = f"{shown}: {message}"
+    return f"{key}: {message}" if key else message
 
 
 def _key(loc: Iterable[int | str], value: Any) -> str:
-    """Name the key that an error is about, without the parts that pydantic adds for unions and for keys of mappings."""
+    """Return the key of an error, without the parts that pydantic adds for unions and for keys of mappings."""
     parts = []
     for part in loc:
         try:
@@ -235,11 +250,3 @@ def _key(loc: Iterable[int | str], value: Any) -> str:
             continue
         parts.append(str(part))
     return ".".join(parts)
-
-
-def _help(key: str) -> str:
-    return (
-        f"write `{key}: {{}}` to take what params.yaml says (DVC tracks the key)"
-        if key in OVERRIDES
-        else "it is needed"
-    )

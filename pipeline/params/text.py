@@ -1,16 +1,16 @@
-"""The `text` block of a task's file: where its rows come from, its columns, its labels."""
+"""The `text` block of a task's file: the source of its rows, its columns and its labels."""
 
 import math
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
-from pipeline.params.base import Fraction, Model, Policy
+from pipeline.params.base import Fraction, Model, Policy, RefuseOrDrop, Split
 from pipeline.tables import SPLITS
 
 
 class Columns(Model):
-    """The source's names for our columns."""
+    """The source's names for the columns."""
 
     sentence1: str
     sentence2: str | None = None
@@ -18,13 +18,13 @@ class Columns(Model):
 
 
 class Source(Model):
-    """Where the rows come from: exactly one of `files`, `package`, `hub`, `logits`."""
+    """The source of the rows: exactly one of `files`, `package`, `hub`, `logits`."""
 
     files: str | dict[str, str] | None = Field(
         None, description="A csv, tsv, jsonl or parquet file, or one for each split"
     )
     package: str | None = Field(
-        None, description="An installed Python package that ships the file `path`; it is not imported"
+        None, description="An installed Python package that contains the file `path`; it is not imported"
     )
     path: str | dict[str, str] | None = Field(
         None, description="With `package`: the file inside it, or one for each split"
@@ -33,20 +33,24 @@ class Source(Model):
     logits: str | None = Field(
         None,
         pattern=r"^(folder:.+|hub:[^/]+/[^@]+@\w+)$",
-        description="A logit data set, folder:PATH or hub:OWNER/NAME@REVISION: its rows are trained on as they are, without its teacher",
+        description="A logit data set, folder:PATH or hub:OWNER/NAME@REVISION: students train on its rows, and no teacher is loaded",
     )
     config: str | None = Field(None, description="With `hub`: the configuration")
     revision: str | None = Field(None, description="With `hub`: the commit; a branch name can move")
-    hub_splits: dict[Literal["train", "validation", "test"], str] = Field(
-        {}, description="With `hub`: our split -> its split, where they differ; splits that are not named are not read"
+    hub_splits: dict[Split, str] = Field(
+        {}, description="With `hub`: our split -> its split, if they differ; other splits are not read"
     )
-    sha256: str | dict[str, str] | None = Field(None, description="What the file (or each split's) must be")
+    sha256: str | dict[str, str] | None = Field(
+        None, description="The SHA-256 of the file, or of each split's, which is checked"
+    )
     where: dict[str, str | int | float | bool] = Field(
         {}, description="Keep only the rows with these values in these columns"
     )
-    columns: Columns | None = Field(None, description="What it calls our columns, where text.columns does not say it")
-    licence: str = Field("unknown", description="The text's licence, for the card of what is made from it")
-    otherwise: "Source | None" = Field(None, description="With `files`: what is read where none of the files is there")
+    columns: Columns | None = Field(
+        None, description="The names of this source's columns, if they are not those of text.columns"
+    )
+    licence: str = Field("unknown", description="The text's licence, for the cards of data sets and students")
+    otherwise: "Source | None" = Field(None, description="With `files`: the source to read if none of the files exists")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -56,13 +60,13 @@ class Source(Model):
         if (self.package is not None) != (self.path is not None):
             raise ValueError("path goes with package: the file inside it")
         if self.hub is not None and self.revision is None:
-            raise ValueError("hub needs a revision (a commit), so that the same rows come back")
+            raise ValueError("hub needs a revision (a commit), so that every run reads the same rows")
         if self.hub is None and (self.config is not None or self.revision is not None or self.hub_splits):
             raise ValueError("config, revision and hub_splits go with hub")
         if self.files is None and self.otherwise is not None:
-            raise ValueError("otherwise goes with files: it is read where they are not there")
+            raise ValueError("otherwise goes with files: it is read if none of them exists")
         if self.otherwise is not None and self.otherwise.logits is not None:
-            raise ValueError("otherwise: a logit data set cannot stand in for text; write it as the source")
+            raise ValueError("otherwise: a logit data set cannot replace text; write it as the source")
         return self
 
     @model_validator(mode="after")
@@ -82,57 +86,55 @@ class Source(Model):
 
 
 class BadRows(Model):
-    """What to do with each kind of bad row. Whatever is chosen, every kind is counted and reported with line numbers."""
+    """What to do with each kind of invalid row. Every kind is always counted and reported with line numbers."""
 
-    fields: Literal["refuse", "drop"] = Field("refuse", description="A row with too few or too many fields")
-    encoding: Literal["refuse", "drop"] = Field("refuse", description="Bytes that are not UTF-8")
-    unknown_label: Literal["refuse", "drop"] = Field(
-        "refuse", description="A label outside the task's set; in a regression, one that is no finite number"
+    fields: RefuseOrDrop = Field("refuse", description="A row with too few or too many fields")
+    encoding: RefuseOrDrop = Field("refuse", description="Bytes that are not UTF-8")
+    unknown_label: RefuseOrDrop = Field(
+        "refuse", description="A label outside the task's set; in a regression, one that is not a finite number"
     )
-    mask: Literal["refuse", "drop"] = Field("refuse", description="Text that holds [MASK], which augmented rows use")
-    blank: Literal["refuse", "drop"] = Field("drop", description="Null or blank text")
-    repeat: Literal["refuse", "drop"] = Field(
-        "drop", description="The same text with the same label again: the first stays"
-    )
+    mask: RefuseOrDrop = Field("refuse", description="Text that contains [MASK], which augmented rows use")
+    blank: RefuseOrDrop = Field("drop", description="Null or blank text")
+    repeat: RefuseOrDrop = Field("drop", description="The same text with the same label again: the first is kept")
     conflict: Policy = Field(
         "keep",
-        description="The same text with two labels; keep: once, with its commonest label, the first on a tie; in a regression, with "
+        description="The same text with two labels; keep: one row with the most frequent label, the first on a tie; in a regression, with "
         "the mean of its numbers",
     )
-    leak: Literal["refuse", "drop"] = Field(
-        "drop", description="A training or validation text that a later split has too: the later split keeps it"
+    leak: RefuseOrDrop = Field(
+        "drop", description="A training or validation text that a later split also has: the later split keeps it"
     )
 
 
 class Text(Model):
-    """A task's text and labels. A change here starts again from prepare."""
+    """A task's text and labels. A change runs all stages again, from prepare on."""
 
     source: Source
     columns: Columns
     labels: list[str] = Field(
         min_length=1,
-        description="Class names, in the order of the integer labels; a single name is a regression, whose label column holds numbers",
+        description="Class names, in the order of the integer labels; a single name is a regression, whose label column has numbers",
     )
     label_values: dict[str, str | None] = Field(
         {}, description="The source's value -> class name (null: no label); absent: the values are the names"
     )
-    splits: dict[Literal["train", "validation", "test"], Fraction] = Field(
-        {}, description="Shares for a source of one file, cut by content hash; absent: one file a split"
+    splits: dict[Split, Fraction] = Field(
+        {}, description="Shares for a source of one file, which is split by content hash; absent: one file per split"
     )
     bad_rows: BadRows = BadRows()
 
     @property
     def is_regression(self) -> bool:
-        """Whether labels are numbers: the case with a single name, which is that of the number."""
+        """Whether labels are numbers: `labels` then has one entry, the name of the number."""
         return len(self.labels) == 1
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(set(self.labels)) != len(self.labels):
-            raise ValueError("labels: a name stands there twice")
+            raise ValueError("labels: a name is listed twice")
         if self.label_values and self.is_regression:
             raise ValueError(
-                "label_values: goes with class names; a task of one label is a regression, whose column holds numbers"
+                "label_values: goes with class names; a task with one label is a regression, whose column has numbers"
             )
         for value, name in self.label_values.items():
             if name is not None and name not in self.labels:

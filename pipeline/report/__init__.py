@@ -1,1 +1,1 @@
-"""What people look at: the result table of a task, its report, and the page that shows plots without a network."""
+"""The result table of a task, its report, and the page that shows plots without a network."""

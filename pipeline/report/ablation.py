@@ -1,25 +1,26 @@
-"""What the ablation found: which of distillation, rules and copies brings what."""
+"""The ablation: the effect of distillation, of the rules and of the number of copies."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.report.charts import Cell
+from pipeline.report.charts import Point
 from pipeline.report.drawing import Series
-from pipeline.report.table import shown
+from pipeline.report.table import score_text
 from pipeline.storage import read_json
 
 _NEEDED = {"distilled", "rules", "n_iter", "seeds", "mean", "low", "high"}
 RULES = {"none": "no copies", "mask": "masking", "pos": "replacing", "ngram": "n-grams", "all": "all rules"}
+DISTILLED, HARD = Series("teacher logits", "c0", 0), Series("hard labels", "c1", 1)
 
 
 def read_ablation(results: Path) -> dict[str, Any] | None:
-    """Read the ablation.
+    """Read ablation.json.
 
     :param results: data/<task>/results.
-    :return: None where there is none.
-    :raises InputError: If the file is not what it should be.
+    :return: None if there is no ablation.
+    :raises InputError: If the file is invalid.
     """
     path = results / "ablation.json"
     if not path.is_file():
@@ -32,37 +33,28 @@ def read_ablation(results: Path) -> dict[str, Any] | None:
     if not isinstance(cells, list) or not {"metric", "split", "teacher"} <= found.keys():
         raise InputError(f"{path}: lacks metric, split, teacher or cells; run the ablation again")
     for i, cell in enumerate(cells):
-        if missing := sorted(_NEEDED - cell.keys()):
+        if missing := sorted(_NEEDED - (cell.keys() if isinstance(cell, dict) else set())):
             raise InputError(f"{path}: cell {i} lacks {', '.join(missing)}; run the ablation again")
     return dict(found) if cells else None
 
 
 def table(found: Mapping[str, Any]) -> list[list[str]]:
-    """Return the cells of the ablation's table, the head first.
+    """Return the rows of the ablation's table, header first.
 
-    :param found: What `read_ablation` returns.
+    :param found: As `read_ablation` returns it.
     """
-    score = str(found["metric"])
+    score, names = str(found["metric"]), list(RULES)
     rows = [["", "rules", "n_iter", f"{found['split']} {score}", "95% interval", "seeds", "training rows"]]
-    order = list(RULES)
-    for cell in sorted(
-        found["cells"],
-        key=lambda c: (c["distilled"], order.index(c["rules"]) if c["rules"] in order else 9, c["n_iter"]),
-    ):
-        ends = f"{shown(cell['low'], score)} to {shown(cell['high'], score)}"
-        many = f"{cell['rows']:,}" if cell.get("rows") is not None else ""
-        rows.append(
-            [
-                _kind(cell),
-                RULES.get(cell["rules"], str(cell["rules"])),
-                str(cell["n_iter"]),
-                shown(cell["mean"], score),
-                ends,
-                str(len(cell["seeds"])),
-                many,
-            ]
-        )
-    rows.append(["teacher", "", "", shown(found["teacher"], score), "", "", ""])
+
+    def order(cell: Mapping[str, Any]) -> tuple[bool, int, int]:
+        return cell["distilled"], names.index(cell["rules"]) if cell["rules"] in names else len(names), cell["n_iter"]
+
+    for cell in sorted(found["cells"], key=order):
+        mean, low, high = (score_text(cell[key], score) for key in ("mean", "low", "high"))
+        training_rows = "" if cell.get("rows") is None else f"{cell['rows']:,}"
+        about = [_kind(cell), RULES.get(cell["rules"], str(cell["rules"])), str(cell["n_iter"])]
+        rows.append([*about, mean, f"{low} to {high}", str(len(cell["seeds"])), training_rows])
+    rows.append(["teacher", "", "", score_text(found["teacher"], score), "", "", ""])
     return rows
 
 
@@ -70,47 +62,39 @@ def _kind(cell: Mapping[str, Any]) -> str:
     return "distilled" if cell["distilled"] else "hard labels"
 
 
-def series(distilled: bool) -> Series:
-    """Return the look of students that were distilled, and of those that learned hard labels."""
-    return Series("the teacher's logits", "c0", 0) if distilled else Series("hard labels", "c1", 1)
+def by_copies(found: Mapping[str, Any]) -> list[Point]:
+    """Return the scores with all rules, and those without copies, where the lines start.
 
-
-def growing(found: Mapping[str, Any]) -> list[Cell]:
-    """Return the cells with all rules, and those without copies where the lines start.
-
-    :param found: What `read_ablation` returns.
+    :param found: As `read_ablation` returns it.
     """
-    return [_cell(found, cell) for cell in found["cells"] if cell["rules"] in ("all", "none")]
+    return [_point(found, cell) for cell in found["cells"] if cell["rules"] in ("all", "none")]
 
 
-def by_rule(found: Mapping[str, Any]) -> tuple[int, dict[str, list[Cell]]]:
-    """Return the cells of each rule alone, of all and of none, for the number of copies of which there are most kinds.
+def by_rule(found: Mapping[str, Any]) -> tuple[int, dict[str, list[Point]]]:
+    """Return the scores of each rule alone, of all rules and of none, at the number of copies with the most rules.
 
-    :param found: What `read_ablation` returns.
-    :return: The number of copies, and the cells by rule.
+    :param found: As `read_ablation` returns it.
+    :return: The number of copies, and the scores by rule.
     """
-    cells: Sequence[Mapping[str, Any]] = found["cells"]
-    kinds = {
-        n: len({cell["rules"] for cell in cells if cell["n_iter"] == n})
-        for n in {cell["n_iter"] for cell in cells} - {0}
-    }
+    cells: list[Mapping[str, Any]] = found["cells"]
+    kinds: dict[int, set[str]] = {}
+    for cell in cells:
+        kinds.setdefault(cell["n_iter"], set()).add(cell["rules"])
+    kinds.pop(0, None)
     if not kinds:
         return 0, {}
-    n_iter = max(kinds, key=lambda n: (kinds[n], n))
-    rows: dict[str, list[Cell]] = {}
+    n_iter = max(kinds, key=lambda n: (len(kinds[n]), n))
+    rows = {}
     for rule, name in RULES.items():
-        there = [
-            cell for cell in cells if cell["rules"] == rule and cell["n_iter"] == (0 if rule == "none" else n_iter)
-        ]
-        if there:
-            rows[name] = [_cell(found, cell) for cell in sorted(there, key=lambda cell: not cell["distilled"])]
+        wanted = (rule, 0 if rule == "none" else n_iter)
+        if chosen := [cell for cell in cells if (cell["rules"], cell["n_iter"]) == wanted]:
+            rows[name] = [_point(found, cell) for cell in sorted(chosen, key=lambda cell: not cell["distilled"])]
     return n_iter, rows
 
 
-def _cell(found: Mapping[str, Any], cell: Mapping[str, Any]) -> Cell:
-    score = str(found["metric"])
-    told = (
-        f"{_kind(cell)}, {RULES.get(cell['rules'], cell['rules'])}, n_iter {cell['n_iter']}: {shown(cell['mean'], score)} "
-        f"({shown(cell['low'], score)} to {shown(cell['high'], score)}), {len(cell['seeds'])} seeds"
-    )
-    return Cell(series(cell["distilled"]), cell["n_iter"], cell["mean"], cell["low"], cell["high"], told)
+def _point(found: Mapping[str, Any], cell: Mapping[str, Any]) -> Point:
+    mean, low, high = (score_text(cell[key], str(found["metric"])) for key in ("mean", "low", "high"))
+    rules = RULES.get(cell["rules"], cell["rules"])
+    title = f"{_kind(cell)}, {rules}, n_iter {cell['n_iter']}: {mean} ({low} to {high}), {len(cell['seeds'])} seeds"
+    series = DISTILLED if cell["distilled"] else HARD
+    return Point(series, cell["n_iter"], cell["mean"], cell["low"], cell["high"], title)

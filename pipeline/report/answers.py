@@ -1,4 +1,4 @@
-"""What a student and its teacher answer to each row of validation and test, and which rows of those are worth reading."""
+"""The predictions of a student and its teachers on validation and test rows, their calibration, and the rows on which they disagree."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from pipeline.students.trained import TrainedStudent
 Logits = NDArray[np.float32]
 
 COLUMNS = ("id", "sentence1", "sentence2", "label", "logits")
-"""Of a logit data set, that are read for a report."""
+"""The columns of a logit data set that a report reads."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Answers:
     student: Logits
 
     def labelled(self) -> "Answers":
-        """Return those of the rows that have a gold label."""
+        """Return the rows with a gold label."""
         known = pc.is_valid(self.rows["label"]).combine_chunks()
-        there = known.to_numpy(zero_copy_only=False)
-        return Answers(self.rows.filter(known), self.teacher[there], self.student[there])
+        mask = known.to_numpy(zero_copy_only=False)
+        return Answers(self.rows.filter(known), self.teacher[mask], self.student[mask])
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -48,70 +48,67 @@ class Answers:
 
 
 def answer(folder: Path, splits: Mapping[str, pa.Table]) -> dict[str, Answers]:
-    """Let a student answer.
+    """Return a student's predictions, by split; splits without rows are left out.
 
-    :param folder: What training wrote.
+    :param folder: The student's folder, as training writes it.
     :param splits: By split, rows with COLUMNS.
-    :return: By split that has rows, what it says.
-    :raises InputError: If the student's files are damaged, or it has another number of classes.
+    :raises InputError: If the student's files are damaged, or its number of classes differs from that of the logits.
     """
     student = TrainedStudent.from_pretrained(folder)
     found = {}
     for split, rows in splits.items():
         if not rows.num_rows:
             continue
-        theirs = finite_logits(rows, rows.schema.field("logits").type.list_size)
-        if theirs.shape[1] != len(student.labels):
+        teacher = finite_logits(rows, rows.schema.field("logits").type.list_size)
+        if (classes := teacher.shape[1]) != len(student.labels):
             raise InputError(
-                f"{folder}: {len(student.labels)} classes, its logits have {theirs.shape[1]}; train it again"
+                f"{folder}: the student has {len(student.labels)} classes, its soft targets have {classes}; train it again"
             )
         texts = [rows[name] for name in (("sentence1", "sentence2") if student.pairs else ("sentence1",))]
-        found[split] = Answers(rows.drop_columns(["logits"]), theirs, student.predict_columns(*texts))
+        found[split] = Answers(rows.drop_columns(["logits"]), teacher, student.predict_columns(*texts))
     return found
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far the probabilities of a model can be believed.
+    """The calibration of a model, before and after temperature scaling.
 
-    :param raw: Its answers in bins of confidence.
+    :param raw: Its predictions in bins of confidence.
     :param error: The expected calibration error.
-    :param temperature: What its logits are best divided by, fitted on validation; None where that has no labels.
-    :param scaled: The answers after the division.
-    :param scaled_error: The error after it.
+    :param temperature: The temperature fitted on validation; None where validation has no labels.
+    :param scaled: The predictions after scaling.
+    :param scaled_error: The error after scaling.
     """
 
     raw: Bins
     error: float
-    temperature: float | None
-    scaled: Bins | None
-    scaled_error: float | None
+    temperature: float | None = None
+    scaled: Bins | None = None
+    scaled_error: float | None = None
 
 
 def calibration(
     measured: tuple[NDArray[np.int64], Logits], fitted: tuple[NDArray[np.int64], Logits] | None
 ) -> Calibration:
-    """Measure the calibration of a model of two classes or more.
+    """Measure the calibration of a model with two or more classes.
 
-    :param measured: Labels [n] and logits [n, C], n > 0, that it is measured on.
-    :param fitted: Those of validation, on which the temperature is fitted.
+    :param measured: Labels [n] and logits [n, C], n > 0, on which it is measured.
+    :param fitted: Labels and logits of validation, on which the temperature is fitted.
     """
-    temperature = None if fitted is None else best_temperature(*fitted)
-    return Calibration(
-        confidence_bins(*measured),
-        calibration_error(*measured),
-        temperature,
-        None if temperature is None else confidence_bins(*measured, temperature),
-        None if temperature is None else calibration_error(*measured, temperature),
-    )
+    raw = confidence_bins(*measured), calibration_error(*measured)
+    if fitted is None:
+        return Calibration(*raw)
+    temperature = best_temperature(*fitted)
+    scaled = confidence_bins(*measured, temperature), calibration_error(*measured, temperature)
+    return Calibration(*raw, temperature, *scaled)
 
 
 @dataclass(frozen=True)
-class Said:
-    """A row, and what was said of it.
+class AnsweredRow:
+    """A row with the predictions of student and teacher.
 
-    :param texts: Its sentence, or its two.
-    :param gold: Its label: the number of a class, a number in a regression, None where it is unknown.
+    :param texts: Its sentence or its pair of sentences.
+    :param gold: Its label: the index of a class, a number in a regression, None where unknown.
     :param teacher: The teacher's probabilities [C], or its number [1].
     :param student: The student's.
     """
@@ -122,62 +119,51 @@ class Said:
     student: NDArray[np.float64]
 
 
-def said(answers: Answers, rows: NDArray[np.int64]) -> list[Said]:
-    """Return some rows, for reading.
-
-    :param answers: All rows.
-    :param rows: Numbers of rows.
-    """
-    classes = answers.teacher.shape[1]
-    shown: list[dict[str, Any]] = answers.rows.take(pa.array(rows, pa.int64())).to_pylist()
-    theirs, ours = (
-        values[rows].astype(np.float64) if classes == 1 else softmax(values[rows])
+def answered_rows(answers: Answers, rows: NDArray[np.int64]) -> list[AnsweredRow]:
+    """Return rows by their indices."""
+    regression = answers.teacher.shape[1] == 1
+    chosen: list[dict[str, Any]] = answers.rows.take(pa.array(rows, pa.int64())).to_pylist()
+    teacher, student = (
+        values[rows].astype(np.float64) if regression else softmax(values[rows])
         for values in (answers.teacher, answers.student)
     )
     return [
-        Said(
-            tuple(row[f"sentence{i}"] for i in (1, 2) if row[f"sentence{i}"] is not None),
-            row["label"],
-            teacher,
-            student,
+        AnsweredRow(
+            tuple(text for text in (row["sentence1"], row["sentence2"]) if text is not None), row["label"], *both
         )
-        for row, teacher, student in zip(shown, theirs, ours, strict=True)
+        for row, *both in zip(chosen, teacher, student, strict=True)
     ]
 
 
-def disagreements(answers: Answers, most: int) -> dict[str, tuple[int, list[Said]]]:
-    """Choose rows that tell something of a student and its teacher, the clearest first; equally clear ones by their id.
+def disagreements(answers: Answers, most: int) -> dict[str, tuple[int, list[AnsweredRow]]]:
+    """Choose rows on which student, teacher and gold label disagree, the most confident first; ties are ordered by id.
 
     :param answers: Rows with or without gold labels.
     :param most: Rows of each kind.
-    :return: By kind, how many there are in all, and the first of them. Kinds: `missed`, the student says another class than its sure
-        teacher, which is right or of which nobody knows; `better`, the student is right and its teacher is not; `doubtful`, both say the
-        same class with confidence and the gold label another. In a regression: `far`, where the two are furthest apart.
+    :return: By kind, how many there are, and the first of them. Kinds: `missed`, the student contradicts its teacher, which is right or whose
+        row has no label; `better`, the student is right and its teacher is wrong; `doubtful`, both predict the same class and the gold label
+        is another. In a regression: `far`, the rows with the largest difference.
     """
-    ids = answers.rows["id"].to_pylist()
-    classes = answers.teacher.shape[1]
-    if classes == 1:
+    if answers.teacher.shape[1] == 1:
         far = np.abs(answers.teacher[:, 0] - answers.student[:, 0]).astype(np.float64)
-        return {"far": _first(answers, np.ones(len(ids), np.bool_), far, ids, most)}
-    theirs, ours = softmax(answers.teacher), softmax(answers.student)
-    teacher, student, labels = theirs.argmax(1), ours.argmax(1), answers.labels
-    sure = theirs.max(1)
+        return {"far": _first(answers, np.ones(len(far), np.bool_), far, most)}
+    of_teacher, of_student, labels = softmax(answers.teacher), softmax(answers.student), answers.labels
+    teacher, student = of_teacher.argmax(1), of_student.argmax(1)
+    sure, sure_too = of_teacher.max(1), of_student.max(1)
+    missed = (teacher != student) & ((labels == teacher) | (labels < 0))
+    better = (teacher != student) & (labels == student)
+    doubtful = (teacher == student) & (labels != teacher) & (labels >= 0)
     return {
-        "missed": _first(answers, (teacher != student) & ((labels == teacher) | (labels < 0)), sure, ids, most),
-        "better": _first(answers, (labels == student) & (teacher != student), ours.max(1), ids, most),
-        "doubtful": _first(
-            answers,
-            (labels >= 0) & (teacher == student) & (labels != teacher),
-            np.minimum(sure, ours.max(1)),
-            ids,
-            most,
-        ),
+        "missed": _first(answers, missed, sure, most),
+        "better": _first(answers, better, sure_too, most),
+        "doubtful": _first(answers, doubtful, np.minimum(sure, sure_too), most),
     }
 
 
 def _first(
-    answers: Answers, which: NDArray[np.bool_], clear: NDArray[np.float64], ids: list[str], most: int
-) -> tuple[int, list[Said]]:
-    there = np.flatnonzero(which)
-    order = sorted(there.tolist(), key=lambda row: (-clear[row], ids[row]))[:most]
-    return len(there), said(answers, np.array(order, np.int64))
+    answers: Answers, which: NDArray[np.bool_], by: NDArray[np.float64], most: int
+) -> tuple[int, list[AnsweredRow]]:
+    ids = answers.rows["id"].to_pylist()
+    chosen = np.flatnonzero(which)
+    order = sorted(chosen.tolist(), key=lambda row: (-by[row], ids[row]))[:most]
+    return len(chosen), answered_rows(answers, np.array(order, np.int64))

@@ -1,30 +1,32 @@
-"""A plot as SVG: two axes, and marks on them. Colours are classes that the page's style sheet fills in, for light and for dark."""
+"""A plot as SVG: two axes and the marks on them. Colours are classes of style.css, which has values for light and dark."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from pipeline.report.markup import Child, Markup, element, joined
-from pipeline.report.scales import Scale, short
+from markupsafe import Markup
+
+from pipeline.report.markup import Child, element, joined
+from pipeline.report.scales import Format, Scale, short
 
 COLOURS, SHAPES, DASHES = 7, 5, 4
 """How many of each there are: the first 35 series differ in colour or shape."""
 
 WIDTH, HEIGHT = 460.0, 300.0
-"""Of a plot, in units that are about a pixel: narrow, so that letters stay readable where it fills a phone."""
+"""Of a plot, in units of about a pixel: narrow, so that letters stay readable on a phone."""
 
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 16.0, 30.0, 44.0
 LETTER = 7.6
-"""About the width of a letter of a label, in the widest of the style sheet's fonts."""
+"""Approximate width of a letter of a label, in the widest font of the style sheet."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """How one student, teacher or kind of row looks in every figure.
+    """The colour, shape and dashes of a student, teacher or kind of row, the same in every figure.
 
-    :param name: What the legend says.
+    :param name: Its name in the legend.
     :param colour: A class of the style sheet.
     :param shape: 0 circle, 1 square, 2 triangle, 3 diamond, 4 triangle pointing down, 5 star.
-    :param dash: Lengths of a line's dashes; a whole line where None.
+    :param dash: Lengths of a line's dashes; a solid line where None.
     """
 
     name: str
@@ -34,100 +36,116 @@ class Series:
 
     @classmethod
     def of(cls, name: str, number: int) -> "Series":
-        """Return the look of the series with a number, counted from 0."""
+        """Return the series with a number, counted from 0."""
         dash = (None, "6 3", "2 3", "8 3 2 3")[number // COLOURS % DASHES]
         return cls(name, f"c{number % COLOURS}", number % SHAPES, dash)
 
 
-_SHAPES: tuple[Callable[[float], str], ...] = (
-    lambda r: f"M{-r:.1f} 0a{r:.1f} {r:.1f} 0 1 0 {2 * r:.1f} 0a{r:.1f} {r:.1f} 0 1 0 {-2 * r:.1f} 0z",
-    lambda r: f"M{-0.9 * r:.1f} {-0.9 * r:.1f}h{1.8 * r:.1f}v{1.8 * r:.1f}h{-1.8 * r:.1f}z",
-    lambda r: f"M0 {-1.2 * r:.1f}L{1.1 * r:.1f} {0.8 * r:.1f}H{-1.1 * r:.1f}z",
-    lambda r: f"M0 {-1.25 * r:.1f}L{1.25 * r:.1f} 0L0 {1.25 * r:.1f}L{-1.25 * r:.1f} 0z",
-    lambda r: f"M0 {1.2 * r:.1f}L{1.1 * r:.1f} {-0.8 * r:.1f}H{-1.1 * r:.1f}z",
-    lambda r: (
-        f"M0 {-1.5 * r:.1f}L{0.4 * r:.1f} {-0.45 * r:.1f}L{1.45 * r:.1f} {-0.45 * r:.1f}L{0.6 * r:.1f} {0.25 * r:.1f}"
-        f"L{0.9 * r:.1f} {1.25 * r:.1f}L0 {0.65 * r:.1f}L{-0.9 * r:.1f} {1.25 * r:.1f}L{-0.6 * r:.1f} {0.25 * r:.1f}"
-        f"L{-1.45 * r:.1f} {-0.45 * r:.1f}L{-0.4 * r:.1f} {-0.45 * r:.1f}z"
+_CORNERS: tuple[tuple[tuple[float, float], ...], ...] = (
+    (),
+    ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+    ((0, -1.2), (1.1, 0.8), (-1.1, 0.8)),
+    ((0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)),
+    ((0, 1.2), (1.1, -0.8), (-1.1, -0.8)),
+    (
+        *((0, -1.5), (0.4, -0.45), (1.45, -0.45), (0.6, 0.25), (0.9, 1.25)),
+        *((0, 0.65), (-0.9, 1.25), (-0.6, 0.25), (-1.45, -0.45), (-0.4, -0.45)),
     ),
 )
+"""By `Series.shape`, the corners of a mark with radius 1; none of a circle."""
 
 
 def shape_path(shape: int, radius: float) -> str:
     """Return the outline of a mark around 0, 0.
 
     :param shape: As in `Series`.
-    :param radius: About its radius.
+    :param radius: Its approximate radius.
     """
-    return _SHAPES[shape](radius)
+    if corners := _CORNERS[shape]:
+        return "M" + "L".join(f"{x * radius:.1f} {y * radius:.1f}" for x, y in corners) + "z"
+    arc = f"a{radius:.1f} {radius:.1f} 0 1 0"
+    return f"M{-radius:.1f} 0{arc} {2 * radius:.1f} 0{arc} {-2 * radius:.1f} 0z"
 
 
 Box = tuple[float, float, float, float]
 
 
 class Plot:
-    """A plot to which marks are added one after the other, the last ones on top.
+    """A plot; later marks are drawn on top.
 
-    :param told: What a screen reader says it is.
-    :param x: The horizontal axis.
-    :param y: The vertical one.
+    :param label: What it shows, for screen readers.
+    :param x: The scale of the horizontal axis; its coordinates are set here.
+    :param y: The scale of the vertical axis; its coordinates are set here.
     :param width: Of the drawing.
     :param height: Of the drawing.
+    :param left: The space left of the axes.
+    :param top: The space above the axes.
     """
 
-    def __init__(self, told: str, x: Scale, y: Scale, width: float = WIDTH, height: float = HEIGHT) -> None:
-        self.told, self.x, self.y, self.width, self.height = told, x, y, width, height
+    def __init__(
+        self,
+        label: str,
+        x: Scale,
+        y: Scale,
+        width: float = WIDTH,
+        height: float = HEIGHT,
+        left: float = LEFT,
+        top: float = TOP,
+    ) -> None:
+        self.label, self.width, self.height = label, width, height
+        self.x = replace(x, start=left, end=width - RIGHT)
+        self.y = replace(y, start=height - BOTTOM, end=top)
         self.parts: list[Markup] = []
         self.taken: list[Box] = []
 
+    def _text(self, text: Child, kind: str, x: float, y: float, anchor: str | None = None) -> None:
+        self.parts.append(element("text", text, class_=kind, x=x, y=y, text_anchor=anchor))
+
+    def _across(self, kind: str, y: float) -> None:
+        self.parts.append(element("line", class_=kind, x1=self.x.start, x2=self.x.end, y1=y, y2=y))
+
     def axis_x(
-        self, title: str, ticks: Mapping[float, str] | None = None, write: Callable[[float], str] = short, most: int = 6
+        self, title: str, ticks: Mapping[float, str] | None = None, write: Format = short, most: int = 6
     ) -> None:
         """Draw the horizontal axis.
 
         :param title: What it measures.
-        :param ticks: What stands at which values; round values where None.
-        :param write: How round values are written.
-        :param most: About how many round values.
+        :param ticks: The text at each value; round values where None.
+        :param write: The format of round values.
+        :param most: The approximate maximum number of round values.
         """
         bottom = self.y.start
-        shown = {value: write(value) for value in self.x.ticks(most)} if ticks is None else ticks
-        for value, text in shown.items():
+        for value, text in ({v: write(v) for v in self.x.ticks(most)} if ticks is None else ticks).items():
             at = self.x(value)
             self.parts.append(element("line", class_="grid", x1=at, x2=at, y1=self.y.end, y2=bottom))
-            self.parts.append(element("text", text, class_="tick", x=at, y=bottom + 16, text_anchor="middle"))
-        self.parts.append(element("line", class_="axis", x1=self.x.start, x2=self.x.end, y1=bottom, y2=bottom))
-        middle = (self.x.start + self.x.end) / 2
-        self.parts.append(element("text", title, class_="title", x=middle, y=bottom + 36, text_anchor="middle"))
+            self._text(text, "tick", at, bottom + 16, "middle")
+        self._across("axis", bottom)
+        self._text(title, "title", (self.x.start + self.x.end) / 2, bottom + 36, "middle")
 
-    def axis_y(self, title: str, write: Callable[[float], str] = short, most: int = 5) -> None:
-        """Draw the vertical axis; its title stands above it, where nobody has to turn the head.
+    def axis_y(self, title: str, write: Format = short, most: int = 5) -> None:
+        """Draw the vertical axis, with its title above it.
 
         :param title: What it measures.
-        :param write: How round values are written.
-        :param most: About how many round values.
+        :param write: The format of round values.
+        :param most: The approximate maximum number of round values.
         """
         for value in self.y.ticks(most):
-            at = self.y(value)
-            self.parts.append(element("line", class_="grid", x1=self.x.start, x2=self.x.end, y1=at, y2=at))
-            self.parts.append(
-                element("text", write(value), class_="tick", x=self.x.start - 7, y=at + 4, text_anchor="end")
-            )
-        self.parts.append(element("text", title, class_="title", x=4.0, y=self.y.end - 14))
+            self._across("grid", self.y(value))
+            self._text(write(value), "tick", self.x.start - 7, self.y(value) + 4, "end")
+        self._text(title, "title", 4.0, self.y.end - 14)
 
     def rows_y(self, names: Sequence[str]) -> None:
-        """Write names, the first at n - 1 of the vertical axis and the last at 0, and draw a line through each."""
+        """Write names, the first at n - 1 of the vertical axis and the last at 0, with a line through each."""
         for i, name in enumerate(reversed(names)):
-            at = self.y(i)
-            self.parts.append(element("line", class_="grid", x1=self.x.start, x2=self.x.end, y1=at, y2=at))
-            self.parts.append(element("text", name, class_="tick", x=self.x.start - 9, y=at + 4, text_anchor="end"))
+            self._across("grid", self.y(i))
+            self._text(name, "tick", self.x.start - 9, self.y(i) + 4, "end")
 
     def mark(
         self,
         x: float,
         y: float,
         series: Series,
-        told: str,
+        title: str,
         radius: float = 5.5,
         more: str = "",
         dx: float = 0.0,
@@ -137,18 +155,18 @@ class Plot:
 
         :param x: Its value.
         :param y: Its value.
-        :param series: Its look.
-        :param told: What is shown where a mouse rests on it.
+        :param series: Its colour and shape.
+        :param title: The tooltip.
         :param radius: Its size.
-        :param more: More classes: `hollow`.
-        :param dx: How far it is moved to the right, so that it hides no other.
-        :param dy: How far it is moved down.
+        :param more: More classes: `hollow`, `faint`.
+        :param dx: A shift to the right, so that points do not cover each other.
+        :param dy: A shift down.
         """
         at = (self.x(x) + dx, self.y(y) + dy)
         self.parts.append(
             element(
                 "path",
-                element("title", told),
+                element("title", title),
                 class_=f"mark fill {series.colour} {more}".rstrip(),
                 d=shape_path(series.shape, radius),
                 transform=f"translate({at[0]:.2f} {at[1]:.2f})",
@@ -156,45 +174,57 @@ class Plot:
         )
         self.taken.append((at[0] - radius, at[1] - radius, at[0] + radius, at[1] + radius))
 
-    def whisker(self, x: float, low: float, high: float, series: Series, dx: float = 0.0) -> None:
-        """Draw a vertical interval with its ends."""
-        at, a, b = self.x(x) + dx, self.y(low), self.y(high)
-        path = f"M{at:.2f} {a:.2f}V{b:.2f}M{at - 4:.2f} {a:.2f}h8M{at - 4:.2f} {b:.2f}h8"
-        self.parts.append(element("path", class_=f"whisker stroke {series.colour}", d=path))
+    def whisker(
+        self,
+        at: float,
+        low: float | None,
+        high: float | None,
+        series: Series,
+        shift: float = 0.0,
+        horizontal: bool = False,
+    ) -> None:
+        """Draw an interval with its ends; nothing where an end is None.
 
-    def whisker_x(self, y: float, low: float, high: float, series: Series, dy: float = 0.0) -> None:
-        """Draw a horizontal interval with its ends."""
-        at, a, b = self.y(y) + dy, self.x(low), self.x(high)
-        path = f"M{a:.2f} {at:.2f}H{b:.2f}M{a:.2f} {at - 4:.2f}v8M{b:.2f} {at - 4:.2f}v8"
+        :param at: The value on the other axis.
+        :param low: The lower end.
+        :param high: The upper end.
+        :param series: Its colour.
+        :param shift: A shift to the right, of a horizontal interval down.
+        :param horizontal: Whether the interval is one of x.
+        """
+        if low is None or high is None:
+            return
+        if horizontal:
+            c, a, b = self.y(at) + shift, self.x(low), self.x(high)
+            path = f"M{a:.2f} {c:.2f}H{b:.2f}M{a:.2f} {c - 4:.2f}v8M{b:.2f} {c - 4:.2f}v8"
+        else:
+            c, a, b = self.x(at) + shift, self.y(low), self.y(high)
+            path = f"M{c:.2f} {a:.2f}V{b:.2f}M{c - 4:.2f} {a:.2f}h8M{c - 4:.2f} {b:.2f}h8"
         self.parts.append(element("path", class_=f"whisker stroke {series.colour}", d=path))
 
     def line(
-        self, points: Sequence[tuple[float, float]], series: Series, told: str, more: str = "mark", dx: float = 0.0
+        self, points: Sequence[tuple[float, float]], series: Series, title: str, more: str = "mark", dx: float = 0.0
     ) -> None:
-        """Draw a line through points, moved to the right by dx; nothing through fewer than two."""
+        """Draw a line through points, shifted to the right by dx; nothing for fewer than two points."""
         if len(points) > 1:
             path = "M" + "L".join(f"{self.x(x) + dx:.2f} {self.y(y):.2f}" for x, y in points)
-            classes = f"{more} line stroke {series.colour}"
+            kind = f"{more} line stroke {series.colour}"
             self.parts.append(
-                element("path", element("title", told), class_=classes, d=path, stroke_dasharray=series.dash)
+                element("path", element("title", title), class_=kind, d=path, stroke_dasharray=series.dash)
             )
 
     def level(self, y: float, series: Series, text: str) -> None:
-        """Draw a dashed line across the plot, and what it is."""
+        """Draw a dashed line across the plot, with a text above it."""
         at = self.y(y)
-        self.parts.append(
-            element("line", class_=f"level stroke {series.colour}", x1=self.x.start, x2=self.x.end, y1=at, y2=at)
-        )
-        self.parts.append(
-            element("text", text, class_=f"note text {series.colour}", x=self.x.end - 4, y=at - 6, text_anchor="end")
-        )
+        self._across(f"level stroke {series.colour}", at)
+        self._text(text, f"note text {series.colour}", self.x.end - 4, at - 6, "end")
 
-    def bar(self, left: float, right: float, low: float, high: float, series: Series, told: str) -> None:
-        """Draw a bar between four places of the drawing."""
+    def bar(self, left: float, right: float, low: float, high: float, series: Series, title: str) -> None:
+        """Draw a bar between coordinates of the drawing."""
         self.parts.append(
             element(
                 "rect",
-                element("title", told),
+                element("title", title),
                 class_=f"mark fill {series.colour}",
                 x=min(left, right),
                 y=min(low, high),
@@ -203,14 +233,14 @@ class Plot:
             )
         )
 
-    def label(self, x: float, y: float, text: str, series: Series, must: bool = True) -> None:
-        """Write the name of a point beside it, where it covers neither a point nor another name.
+    def name(self, x: float, y: float, text: str, series: Series, must: bool = True) -> None:
+        """Write the name of a point next to it, where it covers neither a point nor another name.
 
         :param x: The point's value.
         :param y: The point's value.
         :param text: Its name.
-        :param series: Its look.
-        :param must: Whether it is written even where there is no free place.
+        :param series: Its colour.
+        :param must: Whether to write it even if there is no free space.
         """
         at = (self.x(x), self.y(y))
         width = LETTER * len(text)
@@ -226,26 +256,18 @@ class Plot:
             return
         box, dx, dy, anchor = (free or inside or boxes)[0]
         self.taken.append(box)
-        self.parts.append(
-            element(
-                "text",
-                text,
-                class_=f"name text {series.colour}",
-                x=at[0] + dx,
-                y=at[1] + dy,
-                text_anchor=None if anchor == "start" else anchor,
-            )
-        )
+        kind = f"name text {series.colour}"
+        self._text(text, kind, at[0] + dx, at[1] + dy, None if anchor == "start" else anchor)
 
-    def note(self, x: float, y: float, text: Child, anchor: str = "start") -> None:
-        """Write a remark at a place of the drawing."""
-        self.parts.append(element("text", text, class_="note", x=x, y=y, text_anchor=anchor))
+    def note(self, x: float, y: float, text: str, anchor: str = "start") -> None:
+        """Write a text at coordinates of the drawing."""
+        self._text(text, "note", x, y, anchor)
 
     def svg(self) -> Markup:
         """Return the drawing."""
         box = f"0 0 {self.width:g} {self.height:g}"
         kind = "plot" if self.width > 400 else "plot little"
-        return element("svg", joined(self.parts), class_=kind, viewBox=box, role="img", aria_label=self.told)
+        return element("svg", joined(self.parts), class_=kind, viewBox=box, role="img", aria_label=self.label)
 
 
 def _box(x: float, y: float, width: float, anchor: str) -> Box:
@@ -257,33 +279,9 @@ def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def frame(width: float = WIDTH, height: float = HEIGHT, left: float = LEFT) -> tuple[float, float, float, float]:
-    """Return where the axes of a drawing start and end: left, right, bottom, top.
-
-    :param width: Of the drawing.
-    :param height: Of the drawing.
-    :param left: Room for what stands on the left.
-    """
-    return left, width - RIGHT, height - BOTTOM, TOP
-
-
 def swatch(series: Series, line: bool = False) -> Markup:
-    """Return the look of a series, for a legend.
-
-    :param series: The series.
-    :param line: Whether it is a line.
-    """
-    inside = joined(
-        [
-            element("path", class_=f"line stroke {series.colour}", d="M1 7H25", stroke_dasharray=series.dash)
-            if line
-            else None,
-            element(
-                "path",
-                class_=f"fill {series.colour}",
-                d=shape_path(series.shape, 5),
-                transform="translate(13 7)",
-            ),
-        ]
-    )
-    return element("svg", inside, class_="swatch", viewBox="0 0 26 14", aria_hidden="true")
+    """Return the mark of a series for a legend, on a line where `line`."""
+    colour = series.colour
+    dashes = element("path", class_=f"line stroke {colour}", d="M1 7H25", stroke_dasharray=series.dash)
+    mark = element("path", class_=f"fill {colour}", d=shape_path(series.shape, 5), transform="translate(13 7)")
+    return element("svg", dashes if line else None, mark, class_="swatch", viewBox="0 0 26 14", aria_hidden="true")

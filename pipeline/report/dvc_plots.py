@@ -1,13 +1,10 @@
-"""The page in which `dvc plots show` draws, without a network."""
+"""The HTML template of `dvc plots show`, which needs no network."""
 
 PLOTS = "{plot_divs}"
 
 
 def plots_page() -> str:
-    """Return an HTML template for `dvc plots show` with Vega inside, where DVC's own loads it from a network.
-
-    :return: The page, with the place-holder that DVC fills.
-    """
+    """Return the template with Vega included; DVC's own template loads Vega from a network."""
     import vl_convert
 
     script = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the default

@@ -1,4 +1,4 @@
-"""All that a report tells, and the figures of its headline."""
+"""Everything that a report shows, and the numbers of its headline."""
 
 import csv
 import math
@@ -16,24 +16,30 @@ from pipeline.metrics.bootstrap import ends, over_seeds_and_rows
 from pipeline.params.seeds import base_of, by_seed
 from pipeline.params.students import Student
 from pipeline.report.answers import Answers
+from pipeline.report.charts import STAR
 from pipeline.report.drawing import Series
 from pipeline.report.labelled import Confidence, Family
+from pipeline.report.scales import Format, percent, short
 from pipeline.report.table import mean_of, score_of, splits_of, time_of
 
-TEACHER_SHAPE = 5
+LEAST_SHARE, MOST_SHARE = -1.0, 2.0
+"""Of the gap. Where the share or its interval lies outside, the gap is too small and no share is shown."""
+
+NO_GAP = 1e-9
+"""Accuracies that are nearer to each other than this are equal: they differ by rounding alone."""
 
 
 @dataclass(frozen=True)
 class Gap:
-    """How much of what a network lacks to its teacher, when it learns hard labels alone, it gains by distillation.
+    """The share of the student-teacher gap that distillation closes.
 
-    :param plain: The student that learned the hard labels of the original rows.
+    :param plain: The student trained on the hard labels of the original rows.
     :param distilled: The same network, distilled.
-    :param plain_score: What the first one reaches.
-    :param score: What the second one reaches.
-    :param teacher_score: What the teacher reaches.
+    :param plain_score: The score of the plain student.
+    :param score: The score of the distilled one.
+    :param teacher_score: The teacher's score.
     :param closed: (score - plain_score) / (teacher_score - plain_score).
-    :param interval: The 95% bootstrap interval of `closed`; None where rows say too little.
+    :param interval: The 95% bootstrap interval of `closed`; None where it cannot be computed.
     """
 
     plain: str
@@ -45,14 +51,33 @@ class Gap:
     interval: tuple[float, float] | None
 
     @property
-    def is_wide(self) -> bool:
-        """Whether the share says something: where the teacher is hardly above the plain student, any share can come out."""
-        return -1 <= self.closed <= 2
+    def is_measurable(self) -> bool:
+        """Whether the gap is wide enough for a share: where it is narrow, noise makes any share possible."""
+        return all(LEAST_SHARE <= share <= MOST_SHARE for share in (self.closed, *(self.interval or ())))
+
+
+def shares_closed(
+    plain: NDArray[np.float64], distilled: NDArray[np.float64], teacher: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Return the 95% interval of the share of the gap over bootstrap resamples.
+
+    A resample in which the teacher is no better than the plain student has no share. It counts as beyond both ends, so that the interval
+    is wide where there are many of them.
+
+    :param plain: The plain student's accuracy in each resample.
+    :param distilled: The distilled student's.
+    :param teacher: The teacher's.
+    """
+    gap = teacher - plain
+    has_gap = gap > NO_GAP
+    shares = (distilled - plain) / np.where(has_gap, gap, 1.0)
+    low, high = (ends(np.where(has_gap, shares, beyond))[i] for i, beyond in enumerate((-1e6, 1e6)))
+    return low, high
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What was seen after each epoch: float64 [epochs] each; NaN where a value is not known."""
+    """The measurements after each epoch: float64 [epochs] each; NaN where a value is unknown."""
 
     training_loss: NDArray[np.float64]
     validation_loss: NDArray[np.float64]
@@ -60,10 +85,10 @@ class Curve:
 
 
 def read_curve(path: Path) -> Curve | None:
-    """Read what the train stage wrote of a student's epochs.
+    """Read the curve of a student, as the train stage writes it.
 
     :param path: data/<task>/results/curves/<student>.csv.
-    :return: None where there is no such file, or no epoch in it.
+    :return: None if there is no file, or no epoch in it.
     """
     if not path.is_file():
         return None
@@ -76,21 +101,21 @@ def read_curve(path: Path) -> Curve | None:
 
 @dataclass(frozen=True)
 class Findings:
-    """What is known of a task's students and teachers.
+    """The results of a task's students and teachers.
 
     :param task: The task's name.
-    :param description: What it asks.
+    :param description: The task's description.
     :param labels: The C class names; one in a regression.
-    :param results: By student, what the evaluate stage found; at least one, and each measured on a split.
+    :param results: By student, the results of the evaluate stage; at least one student, each measured on a split.
     :param settings: By student, its block of params.yaml.
-    :param answers: By student and split, what it and its teacher say.
-    :param provenance: By teacher, where its logit data set comes from.
-    :param times: What stages/latency.py measured with one thread; None where it was not run.
-    :param curves: By student, its epochs.
-    :param confidence: By teacher, how sure it is of the training rows.
+    :param answers: By student and split, its predictions and its teacher's.
+    :param provenance: By teacher, the provenance of its logit data set.
+    :param times: The times that stages/latency.py measured with one thread; None if it did not run.
+    :param curves: By student, its training curve.
+    :param confidence: By teacher, its confidence on the training rows.
     :param families: Originals with some of their copies.
-    :param ablation: What the ablation found; None where there was none.
-    :param metrics: What the result table shows of a classification.
+    :param ablation: The ablation; None if there is none.
+    :param metrics: The metrics in the result table of a classification.
     """
 
     task: str
@@ -112,36 +137,49 @@ class Findings:
         """Whether the labels are numbers."""
         return len(self.labels) == 1
 
+    @property
+    def write(self) -> Format:
+        """The format of scores on an axis."""
+        return short if self.regression else percent
+
     @cached_property
     def score(self) -> str:
-        """What students are measured by: accuracy or pearson."""
+        """The main metric: accuracy or pearson."""
         return score_of(self.results)
+
+    @property
+    def score_name(self) -> str:
+        """The main metric in words."""
+        return "accuracy" if self.score == "accuracy" else "correlation"
 
     @cached_property
     def split(self) -> str:
-        """The split that figures are of: test where that has labels, else validation."""
+        """The split of the figures: test where it has labels, else validation."""
         return splits_of(self.results)[-1]
 
     @cached_property
+    def choosing(self) -> str:
+        """The split on which students are compared: validation where it has labels, else test."""
+        return splits_of(self.results)[0]
+
+    @cached_property
     def measured(self) -> list[str]:
-        """The students that were measured on that split, the best first."""
-        there = [name for name, found in self.results.items() if self.split in found]
-        return sorted(there, key=lambda name: -self.of(name))
+        """The students that were measured on `split`, the best first."""
+        return sorted((name for name, found in self.results.items() if self.split in found), key=lambda n: -self.of(n))
 
     @cached_property
     def best(self) -> str:
-        """The best student by validation, so that what is told of it on test is no winner's luck; by test where that is all there is.
+        """The best student on `choosing`, so that its test score is not selected for.
 
-        Of students that differ in their seed alone, the mean counts, and the best of them stands for all.
+        Students that differ only in their seed count by their mean, and the best of them stands for all.
         """
-        choosing = splits_of(self.results)[0]
-        return max(self.measured, key=lambda name: (self.mean(name, choosing), self.of(name, choosing)))
+        return max(self.measured, key=lambda name: (self.mean(name, self.choosing), self.of(name, self.choosing)))
 
     def of(self, name: str, split: str | None = None) -> float:
-        """Return a student's score on a split; -inf where it was not measured.
+        """Return a student's score; -inf where it was not measured.
 
         :param name: The student.
-        :param split: The split that figures are of where None.
+        :param split: A split; `split` of the findings where None.
         """
         measured = self.results[name].get(split or self.split)
         return float(measured["student"][self.score]) if measured else -math.inf
@@ -150,49 +188,57 @@ class Findings:
         """Return the mean of `of` over the student's seeds."""
         return statistics.fmean(self.of(seed, split) for seed in self.seeds(name))
 
+    def of_teacher(self, name: str) -> float:
+        """Return the score of a student's teacher on `split`."""
+        return float(self.results[name][self.split]["teacher"][self.score])
+
+    def labelled(self, name: str, split: str) -> Answers | None:
+        """Return a student's predictions on the rows of a split with a gold label; None where there are none."""
+        found = self.answers.get(name, {}).get(split)
+        found = None if found is None else found.labelled()
+        return found if found is not None and found.rows.num_rows else None
+
     @cached_property
     def _groups(self) -> dict[str, list[str]]:
         return by_seed(sorted(self.measured))
 
     def seeds(self, name: str) -> list[str]:
-        """Return the students that differ from one in their seed alone, itself among them, by what they are called."""
+        """Return the students that differ from one only in their seed, including itself."""
         return self._groups.get(base_of(name) or "", [name])
 
     def named(self, name: str) -> str:
-        """Write what `mean` is of: a student's name, or `bilstm (mean of 3 seeds)`."""
+        """Return the name that goes with `mean`: a student's name, or `bilstm (mean of 3 seeds)`."""
         base = base_of(name)
         return mean_of(base, self._groups[base]) if base in self._groups else name
 
     def teacher_of(self, name: str) -> str:
-        """Return the name of a student's teacher, of several the one that the results name."""
+        """Return the name of a student's teacher as the results have it."""
         return str(self.results[name]["teacher"]["name"])
 
     @cached_property
-    def teachers(self) -> list[str]:
-        """The teachers of the students that were measured."""
-        return list(dict.fromkeys(self.teacher_of(name) for name in self.measured))
+    def teachers(self) -> dict[str, str]:
+        """The teachers of the measured students, each with its last student."""
+        return {self.teacher_of(name): name for name in self.measured}
 
     @cached_property
     def series(self) -> dict[str, Series]:
-        """How each student and each teacher looks, the same in all figures: by name, of a teacher by its name and ` (teacher)`."""
+        """The series of each student, by name, and of each teacher, by its name followed by ` (teacher)`."""
         students = {name: Series.of(name, i) for i, name in enumerate(self.results)}
-        return students | {
-            f"{name} (teacher)": Series(f"{name} (teacher)", "ink", TEACHER_SHAPE) for name in self.teachers
-        }
+        teachers = [f"{name} (teacher)" for name in self.teachers]
+        return students | {name: Series(name, "ink", STAR) for name in teachers}
 
     def teacher_series(self, student: str) -> Series:
-        """Return the look of a student's teacher."""
+        """Return the series of a student's teacher."""
         return self.series[f"{self.teacher_of(student)} (teacher)"]
 
     def is_plain(self, name: str) -> bool:
-        """Return whether a student learned nothing but the hard labels of original rows."""
-        asked = self.settings[name]
-        return asked.rows == "originals" and asked.objective.alpha == 1
+        """Return whether a student learned only the hard labels of original rows."""
+        settings = self.settings[name]
+        return settings.rows == "originals" and settings.objective.alpha == 1
 
     @cached_property
     def gap(self) -> Gap | None:
-        """The gap that distillation closed: of the best student if its network was trained on hard labels too, else of the best that was."""
-        choosing = splits_of(self.results)[0]
+        """The gap of the best student if its network was trained on hard labels too, else of the best student of which that holds."""
         pairs = [
             (plain, name)
             for plain in self.measured
@@ -201,42 +247,37 @@ class Findings:
         ]
         if not pairs:
             return None
-        plain, name = max(pairs, key=lambda pair: (pair[1] == self.best, self.mean(pair[1], choosing)))
-        low, ours = self.mean(plain), self.mean(name)
-        high = float(self.results[name][self.split]["teacher"][self.score])
+        plain, name = max(pairs, key=lambda pair: (pair[1] == self.best, self.mean(pair[1], self.choosing)))
+        low, score, high = self.mean(plain), self.mean(name), self.of_teacher(name)
         if high <= low:
             return None
-        names = self.named(plain), self.named(name)
-        return Gap(*names, low, ours, high, (ours - low) / (high - low), self._gap_interval(plain, name))
+        closed = (score - low) / (high - low)
+        return Gap(self.named(plain), self.named(name), low, score, high, closed, self._gap_interval(plain, name))
 
     def _same_network(self, one: str, other: str) -> bool:
         a, b = self.settings[one], self.settings[other]
         return (a.model, a.params) == (b.model, b.params) and set(a.teachers) == set(b.teachers)
 
     def _gap_interval(self, plain: str, name: str) -> tuple[float, float] | None:
-        """Bootstrap the share of the gap over rows and seeds, the same rows for all three models."""
-        found = [[self.answers.get(seed, {}).get(self.split) for seed in self.seeds(which)] for which in (plain, name)]
-        labelled = [[each.labelled() for each in some if each is not None] for some in found]
-        seeds = len(labelled[0])
-        if self.regression or not seeds or {*map(len, found), *map(len, labelled)} != {seeds}:
+        """Bootstrap the share of the gap over rows and seeds, with the same rows for all three models."""
+        seeds = self.seeds(plain), self.seeds(name)
+        known = [answers for each in seeds for seed in each if (answers := self.labelled(seed, self.split))]
+        many = len(seeds[0])
+        if self.regression or len(seeds[1]) != many or len(known) != 2 * many:
             return None
-        first = labelled[0][0]
-        if any(each.rows["id"] != first.rows["id"] for some in labelled for each in some):
+        if any(answers.rows["id"] != known[0].rows["id"] for answers in known):
             return None
-        said = [*([each.student for each in some] for some in labelled), [first.teacher] * seeds]
-        right = np.array([[logits.argmax(1) == first.labels for logits in some] for some in said])
-        a, b, c = over_seeds_and_rows(right).T
-        share = np.where(c > a, (b - a) / np.maximum(c - a, 1 / first.labels.size), np.nan)
-        low, high = ends(share)
-        return None if math.isnan(low) or math.isnan(high) else (low, high)
+        logits = [*(answers.student for answers in known), *[known[0].teacher] * many]
+        right = np.array([each.argmax(1) == known[0].labels for each in logits])
+        return shares_closed(*over_seeds_and_rows(right.reshape(3, many, -1)).T)
 
     def fewer(self, name: str, key: str = "parameters") -> float | None:
-        """Return how many times the teacher's parameters are the student's; None where either is not known."""
+        """Return the teacher's number of parameters divided by the student's; None where either is unknown."""
         found = self.results[name]
-        ours, theirs = found["student"].get(key), found["teacher"].get("parameters")
-        return theirs / ours if ours and theirs else None
+        student, teacher = found["student"].get(key), found["teacher"].get("parameters")
+        return teacher / student if student and teacher else None
 
     def faster(self, name: str) -> tuple[float, float] | None:
-        """Return the median milliseconds of one text of the teacher and of the student; None where either is not known."""
-        theirs, ours = time_of(self.times, self.teacher_of(name)), time_of(self.times, name)
-        return None if theirs is None or ours is None else (float(theirs["p50 ms"]), float(ours["p50 ms"]))
+        """Return the teacher's and the student's median milliseconds for one text; None where either is unknown."""
+        teacher, student = time_of(self.times, self.teacher_of(name)), time_of(self.times, name)
+        return None if teacher is None or student is None else (float(teacher["p50 ms"]), float(student["p50 ms"]))

@@ -1,59 +1,52 @@
-"""HTML and SVG as text in which nothing but what was meant as markup is markup."""
+"""HTML and SVG elements; every string that is not Markup is escaped."""
 
-import html
 import re
 from collections.abc import Iterable
 
-# Control characters, and those that turn the direction of what follows: a text must not change how the page around it reads.
+from markupsafe import Markup
+
+# Control characters, and characters that change the writing direction: a text must not change how the page around it reads.
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff]|[\ud800-\udfff]")
-
-
-class Markup(str):
-    """Text that is HTML already. Any other string is escaped before it gets into a page."""
-
-    __slots__ = ()
-
+_VOID = frozenset({"line", "path", "rect"})
 
 Child = str | int | None
 
 
-def escaped(text: str) -> Markup:
-    """Return text as HTML that shows it and does nothing else; control characters become U+FFFD.
+def visible(text: str) -> str:
+    """Return text with U+FFFD in place of each control character."""
+    return _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
 
-    :param text: Any text.
-    """
-    return Markup(html.escape(_UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)))
+
+def escaped(text: str) -> Markup:
+    """Return HTML that shows a text; control characters become U+FFFD."""
+    return Markup.escape(visible(text))
 
 
 def joined(children: Iterable[Child], between: str = "") -> Markup:
-    """Return children one after the other: Markup as it is, other strings escaped, None left out.
+    """Concatenate children: Markup unchanged, other values escaped, None left out.
 
     :param children: The children.
-    :param between: What stands between two of them; it is escaped like them.
+    :param between: The separator, escaped in the same way.
     """
     parts = [child if isinstance(child, Markup) else escaped(str(child)) for child in children if child is not None]
-    return Markup((between if isinstance(between, Markup) else escaped(between)).join(parts))
+    return Markup.escape(between).join(parts)
 
 
 def element(name: str, *children: Child, **attributes: str | float | None) -> Markup:
     """Return an element.
 
     :param name: Its name.
-    :param children: What is inside, as in `joined`.
-    :param attributes: By name, with `_` for `-` and one at the end where the name is a word of Python; None leaves one out, and floats have
-        two decimals, which is a fiftieth of a pixel.
+    :param children: Its content, as in `joined`.
+    :param attributes: By name, with `_` for `-` and a trailing `_` where the name is a Python keyword. None leaves an attribute out;
+        floats have two decimals, a fiftieth of a pixel.
     """
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escaped(_written(value))}"'
         for key, value in attributes.items()
         if value is not None
     )
-    return Markup(
-        f"<{name}{given}/>" if name in _EMPTY and not children else f"<{name}{given}>{joined(children)}</{name}>"
-    )
-
-
-_EMPTY = frozenset({"br", "circle", "line", "path", "polyline", "rect"})
+    inside = joined(children)
+    return Markup(f"<{name}{given}/>" if name in _VOID and not children else f"<{name}{given}>{inside}</{name}>")
 
 
 def _written(value: str | float) -> str:

@@ -1,51 +1,36 @@
-"""The section that tells where everything comes from, and what to run."""
+"""The section with the provenance of teachers, text and students, and the commands to run next."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from pipeline.report import words
 from pipeline.report.blocks import table
 from pipeline.report.findings import Findings
-from pipeline.report.markup import Child, Markup, element, joined
+from pipeline.report.markup import Child, element, joined
 
 
 def provenance(found: Findings) -> Markup:
-    """Teachers, text, rules, licences, students' settings, commands."""
-    facts: list[Markup] = []
+    """Return the provenance of the logits, the students' settings and the commands."""
+    parts: list[Markup] = []
     for name, about in found.provenance.items():
-        rows: list[tuple[Child, ...]] = [("", name), *_facts(about).items()]
-        facts += [element("h3", f"Teacher {name}")] if len(found.provenance) > 1 else []
-        facts.append(table(rows, f"Where the logits of {name} come from", "facts"))
+        parts += [element("h3", f"Teacher {name}")] if len(found.provenance) > 1 else []
+        parts.append(table([("", name), *_facts(about).items()], f"Provenance of the logits of {name}", "facts"))
     students: list[list[Child]] = [["", "network", "rows", "alpha", "vectors", "teacher", "seed"]]
     for name in found.measured:
-        asked = found.settings[name]
-        students.append(
-            [
-                name,
-                asked.model.rpartition(":")[2],
-                asked.rows,
-                f"{asked.objective.alpha:g}",
-                asked.vectors or "random",
-                " + ".join(asked.teachers),
-                str(asked.seed),
-            ]
-        )
+        one = found.settings[name]
+        alpha, vectors, teacher = f"{one.objective.alpha:g}", one.vectors or "random", " + ".join(one.teachers)
+        students.append([name, one.model.rpartition(":")[2], one.rows, alpha, vectors, teacher, str(one.seed)])
     lines: list[list[Child]] = [[element("code", line), text] for line, text in words.commands(found)]
-    return joined(
-        [
-            *facts,
-            element("h3", "Students"),
-            table(students, "Students"),
-            element("h3", "Commands"),
-            table([["", ""], *lines], "Commands", "commands"),
-        ]
-    )
+    parts += [element("h3", "Students"), table(students, "Students")]
+    parts += [element("h3", "Commands"), table([["", ""], *lines], "Commands", "commands")]
+    return joined(parts)
 
 
 def _facts(known: Mapping[str, Any]) -> dict[str, str]:
     teacher, source = known.get("teacher", {}), known.get("source", {})
     labelling, augmentation = known.get("labelling", {}), known.get("augmentation", {})
-    which = str(teacher.get("sha256") or teacher.get("fingerprint") or "unknown")
     rules = [
         f"{name} ({', '.join(f'{k} {v}' for k, v in rule.items() if k != 'rule')})"
         for name, rule in augmentation.get("rules", {}).items()
@@ -55,17 +40,18 @@ def _facts(known: Mapping[str, Any]) -> dict[str, str]:
         for key, value in source.items()
         if key not in ("licence", "sha256") and isinstance(value, str | int)
     ]
-    versions = [f"{name} {version}" for name, version in known.get("versions", {}).items()]
+    copies, seed = (augmentation.get(key, "unknown") for key in ("n_iter", "seed"))
+    dtype, stored = labelling.get("dtype", "an unknown precision"), labelling.get("stored", "float32")
     facts = {
         "teacher": " ".join(str(teacher[key]) for key in ("architecture", "source") if teacher.get(key)) or "unknown",
-        "its weights (SHA-256)": which,
-        "fine-tuned here": "yes" if teacher.get("finetuned") else "no",
-        "its licence": str(teacher.get("licence", "unknown")),
+        "weights (SHA-256)": str(teacher.get("sha256") or teacher.get("fingerprint") or "unknown"),
+        "fine-tuned in this pipeline": "yes" if teacher.get("finetuned") else "no",
+        "licence of the teacher": str(teacher.get("licence", "unknown")),
         "text": ", ".join(text) or "unknown",
         "licence of the text": str(source.get("licence", "unknown")),
         "rows": ", ".join(f"{split} {rows:,}" for split, rows in known.get("rows", {}).items()),
-        "rules": f"{augmentation.get('n_iter', 'unknown')} copies of each training row, seed {augmentation.get('seed', 'unknown')}: {', '.join(rules) or 'none'}",
-        "logits": f"computed in {labelling.get('dtype', 'an unknown precision')}, stored in {labelling.get('stored', 'float32')}",
-        "versions": ", ".join(versions),
+        "rules": f"{copies} copies of each training row, seed {seed}: {', '.join(rules) or 'none'}",
+        "logits": f"computed in {dtype}, stored as {stored}",
+        "versions": ", ".join(f"{name} {version}" for name, version in known.get("versions", {}).items()),
     }
     return {key: value for key, value in facts.items() if value}

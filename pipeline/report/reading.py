@@ -1,13 +1,14 @@
-"""The sections about rows: how sure the teacher is of them, what the rules did to them, which of them students get wrong."""
+"""The sections about rows: the teacher's confidence on them, what augmentation did to them, where student and teacher disagree."""
 
-from pipeline.logits.changes import told
+from markupsafe import Markup
+
 from pipeline.report import charts, coloured
 from pipeline.report.answers import disagreements
-from pipeline.report.blocks import figure, grid, paragraph
+from pipeline.report.blocks import figure, grid
 from pipeline.report.drawing import Series
 from pipeline.report.findings import Findings
-from pipeline.report.markup import Child, Markup, element, joined
-from pipeline.report.scales import short
+from pipeline.report.labelled import Confidence
+from pipeline.report.markup import element, joined
 
 PANELS = 4
 """Teachers whose confidence is drawn."""
@@ -15,7 +16,9 @@ PANELS = 4
 READ = 8
 """Rows of each kind of disagreement."""
 
-KIND_NAMES = {
+ORIGINAL, AUGMENTED = Series("original rows", "c0", 0), Series("augmented rows", "c1", 1)
+
+CHANGES = {
     "all": "any change",
     "masked": "masked",
     "replaced": "replaced",
@@ -25,107 +28,79 @@ KIND_NAMES = {
 
 
 def teachers(found: Findings) -> Markup | None:
-    """How sure the teachers are of original and of augmented rows."""
-    parts: list[Child] = []
-    for name, known in list(found.confidence.items())[:PANELS]:
-        original, augmented = Series("original rows", "c0", 0), Series("augmented rows", "c1", 1)
-        counts = {original: known.original} | ({augmented: known.augmented} if known.augmented.any() else {})
-        x_title = f"what {name} says" if found.regression else f"probability of the class that {name} picks"
-        drawn = charts.histogram(f"Confidence of {name}", known.edges, counts, x_title, not found.regression)
-        means = [short(mean) if found.regression else charts.percent(mean) for mean in known.means]
-        rows = [
-            f"{int(each.sum()):,} original and" if i == 0 else f"{int(each.sum()):,} augmented rows"
-            for i, each in enumerate((known.original, known.augmented))
-        ]
-        caption = f"{' '.join(rows)}. On average {means[0]} on originals" + (
-            f", {means[1]} on augmented rows." if len(counts) > 1 else "."
-        )
-        panels = [figure(drawn, caption, counts)]
-        shares = {
-            KIND_NAMES[kind]: (others / rows_, f"{others:,} of {rows_:,} rows")
-            for kind, (rows_, others) in known.other.items()
-        }
-        if shares:
-            drawn = charts.bars(
-                f"Answers of {name} that changed",
-                shares,
-                "copies put into another class than their original",
-                Series("", "c1"),
-            )
-            panels.append(
-                figure(
-                    drawn,
-                    "So many copies would have a wrong label, as the teacher sees it, had each been given its answer to the original.",
-                )
-            )
-        parts.append(grid(panels))
+    """Return the teachers' confidence on original and augmented rows."""
+    parts = [_confidence(found, name, known) for name, known in list(found.confidence.items())[:PANELS]]
     return joined(parts) if parts else None
 
 
-# --- rows to read -------------------------------------------------------------------------------------------------------
+def _confidence(found: Findings, name: str, known: Confidence) -> Markup:
+    counts = {ORIGINAL: known.original} | ({AUGMENTED: known.augmented} if known.augmented.any() else {})
+    x_title = f"prediction of {name}" if found.regression else f"probability of the class that {name} predicts"
+    drawn = charts.histogram(f"Confidence of {name}", known.edges, counts, x_title, found.write)
+    means = ", ".join(
+        f"{found.write(mean)} on {int(rows.sum()):,} {series.name}"
+        for (series, rows), mean in zip(counts.items(), known.means, strict=False)
+    )
+    caption = f"Mean {'prediction' if found.regression else 'confidence'}: {means}."
+    panels = [figure(drawn, caption, counts)]
+    if known.other:
+        shares = {
+            CHANGES[kind]: (other / rows, f"{other:,} of {rows:,} rows") for kind, (rows, other) in known.other.items()
+        }
+        title = "augmented rows with a changed prediction"
+        drawn = charts.bars(f"Changed predictions of {name}", shares, title, Series("", "c1"))
+        text = "The share of augmented rows whose predicted class differs from their original's: they cannot take over its label."
+        panels.append(figure(drawn, text))
+    return grid(panels)
 
 
 def examples(found: Findings) -> Markup | None:
-    """Originals with some of their copies, what the rules did in colour, and what the teacher says of each."""
+    """Return originals with some of their copies, with the changes in colour and the teacher's predictions."""
     if not found.families:
         return None
     parts = []
     for family in found.families:
-        lines = [
-            element(
-                "li",
-                coloured.row_text(row),
-                element(
-                    "p",
-                    coloured.teacher_of_row(row, found.labels),
-                    " ",
-                    element("span", told(row), class_="muted"),
-                    class_="verdicts",
-                ),
-                class_="row original" if row["parent_id"] is None else "row",
-            )
-            for row in [family.original, *family.copies]
-        ]
-        parts.append(element("ul", joined(lines), class_="rows family"))
+        rows = [coloured.augmented_row(row, found.labels) for row in (family.original, *family.copies)]
+        parts.append(element("ul", *rows, class_="rows family"))
     text = (
-        "A training sentence and copies of it that augmentation drew. The student sees the copy; what it learns is the teacher's answer to it. "
-        "A replacement can draw the same word again, so a word that was replaced need not have changed."
+        "Training sentences with some of their augmented copies. The student reads the copy and learns the teacher's prediction for it. "
+        "A replacement can draw the same word again, so a replaced word is not always a different one."
     )
-    return joined([paragraph(text), coloured.legend(), *parts])
+    return joined([element("p", text), coloured.legend(), *parts])
 
 
 KINDS = {
     "missed": (
-        "What distillation lost",
-        "{student} contradicts a confident {teacher} that has the gold label, where there is one.",
+        "Teacher right, student wrong",
+        "{student} contradicts {teacher}, which predicts the gold label. Rows without a gold label count too.",
     ),
-    "better": ("The student knows better", "{student} has the gold label, {teacher} has not."),
-    "doubtful": ("Is the label right?", "Both say the same with confidence, and the gold label says something else."),
-    "far": ("Furthest apart", "The rows on which {student} and {teacher} differ most."),
+    "better": ("Student right, teacher wrong", "{student} predicts the gold label, {teacher} does not."),
+    "doubtful": ("Possible label errors", "Both confidently predict the same class, which is not the gold label."),
+    "far": ("Furthest apart", "The rows with the largest difference between {student} and {teacher}."),
 }
+"""Title and text of each kind of disagreement."""
 
 
-def read_worth(found: Findings) -> Markup | None:
-    """Rows on which student and teacher differ, or both from the gold label."""
+def disagreeing(found: Findings) -> Markup | None:
+    """Return rows on which student and teacher disagree, or both disagree with the gold label."""
     answers = found.answers.get(found.best, {})
     split = next((split for split in ("test", "validation") if split in answers), None)
     if split is None:
         return None
-    names = {"student": found.best, "teacher": found.teacher_of(found.best)}
+    student, teacher = found.best, found.teacher_of(found.best)
     parts = []
     for kind, (many, rows) in disagreements(answers[split], READ).items():
         if not rows:
             continue
         title, text = KINDS[kind]
-        share = (
-            f"{many:,} of {answers[split].rows.num_rows:,} {split} rows, the {len(rows)} clearest"
-            if kind != "far"
-            else f"of {many:,} {split} rows"
-        )
-        items = [coloured.said_row(row, found.labels, names["student"], names["teacher"]) for row in rows]
+        share = f"{many:,} of {answers[split].rows.num_rows:,} {split} rows"
+        share += f"; the {len(rows)} most confident are shown" if many > len(rows) else ""
+        share = f"{len(rows)} of {many:,} {split} rows" if kind == "far" else share
+        items = [coloured.compared_row(row, found.labels, student, teacher) for row in rows]
+        about = element("span", f"({share}.)", class_="muted")
         parts += [
             element("h3", title),
-            paragraph(text.format(**names), " ", element("span", f"({share}.)", class_="muted")),
-            element("ul", joined(items), class_="rows"),
+            element("p", text.format(student=student, teacher=teacher), " ", about),
+            element("ul", *items, class_="rows"),
         ]
     return joined(parts) if parts else None

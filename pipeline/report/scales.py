@@ -1,50 +1,68 @@
-"""From values to places on an axis, and the round values at which an axis has its ticks."""
+"""Axes: from values to coordinates, round values for ticks, and how numbers are written next to them."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 NEAR = 1e-9
 """Relative error of a tick that is still on the axis."""
 
+Format = Callable[[float], str]
+"""Writes a value of an axis."""
+
+
+def short(value: float) -> str:
+    """Write a finite number with three digits: 0.33, 12, 5.4k, 11M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size * 0.9995:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def percent(value: float) -> str:
+    """Write a share as a percentage with three digits."""
+    return f"{100 * value:.3g}%"
+
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis.
+    """The scale of an axis.
 
     :param low: The value at `start`; more than 0 on a logarithmic axis.
     :param high: The value at `end`, more than `low`.
-    :param start: Where the axis starts, in the units of the drawing.
-    :param end: Where it ends.
-    :param log: Whether equal factors, not equal differences, are equally far apart.
+    :param start: The coordinate at which the axis starts.
+    :param end: The coordinate at which it ends.
+    :param log: Whether the axis is logarithmic.
     """
 
     low: float
     high: float
-    start: float
-    end: float
+    start: float = 0.0
+    end: float = 1.0
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """Return the place of a value; values beyond the ends stay at the ends."""
+        """Return the coordinate of a value; values outside the axis are clipped to its ends."""
         value = min(max(value, self.low), self.high)
         low, high, at = (math.log(x) if self.log else x for x in (self.low, self.high, value))
         return self.start + (self.end - self.start) * (at - low) / (high - low)
 
     def ticks(self, most: int = 6) -> list[float]:
-        """Return round values on the axis: multiples of 1, 2 or 5 times a power of ten, on a logarithmic axis those numbers themselves.
+        """Return round values on the axis: multiples of 1, 2 or 5 times a power of ten; on a logarithmic axis, those numbers.
 
-        :param most: About how many.
+        :param most: The approximate maximum number.
         """
         return _round_factors(self.low, self.high, most) if self.log else _round_multiples(self.low, self.high, most)
 
 
-def around(values: Iterable[float], start: float, end: float, log: bool = False, margin: float = 0.06) -> Scale:
-    """Return an axis on which all of some values are, with a margin.
+def around(
+    values: Iterable[float], start: float = 0.0, end: float = 1.0, log: bool = False, margin: float = 0.06
+) -> Scale:
+    """Return a scale that covers values with a margin.
 
-    :param values: Finite values; more than 0 where log.
-    :param start: Where it starts.
-    :param end: Where it ends.
+    :param values: Finite values; more than 0 where `log`.
+    :param start: As in `Scale`.
+    :param end: As in `Scale`.
     :param log: As in `Scale`.
     :param margin: The share of the values' range that is added on each side.
     """
@@ -58,16 +76,13 @@ def around(values: Iterable[float], start: float, end: float, log: bool = False,
 
 
 def _round_multiples(low: float, high: float, most: int) -> list[float]:
-    raw = (high - low) / max(1, most)
-    power = 10.0 ** math.floor(math.log10(raw))
+    power = 10.0 ** math.floor(math.log10((high - low) / max(1, most)))
     found: list[float] = []
     for step in (power * factor for factor in (10, 5, 2, 1, 0.5, 0.2)):
-        known, found = (
-            found,
-            [i * step for i in range(math.ceil(low / step - NEAR), math.floor(high / step + NEAR) + 1)],
-        )
-        if len(found) > most and len(known) > 1:
-            return known
+        inside = range(math.ceil(low / step - NEAR), math.floor(high / step + NEAR) + 1)
+        if len(inside) > most and len(found) > 1:
+            break
+        found = [i * step for i in inside]
     return found
 
 
@@ -77,17 +92,5 @@ def _round_factors(low: float, high: float, most: int) -> list[float]:
         found = [f * 10.0**p for p in powers for f in factors if low * (1 - NEAR) <= f * 10.0**p <= high * (1 + NEAR)]
         if len(found) <= most:
             break
-    if len(found) > most:
-        found = found[:: math.ceil(len(found) / most)]
+    found = found[:: math.ceil(len(found) / most)] if len(found) > most else found
     return found if len(found) > 1 else _round_multiples(low, high, most)
-
-
-def short(value: float) -> str:
-    """Write a number in few letters: 0.33, 12, 5.4k, 11M.
-
-    :param value: A finite number.
-    """
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size * 0.9995:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"

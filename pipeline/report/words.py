@@ -1,64 +1,72 @@
-"""The sentences of a report that have figures in them, for the page and for the summary."""
+"""The sentences of a report that contain numbers, for the page and for the summary."""
 
 from collections.abc import Sequence
 
-from pipeline.params.seeds import by_seed
 from pipeline.report.findings import Findings
-from pipeline.report.table import shown
+from pipeline.report.table import result_rows, score_text
+
+TIMES = "\N{MULTIPLICATION SIGN}"
 
 
-def times(factor: float) -> str:
-    """Write a factor: 24 times, 1.4 times."""
-    return f"{factor:,.0f} times" if factor >= 9.5 else f"{factor:.1f} times"
-
-
-def percent(value: float) -> str:
-    """Write a share: 51%."""
-    return f"{100 * value:.0f}%"
-
-
-def kept(ours: float, theirs: float) -> str:
-    """Write which share of a teacher's score a student has: 93.8%.
-
-    :param ours: The student's.
-    :param theirs: The teacher's, more than 0.
-    """
-    return f"{100 * ours / theirs:.1f}%"
+def factor(value: float) -> str:
+    """Write a factor: 24 or 1.4."""
+    return f"{value:,.0f}" if value >= 9.5 else f"{value:.1f}"
 
 
 def scored(value: float, score: str) -> str:
     """Write a score: 79.4%, or a correlation of 0.871."""
-    return f"{shown(value, score)}%" if score == "accuracy" else shown(value, score)
+    return f"{score_text(value, score)}%" if score == "accuracy" else score_text(value, score)
 
 
 def headline(found: Findings) -> str:
-    """Say what the best student keeps of its teacher, and what it costs.
-
-    :param found: What is known.
-    """
+    """Return the best student's score as a share of its teacher's, its size and its speed."""
     best = found.best
-    ours, teacher = found.mean(best), found.teacher_of(best)
-    theirs = float(found.results[best][found.split]["teacher"][found.score])
-    name = "accuracy" if found.score == "accuracy" else "correlation"
-    does = f"keeps {kept(ours, theirs)} of {teacher}'s" if theirs > 0 else f"has, beside {teacher}, a"
-    first = f"{found.named(best)} {does} {found.split} {name} ({scored(ours, found.score)} against {scored(theirs, found.score)})"
+    score, teacher_score = found.mean(best), found.of_teacher(best)
+    name, teacher, what = found.named(best), found.teacher_of(best), f"{found.split} {found.score_name}"
+    scores = scored(score, found.score), scored(teacher_score, found.score)
+    if teacher_score > 0:
+        parts = [f"{name} keeps {score / teacher_score:.1%} of {teacher}'s {what} ({scores[0]} against {scores[1]})"]
+    else:
+        parts = [f"{name} has a {what} of {scores[0]} and {teacher} of {scores[1]}"]
     fewer, faster = found.fewer(best), found.faster(best)
-    costs = []
     if fewer is not None:
-        costs.append(
-            f"with {times(fewer)} fewer parameters" if fewer >= 1 else f"with {times(1 / fewer)} the parameters"
-        )
+        more = f"{factor(fewer)} times fewer" if fewer >= 1 else f"{factor(1 / fewer)} times the"
+        parts.append(f"with {more} parameters")
     if faster is not None:
-        costs.append(
-            f"and answers {times(faster[0] / faster[1])} faster" if faster[0] > faster[1] else "and is no faster"
-        )
-    return ", ".join([first, *costs]) + "."
+        ratio = faster[0] / faster[1]
+        parts.append(f"and answers {factor(ratio)} times faster" if ratio > 1 else "and is no faster")
+    return ", ".join(parts) + "."
+
+
+def tiles(found: Findings) -> list[tuple[str, str]]:
+    """Return the main numbers of the best student, each with what it is."""
+    best = found.best
+    score, teacher_score = found.mean(best), found.of_teacher(best)
+    shown = []
+    if teacher_score > 0:
+        text = f"of the teacher's {found.score_name} kept by {found.named(best)}"
+        shown.append((f"{score / teacher_score:.1%}", text))
+    if found.gap is not None and found.gap.is_measurable:
+        text = f"of the student-teacher gap closed by distillation ({found.gap.distilled})"
+        shown.append((f"{found.gap.closed:.0%}", text))
+    fewer, without = found.fewer(best), found.fewer(best, "parameters without embeddings")
+    if fewer is not None:
+        teacher = found.teacher_of(best)
+        text = f"fewer parameters than {teacher}" if fewer >= 1 else f"the parameters of {teacher}"
+        if without is not None and without > 1.05 * fewer and without >= 1:
+            text += f", {without:,.0f}{TIMES} fewer without word vectors"
+        shown.append((f"{factor(max(fewer, 1 / fewer))}{TIMES}", text))
+    if faster := found.faster(best):
+        ratio = faster[0] / faster[1]
+        text = f"{'faster' if ratio >= 1 else 'slower'}: {faster[1]:.3g} ms per text instead of {faster[0]:.3g} ms"
+        shown.append((f"{factor(max(ratio, 1 / ratio))}{TIMES}", text))
+    return shown
 
 
 def gap_sentence(found: Findings) -> str | None:
-    """Say how much of the gap between the plain student and the teacher distillation closed; None where that is not known.
+    """Return the share of the student-teacher gap that distillation closes; None where it is unknown.
 
-    :param found: What is known.
+    Where the gap is too small for a share, the sentence has the three scores.
     """
     gap = found.gap
     if gap is None:
@@ -66,68 +74,65 @@ def gap_sentence(found: Findings) -> str | None:
     is_best = gap.distilled == found.named(found.best)
     whose = "The same network" if is_best else f"The network of {gap.distilled}"
     reached = f"reaches {scored(gap.plain_score, found.score)}"
-    if not (is_best and gap.is_wide):
+    if not (is_best and gap.is_measurable):
         reached += f", distilled {scored(gap.score, found.score)}"
-    if gap.is_wide:
-        does = f"closes {percent(gap.closed)} of" if gap.closed >= 0 else f"widens by {percent(-gap.closed)}"
-        outcome = f"distillation {does} the gap to the teacher"
+    if gap.is_measurable:
+        does = (
+            f"closes {gap.closed:.0%} of the gap to the teacher"
+            if gap.closed >= 0
+            else f"widens the gap to the teacher by {-gap.closed:.0%}"
+        )
+        outcome = f"distillation {does}"
         if gap.interval is not None:
-            outcome += f" (95% interval {percent(gap.interval[0])} to {percent(gap.interval[1])})"
+            outcome += f" (95% interval {gap.interval[0]:.0%} to {gap.interval[1]:.0%})"
     else:
-        outcome = f"the teacher, at {scored(gap.teacher_score, found.score)}, is too close for a share of the gap to mean anything"
-    return f"{whose} trained on the hard labels of the original rows alone ({gap.plain}) {reached}: {outcome}."
+        outcome = f"the teacher, at {scored(gap.teacher_score, found.score)}, is too close to give a share of the gap"
+    return f"{whose} trained on the hard labels of the original rows only ({gap.plain}) {reached}; {outcome}."
 
 
 def chosen_by(found: Findings) -> str:
-    """Say how the best student was chosen, and what is measured.
-
-    :param found: What is known.
-    """
+    """Return how the best student was chosen, and on which rows its score was measured."""
     several = len({found.named(name) for name in found.measured})
-    best = found.results[found.best]
-    rows = f"{best[found.split]['rows']:,} {found.split} rows"
-    choosing = "validation" if any("validation" in each for each in found.results.values()) else "test"
-    by = f"the best of {several} students on {choosing}" if several > 1 else "the only student"
-    same = ", where its epoch was chosen as well, so its figure is a little high" if choosing == found.split else ""
-    return f"Measured on {rows}; {found.named(found.best)} is {by}{same}."
+    by = f"the best of {several} students on {found.choosing}" if several > 1 else "the only student"
+    rows = f"{found.results[found.best][found.split]['rows']:,} {found.split} rows"
+    text = f"Measured on {rows}; {found.named(found.best)} is {by}."
+    if found.choosing == found.split:
+        text += " Its epoch was chosen on the same rows, so its score is slightly optimistic."
+    return text
 
 
 def table_caption(found: Findings) -> str:
-    """Say how to read the result table.
-
-    :param found: What is known.
-    """
-    said = ["In brackets 95% bootstrap intervals over the rows."]
-    if by_seed(found.results):
-        said.append("After ± the standard deviation over the seeds.")
+    """Return the explanation of what the result table contains."""
+    cells = [cell for row in result_rows(found.results, found.times, found.metrics)[1:] for cell in row[1:]]
+    parts = []
+    if any("(" in cell for cell in cells):
+        parts.append("In brackets: 95% bootstrap intervals over the rows.")
+    if any("±" in cell for cell in cells):
+        parts.append("After ±: the standard deviation over the seeds.")
     if found.regression:
-        said.append("Pearson: the correlation with the gold numbers. Agreement: that with the teacher's.")
+        parts.append("Pearson: the correlation with the gold values. Agreement: the correlation with the teacher.")
     else:
-        said.append("Agreement: how often the student answers what the teacher does.")
+        parts.append("Agreement: the share of rows on which student and teacher predict the same class.")
     if found.times:
-        said.append("Times: one thread of this machine's processor, one text at a time (p50) or many (texts/s).")
-    return " ".join(said)
+        parts.append("Latency on one CPU thread of this machine: p50 for one text at a time, texts/s in batches.")
+    return " ".join(parts)
 
 
 COMMANDS: Sequence[tuple[str, str]] = (
-    ("dvc repro report@{task}", "make this report, and whatever it needs, anew"),
+    ("dvc repro report@{task}", "rebuild this report and everything it depends on"),
     ("python -m pipeline results", "print the result table"),
     (
         "python stages/latency.py {task}",
-        "time students and teachers on this machine; to show it: dvc repro -f -s report@{task}",
+        "time students and teachers on this machine; then: dvc repro -f -s report@{task}",
     ),
-    ("python -m pipeline head data/{task}/logits/{teacher}", "look at more rows and what was done to them"),
-    ("python -m pipeline verify data/{task}/logits/{teacher}", "check that the logits are what they say"),
-    ("python -m pipeline predict data/{task}/artefacts/{best} texts.txt", "let the best student answer"),
+    ("python -m pipeline head data/{task}/logits/{teacher}", "show more rows and their changes"),
+    ("python -m pipeline verify data/{task}/logits/{teacher}", "verify the logit data set"),
+    ("python -m pipeline predict data/{task}/artefacts/{best} texts.txt", "predict with the best student"),
 )
-"""What to run next, and what for."""
+"""Commands to run next, each with what it does."""
 
 
 def commands(found: Findings) -> list[tuple[str, str]]:
-    """Return COMMANDS for a task.
-
-    :param found: What is known.
-    """
-    teacher = found.teacher_of(found.best)
-    names = {"task": found.task, "teacher": teacher, "best": found.best}
+    """Return COMMANDS with the names of a task."""
+    names = {"task": found.task, "teacher": found.teacher_of(found.best), "best": found.best}
     return [(line.format(**names), text.format(**names)) for line, text in COMMANDS]

@@ -1,7 +1,7 @@
-"""A trained student as something to ship: ONNX, quantised ONNX, its card, all in one folder.
+"""Export of a trained student: ONNX, quantised ONNX and a model card in one folder.
 
-The network reads padded word ids and nothing else: `ids1` (and `ids2` for pairs), int64 [rows, words], 0 on the right of each sentence,
-any number of rows and words; it returns `logits`, float32 [rows, classes]. Needs the extra `export`.
+The network reads padded word ids: `ids1` (and `ids2` for pairs), int64 [rows, words], padded with 0 on the right, any number of rows and
+words; it returns `logits`, float32 [rows, classes]. Needs the extra `export`.
 """
 
 import builtins
@@ -32,27 +32,27 @@ from pipeline.students.trained import TrainedStudent
 logger = logging.getLogger(__name__)
 
 OWN_FILES = ("model.safetensors", "vocabulary.json")
-"""Of a student whose config.json names none: versions before 2026-11-24 wrote no hashes."""
+"""Files of a student whose config.json lists none: versions before 2026-11-24 wrote no hashes."""
 
 OPSET = 17
-"""Of ONNX: what onnxruntime has read since 1.12 (2022)."""
+"""The ONNX opset; onnxruntime reads it since 1.12 (2022)."""
 
 SHAPES = ((1, 1), (1, 9), (5, 3), (4, 31), (40, 20))
-"""Rows and words of the batches on which torch and ONNX must agree before anything is written."""
+"""Rows and words of the batches on which torch and ONNX must agree."""
 
 TOLERANCE = 1e-4
-"""How far logits may be apart, as a share of the largest, or of 1 where that is smaller."""
+"""The largest difference of logits, relative to the largest logit, or to 1 where that is smaller."""
 
 TOLERANCE_INT8 = 0.5
-"""The same of int8, on made-up sentences: so wide that only a broken network is beyond it."""
+"""The same for int8, on random sentences: so wide that only a broken network exceeds it."""
 
 
 class NotExportableError(Exception):
-    """A student that cannot be an ONNX network, and why."""
+    """The student cannot be exported to ONNX; the message says why."""
 
 
 class IdsIn(torch.nn.Module):
-    """A student that reads padded ids alone: a sentence's length is the number of its ids that are not padding."""
+    """A student that reads padded ids; the length of a sentence is the number of ids that are not padding."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
@@ -67,20 +67,20 @@ class IdsIn(torch.nn.Module):
 
 
 def export(student_folder: Path, out: Path, results: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-    """Write the folder to ship: the student's own files, model.onnx, model.int8.onnx, and README.md, its card.
+    """Write a folder with the student's own files, model.onnx, model.int8.onnx, and README.md, its card.
 
-    A student that cannot be exported gets a folder without the two networks; its card says why, and it still loads in torch.
+    A student that cannot be exported to ONNX gets a folder without the two networks. Its card says why, and it still loads in torch.
 
-    :param student_folder: What training wrote.
-    :param out: The folder; it appears whole or not at all, and replaces what was there.
-    :param results: What `evaluation.evaluate` says of the student; empty where it is not known.
-    :param provenance: That of the logit data set that it learned from.
-    :raises InputError: If the student's folder is not whole, or the extra `export` is not installed.
+    :param student_folder: The trained student.
+    :param out: The folder. It is written atomically and replaces an existing one.
+    :param results: As `evaluation.evaluate` returns them; empty where unknown.
+    :param provenance: Of the logit data set that the student was trained on.
+    :raises InputError: If a file of the student is missing or damaged, or the extra `export` is not installed.
     """
     student = TrainedStudent.from_pretrained(student_folder)
     config = read_student_json(student_folder / "config.json", FORMAT, set())
     with new_folder(out) as temporary:
-        own = sorted(config.get("files") or OWN_FILES)
+        own = sorted(set(config.get("files") or OWN_FILES) - {MODEL, MODEL_INT8, LETTERS})
         for name in own:
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             copyfile(student_folder / name, temporary / name)
@@ -90,7 +90,7 @@ def export(student_folder: Path, out: Path, results: Mapping[str, Any], provenan
             quantise(student, temporary / MODEL, temporary / MODEL_INT8)
             tabulate(student, temporary / MODEL)
         except NotExportableError as error:
-            logger.warning("%s: no ONNX: %s", student_folder, error)
+            logger.warning("%s: not exported to ONNX: %s", student_folder, error)
             networks, problem = [], str(error)
             for name in (MODEL, MODEL_INT8):
                 (temporary / name).unlink(missing_ok=True)
@@ -99,20 +99,21 @@ def export(student_folder: Path, out: Path, results: Mapping[str, Any], provenan
             networks.append(LETTERS)
         files = hashes_of(temporary, {*own, *networks})
         write_json(temporary / "config.json", {**config, "files": files})
-        sizes = {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}
+        paths = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
+        sizes = {path.relative_to(temporary).as_posix(): path.stat().st_size for path in paths}
         write_text(temporary / "README.md", student_card(student, out.name, sizes, results, provenance, problem))
 
 
 def write_onnx(student: TrainedStudent, path: Path) -> None:
-    """Write a student's network, after a check that it computes what torch does, on batches of several shapes.
+    """Write a student's network and check that it computes the same as torch on batches of several shapes.
 
     :param student: The student.
     :param path: The file.
-    :raises NotExportableError: If ONNX has no way to say what the module does, or says something else.
+    :raises NotExportableError: If the module has no ONNX equivalent, or the network computes something else.
     :raises InputError: If the extra `export` is not installed.
     """
     if not isinstance(student.module, torch.nn.Module):
-        raise NotExportableError(f"{student.model} is no torch module")
+        raise NotExportableError(f"{student.model} is not a torch module")
     onnx, _ = _libraries()
     module = IdsIn(student.module.cpu())
     sides = _inputs(student)
@@ -120,8 +121,8 @@ def write_onnx(student: TrainedStudent, path: Path) -> None:
     with evaluating(module), _symbolic_len(module), _gathered_bags(module), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            # Not the exporter through torch.export: with torch 2.13 it fixes the number of words in an LSTM, and leaves the LSTM's
-            # weights to be put together at each call, so that they cannot be quantised.
+            # Not the exporter based on torch.export: with torch 2.13 it fixes the number of words of an LSTM, and concatenates the
+            # LSTM's weights at each call, so that they cannot be quantised.
             torch.onnx.export(
                 module,
                 tuple(_ids(student, 3, 7, seed=i) for i in range(len(sides))),
@@ -134,14 +135,14 @@ def write_onnx(student: TrainedStudent, path: Path) -> None:
             )
         except NotExportableError:
             raise
-        except Exception as error:  # whatever torch meets in the user's module is told as theirs
-            raise NotExportableError(_told(error)) from error
+        except Exception as error:  # raised by the user's module
+            raise NotExportableError(_one_line(error)) from error
     onnx.save(graphs.tidied(onnx.load(path)), path)
     _check(student, path, TOLERANCE)
 
 
 def _ids(student: TrainedStudent, rows: int, words: int, seed: int) -> torch.Tensor:
-    """Return made-up sentences, int64 [rows, words]: the first as long as can be, the others of any length."""
+    """Return random sentences, int64 [rows, words]: the first with all words, the rest of any length."""
     draws = np.random.default_rng([rows, words, seed])
     ids = draws.integers(1, max(2, len(student.vocabulary)), (rows, words))
     lengths = np.concatenate([[words], draws.integers(0, words + 1, rows - 1)])
@@ -156,7 +157,7 @@ def _check(student: TrainedStudent, path: Path, tolerance: float) -> None:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         for rows, words in SHAPES:
-            # The two sentences of a pair have lengths of their own.
+            # The two sentences of a pair differ in length.
             given = {name: _ids(student, rows, words + 2 * i, i) for i, name in enumerate(_inputs(student))}
             with evaluating(module):
                 expected = module(*given.values()).numpy()
@@ -164,13 +165,13 @@ def _check(student: TrainedStudent, path: Path, tolerance: float) -> None:
             difference = np.abs(found - expected).max() if found.shape == expected.shape else np.inf
             if not difference <= tolerance * max(1.0, np.abs(expected).max()):
                 raise NotExportableError(
-                    f"{path.name}: for {rows} rows of {words} words its logits differ from torch's by {difference:.2g}: the module's "
-                    "forward must not depend on the values or the shapes that it was traced with"
+                    f"{path.name}: for {rows} rows of {words} words its logits differ from torch's by {difference:.2g}; the module's "
+                    "forward must not depend on the values or shapes of the traced batch"
                 )
     except NotExportableError:
         raise
-    except Exception as error:  # onnxruntime's own exceptions have no common base but this
-        raise NotExportableError(_told(error)) from error
+    except Exception as error:  # the only common base of onnxruntime's exceptions
+        raise NotExportableError(_one_line(error)) from error
 
 
 def _inputs(student: TrainedStudent) -> list[str]:
@@ -180,8 +181,9 @@ def _inputs(student: TrainedStudent) -> list[str]:
 def quantise(student: TrainedStudent, path: Path, out: Path) -> None:
     """Write a network with int8 weights: word vectors, LSTMs and matrix products; sums stay float32.
 
-    Dynamic quantisation: weights by one factor a tensor beforehand, the inputs of each product as they come, so no data is needed.
+    Dynamic quantisation: weights are quantised here, one factor per tensor, and the inputs of a product at run time, so no data is needed.
 
+    :param student: The student.
     :param path: The float32 network.
     :param out: The file.
     """
@@ -190,12 +192,12 @@ def quantise(student: TrainedStudent, path: Path, out: Path) -> None:
 
     root = logging.getLogger()
     before = root.level
-    root.setLevel(logging.ERROR)  # it advises on the root logger
+    root.setLevel(logging.ERROR)  # quantize_dynamic logs advice on the root logger
     try:
-        # 7 bits: x86 without VNNI adds two products in 16 bits, which 8 overflow, so results would hang on the machine.
+        # 7 bits: x86 without VNNI adds two products in 16 bits, which 8 bits overflow, so results would depend on the machine.
         quantize_dynamic(graphs.own_lstm_weights(onnx.load(path)), out, weight_type=QuantType.QInt8, reduce_range=True)
     except Exception as error:
-        raise NotExportableError(f"int8: {_told(error)}") from error
+        raise NotExportableError(f"int8: {_one_line(error)}") from error
     finally:
         root.setLevel(before)
     onnx.save(graphs.shared_lstm_weights(onnx.load(out)), out)
@@ -203,10 +205,10 @@ def quantise(student: TrainedStudent, path: Path, out: Path) -> None:
 
 
 def tabulate(student: TrainedStudent, path: Path) -> None:
-    """Make a float32 network faster for few words: `graphs.tabled`.
+    """Make a float32 network faster for few words, with `graphs.tabled`.
 
     :param student: The student.
-    :param path: Its network, which is replaced.
+    :param path: Its network; replaced.
     """
     onnx, _ = _libraries()
     onnx.save(graphs.tabled(onnx.load(path)), path)
@@ -214,7 +216,7 @@ def tabulate(student: TrainedStudent, path: Path) -> None:
 
 
 def letters() -> list[list[int]]:
-    """Return the ranges of code points that a word of raw text is made of: what RE2, which split the training text, takes for them."""
+    """Return the ranges of code points that form words in raw text, as RE2 defines them, which split the training text."""
     points = np.array([point for point in range(sys.maxunicode + 1) if not 0xD800 <= point <= 0xDFFF])
     characters = pa.array([chr(point) for point in points.tolist()], pa.string())
     found = points[pc.match_substring_regex(characters, r"^[\pL\pM\pN_]$").to_numpy(zero_copy_only=False)]
@@ -223,7 +225,7 @@ def letters() -> list[list[int]]:
     return np.stack([found[starts], found[ends]], axis=1).tolist()  # type: ignore[no-any-return]
 
 
-def _told(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
 
 
@@ -238,9 +240,9 @@ def _libraries() -> tuple[Any, Any]:
 
 @contextmanager
 def _symbolic_len(module: torch.nn.Module) -> Iterator[None]:
-    """Let `len(tensor)` in a student's code be its first size as the trace sees it: Python's own fixes the number that was traced.
+    """Trace `len(tensor)` in a student's code as its first size; Python's `len` would record the number itself.
 
-    The modules that define the student's parts get a global `len` until this ends.
+    The modules that define the student's parts have a global `len` within this context.
     """
 
     def length(value: Any) -> Any:
@@ -260,12 +262,14 @@ def _symbolic_len(module: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _gathered_bags(module: torch.nn.Module) -> Iterator[None]:
-    """Let each torch.nn.EmbeddingBag gather its vectors and add them up: ONNX has no bag that knows padding."""
+    """Replace the forward of each torch.nn.EmbeddingBag by a gather and a sum: ONNX has no bag with padding."""
 
     def forward_of(bag: torch.nn.EmbeddingBag) -> Callable[..., torch.Tensor]:
         def forward(ids: torch.Tensor, *more: Any) -> torch.Tensor:
             if more or ids.dim() != 2 or bag.mode not in ("sum", "mean"):
-                raise NotExportableError("of EmbeddingBag, ids [rows, words] can be exported, with mode sum or mean")
+                raise NotExportableError(
+                    "EmbeddingBag can be exported with ids [rows, words] only, and mode sum or mean"
+                )
             real = torch.ones_like(ids) if bag.padding_idx is None else (ids != bag.padding_idx).long()
             total = (torch.nn.functional.embedding(ids, bag.weight) * real[:, :, None]).sum(dim=1)
             return total if bag.mode == "sum" else total / real.sum(dim=1, keepdim=True).clamp(min=1)

@@ -1,4 +1,4 @@
-"""What is done to an ONNX graph after torch wrote it: the same bytes each time, weights that can be quantised, word vectors multiplied beforehand."""
+"""Changes to an ONNX graph after the export from torch: reproducible bytes, weights that can be quantised, precomputed products of word vectors."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 TABLE_BYTES = 2**27
-"""The largest table of multiplied word vectors that is made (28,000 words of an LSTM with 150 units in each direction)."""
+"""The largest table of precomputed products (28,000 words of an LSTM with 150 units in each direction)."""
 
 
 def tidied(model: Any) -> Any:
-    """Remove what tells where and how the file was made, so that the same student gives the same bytes, and second names of weights.
+    """Remove build metadata, so that the same student gives the same bytes, aliases of weights, and unused LSTM outputs.
 
-    A pair's two sentences go through the same weights; the exporter names them anew for the second (by an Identity), and what has a
-    second name is not known as a weight to quantise. An LSTM's outputs that nothing reads lose their names, so that they are not made.
+    The two sentences of a pair share their weights. The exporter gives the second sentence aliases (Identity nodes), and an aliased
+    weight is not quantised. An LSTM output that nothing reads loses its name, so that it is not computed.
     """
     graph = model.graph
     weights = {weight.name for weight in graph.initializer}
@@ -36,7 +36,7 @@ def tidied(model: Any) -> Any:
 
 
 def own_lstm_weights(model: Any) -> Any:
-    """Give each LSTM weights of its own: onnxruntime 1.32 turns an LSTM's weights around once for each LSTM that has them."""
+    """Give each LSTM its own copy of the weights: onnxruntime 1.32 transposes shared weights once per LSTM that uses them."""
     graph = model.graph
     weights = {weight.name: weight for weight in graph.initializer}
     taken: set[str] = set()
@@ -53,7 +53,7 @@ def own_lstm_weights(model: Any) -> Any:
 
 
 def shared_lstm_weights(model: Any) -> Any:
-    """Undo `own_lstm_weights` once they are quantised: of equal weights of LSTMs keep one."""
+    """Undo `own_lstm_weights` after quantisation: keep one of equal LSTM weights."""
     graph = model.graph
     weights = {weight.name: weight for weight in graph.initializer}
     first: dict[bytes, str] = {}
@@ -69,17 +69,19 @@ def shared_lstm_weights(model: Any) -> Any:
 
 
 def tabled(model: Any) -> Any:
-    """Let a bidirectional LSTM that reads word vectors look up, for a few words, what its input weights make of each word.
+    """Replace an LSTM's input product by a table look-up for batches of few words.
 
-    Nearly all of such an LSTM's arithmetic is its input product, and a word's is the same wherever it stands. The graph gets
+    Nearly all arithmetic of an LSTM that reads word vectors is its input product, which is the same for every occurrence of a word. The
+    graph gets
 
-        table = vectors @ W.T     # [V, 8 * hidden], of constants alone: onnxruntime works it out when it opens the file, which grows by nothing
+        table = vectors @ W.T     # [V, 8 * hidden], from constants: onnxruntime computes it when it opens the file, whose size stays the same
 
-    ONNX's LSTM has no form without an input product. So the table's rows of n words become the weights, and word i's input is the i-th
-    unit vector: the product is n wide and not as wide as the vectors, and gives the table's rows exactly. That pays where n is small, so an `If`
-    leaves batches of more than half as many words as the vectors are wide to the operator as it was.
+    ONNX's LSTM always has an input product. So the table's rows for the n words of a batch become the weights, and the input of word i is
+    the i-th unit vector: the product is n wide instead of as wide as the vectors, and gives the table's rows exactly. That is faster where
+    n is small, so an `If` uses the original operator for batches with more words than half the width of the vectors.
 
-    :param model: The network; it is changed in place. What has no such LSTM, or a table of more than TABLE_BYTES, stays as it is.
+    :param model: The network; changed in place. An LSTM that does not read word vectors, or whose table is larger than TABLE_BYTES, is
+        unchanged.
     """
     from onnx import helper
 
@@ -87,7 +89,7 @@ def tabled(model: Any) -> Any:
     weights = {weight.name: weight for weight in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
     nodes: list[Any] = []
-    tables: dict[tuple[str, ...], tuple[str, str]] = {}  # a pair's two sentences share one
+    tables: dict[tuple[str, ...], tuple[str, str]] = {}  # the two sentences of a pair share one
     for node in graph.node:
         sources, ids = _looked_up(node, makers, weights)
         if not sources or _table_bytes(weights[node.input[1]], weights[sources[0]]) > TABLE_BYTES:
@@ -105,7 +107,7 @@ def tabled(model: Any) -> Any:
             tables[key] = vectors, table
         nodes += _either(node, *tables[key], ids, list(weights[node.input[1]].dims))
     outputs = {output.name for output in graph.output}
-    while unread := _unread(nodes, outputs):  # the look-ups that were there
+    while unread := _unread(nodes, outputs):  # the original look-ups
         nodes = [node for node in nodes if id(node) not in unread]
     del graph.node[:]
     graph.node.extend(nodes)
@@ -113,7 +115,7 @@ def tabled(model: Any) -> Any:
 
 
 def _looked_up(node: Any, makers: Mapping[str, Any], weights: Mapping[str, Any]) -> tuple[list[str], str]:
-    """Return the names of the constants [V, d] in which an LSTM's input is looked up, side by side, and of the ids; no names if it is not."""
+    """Return the names of the constants [V, d] whose rows, concatenated, are an LSTM's input, and of the ids; no names if there are none."""
     if node.op_type != "LSTM" or node.input[1] not in weights:
         return [], ""
     given: Any = makers.get(node.input[0])
@@ -126,7 +128,7 @@ def _looked_up(node: Any, makers: Mapping[str, Any], weights: Mapping[str, Any])
         if part.input[0] not in weights or len(weights[part.input[0]].dims) != 2:
             return [], ""
     sources = [part.input[0] for part in parts]
-    # The input is [L, B, d], so what is not the width of the vectors side by side was put together along another axis.
+    # The input is [L, B, d]: with any other width, the vectors were concatenated along another axis.
     alike = sum(weights[name].dims[1] for name in sources) == weights[node.input[1]].dims[2]
     return (sources, parts[0].input[1]) if alike else ([], "")
 
@@ -137,7 +139,7 @@ def _table_bytes(weight: Any, vectors: Any) -> int:
 
 
 def _either(lstm: Any, vectors: str, table: str, ids: str, dims: list[int]) -> list[Any]:
-    """Return an LSTM [directions, 4 * hidden, width] as an If: with the table where there are few words, and as it was where there are many."""
+    """Return an LSTM [directions, 4 * hidden, width] as an If: with the table for few words, unchanged for many."""
     from onnx import TensorProto, helper
 
     directions, gates, width = dims
@@ -194,7 +196,7 @@ def _constant(name: str, value: Any) -> Any:
 
 
 def _unread(nodes: list[Any], outputs: set[str]) -> set[int]:
-    """Return which nodes, by their ids in Python, make nothing that another or a branch of another reads."""
+    """Return the Python ids of the nodes whose outputs neither a node nor a branch reads."""
     read = outputs | {name for node in _with_inner(nodes) for name in node.input}
     return {id(node) for node in nodes if not read.intersection(node.output)}
 

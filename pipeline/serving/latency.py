@@ -1,4 +1,4 @@
-"""How fast students and their teacher answer on this machine's processor: text in, logits out, all in the same run."""
+"""Latency and throughput of students and their teacher on this machine's CPU: text in, logits out, all in the same run."""
 
 import os
 import statistics
@@ -18,14 +18,15 @@ Predict = Callable[[Sequence[Any]], Any]
 """Texts (strings, or pairs of them) to logits."""
 
 CALLS, WARM = 40, 5
-"""Calls with one text that count in each round, and before them those that do not: they fill the processor's caches."""
+"""Calls with one text in each round, and the warm-up calls before them, which are not counted."""
 
 BATCH = 512
+"""Texts in a call that measures throughput."""
 
 
 @contextmanager
 def threads_limited(threads: int) -> Iterator[None]:
-    """Let torch and tokenizers use so many threads; onnxruntime is told when a network is opened."""
+    """Limit the threads of torch and tokenizers. onnxruntime has its own setting, when a network is opened."""
     before, parallel = torch.get_num_threads(), os.environ.get("TOKENIZERS_PARALLELISM")
     torch.set_num_threads(threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
@@ -34,17 +35,17 @@ def threads_limited(threads: int) -> Iterator[None]:
     finally:
         torch.set_num_threads(before)
         if parallel is None:
-            del os.environ["TOKENIZERS_PARALLELISM"]
+            os.environ.pop("TOKENIZERS_PARALLELISM", None)
         else:
             os.environ["TOKENIZERS_PARALLELISM"] = parallel
 
 
 def of_student(folder: Path, threads: int) -> dict[str, Predict]:
-    """Return the ways in which a shipped student answers: torch, and onnx and int8 where it has those networks.
+    """Return the runtimes of an exported student: torch, and onnx and int8 where it has those networks.
 
-    :param folder: What the export stage wrote.
-    :param threads: Of onnxruntime.
-    :raises InputError: If the folder is not a whole student's.
+    :param folder: The folder that the export stage writes.
+    :param threads: Threads of onnxruntime.
+    :raises InputError: If a file of the student is missing or damaged.
     """
     found: dict[str, Predict] = {"torch": TrainedStudent.from_pretrained(folder).predict_logits}
     if (folder / MODEL).is_file():
@@ -54,19 +55,17 @@ def of_student(folder: Path, threads: int) -> dict[str, Predict]:
 
 
 def measure(contenders: Mapping[str, Predict], texts: Sequence[Any], rounds: int = 5) -> dict[str, dict[str, float]]:
-    """Time each contender on the same texts, in turns, so that a busy moment of the machine hits all alike.
+    """Time each contender on the same texts, in turns, so that a busy moment of the machine affects all alike.
 
-    :param contenders: What answers, by name.
-    :param texts: At least one; BATCH of them, repeated if need be, go in at once for the throughput.
-    :param rounds: How often each has its turn.
-    :return: For each: `p50 ms` and `p99 ms` of a call with one text, of CALLS * rounds calls, and `processor p50 ms`, of the time that
-        its threads ran; `texts per second` of a call with BATCH texts, the median of the rounds.
+    :param contenders: The functions to time, by name.
+    :param texts: At least one; they are repeated where more are needed.
+    :param rounds: The number of turns of each contender.
+    :return: For each, `p50 ms` and `p99 ms` of a call with one text, over CALLS * rounds calls; `processor p50 ms`, the CPU time of a
+        call; `texts per second` of a call with BATCH texts, the median over rounds.
     """
     singles = [[texts[i % len(texts)]] for i in range(CALLS + WARM)]
     many = [texts[i % len(texts)] for i in range(BATCH)]
-    walls: dict[str, list[float]] = {name: [] for name in contenders}
-    processor: dict[str, list[float]] = {name: [] for name in contenders}
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    walls, processor, rates = ({name: list[float]() for name in contenders} for _ in range(3))
     for _ in range(rounds):
         for name, predict in contenders.items():
             times = [_seconds(predict, single) for single in singles][WARM:]
@@ -85,7 +84,7 @@ def measure(contenders: Mapping[str, Predict], texts: Sequence[Any], rounds: int
 
 
 def _seconds(predict: Predict, texts: Sequence[Any]) -> tuple[float, float]:
-    """Return the wall and the processor time of a call; other programs lengthen the first of a long call more than of a short one."""
+    """Return the wall time and the CPU time of a call; other programs lengthen only the wall time."""
     wall, processor = time.perf_counter(), time.process_time()
     predict(texts)
     return time.perf_counter() - wall, time.process_time() - processor

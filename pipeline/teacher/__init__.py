@@ -1,1 +1,1 @@
-"""The teacher: load it, fine-tune it, label with it. No other part of the library imports transformers."""
+"""The teacher: open it, fine-tune it, read its word vectors. Only this package and `labelling` import transformers."""

@@ -1,9 +1,9 @@
-"""Make the teacher: train a classifier on an encoder that has none, or take the one that it brings; and write down which it is."""
+"""Make the teacher: fine-tune an encoder, or take a classifier that is already trained; record it in teacher.json."""
 
 import importlib.util
 import logging
 import shutil
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +34,17 @@ logger = logging.getLogger(__name__)
 
 
 def make_teacher(model: TeacherModel, examples: pa.Table, labels: list[str], folder: Path) -> None:
-    """Write what `recorded.open_recorded` opens: teacher.json, and the classifier where it is trained here.
+    """Write what `recorded.open_recorded` opens: teacher.json, and the classifier if it is fine-tuned.
 
-    :param model: Where the weights come from, and how to fine-tune them.
+    :param model: The source of the weights, and how to fine-tune them.
     :param examples: The task's rows, `tables.EXAMPLES`.
     :param labels: The task's class names, in the order of the integer labels.
     :param folder: An empty folder.
-    :raises InputError: If the model is not there, is unsafe to load, or does not fit the task.
+    :raises InputError: If the model is missing, is unsafe to load, or does not fit the task.
     """
     if model.source.startswith(own.SCHEME):
-        theirs = own.open_own(model.source, model.params, labels, model.labels)
-        write_json(folder / RECORD, {**own.describe_own(theirs, model.licence), "finetuned": False})
+        opened = own.open_own(model.source, model.params, labels, model.labels, model.files)
+        write_json(folder / RECORD, {**own.describe_own(opened, model.licence), "finetuned": False})
         return
     source = find_files(model.source, model.sha256)
     if model.finetune is None:
@@ -64,24 +64,25 @@ def make_teacher(model: TeacherModel, examples: pa.Table, labels: list[str], fol
 
 
 def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune, folder: Path) -> dict[str, Any]:
-    """Train a classifier on the labelled training rows, and write that of the epoch with the best validation accuracy.
+    """Train a classifier on the labelled training rows, and write the weights of the epoch with the best validation accuracy.
 
-    With one class it is a regression: it learns the mean squared error, and the epoch with the best Pearson correlation is kept. AdamW with a linear schedule (transformers' Trainer). The same seed on the same machine gives the same weights.
+    With one class it is a regression: it minimises the mean squared error, and the epoch with the best Pearson correlation is kept. It uses
+    AdamW with a linear schedule (the Trainer of transformers). The same seed on the same machine gives the same weights.
 
     :param source: The encoder's files.
     :param examples: The task's rows, `tables.EXAMPLES`.
     :param labels: The task's class names, in the order of the integer labels.
-    :param how: Epochs, batch size, learning rate and so on.
-    :param folder: Where the classifier, its configuration and its tokenizer go.
-    :return: What came of it, as JSON: the rows, the dtype of the computation, the validation accuracy (in a regression,
-        `pearson`) by epoch and the best.
+    :param how: Epochs, batch size, learning rate and other hyperparameters.
+    :param folder: The classifier, its configuration and its tokenizer are written here.
+    :return: The result, as JSON: the rows, the dtype of the computation, the validation accuracy (`pearson` for a regression) by
+        epoch, and the best one.
     :raises InputError: If the training or the validation split has no labelled rows.
     """
     if importlib.util.find_spec("accelerate") is None:
         raise InputError("fine-tuning needs the Python package accelerate: pip install 'offline-distill[finetune]'")
     from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, set_seed
 
-    set_seed(how.seed)  # the new classifier is random
+    set_seed(how.seed)  # the new head is initialised at random
     id2label = dict(enumerate(labels))
     score = "pearson" if len(labels) == 1 else "accuracy"
     model, missing = load_classifier(
@@ -91,7 +92,7 @@ def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune
         label2id={name: i for i, name in id2label.items()},
         **({"problem_type": "regression"} if len(labels) == 1 else {}),
     )
-    logger.info("fine-tuning %s: new parameters are %s", source.source, ", ".join(missing) or "none")
+    logger.info("fine-tuning %s: randomly initialised parameters: %s", source.source, ", ".join(missing) or "none")
     tokenizer = load_tokenizer(source)
     length = min(how.max_length, max_length(model, tokenizer) or how.max_length)
     rows = {split: _encoded(tokenizer, examples, split, length) for split in ("train", "validation")}
@@ -106,9 +107,8 @@ def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune
         compute_metrics=lambda found: {score: _score(*found)},
     )
     trainer.remove_callback(PrinterCallback)
-    batches = how.epochs * -(-len(rows["train"]) // how.batch_size)
-    with progress(batches, "fine-tuning", "batches") as advance:
-        trainer.add_callback(_telling(advance, score))
+    with ExitStack() as stack:
+        trainer.add_callback(_callback(stack, score))
         trainer.train()
     scores = [entry[f"eval_{score}"] for entry in trainer.state.log_history if f"eval_{score}" in entry]
     best = max(scores)
@@ -130,22 +130,26 @@ def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune
     }
 
 
-def _telling(advance: Callable[[int], Any], score: str) -> Any:
-    """Return what counts the batches for a progress bar, and logs the score of each epoch."""
+def _callback(stack: ExitStack, score: str) -> Any:
+    """Return a callback that shows the progress until the stack is closed, and logs the score of each epoch."""
     from transformers import TrainerCallback
 
-    class Telling(TrainerCallback):  # type: ignore[misc]
+    class Progress(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            # Not counted here: a step takes how.batch_size rows per GPU.
+            self.advance = stack.enter_context(progress(state.max_steps, "fine-tuning", "batches"))
+
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            advance(1)
+            self.advance(1)
 
         def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
             logger.info("epoch %d: validation %s %.4f", round(state.epoch), score, metrics[f"eval_{score}"])
 
-    return Telling()
+    return Progress()
 
 
 def _score(logits: NDArray[Any], labels: NDArray[Any]) -> float:
-    """Return the accuracy, with one class the Pearson correlation: what an epoch is chosen by."""
+    """Return the score that selects the epoch: the accuracy, or the Pearson correlation with one class."""
     if logits.shape[-1] == 1:
         return regression.pearson(labels, logits[:, 0])
     return float((np.argmax(logits, axis=-1) == labels).mean())
@@ -154,7 +158,7 @@ def _score(logits: NDArray[Any], labels: NDArray[Any]) -> float:
 def _encoded(tokenizer: Any, examples: pa.Table, split: str, length: int) -> list[dict[str, Any]]:
     rows = examples.filter(pc.and_(pc.equal(examples["split"], split), pc.is_valid(examples["label"])))
     if rows.num_rows == 0:
-        raise InputError(f"the {split} split has no labelled rows, and fine-tuning the teacher needs them")
+        raise InputError(f"the {split} split has no labelled rows; fine-tuning the teacher needs some")
     pairs = rows["sentence2"].null_count < rows.num_rows
     encoded = tokenizer(
         rows["sentence1"].to_pylist(),
@@ -190,14 +194,14 @@ def _arguments(how: Finetune, checkpoints: Path, bfloat16: bool, score: str) -> 
         metric_for_best_model=score,
         logging_strategy="no",
         report_to="none",
-        disable_tqdm=True,  # progress() shows it
+        disable_tqdm=True,  # the callback shows the progress
     )
 
 
 def _bfloat16_pays() -> bool:
-    """Say whether the machine multiplies bfloat16 matrices by itself; autocast then trains in about half the time.
+    """Return whether the hardware multiplies bfloat16 matrices; autocast then trains in about half the time.
 
-    The weights, their gradients' sums and AdamW's state stay float32.
+    The weights, the accumulated gradients and AdamW's state stay float32.
     """
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -1,4 +1,4 @@
-"""The teacher: find its files, check them, load it, and line its classes up with the task's by name."""
+"""Teachers that are models of transformers: find and check the files, load the model, match its classes with the task's by name."""
 
 import hashlib
 import logging
@@ -26,10 +26,10 @@ WEIGHTS = "model.safetensors"
 class Files:
     """A model's files on this machine.
 
-    :param source: Where they come from, as params.yaml has it.
-    :param folder: Where they are.
-    :param revision: The commit, of a model from the Hugging Face Hub.
-    :param sha256: The weights': of model.safetensors, or of the lines that `sha256sum` prints for the shards that its index names.
+    :param source: Where they come from, as in params.yaml.
+    :param folder: The folder that holds them.
+    :param revision: The commit of a model from the Hugging Face Hub.
+    :param sha256: The hash of model.safetensors, or of the lines that `sha256sum` prints for the shards that its index lists.
     """
 
     source: str
@@ -46,8 +46,8 @@ class Teacher:
     :param model: The classifier, in float32, on the CPU, in evaluation mode.
     :param tokenizer: Its (fast) tokenizer.
     :param labels: The task's class names.
-    :param columns: For each of them, the column of the model's output that holds it.
-    :param max_length: The most tokens, special ones counted, that it can read; None where it does not say.
+    :param columns: For each of `labels`, the column of the model's output that holds it.
+    :param max_length: The most tokens that it can read, including special tokens; None if unknown.
     """
 
     files: Files
@@ -62,9 +62,9 @@ def find_files(source: str, sha256: str | None = None) -> Files:
     """Find a model's files and check its weights.
 
     :param source: `package:NAME:FOLDER`, a folder of an installed package, which is not imported; `folder:PATH`; or
-        `hub:OWNER/NAME@REVISION`, fetched into the Hugging Face cache unless it is there.
-    :param sha256: What the weights must be; not checked where None.
-    :raises InputError: If there is no such model, if its weights are not safetensors, or if they are not those wanted.
+        `hub:OWNER/NAME@REVISION`, downloaded into the Hugging Face cache if it is not cached.
+    :param sha256: The expected hash of the weights; None skips the check.
+    :raises InputError: If there is no such model, its weights are not safetensors, or their hash differs.
     """
     kind, _, place = source.partition(":")
     match kind:
@@ -76,7 +76,7 @@ def find_files(source: str, sha256: str | None = None) -> Files:
         case _:
             folder, revision = Path(place), None
     if not folder.is_dir():
-        raise InputError(f"{source}: {folder} is no folder")
+        raise InputError(f"{source}: {folder} is not a folder")
     found = _weights_sha256(source, folder)
     if sha256 is not None and found != sha256.lower():
         raise InputError(f"{source}: the weights in {folder} have sha256 {found}, not {sha256}")
@@ -101,7 +101,7 @@ def _hub_folder(source: str, name: str, revision: str) -> Path:
             )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(f"{source}: cannot be fetched: {_first_line(error)}") from error
+        raise InputError(f"{source}: download failed: {_first_line(error)}") from error
 
 
 def _weights_sha256(source: str, folder: Path) -> str:
@@ -117,8 +117,8 @@ def _weights_sha256(source: str, folder: Path) -> str:
     ]
     only = f", only {', '.join(pickled)}" if pickled else ""
     raise InputError(
-        f"{source}: {folder} holds no {WEIGHTS}{only}; pickled weights can run code, so they are never loaded: convert them "
-        "once, where that is safe, with save_pretrained of transformers"
+        f"{source}: {folder} has no {WEIGHTS}{only}; pickled weights can run code, so they are never loaded: convert them "
+        "once, on a machine where that is safe, with save_pretrained of transformers"
     )
 
 
@@ -127,7 +127,7 @@ def _first_line(error: Exception) -> str:
 
 
 def quieten() -> None:
-    """Silence what transformers prints: its warnings, and its progress bars where there is no terminal."""
+    """Silence the warnings of transformers, and its progress bars if stderr is not a terminal."""
     transformers.logging.set_verbosity_error()
     if not sys.stderr.isatty():
         transformers.logging.disable_progress_bar()
@@ -136,7 +136,7 @@ def quieten() -> None:
 def load_tokenizer(files: Files) -> Any:
     """Load a model's tokenizer.
 
-    :raises InputError: If there is none, or it is not a fast one.
+    :raises InputError: If it does not load, or is not a fast tokenizer.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
@@ -151,8 +151,8 @@ def load_classifier(files: Files, **config: Any) -> tuple[Any, list[str]]:
     """Load a sequence classifier in float32.
 
     :param files: The model's files.
-    :param config: What differs in its configuration: num_labels, id2label, label2id.
-    :return: The model, and the names of the parameters that its file does not have, which are random.
+    :param config: Changes to its configuration: num_labels, id2label, label2id.
+    :return: The model, and the names of the parameters that are missing in its file, which are random.
     :raises InputError: If transformers cannot open it.
     """
     quieten()
@@ -163,7 +163,7 @@ def load_classifier(files: Files, **config: Any) -> tuple[Any, list[str]]:
             trust_remote_code=False,
             use_safetensors=True,
             dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # a classifier of another size is told like a missing one
+            ignore_mismatched_sizes=True,  # a head of another size is reported as missing
             output_loading_info=True,
             **config,
         )
@@ -181,91 +181,88 @@ def open_teacher(files: Files, labels: Sequence[str], names: Mapping[str, str]) 
     :param files: Its files.
     :param labels: The task's class names.
     :param names: The teacher's class name -> the task's, where they differ.
-    :raises InputError: If it has no classifier, or one for other classes.
+    :raises InputError: If it has no trained classification head, or other classes.
     """
-    columns = align(files, labels, names)  # first: it costs nothing
+    columns = align(files, labels, names)  # first, because it is cheap
     model, missing = load_classifier(files)
     if missing:
         raise InputError(
-            f"{files.source}: its weights have no {', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}: it is no trained "
-            "classifier; give the teacher `finetune`, which trains one"
+            f"{files.source}: its weights have no {', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}: it has no trained "
+            "classification head; add `finetune` to the teacher's model, which trains one"
         )
     tokenizer = load_tokenizer(files)
     return Teacher(files, model.eval(), tokenizer, tuple(labels), columns, max_length(model, tokenizer))
 
 
 def align(files: Files, labels: Sequence[str], names: Mapping[str, str]) -> tuple[int, ...]:
-    """Match a teacher's classes with the task's, by name and without regard to case.
+    """Match a teacher's classes with the task's by name, ignoring case.
 
-    :param files: The teacher's files; its configuration has the class names.
+    :param files: The teacher's files; its configuration holds the class names.
     :param labels: The task's class names.
     :param names: The teacher's class name -> the task's, where they differ.
     :return: For each of `labels`, its column in the teacher's logits.
-    :raises InputError: If the two sets of names are not the same; it shows both.
+    :raises InputError: If the two sets of names differ; the message shows both.
     """
     try:
         id2label = AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False).id2label
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{files.source}: its config.json does not load: {_first_line(error)}") from error
-    theirs = [str(id2label[i]) for i in range(len(id2label))]
-    return match(files.source, theirs, labels, names)
+    return match(files.source, [str(id2label[i]) for i in range(len(id2label))], labels, names)
 
 
-def match(source: str, theirs: Sequence[str], labels: Sequence[str], names: Mapping[str, str]) -> tuple[int, ...]:
+def match(source: str, classes: Sequence[str], labels: Sequence[str], names: Mapping[str, str]) -> tuple[int, ...]:
     """Match class names as `align` does.
 
     :param source: The teacher, for the message.
-    :param theirs: Its class names, in the order of its logits.
+    :param classes: Its class names, in the order of its logits.
     :param labels: The task's class names.
     :param names: The teacher's class name -> the task's, where they differ.
-    :return: For each of `labels`, its place in `theirs`.
-    :raises InputError: If the two sets of names are not the same; it shows both.
+    :return: For each of `labels`, its position in `classes`.
+    :raises InputError: If the two sets of names differ; the message shows both.
     """
-    # Labels of the task that differ in case alone must match to the letter.
-    if (len(labels), list(theirs), dict(names)) == (1, ["LABEL_0"], {}):
-        return (0,)  # one number each, and the teacher's has no name but the one that transformers gives
+    if (len(labels), list(classes), dict(names)) == (1, ["LABEL_0"], {}):
+        return (0,)  # a regression whose output has only the default name of transformers
+    # If two of the task's labels differ in case only, names must match exactly.
     fold = str.casefold if len({name.casefold() for name in labels}) == len(labels) else str
-    mapping = {fold(theirs): ours for theirs, ours in names.items()}
-    unknown = sorted(mapping.keys() - {fold(name) for name in theirs})
-    renamed = [fold(mapping.get(fold(name), name)) for name in theirs]
+    mapping = {fold(name): label for name, label in names.items()}
+    unknown = sorted(mapping.keys() - {fold(name) for name in classes})
+    renamed = [fold(mapping.get(fold(name), name)) for name in classes]
     if unknown or sorted(renamed) != sorted(fold(name) for name in labels):
-        also = f", and `labels` names {unknown[0]!r}, which is none of them" if unknown else ""
+        also = f", and `labels` maps {unknown[0]!r}, which the teacher does not have" if unknown else ""
         raise InputError(
-            f"{source}: the teacher's classes are [{', '.join(theirs)}], the task's are [{', '.join(labels)}]{also}; write "
-            f"which is which under the teacher's model, as `labels: {{{theirs[0]}: {labels[0]}, ...}}`"
+            f"{source}: the teacher's classes are [{', '.join(classes)}], the task's are [{', '.join(labels)}]{also}; map "
+            f"the names under the teacher's model, as `labels: {{{classes[0]}: {labels[0]}, ...}}`"
         )
     return tuple(renamed.index(fold(name)) for name in labels)
 
 
 def max_length(model: Any, tokenizer: Any) -> int | None:
-    """Return the most tokens that a model can read, special ones counted; None where neither it nor its tokenizer says."""
+    """Return the most tokens that a model can read, including special tokens; None if neither it nor its tokenizer has a limit."""
     limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
-            # The RoBERTa family counts positions from padding_idx + 1.
-            taken = 0 if module.padding_idx is None else module.padding_idx + 1
-            limits.append(module.num_embeddings - taken)
-    return min((n for n in limits if n is not None and 0 < n < 10**9), default=None)  # 10^30 is a tokenizer's "any"
+            # RoBERTa-like models count positions from padding_idx + 1.
+            reserved = 0 if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - reserved)
+    return min((n for n in limits if n is not None and 0 < n < 10**9), default=None)  # 10^30 means "no limit"
 
 
 def mask_token(teacher: Teacher) -> str:
-    """Return the word that the teacher reads as a mask, after a check that its tokenizer keeps it as one token.
+    """Return the teacher's mask token, after checking that its tokenizer keeps it as one token.
 
-    :raises InputError: If it has none.
+    :raises InputError: If it has none, or the tokenizer splits it.
     """
     tokenizer = teacher.tokenizer
     if tokenizer.mask_token is None:
-        raise InputError(f"{teacher.files.source}: has no mask token, but augmented rows hold masked words")
+        raise InputError(f"{teacher.files.source}: has no mask token, but augmented rows contain masked words")
     ids = tokenizer(f"a {tokenizer.mask_token} b", add_special_tokens=False)["input_ids"]
     if ids.count(tokenizer.mask_token_id) != 1:
-        raise InputError(
-            f"{teacher.files.source}: its tokenizer does not keep the mask token {tokenizer.mask_token!r} as one token"
-        )
+        raise InputError(f"{teacher.files.source}: its tokenizer splits the mask token {tokenizer.mask_token!r}")
     return str(tokenizer.mask_token)
 
 
 def describe(teacher: Teacher, licence: str) -> dict[str, Any]:
-    """Return what identifies a teacher, as JSON, for whoever uses its logits.
+    """Return what identifies a teacher, as JSON, for users of its logits.
 
     :param teacher: The teacher.
     :param licence: Its weights' licence.
@@ -286,7 +283,7 @@ def describe(teacher: Teacher, licence: str) -> dict[str, Any]:
 
 
 def tokenizer_sha256(tokenizer: Any) -> str:
-    """Return the SHA-256 of a fast tokenizer as its library writes it, without the padding and cutting that calls set."""
+    """Return the SHA-256 of a fast tokenizer's JSON, without the padding and truncation that calls set."""
     state = tokenizer.backend_tokenizer
     state.no_padding()
     state.no_truncation()

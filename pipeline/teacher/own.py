@@ -1,9 +1,14 @@
 """Teachers of the user's own, by import path: an ensemble, a remote service, anything that turns text into logits."""
 
 import logging
+import os
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -11,26 +16,32 @@ from numpy.typing import NDArray
 
 from pipeline import plugins
 from pipeline.errors import InputError
+from pipeline.storage import sha256_of
 from pipeline.teacher.model import match
 
 logger = logging.getLogger(__name__)
 
 SCHEME = "python:"
 
+_digests: WeakKeyDictionary[ModuleType, str | None] = WeakKeyDictionary()
+"""`plugins.code_digest` of each imported module, from the first time that it was opened."""
+
 
 @dataclass(frozen=True)
 class OwnTeacher:
-    """An object of the user's that labels.
+    """A user's object that labels.
 
-    It has `predict_logits(texts)`: a list of n strings, or of n pairs of strings, to floats [n, C]. It may have `labels`, the class names
-    of the C columns (without it they are the task's, in its order); `fingerprint`, a string that changes when its logits do (without it
-    only the import path and the parameters tell one teacher from another); `mask_token`, what it reads as a masked word.
+    It has `predict_logits(texts)`: a list of n strings, or of n pairs of strings, to floats [n, C]. Optional attributes: `labels`, the class
+    names of the C columns (default: the task's, in its order); `fingerprint`, a string that changes when the logits change; `mask_token`, the
+    word that it reads as a mask.
 
-    :param source: Its import path, as params.yaml has it.
+    :param source: Its import path, as in params.yaml.
     :param params: Its keyword parameters.
     :param model: The object.
     :param labels: The task's class names.
-    :param columns: For each of them, the column of the object's output that holds it.
+    :param columns: For each of `labels`, the column of the object's output that holds it.
+    :param code_sha256: `plugins.code_digest` of its module.
+    :param files_sha256: Path -> SHA-256 of the files that it reads, as far as params.yaml lists them.
     """
 
     source: str
@@ -38,70 +49,93 @@ class OwnTeacher:
     model: Any
     labels: tuple[str, ...]
     columns: tuple[int, ...]
+    code_sha256: str | None = None
+    files_sha256: Mapping[str, str] = field(default_factory=dict)
 
     def predict(self, texts: pa.Table) -> NDArray[np.float32]:
-        """Return the logits of some texts.
+        """Return the logits of texts.
 
         :param texts: sentence1 and sentence2, n rows; sentence2 is null in all or in none.
         :return: float32 [n, C], in the order of the task's labels.
-        :raises InputError: If the object fails, or what it returns is not [n, C] numbers.
+        :raises InputError: If the object fails, or does not return [n, C] numbers.
         """
         first = texts["sentence1"].to_pylist()
         pairs = texts["sentence2"].null_count < texts.num_rows
         given = list(zip(first, texts["sentence2"].to_pylist(), strict=True)) if pairs else first
         try:
             found = np.asarray(self.model.predict_logits(given), dtype=np.float32)
-        except Exception as error:  # whatever the user's code raises is told as theirs
+        except Exception as error:  # the user's code may raise anything
             logger.debug("%s failed", self.source, exc_info=True)
-            raise InputError(f"{self.source}: predict_logits raises {_told(error)}") from error
+            raise InputError(f"{self.source}: predict_logits raises {_one_line(error)}") from error
         expected = (texts.num_rows, len(self.columns))
         if found.shape != expected:
             raise InputError(f"{self.source}: predict_logits returns an array of shape {found.shape}, not {expected}")
         return np.ascontiguousarray(found[:, self.columns])
 
 
-def _told(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def open_own(source: str, params: Mapping[str, Any], labels: Sequence[str], names: Mapping[str, str]) -> OwnTeacher:
-    """Build a teacher of the user's own.
+def open_own(
+    source: str, params: Mapping[str, Any], labels: Sequence[str], names: Mapping[str, str], files: Sequence[str] = ()
+) -> OwnTeacher:
+    """Build a user's teacher.
 
     :param source: `python:package.module:Name`.
     :param params: Its keyword parameters.
     :param labels: The task's class names.
     :param names: The teacher's class name -> the task's, where they differ.
-    :raises InputError: If it does not import, does not take the parameters, cannot predict, or is for other classes.
+    :param files: Files that its logits depend on.
+    :raises InputError: If it does not import, rejects the parameters, has no predict_logits or other classes, its code changed after it
+        was imported, or a file is missing.
     """
+    path = source.removeprefix(SCHEME)
     try:
-        model = plugins.build(source.removeprefix(SCHEME), params)
+        model = plugins.build(path, params)
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{source}: raises {_told(error)}") from error
+        raise InputError(f"{source}: raises {_one_line(error)}") from error
     if not callable(getattr(model, "predict_logits", None)):
         raise InputError(f"{source}: has no method predict_logits(texts)")
-    theirs = [str(name) for name in getattr(model, "labels", labels)]
-    return OwnTeacher(source, dict(params), model, tuple(labels), match(source, theirs, labels, names))
+    columns = match(source, _classes(model, labels), labels, names)
+    code = plugins.code_digest(path)
+    if _digests.setdefault(sys.modules[path.partition(":")[0]], code) != code:  # in a long-lived worker of a cluster
+        raise InputError(f"{source}: its code changed after process {os.getpid()} imported it; restart that process")
+    hashes = {file: _hash_of(source, file) for file in files}
+    return OwnTeacher(source, dict(params), model, tuple(labels), columns, code, hashes)
+
+
+def _classes(model: Any, labels: Sequence[str]) -> list[str]:
+    return [str(name) for name in getattr(model, "labels", labels)]
+
+
+def _hash_of(source: str, file: str) -> str:
+    if not Path(file).is_file():
+        raise InputError(f"{source}: model.files lists {file}: no such file in {Path.cwd()}")
+    return sha256_of(Path(file))
 
 
 def describe_own(teacher: OwnTeacher, licence: str) -> dict[str, Any]:
-    """Return what identifies a teacher of the user's own, as JSON, with the keys of `model.describe`.
+    """Return what identifies a user's teacher, as JSON, with the keys of `model.describe`.
 
     :param teacher: The teacher.
     :param licence: Its licence.
     """
-    theirs = [str(name) for name in getattr(teacher.model, "labels", teacher.labels)]
-    stamp = getattr(teacher.model, "fingerprint", None)
+    classes = _classes(teacher.model, teacher.labels)
+    fingerprint = getattr(teacher.model, "fingerprint", None)
     return {
         "source": teacher.source,
         "params": dict(teacher.params),
-        "fingerprint": None if stamp is None else str(stamp),
+        "fingerprint": None if fingerprint is None else str(fingerprint),
+        "code_sha256": teacher.code_sha256,
+        "files_sha256": dict(teacher.files_sha256),
         "revision": None,
         "sha256": None,
         "licence": licence,
         "architecture": type(teacher.model).__name__,
-        "labels": {name: theirs[column] for name, column in zip(teacher.labels, teacher.columns, strict=True)},
+        "labels": {name: classes[column] for name, column in zip(teacher.labels, teacher.columns, strict=True)},
         "max_length": None,
         "parameters": None,
         "bytes": None,

@@ -1,1 +1,1 @@
-"""From a source's rows to examples, and from examples to tagged words."""
+"""Reads the rows of a source, checks them, and splits their text into tagged words."""

@@ -1,15 +1,14 @@
-"""From rows as a source has them to the table of examples: every row checked, split, and either kept or accounted for.
+"""Checks the rows of a source and makes the table of examples.
 
-Text is stripped of white space at both ends (as `str.strip` has it) and otherwise kept to the byte. A row is dropped for one reason, so
-rows read = rows kept + rows dropped of every kind, always.
+White space at both ends of a text is removed. In a pretokenised task, white space between words becomes one space, so that texts
+with the same words are the same text. Raw text is otherwise kept byte for byte. A row is dropped for one reason only, so the rows
+read are the rows kept plus the rows dropped of every kind.
 """
 
-import logging
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -17,125 +16,42 @@ import pyarrow as pa
 from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.params.text import Text
-from pipeline.tables import SPLITS
-from pipeline.text.sources import ALL, Rows
-
-log = logging.getLogger(__name__)
-
-KINDS = ("fields", "encoding", "blank", "mask", "unknown_label", "conflict", "repeat", "leak")
-"""What can be wrong with a row, in the order in which it is looked for; `BadRows` says what each means."""
-PLACES_IN_MESSAGE = 5
-PLACES_IN_JSON = 100
+from pipeline.tables import SPLITS, TextMode
+from pipeline.text.row_report import KINDS, Problem, Report, RowLocation, refuse
+from pipeline.text.sources import ALL, SourceRows
 
 
-@dataclass(frozen=True)
-class Place:
-    """A row in a source, and what is wrong there."""
-
-    file: str
-    line: int
-    value: str
-
-
-@dataclass(frozen=True)
-class Problem:
-    """The rows with one kind of problem.
-
-    :param action: What the task says: refuse, drop or keep.
-    :param count: The rows that have it.
-    :param dropped: How many of them were dropped for it.
-    :param places: Where each is.
-    """
-
-    action: str
-    count: int
-    dropped: int
-    places: list[Place]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it with the places cut after PLACES_IN_JSON; `count` is the true count."""
-        return {
-            "count": self.count,
-            "action": self.action,
-            "dropped": self.dropped,
-            "rows": [asdict(place) for place in self.places[:PLACES_IN_JSON]],
-        }
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was read, what was kept, what was wrong.
-
-    :param read: Rows read, after `where`.
-    :param left_out: Rows that `where` did not select.
-    :param kept: Rows in the table, by split.
-    :param labels: Rows in the table by split and class name; in a regression, by split, the labelled rows and least, mean, greatest
-        and standard deviation of their numbers.
-    :param unlabelled: Rows in the table without a label, by split.
-    :param words: Least, median and greatest number of words (parted by white space) of each sentence column.
-    :param problems: By kind, in the order of KINDS.
-    """
-
-    read: int
-    left_out: int
-    kept: dict[str, int]
-    labels: dict[str, dict[str, float]]
-    unlabelled: dict[str, int]
-    words: dict[str, dict[str, float]]
-    problems: dict[str, Problem]
-
-    def metrics(self) -> dict[str, Any]:
-        """Return the counts alone, for `dvc metrics show`."""
-        return {
-            "read": self.read,
-            "kept": self.kept,
-            "unlabelled": sum(self.unlabelled.values()),
-            "dropped": sum(problem.dropped for problem in self.problems.values()),
-            "problems": {kind: problem.count for kind, problem in self.problems.items()},
-        }
-
-    def as_json(self) -> dict[str, Any]:
-        """Return everything as JSON has it."""
-        return {
-            "read": self.read,
-            "left_out_by_where": self.left_out,
-            "kept": self.kept,
-            "labels": self.labels,
-            "unlabelled": self.unlabelled,
-            "words": self.words,
-            "problems": {kind: problem.as_json() for kind, problem in self.problems.items()},
-        }
-
-
-def prepare(rows: Mapping[str, Rows], text: Text) -> tuple[pa.Table, Report]:
+def prepare(rows: Mapping[str, SourceRows], text: Text, mode: TextMode) -> tuple[pa.Table, Report]:
     """Check every row and make the table of examples.
 
     :param rows: The rows of each split, or of `sources.ALL` alone, as `sources.read` returns them.
     :param text: The task's description of its text.
+    :param mode: How the task splits text into words.
     :return: The table (`tables.examples_schema(C)`, in the order of SPLITS and then of the file) and the report.
     :raises InputError: If there are rows that the task refuses (all kinds in one message), or a split is missing or ends up empty.
     """
     _check_splits(rows, text)
-    check = _Check(text)
+    check = _Check(text, mode)
     every = [row for split in (ALL, *SPLITS) if split in rows for row in check.rows(split, rows[split])]
     _identify(_not_dropped(every))
     if ALL in rows:
-        _cut(_not_dropped(every), _shares(text))
+        _assign_splits(_not_dropped(every), _shares(text))
     check.repeats(_not_dropped(every))
     check.leaks(_not_dropped(every))
 
     kept = [row for split in SPLITS for row in every if row.split == split and not row.dropped]
     problems = check.problems()
     if len(kept) + sum(problem.dropped for problem in problems.values()) != len(every):
-        raise AssertionError("a row is neither kept nor accounted for")
-    _refuse(problems, text)
-    report = _report(kept, len(every), sum(part.left_out for part in rows.values()), problems, text)
-    _log(report)
+        raise AssertionError("a row is neither kept nor counted as dropped")
+    refuse(problems, text)
+    table = _table(kept, tables.examples_schema(len(text.labels)))
+    report = Report.of(table, len(every), sum(part.left_out for part in rows.values()), problems, text)
+    report.log()
     if empty := [split for split in _wanted(rows, text) if not report.kept[split]]:
         raise InputError(
-            f"the split {empty[0]!r} ends up empty: of {report.read:,} rows read, {_counts(report.kept)} are left"
+            f"the split {empty[0]!r} ends up empty: of {report.read:,} rows read, {report.rows_per_split} are left"
         )
-    return _table(kept, tables.examples_schema(len(text.labels))), report
+    return table, report
 
 
 # --- splits -------------------------------------------------------------------------------------------------------------
@@ -147,27 +63,27 @@ def _shares(text: Text) -> dict[str, float]:
     return {split: given[split] for split in SPLITS if given.get(split, 0.0) > 0}
 
 
-def _wanted(rows: Mapping[str, Rows], text: Text) -> list[str]:
+def _wanted(rows: Mapping[str, SourceRows], text: Text) -> list[str]:
     return list(_shares(text)) if ALL in rows else [split for split in SPLITS if split in rows]
 
 
-def _check_splits(rows: Mapping[str, Rows], text: Text) -> None:
+def _check_splits(rows: Mapping[str, SourceRows], text: Text) -> None:
     if text.splits and ALL not in rows:
         raise InputError(
-            f"text.splits: shares are for a source of one file; this one has its own splits ({', '.join(rows)})"
+            f"text.splits: shares are for a source of one file; this source has its own splits ({', '.join(rows)})"
         )
     for split in ("train", "validation"):
         if split not in _wanted(rows, text):
             raise InputError(
-                f"text: there is no {split} split; give the source a file for it, or give a source of one file "
-                "shares under text.splits, such as {train: 0.8, validation: 0.1, test: 0.1}"
+                f"text: there is no {split} split; add a file for it to the source, or, for a source of one file, "
+                "write shares under text.splits, such as {train: 0.8, validation: 0.1, test: 0.1}"
             )
 
 
-def _cut(rows: Sequence["_Row"], shares: Mapping[str, float]) -> None:
-    """Give each row its split by its id alone, so that other rows have no say in it.
+def _assign_splits(rows: Sequence["_Row"], shares: Mapping[str, float]) -> None:
+    """Assign each row to a split by its id alone, so that it stays there when other rows come or go.
 
-    The id's first 64 bits, as a fraction of 2**64, are looked up among the cumulative shares.
+    The first 64 bits of the id, as a fraction of 2**64, are looked up in the cumulative shares.
     """
     splits = list(shares)
     bounds = np.cumsum(list(shares.values()))[:-1]
@@ -181,14 +97,14 @@ def _cut(rows: Sequence["_Row"], shares: Mapping[str, float]) -> None:
 
 @dataclass(slots=True)
 class _Row:
-    split: str  # ALL until it is cut
+    split: str  # ALL until it is assigned
     file: str
     line: int
     sentence1: str = ""
     sentence2: str | None = None
-    label: int | float | None = None  # a number that float32 holds exactly, in a regression
+    label: int | float | None = None  # in a regression, a number that float32 holds exactly
     id: str = ""
-    dropped: str | None = None  # the kind of problem that it was dropped for
+    dropped: str | None = None  # the kind of problem
 
     @property
     def text(self) -> str:
@@ -205,8 +121,8 @@ def _identify(rows: Sequence[_Row]) -> None:
         row.id = found
 
 
-def _shorten(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _shorten(text: str, limit: int = 60) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _quoted(text: str) -> str:
@@ -214,20 +130,21 @@ def _quoted(text: str) -> str:
 
 
 def _number(label: str) -> float | None:
-    """Return a label as float32 has it; None where it is no finite number."""
+    """Return a label as the nearest float32, or None if it is not a finite number."""
     try:
         with np.errstate(over="ignore"):
-            found = float(np.float32(label)) if "_" not in label else math.nan  # Python reads 1_000
+            found = float(np.float32(label)) if "_" not in label else math.nan  # Python accepts 1_000
     except ValueError:
         return None
     return found if math.isfinite(found) else None
 
 
 class _Check:
-    """Looks for problems, notes them, and drops the rows that cannot stay."""
+    """Finds problems, collects them, and marks rows as dropped."""
 
-    def __init__(self, text: Text) -> None:
+    def __init__(self, text: Text, mode: TextMode) -> None:
         self._text = text
+        self._mode = mode
         self._pairs = text.columns.sentence2 is not None
         self._regression = text.is_regression
         self._labels: dict[str, int | None] = {
@@ -241,27 +158,32 @@ class _Check:
         self._found[kind].append((row, value))
 
     def problems(self) -> dict[str, Problem]:
-        """Return what was found, by kind."""
+        """Return the problems found, by kind."""
         return {
             kind: Problem(
                 action=getattr(self._text.bad_rows, kind),
                 count=len(found),
                 dropped=sum(row.dropped == kind for row, _ in found),
-                places=sorted(
-                    (Place(row.file, row.line, value) for row, value in found), key=lambda at: (at.file, at.line)
+                locations=sorted(
+                    (RowLocation(row.file, row.line, value) for row, value in found), key=lambda at: (at.file, at.line)
                 ),
             )
             for kind, found in self._found.items()
         }
 
-    def rows(self, split: str, rows: Rows) -> list[_Row]:
-        """Check each row by itself."""
+    def _cleaned(self, text: str | None) -> str:
+        if text is None:
+            return ""
+        return text.strip() if self._mode == "raw" else " ".join(text.split())  # splits as tagging.split_words does
+
+    def rows(self, split: str, rows: SourceRows) -> list[_Row]:
+        """Return the rows of a split, each checked by itself."""
         columns = (rows.lines, rows.sentence1, rows.sentence2, rows.labels)
         checked = []
         for position, (line, sentence1, sentence2, label) in enumerate(zip(*columns, strict=True)):
-            row = _Row(split, rows.name, line, (sentence1 or "").strip())
+            row = _Row(split, rows.name, line, self._cleaned(sentence1))
             if self._pairs:
-                row.sentence2 = (sentence2 or "").strip()
+                row.sentence2 = self._cleaned(sentence2)
             if fault := rows.faults.get(position):
                 self._drop(row, fault.kind, _shorten(" ".join(fault.value.split())))
             elif not row.sentence1 or row.sentence2 == "":
@@ -274,13 +196,13 @@ class _Check:
                     self._drop(row, "unknown_label", _quoted(label))
             elif label in self._labels and not self._regression:
                 row.label = self._labels[label]
-            elif label:  # null and empty ones are unlabelled
+            elif label:  # null and "" are unlabelled
                 self._drop(row, "unknown_label", _quoted(label))
             checked.append(row)
         return checked
 
     def repeats(self, rows: Iterable[_Row]) -> None:
-        """Leave each text once in a split; a row without a label agrees with any label."""
+        """Keep each text once in a split. A row without a label conflicts with no label."""
         groups: dict[tuple[str, str], list[_Row]] = defaultdict(list)
         for row in rows:
             groups[row.split, row.id].append(row)
@@ -302,7 +224,6 @@ class _Check:
             self._found["conflict"].append((row, f"{self._named(row.label)}: {row.text}"))
             if row is not chosen or self._text.bad_rows.conflict != "keep":
                 row.dropped = "conflict"
-
         if self._regression:
             numbers = [row.label for row in group if row.label is not None]
             chosen.label = float(np.float32(np.mean(numbers, dtype=np.float64)))
@@ -313,106 +234,13 @@ class _Check:
         return f"{label:.7g}" if self._regression else self._text.labels[int(label)]
 
     def leaks(self, rows: Iterable[_Row]) -> None:
-        """Leave each text in the last of the splits that have it."""
+        """Keep each text in the last split that has it."""
         last: dict[str, _Row] = {}
         found = sorted(rows, key=lambda row: SPLITS.index(row.split), reverse=True)
         for row in found:
             other = last.setdefault(row.id, row)
             if other is not row:
-                self._drop(row, "leak", f"in {other.split} too, line {other.line}: {row.text}")
-
-
-# --- what comes out -----------------------------------------------------------------------------------------------------
-
-
-def _refuse(problems: Mapping[str, Problem], text: Text) -> None:
-    refused = [
-        f"  text.bad_rows.{kind}: {places}"
-        for kind, problem in problems.items()
-        if problem.action == "refuse"
-        for places in _places(problem, values=True)
-    ]
-    if not refused:
-        return
-    if problems["unknown_label"].action == "refuse" and problems["unknown_label"].count:
-        values = ", ".join(repr(value) for value in text.label_values or text.labels)
-        refused.append(
-            "  A task of one label is a regression: its labels are finite numbers, such as 3.8, or empty."
-            if text.is_regression
-            else f"  The labels that the task knows: {values}."
-        )
-    raise InputError(
-        "rows that the task refuses; mend them in the file, or set the key to `drop` to go on without them:\n"
-        + "\n".join(refused)
-    )
-
-
-def _places(problem: Problem, values: bool) -> list[str]:
-    """Say for each file how many rows there are and where the first of them stand."""
-    by_file: dict[str, list[Place]] = defaultdict(list)
-    for place in problem.places:
-        by_file[place.file].append(place)
-    said = []
-    for file, places in by_file.items():
-        first = [
-            f"line {place.line} ({place.value})" if values else f"line {place.line}"
-            for place in places[:PLACES_IN_MESSAGE]
-        ]
-        more = ", ..." if len(places) > len(first) else ""
-        said.append(f"{file}: {len(places):,} {'row' if len(places) == 1 else 'rows'}: {', '.join(first)}{more}")
-    return said
-
-
-def _label_counts(rows: Sequence[_Row], text: Text) -> dict[str, float]:
-    """Return the rows by class name; in a regression, how the numbers lie."""
-    if not text.is_regression:
-        counts = Counter(row.label for row in rows)
-        return {name: counts[number] for number, name in enumerate(text.labels)}
-    numbers = np.array([row.label for row in rows if row.label is not None])
-    if not len(numbers):
-        return {"rows": 0}
-    found = {"min": numbers.min(), "mean": numbers.mean(), "max": numbers.max(), "deviation": numbers.std()}
-    return {"rows": len(numbers), **{name: round(float(value), 6) for name, value in found.items()}}
-
-
-def _report(kept: Sequence[_Row], read: int, left_out: int, problems: dict[str, Problem], text: Text) -> Report:
-    by_split = {split: [row for row in kept if row.split == split] for split in SPLITS}
-    words = {
-        column: np.array([len(value.split()) for row in kept if (value := getattr(row, column)) is not None])
-        for column in ("sentence1", "sentence2")
-    }
-    return Report(
-        read=read,
-        left_out=left_out,
-        kept={split: len(rows) for split, rows in by_split.items()},
-        labels={split: _label_counts(rows, text) for split, rows in by_split.items()},
-        unlabelled={split: sum(row.label is None for row in rows) for split, rows in by_split.items()},
-        words={
-            column: {"min": int(counts.min()), "median": float(np.median(counts)), "max": int(counts.max())}
-            for column, counts in words.items()
-            if len(counts)
-        },
-        problems=problems,
-    )
-
-
-def _counts(kept: Mapping[str, int]) -> str:
-    return ", ".join(f"{split} {count:,}" for split, count in kept.items())
-
-
-def _log(report: Report) -> None:
-    for kind, problem in report.problems.items():
-        for places in _places(problem, values=False):
-            log.warning("bad_rows.%s: %s: %s", kind, problem.action, places)
-    if report.left_out:
-        log.info("%s rows left out by text.source.where", f"{report.left_out:,}")
-    log.info(
-        "%s rows read, %s kept (%s), %s of them without a label",
-        f"{report.read:,}",
-        f"{sum(report.kept.values()):,}",
-        _counts(report.kept),
-        f"{sum(report.unlabelled.values()):,}",
-    )
+                self._drop(row, "leak", f"also in {other.split}, line {other.line}: {row.text}")
 
 
 def _table(rows: Sequence[_Row], schema: pa.Schema) -> pa.Table:

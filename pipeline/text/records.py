@@ -1,13 +1,11 @@
-"""The records of one file, each with the line where it starts.
+"""Reads the records of one file, each with the line where it starts. Values are not changed; a row that cannot be read is a `Fault`.
 
-Nothing is judged or mended here; a row that is no row is a `Fault`.
-
-Files are UTF-8, with or without a byte order mark, lines ending in LF or CRLF; the suffix tells the kind:
+Files are UTF-8, with or without a byte order mark, with lines that end in LF or CRLF. The suffix is the format:
 
 - csv: RFC 4180 with a header; a quoted field may hold commas, line breaks and doubled quotes.
-- tsv: as GLUE has it: a header, one row a line, fields parted by tabs, no quoting at all.
-- jsonl: one JSON object a line; every object has all the keys that the task names (null where there is no value).
-- parquet: one row a row; its number stands in for the line.
+- tsv: the format of GLUE: a header, one row per line, fields separated by tabs, no quotes.
+- jsonl: one JSON object per line; every object has all keys that the task names (null for no value).
+- parquet: the number of the row is used as its line.
 """
 
 import csv
@@ -27,10 +25,10 @@ from pipeline.errors import InputError
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with a row that could not be read as one."""
+    """Why a row could not be read."""
 
     kind: Literal["fields", "encoding"]
-    value: str  # what to show of it
+    value: str  # for messages
 
 
 Record = tuple[int, Sequence[str | None] | Fault]
@@ -41,9 +39,9 @@ def read_records(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Re
     """Read a file's records.
 
     :param path: The file.
-    :param name: What messages call it.
+    :param name: Its name in messages.
     :param asked_for: The columns to read, each once.
-    :yields: Line and values of each row; bytes that are no UTF-8 are lone surrogates in them.
+    :yields: Line and values of each row; bytes that are not UTF-8 become lone surrogates.
     :raises InputError: If the suffix is none of those above, the file cannot be read at all, or a column is missing.
     """
     readers: dict[str, Callable[[Path, str, Sequence[str]], Iterator[Record]]] = {
@@ -54,16 +52,16 @@ def read_records(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Re
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise InputError(f"{name}: a file must be one of {', '.join(readers)}, by its suffix")
+        raise InputError(f"{name}: the suffix must be one of {', '.join(readers)}")
     return reader(path, name, asked_for)
 
 
 @contextmanager
 def _open(path: Path, name: str) -> Iterator[IO[str]]:
-    """Open UTF-8 text that parts lines at LF alone; a byte that is no UTF-8 becomes a lone surrogate."""
+    """Open UTF-8 text with lines that end at LF only. A byte that is not UTF-8 becomes a lone surrogate."""
     with path.open("rb") as file:
         if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            raise InputError(f"{name}: is UTF-16; save it as UTF-8")
+            raise InputError(f"{name}: the file is UTF-16; save it as UTF-8")
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as text:
         yield text
 
@@ -91,7 +89,9 @@ def _csv_fields(file: Iterable[str], name: str) -> Iterator[tuple[int, list[str]
         except StopIteration:
             return
         except csv.Error as error:
-            if str(error) == "unexpected end of data":  # all rows after it are inside the quotes: none may be dropped
+            if (
+                str(error) == "unexpected end of data"
+            ):  # all later rows are inside the quotes, so they must not be dropped
                 raise InputError(f"{name}, line {line}: a quote opens in this row and never closes") from None
             until = "" if reader.line_num == line else f" (the row ends at line {reader.line_num})"
             yield line, Fault("fields", f"{error}{until}")
@@ -110,7 +110,7 @@ def _tsv(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
 def _select(
     name: str, rows: Iterator[tuple[int, list[str] | Fault]], asked_for: Sequence[str]
 ) -> Iterator[tuple[int, list[str | None] | Fault]]:
-    """Take the columns asked for from rows of fields, the first row being the header."""
+    """Select columns from rows of fields; the first row is the header."""
     _, header = next(rows, (0, []))
     if isinstance(header, Fault) or not header:
         raise InputError(f"{name}: the first line must name the columns")
@@ -122,7 +122,7 @@ def _select(
         elif not fields:  # an empty line: a blank row
             yield line, [None] * len(positions)
         elif len(fields) != len(header):
-            yield line, Fault("fields", f"{len(fields)} fields where the header has {len(header)}")
+            yield line, Fault("fields", f"{len(fields)} fields, but the header has {len(header)}")
         else:
             yield line, [fields[position] for position in positions]
 
@@ -147,7 +147,7 @@ def _jsonl(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
 
 
 def _values(found: Any, asked_for: Sequence[str]) -> list[str | None] | Fault:
-    """Take the keys asked for from what a line of JSON holds."""
+    """Select keys from the value of a line of JSON."""
     if not isinstance(found, dict):
         return Fault("fields", "not a JSON object")
     for key in asked_for:
@@ -160,8 +160,7 @@ def _values(found: Any, asked_for: Sequence[str]) -> list[str | None] | Fault:
 
 def _parquet(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
     try:
-        there = pq.read_schema(path).names
-        check_columns(name, there, asked_for)
+        check_columns(name, pq.read_schema(path).names, asked_for)
         table = pq.read_table(path, columns=list(asked_for), partitioning=None)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{name}: cannot be read as Parquet: {error}") from error
@@ -171,10 +170,10 @@ def _parquet(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record
 def table_records(name: str, table: pa.Table, asked_for: Sequence[str]) -> Iterator[Record]:
     """Return the records of a table, numbered from 1.
 
-    :param name: What messages call it.
-    :param table: It.
+    :param name: Its name in messages.
+    :param table: The table.
     :param asked_for: The columns to read.
-    :raises InputError: If one of them holds no texts, numbers or truth values.
+    :raises InputError: If one of them holds something else than texts, numbers or truth values.
     """
     texts = [_texts(name, column, table[column]) for column in asked_for]
     return enumerate(zip(*texts, strict=True), start=1)
@@ -195,26 +194,26 @@ def _texts(name: str, column: str, values: pa.ChunkedArray) -> list[str | None]:
     ]
 
 
-def check_columns(name: str, there: Sequence[str], asked_for: Sequence[str]) -> None:
-    """Check that a file has the columns asked for.
+def check_columns(name: str, columns: Sequence[str], asked_for: Sequence[str]) -> None:
+    """Check that a file has the columns of a task.
 
-    :param name: What messages call the file.
-    :param there: The columns that it has.
-    :param asked_for: Those that are wanted.
-    :raises InputError: If one is missing, or there twice.
+    :param name: The file's name in messages.
+    :param columns: The columns of the file.
+    :param asked_for: The columns of the task.
+    :raises InputError: If one is missing, or the file has it twice.
     """
-    shown = ", ".join(repr(column) for column in there)
+    shown = ", ".join(repr(column) for column in columns)
     for column in asked_for:
-        if column not in there:
+        if column not in columns:
             raise InputError(f"{name}: has no column {column!r}, which the task's file names; it has {shown}")
-        if there.count(column) > 1:
+        if columns.count(column) > 1:
             raise InputError(f"{name}: has more than one column {column!r}; it has {shown}")
 
 
 def as_text(value: object) -> str | None:
-    """Write a value as a person would: 1 and 1.0 as "1", true as "true"; null and not-a-number as null.
+    """Return a value as text: 1 and 1.0 as "1", true as "true"; None and NaN as None.
 
-    :param value: A string, number, truth value or null.
+    :param value: A string, number, truth value or None.
     """
     match value:
         case None | str():

@@ -1,7 +1,7 @@
-"""Rows from a file, a Python package or the Hugging Face Hub, as they stand there, each with the line where it starts.
+"""Reads rows from a file, a Python package or the Hugging Face Hub, unchanged, each with the line where it starts.
 
-Nothing is judged or mended here, but two faults can only be seen where the bytes are read, so they are noted: a row that is no row
-(`fields`) and text that is no UTF-8 (`encoding`). What becomes of them is `pipeline.text.preparation`'s business. records.py reads the files.
+records.py reads the files. Two faults show only while the bytes are read, so they are recorded here: a row with the wrong fields
+(`fields`) and text that is not UTF-8 (`encoding`). `pipeline.text.preparation` refuses or drops these rows.
 """
 
 import importlib.metadata
@@ -20,18 +20,18 @@ from pipeline.storage import sha256_of
 from pipeline.tables import SPLITS
 from pipeline.text.records import Fault, Record, as_text, check_columns, read_records, table_records
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 ALL = "all"
-"""The key of a source that is one file, still to be cut into splits."""
+"""The key of a source of one file, which is not split yet."""
 
 
 @dataclass
-class Rows:
-    """The rows of one file, column by column; a row with a fault has nulls for its values."""
+class SourceRows:
+    """The rows of one file as columns. The values of a row with a fault are None."""
 
-    name: str  # the file, as a message names it
-    lines: list[int] = field(default_factory=list)  # from 1, the header counted; rows from 1 in parquet and on the Hub
+    name: str  # of the file, for messages
+    lines: list[int] = field(default_factory=list)  # from 1 with the header; in parquet and on the Hub, rows from 1
     sentence1: list[str | None] = field(default_factory=list)
     sentence2: list[str | None] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Rows:
 
         :param line: Where it starts.
         :param values: sentence1, sentence2, label.
-        :param fault: What is wrong with it, if anything.
+        :param fault: Why it could not be read, if it could not.
         """
         if fault is not None:
             self.faults[len(self)] = fault
@@ -55,16 +55,18 @@ class Rows:
             column.append(value)
 
 
-def read(source: Source, columns: Columns) -> tuple[dict[str, Rows], dict[str, Any]]:
+def read(source: Source, columns: Columns) -> tuple[dict[str, SourceRows], dict[str, Any]]:
     """Read a task's rows.
 
-    :param source: Where they are. Paths are relative to the working folder. Where none of its files is there, `otherwise` is read.
-    :param columns: The source's names for our columns.
-    :return: The rows of each split (of `ALL` where the source is one file), and what was read, for the metadata of what is made of it.
+    :param source: Where they are. Paths are relative to the working folder. If none of its files exists, `otherwise` is read.
+    :param columns: The source's names for the project's columns.
+    :return: The rows of each split (of `ALL` for a source of one file), and the provenance for the table's metadata.
     :raises InputError: If a file, package or column is missing, a SHA-256 differs, a file has no rows, or `where` selects none.
     """
     if source.otherwise is not None and not any(Path(name).exists() for name in _by_split(source.files).values()):
-        log.info("%s: not there; reading the source named under otherwise", ", ".join(_by_split(source.files).values()))
+        logger.info(
+            "reading text.source.otherwise, since %s does not exist", ", ".join(_by_split(source.files).values())
+        )
         source = source.otherwise
     rows, provenance = (_read_files if source.hub is None else _read_hub)(source, source.columns or columns)
     return rows, {**provenance, "where": dict(source.where), "licence": source.licence}
@@ -73,7 +75,7 @@ def read(source: Source, columns: Columns) -> tuple[dict[str, Rows], dict[str, A
 # --- files and packages -------------------------------------------------------------------------------------------------
 
 
-def _read_files(source: Source, columns: Columns) -> tuple[dict[str, Rows], dict[str, Any]]:
+def _read_files(source: Source, columns: Columns) -> tuple[dict[str, SourceRows], dict[str, Any]]:
     if source.package is None:
         provenance: dict[str, Any] = {}
         given = _by_split(source.files)
@@ -86,7 +88,11 @@ def _read_files(source: Source, columns: Columns) -> tuple[dict[str, Rows], dict
         names = {split: f"{source.package}/{name}" for split, name in given.items()}
     wanted = _by_split(source.sha256)
     digests = {split: _digest(path, names[split], wanted.get(split)) for split, path in paths.items()}
-    rows = {split: _read_file(path, names[split], source, columns) for split, path in paths.items()}
+    asked_for = _asked_for(source, columns)
+    rows = {
+        split: _collect(names[split], read_records(path, names[split], asked_for), source, columns)
+        for split, path in paths.items()
+    }
     files = {split: {"path": given[split], "sha256": digests[split]} for split in given}
     return rows, {**provenance, "files": files}
 
@@ -102,13 +108,13 @@ def _inside(package: str, path: str) -> Path:
     folders = folders_of(package)
     if not folders:
         raise InputError(
-            f"text.source.package: {package!r} is no installed package (the name that Python imports); "
+            f"text.source.package: the package {package!r} (its import name) is not installed; "
             f"install it with `python -m pip install {package}`"
         )
     for folder in folders:
         if (folder / path).is_file():
             return folder / path
-    raise InputError(f"text.source.path: the package {package!r} ships no file {path!r}")
+    raise InputError(f"text.source.path: the package {package!r} has no file {path!r}")
 
 
 def _version(package: str) -> str | None:
@@ -121,40 +127,38 @@ def _digest(path: Path, name: str, wanted: str | None) -> str:
         raise InputError(f"{name}: no such file")
     digest = sha256_of(path)
     if wanted is not None and digest != wanted.lower():
-        raise InputError(f"{name}: its SHA-256 is {digest}, not {wanted} (text.source.sha256): it is another file")
+        raise InputError(
+            f"{name}: its SHA-256 is {digest}, not {wanted} as in text.source.sha256; get the right file or change the key"
+        )
     return digest
-
-
-def _read_file(path: Path, name: str, source: Source, columns: Columns) -> Rows:
-    return _collect(name, read_records(path, name, _asked_for(source, columns)), source, columns)
 
 
 # --- the Hub ------------------------------------------------------------------------------------------------------------
 
 
-def _read_hub(source: Source, columns: Columns) -> tuple[dict[str, Rows], dict[str, Any]]:
+def _read_hub(source: Source, columns: Columns) -> tuple[dict[str, SourceRows], dict[str, Any]]:
     try:
         from datasets import load_dataset
     except ImportError as error:
         raise InputError(
-            "text.source.hub: needs the package datasets; install it with `python -m pip install datasets`"
+            "text.source.hub: the package datasets is not installed; install it with `python -m pip install datasets`"
         ) from error
     label = f"{source.hub}@{source.revision}"
     try:
         found = load_dataset(source.hub, source.config, revision=source.revision)
     except (OSError, ValueError) as error:
         raise InputError(f"text.source.hub: {label}: {' '.join(str(error).split())}") from error
-    names = {str(ours): theirs for ours, theirs in source.hub_splits.items()} or {s: s for s in SPLITS if s in found}
-    if missing := [theirs for theirs in names.values() if theirs not in found]:
+    names = {str(split): name for split, name in source.hub_splits.items()} or {s: s for s in SPLITS if s in found}
+    if missing := [name for name in names.values() if name not in found]:
         raise InputError(f"text.source.hub_splits: {label}: has no {', '.join(missing)}; it has {', '.join(found)}")
     if unread := [split for split in found if split not in names.values()]:
-        log.warning("%s: only its %s are read, not its %s", label, ", ".join(names.values()), ", ".join(unread))
+        logger.warning("reading only %s of %s, not %s", ", ".join(names.values()), label, ", ".join(unread))
     asked_for = _asked_for(source, columns)
     rows = {}
-    for split, theirs in ((split, names[split]) for split in SPLITS if split in names):
-        name = f"{label}, {theirs}"
-        check_columns(name, found[theirs].column_names, asked_for)
-        records = _hub_records(name, found[theirs].select_columns(asked_for), asked_for)
+    for split in (split for split in SPLITS if split in names):
+        name, part = f"{label}, {names[split]}", found[names[split]]
+        check_columns(name, part.column_names, asked_for)
+        records = _hub_records(name, part.select_columns(asked_for), asked_for)
         rows[split] = _collect(name, records, source, columns)
     if len(rows) == 1:
         rows = {ALL: next(iter(rows.values()))}
@@ -167,7 +171,7 @@ def _read_hub(source: Source, columns: Columns) -> tuple[dict[str, Rows], dict[s
 
 
 def _hub_records(name: str, split: Any, asked_for: Sequence[str]) -> Iterator[Record]:
-    """Read a split of a Hub data set; class numbers become class names, -1 (the Hub's sign for no label) null."""
+    """Read a split of a Hub data set. Class numbers become class names; -1, which means no label on the Hub, becomes null."""
     from datasets import ClassLabel
 
     table = split.with_format("arrow")[:]
@@ -183,24 +187,24 @@ def _hub_records(name: str, split: Any, asked_for: Sequence[str]) -> Iterator[Re
 
 
 def _asked_for(source: Source, columns: Columns) -> list[str]:
-    """Name the columns to read, each once: the text's, the label's, those of `where`."""
+    """Return the columns to read, each once: those of the text, the label and `where`."""
     named = [columns.sentence1, columns.sentence2, columns.label, *source.where]
     return list(dict.fromkeys(column for column in named if column is not None))
 
 
-def _collect(name: str, records: Iterable[Record], source: Source, columns: Columns) -> Rows:
-    """Gather the rows that `where` selects; a row with a fault cannot be asked, so it is always among them."""
+def _collect(name: str, records: Iterable[Record], source: Source, columns: Columns) -> SourceRows:
+    """Return the rows that `where` selects, and every row with a fault, which has no values to select by."""
     positions = {column: n for n, column in enumerate(_asked_for(source, columns))}
     filters = [(positions[column], as_text(value)) for column, value in source.where.items()]
-    ours = [positions[column] if column else None for column in (columns.sentence1, columns.sentence2, columns.label)]
-    rows = Rows(name)
+    wanted = [positions[column] if column else None for column in (columns.sentence1, columns.sentence2, columns.label)]
+    rows = SourceRows(name)
     for line, record in records:
         if isinstance(record, Fault):
             rows.add(line, (None, None, None), record)
         elif any(record[n] != value for n, value in filters):
             rows.left_out += 1
         else:
-            values = [None if n is None else record[n] for n in ours]
+            values = [None if n is None else record[n] for n in wanted]
             broken = next((value for value in values if value and not _is_unicode(value)), None)
             if broken is None:
                 rows.add(line, values)
@@ -227,5 +231,5 @@ def _is_unicode(text: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    # Bytes that are no UTF-8 were read as the lone surrogates U+DC80 to U+DCFF.
+    # Bytes that are not UTF-8 were read as the lone surrogates U+DC80 to U+DCFF.
     return text.encode("utf-8", "backslashreplace").decode().replace("\\udc", "\\x")

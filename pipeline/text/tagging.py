@@ -1,11 +1,11 @@
-"""Text to words with part-of-speech tags.
+"""Splits text into words with part-of-speech tags.
 
-Two modes. Pretokenised: a word is what white space parts, the tagger gets those words, and text is words joined by a space.
-Raw: the tagger's own tokens with the white space after each, so that a text put together again is the same to the byte.
-Work is cut into shards that return arrays of tags: `nlp.pipe(n_process=...)` sends whole documents between processes, which costs what it gains.
+In pretokenised mode, text is split at white space, the tagger gets these words, and joining them with spaces gives the text back.
+In raw mode, the words are the tagger's own tokens with the white space after each, so that joining them gives the same bytes.
+The texts are tagged in shards, each of which returns arrays of tags: `nlp.pipe(n_process=...)` sends whole documents between
+processes, which costs what it gains.
 """
 
-import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -21,12 +21,11 @@ from pipeline.console import progress
 from pipeline.errors import InputError
 from pipeline.tables import MASK, SPLITS, TOKENS, VOCABULARY, TextMode, content_digests, id_digests
 
-log = logging.getLogger(__name__)
 SHARD = 1000
 ROW_GROUP = 4_096
-"""Rows of the tokens table that are read at once."""
+"""Rows of a row group of the tokens table, which is read at once."""
 BATCH_CHARACTERS = 20_000
-"""What spaCy tags at a time: a word takes 12 kB there, and small batches of long texts are faster too."""
+"""Characters that spaCy tags at a time: it needs 12 kB per word, and long texts are also faster in small batches."""
 
 Tagged = tuple[list[str], list[str], list[str]]
 """The words, tags and following white space (empty in pretokenised mode) of one text."""
@@ -34,7 +33,7 @@ Tagged = tuple[list[str], list[str], list[str]]
 
 @dataclass(frozen=True)
 class TaggedTexts:
-    """The words and tags of n texts, flat, text i being `offsets[i]:offsets[i + 1]`."""
+    """The words and tags of n texts as flat arrays. Text i has `words[offsets[i]:offsets[i + 1]]`."""
 
     offsets: np.ndarray  # int64 [n + 1]
     words: pa.DictionaryArray  # string [words]
@@ -43,18 +42,18 @@ class TaggedTexts:
 
 
 def tag_texts(texts: Iterable[str], tagger: str, mode: TextMode, workers: int | None = None) -> TaggedTexts:
-    """Tag texts in parallel; the result does not depend on the number of workers.
+    """Return the tagged words of texts. They are tagged in parallel; the result does not depend on the number of workers.
 
-    :param texts: The texts; none blank.
+    :param texts: The texts; none may be blank.
     :param tagger: "spacy:PIPELINE", any installed pipeline with a tagger, or "nltk:perceptron".
     :param mode: "pretokenised" or "raw".
-    :param workers: Processes; one for each core where None.
+    :param workers: Processes; None for one per core.
     :raises InputError: If the tagger or its data is not installed.
     """
     from joblib import Parallel, delayed, effective_n_jobs
 
     texts = list(texts)
-    load_tagger(tagger, mode)  # a clear error here rather than in a worker
+    load_tagger(tagger, mode)  # raises here rather than in a worker
     shards = [texts[i : i + SHARD] for i in range(0, len(texts), SHARD)]
     workers = min(workers or effective_n_jobs(-1), max(1, len(shards)))
     counts: list[np.ndarray] = []
@@ -74,7 +73,7 @@ def tag_texts(texts: Iterable[str], tagger: str, mode: TextMode, workers: int | 
 
 
 def _encode(arrays: list[pa.Array]) -> pa.DictionaryArray:
-    """Dictionary-encode with a sorted dictionary, so that a string's number does not depend on the order of the rows."""
+    """Return the strings with a sorted dictionary, so that the index of a string does not depend on the order of the rows."""
     encoded = pa.chunked_array(arrays, pa.string()).combine_chunks().dictionary_encode()
     order = np.asarray(pc.sort_indices(encoded.dictionary))
     rank = np.empty(len(order), np.int32)
@@ -101,11 +100,11 @@ _loaded: dict[tuple[str, TextMode], Callable[[list[str]], Iterator[Tagged]]] = {
 
 
 def load_tagger(tagger: str, mode: TextMode) -> Callable[[list[str]], Iterator[Tagged]]:
-    """Return a function from texts to their words, tags and white space; a process loads each tagger once.
+    """Return a function from texts to their words, tags and white space. Each process loads a tagger once.
 
     :param tagger: "spacy:PIPELINE" or "nltk:perceptron".
     :param mode: "pretokenised" or "raw".
-    :raises InputError: If it is not installed, with the line that installs it.
+    :raises InputError: If it is not installed, with the command that installs it.
     """
     if (tagger, mode) not in _loaded:
         kind, _, name = tagger.partition(":")
@@ -121,7 +120,7 @@ def _spacy(name: str, mode: TextMode) -> Callable[[list[str]], Iterator[Tagged]]
         nlp = spacy.load(name, exclude=["parser", "ner", "lemmatizer", "attribute_ruler", "senter"])
     except (ImportError, OSError) as error:
         raise InputError(
-            f"tagger spacy:{name}: {error}; install it (`pip install spacy {name}`) or name another"
+            f"tagger spacy:{name}: {error}; install it with `pip install spacy {name}` or set tag.tagger to another one"
         ) from error
     nlp.max_length = sys.maxsize  # the limit is for the parser and NER, which are not loaded
     if "tagger" not in nlp.pipe_names:
@@ -144,7 +143,10 @@ def _batch_size(texts: list[str]) -> int:
 
 
 def _fold_spaces(doc: Any) -> Tagged:
-    """Give each word the white space after it; spaCy makes a token of all but one space, which is no word to augment."""
+    """Return the words of a spaCy document with the white space after each.
+
+    spaCy makes a token of white space beyond one space, which is not a word to augment.
+    """
     words: list[str] = []
     tags: list[str] = []
     spaces: list[str] = []
@@ -160,17 +162,19 @@ def _fold_spaces(doc: Any) -> Tagged:
 
 def _nltk(name: str, mode: TextMode) -> Callable[[list[str]], Iterator[Tagged]]:
     if mode == "raw":
-        raise InputError("tagger nltk:perceptron: works on pretokenised text only; for raw text name a spaCy pipeline")
+        raise InputError(
+            "tagger nltk:perceptron: it tags pretokenised text only; for raw text set tag.tagger to spacy:PIPELINE"
+        )
     if name != "perceptron":
-        raise InputError(f"tagger nltk:{name}: the one NLTK tagger is nltk:perceptron")
+        raise InputError(f"tagger nltk:{name}: the only NLTK tagger is nltk:perceptron")
     try:
         from nltk.tag import PerceptronTagger
 
         perceptron = PerceptronTagger()
     except (ImportError, LookupError) as error:
         raise InputError(
-            "tagger nltk:perceptron: not installed; "
-            "`pip install nltk` and `python -m nltk.downloader averaged_perceptron_tagger_eng`"
+            "tagger nltk:perceptron: not installed; install it with `pip install nltk` and "
+            "`python -m nltk.downloader averaged_perceptron_tagger_eng`"
         ) from error
 
     def tag(texts: list[str]) -> Iterator[Tagged]:
@@ -181,7 +185,7 @@ def _nltk(name: str, mode: TextMode) -> Callable[[list[str]], Iterator[Tagged]]:
 
 
 def split_words(texts: list[str]) -> Iterator[list[str]]:
-    """Split each text at white space, as Unicode has it."""
+    """Split each text at Unicode white space."""
     return iter(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(pa.array(texts, pa.string()))).to_pylist())
 
 
@@ -196,11 +200,9 @@ def tokens_tables(
     :param workers: As in `tag_texts`.
     :return: The tables of tables.TOKENS, in the order of the ids, and of tables.VOCABULARY, and the metadata of both (tags, spaces,
         pairs, tagger, text, corpus).
-    :raises InputError: If a sentence has no words or holds tables.MASK, or the tagger is not installed.
+    :raises InputError: If a sentence has no words or contains tables.MASK, or the tagger is not installed.
     """
-    examples = examples.sort_by(
-        "id"
-    )  # so that nothing hangs on the source's order, and a part of the table can be read by itself
+    examples = examples.sort_by("id")  # so that the order of the source does not matter
     pairs = examples["sentence2"].null_count < len(examples)
     n = len(examples)
     sides = [_checked(examples, f"sentence{number}") for number in ((1, 2) if pairs else (1,))]
@@ -236,7 +238,7 @@ def tokens_tables(
 
 
 def _checked(examples: pa.Table, name: str) -> pa.StringArray:
-    """Return a column of sentences without white space around them, each known to have words."""
+    """Return a column of sentences without white space at both ends; each has words and no [MASK]."""
     texts = pc.utf8_trim_whitespace(examples[name].combine_chunks().fill_null(""))
     for wrong, where in (("has no words", pc.equal(texts, "")), (f"holds {MASK}", pc.match_substring(texts, MASK))):
         if (row := pc.index(where, True).as_py()) >= 0:
@@ -247,20 +249,23 @@ def _checked(examples: pa.Table, name: str) -> pa.StringArray:
 
 
 def _digests_of_decoded(sides: list[pa.StringArray], mode: TextMode) -> np.ndarray:
-    """Return the ids [rows, 2] of the texts that words make when they are put together again."""
+    """Return the ids [rows, 2] of the texts that joining the words gives.
+
+    They are the rows' ids, except in pretokenised examples of an earlier version, which can have several spaces between words.
+    """
     if mode == "pretokenised":
         sides = [pc.binary_join(pc.utf8_split_whitespace(side), " ") for side in sides]
     return content_digests(*sides)
 
 
 def write_tables(folder: Path, tokens: pa.Table, vocabulary: pa.Table, metadata: dict[str, Any]) -> None:
-    """Write what `tokens_tables` returns: tokens.parquet, in row groups that can be read one by one, and vocabulary.parquet."""
+    """Write the tables of `tokens_tables`: tokens.parquet, with small row groups, and vocabulary.parquet."""
     tables.write(folder / "vocabulary.parquet", vocabulary, metadata)
     tables.write(folder / "tokens.parquet", tokens, metadata, ROW_GROUP)
 
 
 def _vocabulary(tagged: TaggedTexts, in_training: np.ndarray) -> pa.Table:
-    """Count each (word, tag): in the training split, 0 for those of the other splits alone."""
+    """Return the count of each (word, tag) in the training split; 0 if only other splits have it."""
     word, tag = np.asarray(tagged.words.indices), np.asarray(tagged.tags.indices)
     key = word.astype(np.int64) * len(tagged.tags.dictionary) + tag
     pairs, index = np.unique(key, return_inverse=True)

@@ -16,9 +16,11 @@ from letters import settings
 
 from pipeline.augment import engine
 from pipeline.augment.block import EDITED, MASKED, Block, Sentences, Unigrams
+from pipeline.augment.copies import Plan
 from pipeline.augment.draws import Draws, row_keys
 from pipeline.augment.eda import RandomDeletion, RandomSwap
-from pipeline.augment.rules import MaskOrReplace
+from pipeline.augment.rules import KeepNgram, MaskOrReplace
+from pipeline.errors import InputError
 
 COPIES = 20_000
 MASK = 99
@@ -207,6 +209,78 @@ def test_a_row_does_not_depend_on_its_neighbours(rule):
 def test_wrong_parameters_are_refused_by_name(rule, params, named):
     with pytest.raises(ValueError, match=f"^{named}:"):
         rule(**params)
+
+
+# --- windows ------------------------------------------------------------------------------------------------------------
+
+NGRAM = {"rule": "pipeline.augment.rules:KeepNgram", "p_ng": 1.0, "n_max": 3}
+
+
+def test_a_window_after_deletion_is_refused_with_the_order_to_write():
+    """Its place would be counted in the words that are left, not in the parent's."""
+    with pytest.raises(
+        InputError,
+        match=r"tasks/films\.yaml: augment\.rules: 'ngram' keeps a window of words and comes after 'deletion', which drops words: "
+        "list 'ngram' before 'deletion'",
+    ):
+        Plan.of(settings(deletion=DELETION, swap=SWAP, ngram=NGRAM), "tasks/films.yaml")
+    assert list(Plan.of(settings(ngram=NGRAM, deletion=DELETION, swap=SWAP)).rules) == ["ngram", "deletion", "swap"]
+    assert list(Plan.of(settings(swap=SWAP, ngram=NGRAM)).rules) == ["swap", "ngram"]
+
+
+OWN_RULES = """
+class Halve:
+    def __call__(self, block, draws, unigrams):
+        return block.drop(block.positions % 2 == 1)
+
+
+class First:
+    def __call__(self, block, draws, unigrams):
+        return block.cut(block.size > 0, 0 * block.start, 0 * block.size + 1)
+"""
+
+
+def test_a_users_window_after_dropped_words_is_refused_when_it_runs(
+    write_tokens: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "own_rules.py").write_text(OWN_RULES)
+    monkeypatch.syspath_prepend(tmp_path)
+    tokens, halve, first = write_tokens(ROWS), {"rule": "own_rules:Halve"}, {"rule": "own_rules:First"}
+    with pytest.raises(
+        InputError, match=r"augment\.rules\.first: keeps a window after another rule dropped words; list it"
+    ):
+        engine.augment(tokens, tmp_path / "out", settings(halve=halve, first=first), workers=1)
+    assert engine.augment(tokens, tmp_path / "out", settings(first=first, halve=halve), workers=1)["kept"] > 0
+
+
+def test_a_window_before_deletion_is_in_the_words_of_the_parent(write_tokens: Callable, tmp_path: Path):
+    asked = settings(ngram=NGRAM, deletion=DELETION)
+    engine.augment(write_tokens(ROWS), tmp_path / "out", asked, workers=1)
+    for row in augmented(tmp_path / "out").to_pylist():
+        places = [int(word.split("x")[1]) for word in row["sentence1"].split(" ")]
+        start, size = row["ngram_start1"], row["ngram_size1"]
+        assert set(places) <= set(range(start, start + size))
+        assert row["edited1"] == size - len(places)
+
+
+def test_a_window_after_a_swap_keeps_places_and_counts_the_moved_words_inside(write_tokens: Callable, tmp_path: Path):
+    engine.augment(write_tokens(ROWS), tmp_path / "out", settings(swap=SWAP, ngram=NGRAM), workers=1)
+    table = augmented(tmp_path / "out").to_pylist()
+    for row in table:
+        places = [int(word.split("x")[1]) for word in row["sentence1"].split(" ")]
+        moved = sum(place != row["ngram_start1"] + i for i, place in enumerate(places))
+        assert (row["edited1"], row["ngram_size1"]) == (moved, len(places))
+    assert len({row["edited1"] for row in table}) > 2
+
+
+def test_a_masked_word_that_moved_out_of_the_window_is_not_counted():
+    block = apply(MaskOrReplace(p_mask=0.5, p_pos=0.0), copies_of(30, n=500), name="words")
+    block = apply(RandomSwap(alpha=1.0), block, name="swap")
+    whole = block.edits_per_row()[EDITED]
+    block = apply(KeepNgram(p_ng=1.0, n_max=3), block, name="ngram")
+    inside = block.edits_per_row()[EDITED]
+    assert (inside <= block.size).all()
+    assert whole.max() > block.size.max() >= inside.max() == 3
 
 
 # --- from params.yaml ---------------------------------------------------------------------------------------------------

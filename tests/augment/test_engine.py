@@ -1,5 +1,9 @@
 """The procedure: the same bytes for any number of workers, every copy accounted for, nothing equal to an original."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +22,7 @@ from pipeline import tables
 from pipeline.augment import duplicates, engine
 from pipeline.errors import InputError
 
+ROOT = Path(__file__).parents[2]
 SINGLE = [
     ("train", "a film that moves at a brisk pace"),
     ("train", "bad acting , bad plot"),
@@ -84,6 +89,55 @@ def test_new_rows_change_no_other_rows_copies(write_tokens: Callable, tmp_path: 
     few, many = rows_of(tmp_path / "few"), rows_of(tmp_path / "many")
     parents = pa.array(tables.content_ids([row[1] for row in SINGLE]))
     assert many.filter(pc.is_in(many["parent_id"], parents)).equals(few)
+
+
+def test_examples_of_an_earlier_version_with_several_spaces_are_still_compared_by_their_words(
+    write_tokens: Callable, tmp_path: Path
+):
+    rows = [("train", "a  b"), ("train", "a b c d"), ("validation", "b\t c"), ("test", "c   d"), ("train", "e")]
+    window = {"rule": "pipeline.augment.rules:KeepNgram", "p_ng": 0.9, "n_max": 3}
+    summary = engine.augment(write_tokens(rows), tmp_path / "out", settings(n_iter=200, ngram=window), workers=1)
+    kept = set(rows_of(tmp_path / "out")["sentence1"].to_pylist())
+    assert {"a b c", "b c d"} <= kept
+    assert not kept & {" ".join(text.split()) for _, text in rows}
+    assert summary["leaks"] > 0
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from letters import settings
+from pipeline.augment import engine
+
+class Killed:
+    def __call__(self, block, draws, unigrams):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    engine.augment(Path("tokens"), Path("out"), settings(killed={"rule": "killed_rule:Killed"}), workers=1)
+"""
+
+
+def test_the_next_run_removes_what_a_killed_one_left(write_tokens: Callable, tmp_path: Path):
+    tokens = write_tokens(SINGLE)
+    engine.augment(tokens, tmp_path / "out", settings(seed=1), workers=1)
+    before = files_of(tmp_path / "out")
+    (tmp_path / "killed_rule.py").write_text(KILLED)
+    path = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "augment"), str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "killed_rule.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    left = [path for path in tmp_path.iterdir() if path.name.startswith("out")]
+    assert len(left) == 2
+    assert files_of(tmp_path / "out") == before
+    assert any(file.suffix == ".arrow" for folder in left for file in folder.rglob("*"))  # scratch as well
+    engine.augment(tokens, tmp_path / "out", settings(), workers=1)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("out")] == ["out"]
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".parquet", ".json"}
 
 
 def test_seed_and_n_iter(write_tokens: Callable, tmp_path: Path):

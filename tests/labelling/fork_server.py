@@ -1,9 +1,10 @@
-"""A process that has imported what the label stage needs and forks one for each run, so that twenty runs do not pay for twenty imports.
+"""A process that has imported the modules of the label stage and forks once per run, so that twenty runs need only one import.
 
-It reads one JSON object a line and answers with one: {"start": {...}} -> {"pid"}, {"wait": pid, "stops": false} -> {"code"}, or {"stopped": true} where it may stop.
-A run is the stage in a process group of its own. Its events are counted: each file in data/ that it opens to write, flushes, renames or
-removes, each batch that it labels. At event `at`, counted from 1, or `after` seconds after the first, the signal `signal` goes to the whole
-group. What it counted, and the seconds from the first event to the end, are left in the file `events`.
+It reads one JSON object per line and answers with one: {"start": {...}} -> {"pid"}, {"wait": pid, "stops": false} -> {"code"}, or
+{"stopped": true} if it may stop.
+A run is the stage in its own process group. Its events are counted: each file in data/ that it opens for writing, flushes, renames or
+removes, and each batch that it labels. At event `at`, counted from 1, or `after` seconds after the first event, the signal `signal` goes to
+the whole group. The number of events, and the seconds from the first event to the end, are written to the file `events`.
 """
 
 import json
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import joblib.externals.loky  # noqa: F401  and what else a run would import by itself
+import joblib.externals.loky  # noqa: F401  and the other modules that a run would import
 import tqdm  # noqa: F401
 from transformers import BertForSequenceClassification, PreTrainedTokenizerFast  # noqa: F401
 
@@ -29,7 +30,7 @@ TO_WRITE = os.O_WRONLY | os.O_RDWR
 
 
 class Events:
-    """Counts a run's events, and sends the signal at the moment that the job names."""
+    """Counts the events of a run, and sends the signal at the moment of the job."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.job, self.seen, self.began = job, 0, 0.0

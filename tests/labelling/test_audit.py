@@ -12,8 +12,8 @@ from tiny import augmented_table, examples_table, tiny_teacher
 from pipeline import storage, tables
 from pipeline.errors import InputError
 from pipeline.labelling.audit import audit
-from pipeline.labelling.label import label, provenance
-from pipeline.labelling.rows import Rows
+from pipeline.labelling.label import describe_data_set, label
+from pipeline.labelling.rows import LabelRows
 from pipeline.logits import dataset, writing
 from pipeline.logits.shards import Stream
 from pipeline.params.labelling import Labelling
@@ -29,7 +29,7 @@ SOURCE = {"task": "films", "labels": LABELS, "pairs": False, "source": {"licence
 
 @pytest.fixture
 def data_set(tmp_path: Path) -> Path:
-    """Return the folder of a data set of 60 rows, its teacher beside it as the stages put it."""
+    """Return the folder of a data set of 60 rows, with its teacher where the stages put it."""
     model = tiny_teacher(tmp_path / "model", WORDS, LABELS)
     draws = np.random.default_rng(0)
     texts = [" ".join(draws.choice(WORDS, 1 + i % 25)) + f" {i}" for i in range(40)]
@@ -41,14 +41,14 @@ def data_set(tmp_path: Path) -> Path:
     make_teacher(TeacherModel(source=f"folder:{model}"), examples, LABELS, teacher)
     opened, record = open_recorded(teacher, LABELS)
     out = tmp_path / "data" / "films" / "logits" / "large"
-    rows = Rows.read(examples, [tmp_path / "augmented" / "augmented-0.parquet"])
-    about = provenance(SOURCE, {}, "pretokenised", {"name": "large", **record})
+    rows = LabelRows.read(examples, [tmp_path / "augmented" / "augmented-0.parquet"])
+    about = describe_data_set(SOURCE, {}, "pretokenised", {"name": "large", **record})
     label(opened, rows, Labelling(max_length=20), tmp_path / "store", out, about)
     return out
 
 
 def shift(folder: Path, row: int, by: float) -> None:
-    """Alter a stored logit, as a careless tool would that knows how to write a manifest."""
+    """Change a stored logit, and write a valid manifest."""
     about = dataset.provenance(folder)
     splits = {split: dataset.read_split(folder, split) for split in about["rows"]}
     table = splits["train"]
@@ -59,7 +59,7 @@ def shift(folder: Path, row: int, by: float) -> None:
     writing.write(folder, {s: Stream(t.num_rows, iter([t])) for s, t in splits.items()}, about)
 
 
-def test_nothing_has_drifted_where_nothing_changed(data_set: Path):
+def test_there_is_no_drift_without_a_change(data_set: Path):
     found = audit(data_set, share=1.0)
     everything = found[-1]
     assert (everything.words, everything.rows, everything.dtype) == ("all", 60, "float32")
@@ -69,7 +69,7 @@ def test_nothing_has_drifted_where_nothing_changed(data_set: Path):
     assert len(found) > 4, "several lengths, truncated texts among them"
 
 
-def test_a_logit_that_was_altered_is_found_and_its_size_told(data_set: Path):
+def test_a_changed_logit_is_found_and_measured(data_set: Path):
     shift(data_set, 3, 50.0)
     everything = audit(data_set, share=1.0)[-1]
     assert everything.largest == pytest.approx(50, abs=1e-3)
@@ -85,19 +85,19 @@ def test_the_share_is_drawn_by_the_seed(data_set: Path):
     assert found[0] == audit(data_set, share=0.5, seed=0)[-1]
 
 
-def test_dtypes_are_told_apart(data_set: Path):
+def test_dtypes_are_compared(data_set: Path):
     found = {
         drift.dtype: drift for drift in audit(data_set, 1.0, dtypes=["float32", "bfloat16"]) if drift.words == "all"
     }
     assert found["float32"].largest < 1e-5 < found["bfloat16"].largest
 
 
-def test_another_teacher_is_refused(data_set: Path, tmp_path: Path):
+def test_a_different_teacher_is_refused(data_set: Path, tmp_path: Path):
     other = tmp_path / "other"
     other.mkdir()
     model = tiny_teacher(tmp_path / "model2", WORDS, LABELS, seed=1)
     make_teacher(TeacherModel(source=f"folder:{model}"), examples_table([("train", "a", None, 0)]), LABELS, other)
-    with pytest.raises(InputError, match="is another teacher than the data set's: sha256"):
+    with pytest.raises(InputError, match="is not the data set's teacher: its sha256"):
         audit(data_set, 1.0, teacher_folder=other)
 
 
@@ -112,7 +112,7 @@ def test_the_command(data_set: Path, by: float, code: int):
     assert ("beyond the tolerance of 0.01" in done.stdout) == bool(code)
 
 
-def test_a_teacher_that_is_not_there_is_asked_for(data_set: Path):
+def test_a_missing_teacher_is_asked_for(data_set: Path):
     record = data_set.parents[1] / "teachers" / "large" / "teacher.json"
     about = storage.read_json(record)
     record.unlink()

@@ -63,7 +63,7 @@ TEXTS = ["good film", "", "a", "film " * 30, "[MASK] ! [SEP] \u200b", "film " * 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta"])
 @pytest.mark.parametrize("pairs", [False, True], ids=["single", "pairs"])
-def test_tokens_are_those_of_the_tokenizer_and_cut_rows_are_told(tmp_path, monkeypatch, architecture, pairs):
+def test_tokens_are_those_of_the_tokenizer_and_truncated_rows_are_flagged(tmp_path, monkeypatch, architecture, pairs):
     monkeypatch.setattr(batching, "TOKENISED_ROWS", 3)
     tokenizer = AutoTokenizer.from_pretrained(tiny_teacher(tmp_path, ["good", "film"], ["a", "b"], architecture))
     second = TEXTS[::-1] if pairs else [None] * len(TEXTS)

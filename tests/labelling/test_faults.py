@@ -1,9 +1,10 @@
-"""The label stage as a process that is killed, run twice at once, starved of disk; and what it keeps of earlier runs."""
+"""The label stage as a process: killed, started twice at once, on a full disk; and its reuse of earlier runs."""
 
 import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -120,7 +121,7 @@ class Server:
         return pid
 
     def wait(self, pid: int, stops: bool = False) -> int | None:
-        """Wait until a run ends, or stops where it shall; return its exit code, the signal negated, or None where it stopped."""
+        """Wait until a run ends or stops; return its exit code, the negated signal, or None if it stopped."""
         answer = self.ask(wait=pid, stops=stops)
         if "code" in answer:
             self.running.discard(pid)
@@ -139,10 +140,10 @@ class Server:
         """Run, expect one line and exit code 2, return the line."""
         code = self.run(folder, **how)
         log = (folder / "log").read_text()
-        told = [line for line in log.splitlines() if line.startswith("error: ")]
-        assert (code, len(told)) == (2, 1), log
+        errors = [line for line in log.splitlines() if line.startswith("error: ")]
+        assert (code, len(errors)) == (2, 1), log
         assert "Traceback" not in log
-        return told[0]
+        return errors[0]
 
     def close(self) -> None:
         for pid in self.running:
@@ -180,10 +181,10 @@ def parts(project: Path) -> dict[Path, int]:
     return {path: pa.ipc.open_file(path).read_all().num_rows for path in (project / "data/labelled").glob("*/*.arrow")}
 
 
-def test_a_run_that_is_killed_at_any_moment_goes_on_and_ends_the_same(
+def test_a_run_that_is_killed_at_any_moment_resumes_and_ends_the_same(
     pristine: Path, unbroken: Path, server: Server, tmp_path: Path
 ):
-    """Twelve of the twenty moments are events drawn from all of a run's, eight are times drawn from its duration."""
+    """Twelve of the twenty moments are random events of a run, eight are random times within its duration."""
     draw = random.Random(20)
     server.label(copy_of(pristine, tmp_path / "timed"))
     events, seconds = json.loads((tmp_path / "timed" / "events").read_text())
@@ -236,7 +237,8 @@ def test_new_rows_and_other_tasks_label_only_what_is_new(project: Path, server: 
     write_copies(project, COPIES)
     summary = server.label(project)
     assert (summary["labelled"], summary["reused"]) == (150, 210)
-    assert (server.label(project)["labelled"], data_set(project)) == (0, data_set(project))
+    before = data_set(project)
+    assert (server.label(project)["labelled"], data_set(project)) == (0, before)
     for part in ("examples", "augmented", "teachers"):
         shutil.copytree(project / "data/films" / part, project / "data/second" / part)
     (project / "tasks/second.yaml").write_text((project / "tasks/films.yaml").read_text())
@@ -245,7 +247,7 @@ def test_new_rows_and_other_tasks_label_only_what_is_new(project: Path, server: 
     assert data_set(project) == contents(project / "data/second/logits/tiny")
 
 
-def test_another_dtype_labels_anew(project: Path, server: Server):
+def test_another_dtype_labels_again(project: Path, server: Server):
     server.label(project)
     settings = yaml.safe_load((project / "params.yaml").read_text())
     settings["teachers"]["tiny"]["label"]["dtype"] = "bfloat16"
@@ -253,7 +255,7 @@ def test_another_dtype_labels_anew(project: Path, server: Server):
     assert server.label(project)["labelled"] == TEXTS
 
 
-def test_a_data_set_that_was_fetched_is_not_labelled_again(project: Path, unbroken: Path, server: Server):
+def test_a_downloaded_data_set_is_not_labelled_again(project: Path, unbroken: Path, server: Server):
     shutil.copytree(unbroken / "data/films/logits", project / "data/films/logits")
     summary = server.label(project)
     assert (summary["labelled"], summary["reused"]) == (0, TEXTS)
@@ -266,7 +268,7 @@ def test_a_data_set_that_was_fetched_is_not_labelled_again(project: Path, unbrok
 
 
 @pytest.mark.parametrize("damage", ["altered", "cut off", "missing"])
-def test_a_damaged_shard_is_named_and_its_texts_alone_are_labelled_again(
+def test_a_damaged_shard_is_named_and_only_its_texts_are_labelled_again(
     project: Path, unbroken: Path, server: Server, damage: str
 ):
     shutil.copytree(unbroken / "data/films/logits", project / "data/films/logits")
@@ -288,13 +290,13 @@ def test_a_damaged_shard_is_named_and_its_texts_alone_are_labelled_again(
     assert np.allclose(found["logits"].to_pylist(), before["logits"].to_pylist(), atol=1e-5)
 
 
-def test_a_damaged_part_is_named_and_its_texts_alone_are_labelled_again(project: Path, unbroken: Path, server: Server):
+def test_a_damaged_part_is_named_and_only_its_texts_are_labelled_again(project: Path, unbroken: Path, server: Server):
     server.label(project)
     shutil.rmtree(project / "data/films/logits")
     part, rows = max(parts(project).items(), key=lambda item: item[1])
     part.write_bytes(part.read_bytes()[:-1])
     assert server.label(project)["labelled"] == rows
-    assert f"{part.relative_to(project)}: is not what was written" in (project / "log").read_text()
+    assert f"{part.relative_to(project)}: damaged" in (project / "log").read_text()
     assert data_set(project) == data_set(unbroken)
 
 
@@ -335,20 +337,23 @@ labellers.tokenised_pools = fails
 """
 
 
-def test_logits_that_are_not_finite_name_the_row_and_the_pools_before_are_kept(
+def test_logits_that_are_not_finite_name_the_row_and_earlier_pools_are_kept(
     project: Path, unbroken: Path, server: Server
 ):
-    told = server.fails(project, code=NOT_FINITE)
-    assert "computed in float32, are not finite: augmented row " in told or "are not finite: " in told
+    error = server.fails(project, code=NOT_FINITE)
+    found = re.search(r"logits \(computed in float32\) are not finite: augmented row ([0-9a-f]{32})$", error)
+    assert found and found[1] in COPIES["id"].to_pylist(), error
     stored = sum(parts(project).values())
     assert stored > 50
+    ids = {value.hex() for path in parts(project) for value in pa.ipc.open_file(path).read_all()["id"].to_pylist()}
+    assert found[1] not in ids
     assert not (project / "data/films/logits").exists()
     assert server.label(project)["reused"] == stored
     assert data_set(project) == data_set(unbroken)
 
 
-def test_a_tokeniser_that_dies_is_one_line_and_the_pools_before_are_kept(project: Path, unbroken: Path, server: Server):
-    assert "a process that tokenises died" in server.fails(project, code=TOKENISER_DIES)
+def test_a_tokeniser_that_dies_is_one_line_and_earlier_pools_are_kept(project: Path, unbroken: Path, server: Server):
+    assert "a tokenising process died" in server.fails(project, code=TOKENISER_DIES)
     stored = sum(parts(project).values())
     assert stored > 0
     assert server.label(project)["reused"] == stored
@@ -378,13 +383,13 @@ def remount(folder: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
 
 
-def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
+def test_a_full_disk_is_one_line_and_the_run_resumes_when_there_is_room(
     project: Path, unbroken: Path, server: Server, mount
 ):
     folder = mount("data/labelled", "size=64k")
-    told = server.fails(project)
-    assert "data/labelled/" in told
-    assert "cannot be written: No space left on device; every text labelled so far is kept" in told
+    error = server.fails(project)
+    assert "data/labelled/" in error
+    assert "cannot be written: No space left on device; every text labelled so far is kept" in error
     stored = sum(parts(project).values())
     assert 0 < stored < TEXTS
     remount(folder, "size=8m")
@@ -403,9 +408,9 @@ def test_a_full_disk_under_the_data_set_leaves_every_label(project: Path, unbrok
 @pytest.mark.parametrize("name", ["data/labelled", "data/films/logits"])
 def test_a_read_only_folder_is_one_line(project: Path, server: Server, mount, name: str):
     mount(name, "ro")
-    told = server.fails(project)
-    assert name in told
-    assert "cannot be written: Read-only file system" in told
+    error = server.fails(project)
+    assert name in error
+    assert "cannot be written: Read-only file system" in error
 
 
 @pytest.mark.parametrize("name", ["data/labelled", "data/films/logits"])

@@ -1,4 +1,5 @@
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from pipeline.errors import InputError
 from pipeline.labelling import label as labelling
 from pipeline.labelling import labellers
 from pipeline.labelling.classifiers import device
-from pipeline.labelling.label import predict, provenance
-from pipeline.labelling.rows import Rows, augmented_files
+from pipeline.labelling.label import describe_data_set, predict
+from pipeline.labelling.rows import LabelRows, augmented_files
+from pipeline.labelling.versions import library_versions
 from pipeline.logits import dataset
 from pipeline.logits.shards import logits_of
 from pipeline.params.labelling import Labelling
@@ -52,7 +54,7 @@ def teacher(tmp_path: Path) -> Teacher:
 
 
 def one_at_a_time(folder: Path, first: list[str], second: list[str | None], limit: int = 512) -> np.ndarray:
-    """Return what transformers says of each row by itself, called as its documentation has it."""
+    """Return what transformers returns for each row alone, called as in its documentation."""
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     found = []
@@ -87,8 +89,8 @@ def test_batched_logits_are_those_of_one_row_at_a_time(tmp_path, monkeypatch, ar
     assert summary["too_long"] == {"train": 0, "validation": 0, "test": 0, "augmented": 0}
 
 
-def test_the_second_sentence_is_told_from_the_first(tmp_path: Path):
-    """Token types: with the type embeddings swapped, a pair has other logits, and a single sentence of type 0 alone too."""
+def test_token_types_distinguish_the_sentences(tmp_path: Path):
+    """A change of the embedding of type 1 changes the logits of a pair."""
     teacher = teacher_of(tmp_path)
     rows = examples_table([("train", "good film", "bad plot", None)])
     before = of(label(teacher, rows, NO_COPIES, Labelling())[0]["train"])
@@ -100,8 +102,8 @@ def test_the_second_sentence_is_told_from_the_first(tmp_path: Path):
 
 def test_columns_are_in_the_order_of_the_tasks_labels(tmp_path: Path):
     examples = examples_table([("train", text, None, None) for text in sentences(5)])
-    theirs = ["POSITIVE", "negative", "Neutral"]
-    found = label(teacher_of(tmp_path, theirs), examples, NO_COPIES, Labelling())[0]["train"]
+    classes = ["POSITIVE", "negative", "Neutral"]
+    found = label(teacher_of(tmp_path, classes), examples, NO_COPIES, Labelling())[0]["train"]
     raw = one_at_a_time(tmp_path, examples["sentence1"].to_pylist(), [None] * 5)
     assert np.abs(of(found) - raw[:, [1, 2, 0]]).max() < 1e-5
 
@@ -169,11 +171,11 @@ def test_our_mask_is_read_as_the_teachers(tmp_path: Path, architecture: str):
     assert np.abs(of(found)[1] - expected).max() < 1e-5
 
 
-def test_a_teacher_without_a_mask_labels_what_holds_none(teacher: Teacher):
+def test_a_teacher_without_a_mask_labels_texts_without_masks(teacher: Teacher):
     teacher.tokenizer.mask_token = None
     examples = examples_table([("train", "good", "bad", 0)])
     label(teacher, examples, NO_COPIES, Labelling())
-    with pytest.raises(InputError, match="has no mask token, but augmented rows hold masked words"):
+    with pytest.raises(InputError, match="has no mask token, but augmented rows contain masked words"):
         label(teacher, examples, augmented_table([("p", "good", "[MASK]")]), Labelling())
 
 
@@ -205,10 +207,10 @@ def test_long_rows_are_kept_counted_and_named(teacher: Teacher, with_long_rows, 
     _, summary = label(teacher, *with_long_rows, Labelling(max_length=16))
     assert summary["too_long"] == {"train": 1, "validation": 0, "test": 1, "augmented": 1}
     assert (summary["rows"], summary["dropped"]) == ({"train": 5, "validation": 1, "test": 1}, 0)
-    told = next(record.message for record in caplog.records if "longer" in record.message)
-    assert told.startswith("3 texts are longer than 16 tokens (label.too_long: keep): train row ")
-    assert "(line 3 of its source), test row" in told
-    assert "(line 4 of its source), augmented row" in told
+    message = next(record.message for record in caplog.records if "longer" in record.message)
+    assert message.startswith("3 texts are longer than 16 tokens (label.too_long: keep): train row ")
+    assert "(line 3 of its source), test row" in message
+    assert "(line 4 of its source), augmented row" in message
 
 
 def test_long_rows_are_dropped_with_their_copies(teacher: Teacher, with_long_rows):
@@ -255,10 +257,10 @@ def test_what_to_do_with_long_rows_can_change_and_only_they_are_labelled_for_it(
 def test_a_maximum_length_must_be_known_and_possible(tmp_path: Path):
     examples = examples_table([("train", "good", None, None)])
     teacher = teacher_of(tmp_path, max_length=40)
-    with pytest.raises(InputError, match=r"label\.max_length is 41, and it reads 40 tokens"):
+    with pytest.raises(InputError, match=r"label\.max_length is 41, but its maximum is 40 tokens"):
         label(teacher, examples, NO_COPIES, Labelling(max_length=41))
     endless = Teacher(teacher.files, teacher.model, teacher.tokenizer, teacher.labels, teacher.columns, None)
-    with pytest.raises(InputError, match=r"does not say how many tokens it reads; set label\.max_length"):
+    with pytest.raises(InputError, match=r"has no maximum length; set label\.max_length"):
         label(endless, examples, NO_COPIES, Labelling())
     label(endless, examples, NO_COPIES, Labelling(max_length=20))
 
@@ -297,11 +299,11 @@ def test_augmented_rows_of_several_files_and_of_none(teacher: Teacher, tmp_path:
     tables.write(tmp_path / "none" / "augmented-0.parquet", NO_COPIES, {"seed": 3})
     assert augmented_files(tmp_path / "none") == ([tmp_path / "none" / "augmented-0.parquet"], {"seed": 3})
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty: holds no Parquet file; run the augment stage"):
+    with pytest.raises(InputError, match="empty: has no Parquet file; run the augment stage"):
         augmented_files(tmp_path / "empty")
 
 
-def test_what_is_written_says_where_it_comes_from(teacher: Teacher, tmp_path: Path):
+def test_provenance_is_written(teacher: Teacher, tmp_path: Path):
     source = {
         "task": "films",
         "labels": LABELS,
@@ -310,12 +312,13 @@ def test_what_is_written_says_where_it_comes_from(teacher: Teacher, tmp_path: Pa
         "rows": 3,
     }
     record = {"name": "tiny", **describe(teacher, "apache-2.0"), "finetuned": False}
-    facts = provenance(source, {"seed": 3, "n_iter": 2}, "raw", record)
+    facts = describe_data_set(source, {"seed": 3, "n_iter": 2}, "raw", record)
     examples = examples_table([("train", "good", None, 0)])
     how = Labelling(max_length=64, dtype="bfloat16")
-    labelling.label(teacher, Rows.read(examples, []), how, tmp_path / "stores", tmp_path / "out", facts)
+    labelling.label(teacher, LabelRows.read(examples, []), how, tmp_path / "stores", tmp_path / "out", facts)
     found = dataset.provenance(tmp_path / "out")
-    assert {key: value for key, value in found.items() if key != "labelling"} == facts | {"rows": {"train": 1}}
+    known = {"rows": {"train": 1}, "versions": library_versions()}
+    assert {key: value for key, value in found.items() if key != "labelling"} == facts | known
     assert found["labelling"].pop("attention") in ("padded", "packed")
     assert found["labelling"] == {
         "max_length": 64,
@@ -331,8 +334,38 @@ def test_what_is_written_says_where_it_comes_from(teacher: Teacher, tmp_path: Pa
     assert '"licence": "apache-2.0"' in card
 
 
+def test_provenance_names_the_versions_that_computed_the_logits(
+    teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    examples = examples_table([("train", text, None, 0) for text in sentences(20)])
+    real = metadata.version
+
+    def label_with(torch_version: str, rows: slice) -> tuple[int, str]:
+        fake = {"torch": torch_version}
+        monkeypatch.setattr(metadata, "version", lambda name: fake.get(name) or real(name))
+        labelled = label_in(tmp_path, teacher, examples.slice(rows.start, rows.stop - rows.start))["labelled"]
+        versions = dataset.provenance(tmp_path / "out")["versions"]
+        assert list(versions) == ["offline-distill", "torch", "transformers", "tokenizers"]
+        assert versions["tokenizers"] == real("tokenizers")
+        return labelled, versions["torch"]
+
+    assert label_with("2.12", slice(0, 10)) == (10, "2.12")
+    assert label_with("2.13", slice(0, 20)) == (10, "2.12, 2.13")
+    both = contents(tmp_path / "out")
+    assert label_with("2.14", slice(10, 20)) == (0, "2.13"), "only parts of which rows are used count"
+    assert label_with("2.14", slice(0, 20)) == (0, "2.12, 2.13")
+    assert contents(tmp_path / "out") == both
+    shutil.rmtree(tmp_path / "stores")
+    assert label_with("2.14", slice(0, 20)) == (0, "2.12, 2.13"), "the data set's versions, where its logits are reused"
+    assert contents(tmp_path / "out") == both
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_rounded_logits_are_written_but_not_labelled_from(teacher: Teacher, tmp_path: Path):
-    """A data set of float16 must not become the source of one of float32."""
+    """Rounded logits must not be reused for a data set of float32."""
     examples = examples_table([("train", text, None, 0) for text in sentences(8)])
     half = Labelling(stored="float16")
     label_in(tmp_path, teacher, examples, how=half)

@@ -56,7 +56,7 @@ def run(classifier: Classifier, texts: pa.Table, tokenizer) -> np.ndarray:
 
 
 def one_at_a_time(folder: Path, texts: pa.Table) -> np.ndarray:
-    """Return what transformers says of each row by itself, called as its documentation has it."""
+    """Return what transformers returns for each row alone, called as in its documentation."""
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     found = []
@@ -115,7 +115,7 @@ def test_any_order_and_any_cut_give_the_same_logits(opened, order, cuts):
         assert np.abs(classifier._start(tokens, rows)() - expected[rows]).max() < 1e-5
 
 
-def test_rows_of_one_token_are_read_as_such(opened):
+def test_rows_of_one_token(opened):
     classifier, _, _ = opened
     ids = np.arange(5, 12)
     tokens = Tokens(ids, np.zeros(7, dtype=np.int64), np.arange(8))
@@ -125,7 +125,7 @@ def test_rows_of_one_token_are_read_as_such(opened):
     assert np.ptp(found, axis=0).min() > 0.01
 
 
-def test_no_hook_stays_whatever_happens(opened):
+def test_no_hook_remains_after_an_error(opened):
     classifier, tokens, _ = opened
     before = sum(len(module._forward_hooks) for module in classifier._model.modules())
     with pytest.raises(IndexError):
@@ -142,13 +142,13 @@ def test_a_packed_model_called_without_a_layout_is_an_error_not_a_mixture(tmp_pa
 
 
 @pytest.mark.parametrize("more", [{"chunk_size_feed_forward": 1}, {"position_embedding_type": "relative_key"}])
-def test_what_cannot_be_packed_is_padded(tmp_path, more):
+def test_unsupported_settings_are_padded(tmp_path, more):
     teacher = open_tiny(tmp_path, "bert", **more)
     assert open_classifier(teacher, Labelling()).attention == "padded"
 
 
-def attend_by_hand(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window_size=(-1, -1)):
-    """What flash attention over packed sequences does, for a machine without a GPU: the arguments of `varlen_attn`."""
+def attend_manually(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window_size=(-1, -1)):
+    """Flash attention over packed sequences for a machine without a GPU, with the arguments of `varlen_attn`."""
     assert query.shape == key.shape == value.shape
     assert (cu_seq_q.dtype, cu_seq_k.dtype) == (torch.int32, torch.int32)
     found = torch.full_like(query, torch.nan)
@@ -164,17 +164,17 @@ def attend_by_hand(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window_s
 
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
 def test_flash_attention_is_called_rightly(tmp_path, monkeypatch, architecture):
-    """No GPU in the tests: its function is replaced, and the call is checked against the real one's signature."""
+    """The tests have no GPU: its function is replaced, and calls are checked against the signature of the real one."""
     real = inspect.signature(packing.varlen.varlen_attn)
     calls = []
 
-    def by_hand(*args, **kwargs):
+    def manually(*args, **kwargs):
         real.bind(*args, **kwargs)
         calls.append(kwargs)
-        return attend_by_hand(*args, **kwargs)
+        return attend_manually(*args, **kwargs)
 
     monkeypatch.setattr(packing, "_has_flash", lambda query, window: True)
-    monkeypatch.setattr(packing.varlen, "varlen_attn", by_hand)
+    monkeypatch.setattr(packing.varlen, "varlen_attn", manually)
     teacher = open_tiny(tmp_path, architecture)
     found = run(PackedClassifier(teacher, Labelling(token_budget=700)), table(TEXTS), teacher.tokenizer)
     assert np.abs(found - one_at_a_time(tmp_path, table(TEXTS))).max() < 1e-5
@@ -185,10 +185,10 @@ def test_flash_attention_is_called_rightly(tmp_path, monkeypatch, architecture):
 @pytest.mark.parametrize("kind", [PackedClassifier, PaddedClassifier])
 @pytest.mark.parametrize(
     ("ask", "memory"),
-    [(None, "GPU"), (lambda: torch.empty(2**60, dtype=torch.int8), "machine"), (lambda: np.empty(2**50), "machine")],
+    [(None, "GPU"), (lambda: torch.empty(2**60, dtype=torch.int8), "CPU"), (lambda: np.empty(2**50), "CPU")],
     ids=["cuda", "torch-cpu", "numpy"],
 )
-def test_out_of_memory_halves_the_budget_and_goes_on(tmp_path, monkeypatch, caplog, kind, ask, memory):
+def test_out_of_memory_halves_the_budget(tmp_path, monkeypatch, caplog, kind, ask, memory):
     teacher = open_tiny(tmp_path, "bert")
     texts = table(TEXTS[:40])
     expected = one_at_a_time(tmp_path, texts)
@@ -210,13 +210,13 @@ def test_out_of_memory_halves_the_budget_and_goes_on(tmp_path, monkeypatch, capl
     found = run(kind(teacher, Labelling(token_budget=1000)), texts, teacher.tokenizer)
     assert np.abs(found - expected).max() < 1e-5
     assert max(sizes) > 62
-    told = [record.args for record in caplog.records if "out of" in record.message]
-    assert told == [(memory, 500), (memory, 250), (memory, 125)]
-    with pytest.raises(InputError, match=f"a row of 302 tokens does not fit the {memory}'s memory"):
+    found = [record.args for record in caplog.records if "out of" in record.message]
+    assert found == [(memory, 500), (memory, 250), (memory, 125)]
+    with pytest.raises(InputError, match=f"a row of 302 tokens does not fit in {memory} memory"):
         run(kind(teacher, Labelling()), table(["film " * 300]), teacher.tokenizer)
 
 
-def test_other_errors_are_not_taken_for_memory(opened, monkeypatch):
+def test_other_errors_are_raised(opened, monkeypatch):
     classifier, tokens, _ = opened
 
     def broken(self, tokens, rows):
@@ -231,12 +231,12 @@ def test_other_errors_are_not_taken_for_memory(opened, monkeypatch):
     ("capabilities", "warned"),
     [({"avx512_bf16": False, "amx_bf16": False}, True), ({"avx512_bf16": True, "amx_bf16": False}, False), ({}, False)],
 )
-def test_bfloat16_on_a_processor_without_it_is_warned_of_and_works(tmp_path, monkeypatch, caplog, capabilities, warned):
+def test_bfloat16_on_a_processor_without_it_works_with_a_warning(tmp_path, monkeypatch, caplog, capabilities, warned):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     teacher = open_tiny(tmp_path, "bert")
     classifier = PackedClassifier(teacher, Labelling(dtype="bfloat16"))
     assert np.isfinite(run(classifier, table(TEXTS[:5]), teacher.tokenizer)).all()
-    assert any("no instructions for bfloat16" in record.message for record in caplog.records) == warned
+    assert any("no bfloat16 instructions" in record.message for record in caplog.records) == warned
     caplog.clear()
     open_classifier(open_tiny(tmp_path, "bert"), Labelling())
     assert not caplog.records

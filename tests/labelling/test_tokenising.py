@@ -88,12 +88,12 @@ def test_a_process_that_is_killed_is_one_error(tokenizer, monkeypatch):
     stream = tokenised_pools(tokenizer, pools(500), 12, 2)
     next(stream)
     os.kill(_pids(started)[0], signal.SIGKILL)
-    with pytest.raises(InputError, match="a process that tokenises died, most likely because the machine's memory"):
+    with pytest.raises(InputError, match="a tokenising process died, probably because the machine ran out of memory"):
         list(stream)
 
 
 @IN
-def test_what_the_tokenizer_raises_is_one_error(tokenizer, processes):
+def test_an_error_of_the_tokenizer_is_one_error(tokenizer, processes):
     bad = pa.table({"sentence1": ["good", None], "sentence2": pa.nulls(2, pa.string())})
     stream = tokenised_pools(tokenizer, [*pools(1), bad], 12, processes)
     next(stream)
@@ -101,7 +101,7 @@ def test_what_the_tokenizer_raises_is_one_error(tokenizer, processes):
         next(stream)
 
 
-def test_an_error_in_reading_the_pools_is_the_readers(tokenizer):
+def test_an_error_in_reading_the_pools_is_raised(tokenizer):
     def broken():
         yield from pools(1)
         raise ValueError("this disk")

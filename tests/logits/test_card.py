@@ -1,5 +1,6 @@
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from logit_sets import LABELS, carelessly, changed, column, manifest_of, rows, w
 
 from pipeline import params, tables
 from pipeline.logits import card, changes, dataset, shards, writing
+from pipeline.logits.markdown import escape_markdown
 from pipeline.params.students import Student
 
 
@@ -87,6 +89,33 @@ def test_long_and_hostile_text_stays_in_its_cell(tmp_path: Path):
     assert "](y)" not in shown.replace("\\](y)", "")
 
 
+def test_every_value_of_the_provenance_is_escaped(tmp_path: Path):
+    bad = "<img src=x>|[a](b)`c`*d*\n# e"
+    labels = [bad, "positive"]
+    about = changed(labels=labels, source__licence=bad, teacher__name=bad, teacher__licence=bad, teacher__sha256=bad)
+    about |= {"task": bad, "source": {bad: bad}}
+    about["teacher"] |= {"architecture": bad, "source": bad}
+    about["labelling"] |= {"dtype": bad, "stored": "float32"}
+    about["augmentation"]["rules"] = {bad: {"rule": bad, bad: bad}}
+    about["augmentation"]["summary"]["rates"] = {bad: {"asked": 0.1, "found": 0.1}}
+    about["augmentation"]["summary"]["kept per example by words"] = {bad: 1.0}
+    shown = text(write(tmp_path / "bad", about)).split("---\n", 2)[2].split("\n## Provenance\n")[0]
+    escaped = escape_markdown(bad)
+    assert shown.count(escaped) > 15
+    for part in ("<img", r"\[a", "`c", r"\*d"):
+        assert re.search(rf"(?<!\\){part}", shown) is None, part
+    assert "\n# e" not in shown
+
+
+def test_a_wheel_has_every_template():
+    package = Path(card.__file__).parents[1]
+    patterns = tomllib.loads((package.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    packed = {path for pattern in patterns["pipeline"] for path in package.glob(pattern)}
+    others = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert others
+    assert others <= packed
+
+
 def test_calibration_is_of_rows_with_a_gold_label(tmp_path: Path):
     validation = rows("validation")
     values = [[0.0, np.log(3)], [0.0, np.log(3)], [np.log(3), 0.0], [50.0, 0.0]]  # right, wrong, right, unknown
@@ -127,64 +156,103 @@ def test_the_five_lines_train_a_student(folder: Path, tmp_path: Path, monkeypatc
 
 
 def test_a_card_is_made_of_any_provenance(tmp_path: Path):
-    """One of tests or of an own teacher may say less."""
+    """The provenance of a Python class as teacher can lack keys."""
     about = {"task": "t", "labels": LABELS, "source": {}}
     writing.write(tmp_path, {"train": tables.logits_schema(2).empty_table()}, about)
     found = text(tmp_path)
     assert "There are no training rows." in found
-    assert "no validation row with a gold label" in found
+    assert "No validation row has a gold label" in found
     assert head_of(found)["license"] == "unknown"
 
 
-def test_a_regressions_teacher_is_told_by_correlation_and_error(tmp_path: Path):
-    said = [("a", 1.0, 1.5), ("b", 2.0, 2.5), ("c", 3.0, 3.5), ("d", None, 9.0)]
+def test_the_teacher_of_a_regression_is_measured_by_correlation_and_error(tmp_path: Path):
+    given = [("a", 1.0, 1.5), ("b", 2.0, 2.5), ("c", 3.0, 3.5), ("d", None, 9.0)]
     table = pa.Table.from_pylist(
-        [{"id": name, "sentence1": name, "label": label, "logits": [value]} for name, label, value in said],
+        [{"id": name, "sentence1": name, "label": label, "logits": [value]} for name, label, value in given],
         schema=tables.logits_schema(1),
     )
     writing.write(tmp_path, {"validation": table}, {"task": "t", "labels": ["score"], "source": {}})
-    told = section(text(tmp_path), "The teacher on validation")
+    shown = section(text(tmp_path), "The teacher on validation")
     found = {
-        cell[1].strip(): cell[2].strip() for cell in (line.split("|") for line in told.splitlines() if "|" in line)
+        cell[1].strip(): cell[2].strip() for cell in (line.split("|") for line in shown.splitlines() if "|" in line)
     }
     assert found["rows with a gold label"] == "3"
     assert (found["Pearson correlation"], found["root mean squared error"]) == ("1.000", "0.500")
 
 
-# --- what was done ------------------------------------------------------------------------------------------------------
+# --- what augmentation did ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("original", "made", "window", "pieces"),
     [
         ("a b c", "a b c", (None, None), [("kept", "a b c")]),
-        ("a b c d", "b x", (1, 2), [("cut", "a"), ("kept", "b"), ("cut", "c"), ("new", "x"), ("cut", "d")]),
-        ("a b c d", "a c d", (None, None), [("kept", "a"), ("cut", "b"), ("kept", "c d")]),
+        (
+            "a b c d",
+            "b x",
+            (1, 2),
+            [("dropped", "a"), ("kept", "b"), ("replaced", "c"), ("new", "x"), ("dropped", "d")],
+        ),
+        ("a b c d", "a c d", (None, None), [("kept", "a"), ("dropped", "b"), ("kept", "c d")]),
         ("a b", "a x b", (None, None), [("kept", "a"), ("new", "x"), ("kept", "b")]),
-        ("a b", "x y", (None, None), [("cut", "a b"), ("new", "x y")]),
+        ("a b", "x y", (None, None), [("replaced", "a b"), ("new", "x y")]),
+        ("a b c", "x", (None, None), [("dropped", "a b"), ("replaced", "c"), ("new", "x")]),
+        ("a b c d", "x y", (1, 2), [("dropped", "a"), ("replaced", "b c"), ("new", "x y"), ("dropped", "d")]),
+        ("a b c d e", "c d e", (1, 3), [("dropped", "a b"), ("kept", "c d e")]),  # the window is off by one
     ],
 )
-def test_changes(original: str, made: str, window: tuple, pieces: list):
-    assert changes.changes(original, made, *window) == pieces
+def test_pieces(original: str, made: str, window: tuple, pieces: list):
+    assert changes.pieces(original, made, *window) == pieces
 
 
-def test_changes_keep_every_word_of_both():
+def test_pieces_keep_every_word_of_both():
     draws = np.random.default_rng(0)
     for _ in range(300):
         original = draws.choice(list("abcd"), draws.integers(1, 9)).tolist()
         made = draws.choice(list("abcdx"), draws.integers(1, 9)).tolist()
         start = int(draws.integers(0, 4))
         window = (start, int(draws.integers(1, 6))) if draws.random() < 0.5 else (None, None)
-        pieces = changes.changes(" ".join(original), " ".join(made), *window)
-        for kinds, words in ((("kept", "cut"), original), (("kept", "new"), made)):
+        pieces = changes.pieces(" ".join(original), " ".join(made), *window)
+        for kinds, words in ((("kept", "dropped", "replaced"), original), (("kept", "new"), made)):
             assert " ".join(part for kind, part in pieces if kind in kinds).split() == words
 
 
-def test_it_is_told_in_words():
+ROW = {
+    "sentence1": "x d [MASK] f g",
+    "original": {"sentence1": "a b c d e f g h"},
+    "ngram_start1": 2,
+    "ngram_size1": 5,
+}
+
+
+def test_marks_and_escape_are_the_callers():
+    tags = {changes.KEPT: "i", changes.DROPPED: "s", changes.REPLACED: "del", changes.NEW: "ins", changes.MASKED: "b"}
+    marks = {kind: (f"<{tag}>", f"</{tag}>") for kind, tag in tags.items()}
+    assert changes.marked(ROW, 1, marks, str.upper) == (
+        "<s>A B</s> <del>C</del> <ins>X</ins> <i>D</i> <del>E</del> <b>[MASK]</b> <i>F G</i> <s>H</s>"
+    )
+    assert changes.marked(ROW | {"original": None}, 1, marks, str) == "<i>x d [MASK] f g</i>"
+
+
+@pytest.mark.parametrize(
+    ("limit", "shown"),
+    [
+        (None, "~~a b c~~ **x** d ~~e~~ **\\[MASK\\]** f g ~~h~~"),
+        (0, "..."),
+        (3, "~~a b~~ ..."),
+        (6, "~~a b c~~ **x** ..."),
+        (100, "~~a b c~~ **x** d ~~e~~ **\\[MASK\\]** f g ~~h~~"),
+    ],
+)
+def test_neighbours_with_the_same_marks_are_one_and_a_long_text_is_cut(limit: int | None, shown: str):
+    assert changes.marked(ROW, 1, card.MARKS, escape_markdown, limit) == shown
+
+
+def test_the_lineage_is_described_in_words():
     row = dict.fromkeys(tables.AUGMENTED.names) | {"parent_id": "x", "copy": 4, "side": "both", "masked1": 1}
     row |= {"replaced2": 2, "ngram_start2": 0, "ngram_size2": 1}
-    said = "copy 4: 1 masked in sentence 1, 2 replaced in sentence 2, kept 1 word from word 1 in sentence 2"
-    assert changes.told(row) == said
+    expected = "copy 4: 1 masked in sentence 1, 2 replaced in sentence 2, kept 1 word from word 1 in sentence 2"
+    assert changes.describe(row) == expected
 
 
 def test_a_careless_tool_does_not_break_the_card(folder: Path):

@@ -20,7 +20,7 @@ PROVENANCE = {"task": "films", "labels": ["bad", "good", "fair"], "source": {"li
 
 
 def make(texts: list[str]) -> pa.Table:
-    """Return rows of a logit data set: every other one is augmented."""
+    """Return rows of a logit data set, of which every second one is augmented."""
     originals = examples_table([("train", text, None, i % 3) for i, text in enumerate(texts)])
     rows = [
         {
@@ -160,17 +160,17 @@ def test_many_rows_become_several_shards_that_are_read_in_order(tmp_path: Path, 
     assert dataset.read_split(tmp_path, "train").to_pylist() == SPLITS["train"].to_pylist()
 
 
-def test_shards_that_the_manifest_does_not_tell_of_are_refused(folder: Path):
+def test_shards_that_are_not_those_of_the_manifest_are_refused(folder: Path):
     shard = next((folder / "data").glob("train-*"))
     away = shard.rename(folder / "train.parquet")
     with pytest.raises(InputError, match=f"{shard.name}: is missing; .*dvc"):
         dataset.read_split(folder, "validation")
     pq.write_table(pq.read_table(away).slice(1), shard)
-    with pytest.raises(InputError, match=r"holds 19 rows, manifest\.json says 20"):
+    with pytest.raises(InputError, match=r"has 19 rows, manifest\.json has 20"):
         dataset.read_split(folder, "train")
 
 
-def test_what_is_no_data_set_is_refused(folder: Path, tmp_path: Path):
+def test_a_folder_without_a_data_set_is_refused(folder: Path, tmp_path: Path):
     with pytest.raises(InputError, match=r"nothing.*manifest\.json: no such file.*dvc repro"):
         dataset.read_split(tmp_path / "nothing", "train")
     with pytest.raises(InputError, match="has no split 'dev' \\(it has train, validation, test\\)"):
@@ -207,7 +207,7 @@ def test_a_logit_beyond_float16_is_refused_and_nothing_is_lost(tmp_path: Path):
     rows[0]["logits"] = [70_000.0, 0.0, 0.0]
     table = pa.Table.from_pylist(rows, schema=tables.logits_schema(3))
     with pytest.raises(
-        InputError, match=r"logits \[70000\.0, 0\.0, 0\.0\] do not fit float16; set label\.stored: float32"
+        InputError, match=r"logits \[70000\.0, 0\.0, 0\.0\] are out of range for float16; set label\.stored: float32"
     ):
         writing.write(tmp_path, {"train": table}, HALF)
     assert not (tmp_path / "manifest.json").exists()

@@ -20,7 +20,7 @@ from logit_sets import write as write_whole
 from pipeline import tables
 from pipeline.distill.loop import distill
 from pipeline.errors import InputError
-from pipeline.logits import dataset, gather, shards, verify, writing
+from pipeline.logits import dataset, gather, merge, shards, verify, writing
 from pipeline.metrics.calibration import divergence
 from pipeline.params.students import Student
 from pipeline.report.table import result_table
@@ -69,14 +69,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_is_gathered_of_one_teacher_is_its_data_set_to_the_byte(tmp_path: Path):
+def test_the_targets_of_one_teacher_are_its_data_set_byte_for_byte(tmp_path: Path):
     one = write(tmp_path / "one", ONE)
     (one / "data" / "left.tmp-1-a").write_text("by a killed run")
     for student in ("a", "b"):
         gather.gather({one: 0.3}, tmp_path / student)
     (one / "data" / "left.tmp-1-a").unlink()
     assert contents(tmp_path / "a") == contents(tmp_path / "b") == contents(one)
-    shutil.rmtree(one)  # they do not hang on it
+    shutil.rmtree(one)  # the copy does not need it
     assert dataset.read_split(tmp_path / "a", "train")["sentence1"].to_pylist() == TEXTS
 
 
@@ -91,7 +91,7 @@ def test_a_gathered_copy_does_not_change_when_the_teacher_labels_again(tmp_path:
 
 
 @pytest.mark.parametrize("average", ["logits", "distributions"])
-def test_what_is_gathered_of_several_is_their_average_in_parts_or_at_once(
+def test_targets_of_several_teachers_are_their_average_in_batches_or_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, average: gather.Average
 ):
     one, two = write(tmp_path / "one", ONE), write(tmp_path / "two", TWO, order=[2, 0, 3, 1])
@@ -115,7 +115,7 @@ def test_what_is_gathered_of_several_is_their_average_in_parts_or_at_once(
     assert contents(tmp_path / "again") == contents(tmp_path / "whole")
 
 
-def test_an_average_is_a_whole_data_set_that_says_what_it_is_of(tmp_path: Path):
+def test_an_average_passes_verify_and_lists_its_teachers(tmp_path: Path):
     about = {"base": changed(teacher__name="base", teacher__licence="mit", labelling__stored="float16")}
     for seed, name in enumerate(("base", "large")):
         splits = {split: whole_rows(split, seed) for split in tables.SPLITS}
@@ -154,6 +154,62 @@ def test_a_run_that_fails_leaves_what_was_there(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "out", "two"]
 
 
+OTHER_COPIES = [(0, 1, "a good film about a [MASK] war", {"masked1": 1}), (3, 0, "here <b>works</b>", {"edited1": 1})]
+
+
+def differently_augmented(folder: Path, seed: int, **about) -> dict[str, Path]:
+    """Write two data sets of the same originals, with other copies from other rules."""
+    rules = {"seed": 7, "n_iter": 2, "rules": {"edit": {"rule": "a:B"}}, "summary": {"drawn": 8, "kept": 2}}
+    one, two = changed(**about), changed(**about)
+    two["augmentation"] = rules
+    return {
+        "one": write_whole(folder / "one", one, **{split: whole_rows(split, seed) for split in tables.SPLITS}),
+        "two": write_whole(
+            folder / "two", two, **{split: whole_rows(split, seed, OTHER_COPIES) for split in tables.SPLITS}
+        ),
+    }
+
+
+@pytest.mark.parametrize("stored", ["float32", "float16"])
+def test_targets_of_originals_do_not_depend_on_the_augmentation(tmp_path: Path, stored: str):
+    for name, folder in differently_augmented(tmp_path, 0, labelling__stored=stored).items():
+        gather.gather({folder: 0.3}, tmp_path / f"{name}-targets", "distributions", originals=True)
+    assert contents(tmp_path / "one") != contents(tmp_path / "two")
+    assert contents(tmp_path / "one-targets") == contents(tmp_path / "two-targets")
+    out = tmp_path / "one-targets"
+    assert verify.is_whole(verify.check(out)), verify.listed(verify.check(out))
+    for split in tables.SPLITS:
+        given = dataset.read_split(tmp_path / "one", split).to_pylist()
+        assert dataset.read_split(out, split).to_pylist() == [row for row in given if row["parent_id"] is None]
+    found = dataset.provenance(out)
+    assert found["augmentation"] == {"seed": 0, "n_iter": 0, "rules": {}}
+    assert found["rows"] == {"train": 4, "validation": 4, "test": 2}
+    assert "No augmented rows." in (out / "README.md").read_text()
+
+
+def test_an_average_of_originals_does_not_depend_on_the_augmentation_of_any_teacher(tmp_path: Path):
+    base = differently_augmented(tmp_path / "base", 0, teacher__name="base")
+    large = differently_augmented(tmp_path / "large", 1)
+    for name in base:
+        (tmp_path / name).mkdir()
+        folders = {tmp_path / name / "base": base[name], tmp_path / name / "large": large["two"]}
+        for link, folder in folders.items():
+            link.symlink_to(folder)
+        gather.gather(dict.fromkeys(folders, 1.0), tmp_path / f"{name}-targets", originals=True)
+    assert contents(tmp_path / "one-targets") == contents(tmp_path / "two-targets")
+    assert verify.is_whole(verify.check(tmp_path / "one-targets"))
+    with pytest.raises(InputError, match="lacks"):
+        gather.gather(dict.fromkeys((base["one"], large["two"]), 1.0), tmp_path / "all")
+
+
+def test_targets_of_originals_of_a_merged_data_set_list_its_parts(tmp_path: Path):
+    folders = differently_augmented(tmp_path, 0)
+    merge.merge(list(folders.values()), tmp_path / "both")
+    gather.gather({tmp_path / "both": 1.0}, tmp_path / "out", originals=True)
+    assert [sorted(part) for part in dataset.provenance(tmp_path / "out")["merged"]] == [["labelling", "source"]] * 2
+    assert verify.is_whole(verify.check(tmp_path / "out"))
+
+
 def test_classes_are_matched_by_name(tmp_path: Path):
     one = write(tmp_path / "one", ONE)
     two = write(tmp_path / "two", [tuple(reversed(row)) for row in TWO], labels=["positive", "negative"])
@@ -174,17 +230,17 @@ def test_rows_that_one_teacher_lacks_are_counted(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("about", "said"),
+    ("about", "message"),
     [
-        ({"labels": ["negative", "neutral"]}, "teachers of other classes cannot be averaged"),
+        ({"labels": ["negative", "neutral"]}, "only teachers of the same classes can be averaged"),
         ({"text": "raw"}, "text is 'raw'"),
         ({"pairs": True}, "pairs is True"),
     ],
     ids=["classes", "text", "pairs"],
 )
-def test_data_sets_of_different_tasks_are_refused(tmp_path: Path, about: dict, said: str):
+def test_data_sets_of_different_tasks_are_refused(tmp_path: Path, about: dict, message: str):
     one, two = write(tmp_path / "one", ONE), write(tmp_path / "two", TWO, **about)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         gathered({one: 1.0, two: 1.0})
 
 
@@ -207,7 +263,7 @@ def test_the_order_of_the_teachers_does_not_matter(classes: int, weights: list[f
 
 
 def test_a_student_learns_from_two_teachers_where_one_is_right(tmp_path: Path):
-    """The one that is wrong counts less."""
+    """The wrong one has less weight."""
     table, held_out = sentiment(300), sentiment(60, 1)
     wrong = rows(
         table["sentence1"].to_pylist(),
@@ -226,7 +282,7 @@ def test_a_student_learns_from_two_teachers_where_one_is_right(tmp_path: Path):
 
 
 def test_the_stages_measure_a_student_of_two_teachers_by_their_average(tmp_path: Path):
-    """Each teacher alone is wrong on half of the rows, and unsure there, so that the average is right on all."""
+    """Each teacher is wrong on half of the rows, with low confidence, so that the average is right on all."""
     table, held_out = sentiment(200), sentiment(60, 1)
     order = {"base": slice(None), "large": slice(None, None, -1)}
     for half, name in enumerate(order):
@@ -258,11 +314,11 @@ def test_the_stages_measure_a_student_of_two_teachers_by_their_average(tmp_path:
     assert found["validation"]["teacher"]["accuracy"] == 1.0
     student = TrainedStudent.from_pretrained(data / "students/bag")
     folders = {data / "logits/base": 1.0, data / "logits/large": 2.0}
-    theirs = values(gathered(folders, "validation", "distributions"))
-    ours = student.predict_logits(held_out["sentence1"].to_pylist())
-    agreement = (theirs.argmax(1) == ours.argmax(1)).mean()
+    average = values(gathered(folders, "validation", "distributions"))
+    predicted = student.predict_logits(held_out["sentence1"].to_pylist())
+    agreement = (average.argmax(1) == predicted.argmax(1)).mean()
     assert found["validation"]["student"]["agreement"] == pytest.approx(agreement, abs=1e-6)
-    expected = divergence(theirs, ours)
+    expected = divergence(average, predicted)
     assert found["validation"]["student"]["kl to the teacher"] == pytest.approx(expected, abs=1e-5)
     assert f"- Teacher: {name} (" in (data / "artefacts/bag/README.md").read_text()
     assert f"| {name} (teacher) " in result_table(data / "results")
@@ -273,7 +329,7 @@ def test_the_stages_measure_a_student_of_two_teachers_by_their_average(tmp_path:
 
 
 def half_right(table: pa.Table, half: int) -> pa.Table:
-    """Return rows with a teacher that is sure and right on every other row, unsure and wrong on those between."""
+    """Return rows of a teacher that is confident and right on every other row, unconfident and wrong on the rest."""
     right = np.array(table["logits"].to_pylist())
     known = np.arange(table.num_rows) % 2 == half
     return rows(

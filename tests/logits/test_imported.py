@@ -61,13 +61,13 @@ def test_a_task_starts_at_train(project: Path):
     assert storage.read_json(data / "results/label-large.json")["rows"] == {"train": 9, "validation": 4, "test": 2}
 
 
-def test_the_readmes_task_is_one():
+def test_the_readmes_task_is_valid():
     text = yaml.safe_load(readme.block("file", "tasks/films.yaml"))
     Task.model_validate(text)
     assert text["text"] == TASK["text"] | {"source": {"logits": "folder:data/raw/films/minilm"}}
 
 
-def test_the_hub_gives_the_files_of_a_data_set_and_no_others(project: Path, monkeypatch: pytest.MonkeyPatch):
+def test_only_the_files_of_a_data_set_are_downloaded(project: Path, monkeypatch: pytest.MonkeyPatch):
     asked = {}
 
     def download(name: str, **how: object) -> str:
@@ -86,15 +86,21 @@ def test_the_hub_gives_the_files_of_a_data_set_and_no_others(project: Path, monk
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": LABELS[::-1]}, r"tasks/films\.yaml: text\.labels: \['positive', 'negative'\]: that of folder:"),
-        ({"columns": {"sentence1": "a", "sentence2": "b"}}, r"text\.columns\.sentence2: there: that of .* is absent"),
+        (
+            {"labels": LABELS[::-1]},
+            r"tasks/films\.yaml: text\.labels: \['positive', 'negative'\]: does not match folder:",
+        ),
+        (
+            {"columns": {"sentence1": "a", "sentence2": "b"}},
+            r"text\.columns\.sentence2: present: does not match folder:.*, which has absent",
+        ),
         ({"source": {"logits": "folder:nowhere"}}, r"folder:nowhere: no such folder"),
         ({"source": {"logits": "nowhere"}}, r"text\.source\.logits: 'nowhere'"),
         ({"source": {"logits": "folder:x", "files": "y"}}, "exactly one of files, package, hub, logits is needed"),
     ],
     ids=["classes", "pairs", "folder", "form", "two sources"],
 )
-def test_what_does_not_fit_is_refused(project: Path, change: dict, message: str):
+def test_a_task_that_does_not_match_is_refused(project: Path, change: dict, message: str):
     write_yaml(project / "tasks/films.yaml", TASK | {"text": TASK["text"] | change})
     with pytest.raises(InputError, match=message):
         run("prepare")
@@ -103,7 +109,9 @@ def test_what_does_not_fit_is_refused(project: Path, change: dict, message: str)
 
 def test_another_way_to_split_words_is_refused(project: Path):
     write_yaml(project / "params.yaml", PARAMS | {"tag": {"text": "raw"}})
-    with pytest.raises(InputError, match=r"tag\.text: raw: that of folder:data/raw/films/large is pretokenised"):
+    with pytest.raises(
+        InputError, match=r"tag\.text: raw: does not match folder:data/raw/films/large, which has pretokenised"
+    ):
         run("prepare")
 
 
@@ -115,11 +123,11 @@ def test_a_damaged_data_set_is_refused(project: Path):
 
 def test_another_teachers_name_is_refused(project: Path):
     student = PARAMS["students"]["small"] | {"teacher": "ours"}
-    theirs = {"teachers": {"ours": PARAMS["teachers"]["large"]}, "students": {"small": student}}
-    write_yaml(project / "params.yaml", PARAMS | theirs)
+    other = {"teachers": {"ours": PARAMS["teachers"]["large"]}, "students": {"small": student}}
+    write_yaml(project / "params.yaml", PARAMS | other)
     run("prepare")
     for stage in ("finetune", "label"):
-        with pytest.raises(InputError, match="has the logits of the teacher 'large', and none of 'ours'"):
+        with pytest.raises(InputError, match="has the logits of the teacher 'large', not of 'ours'"):
             run(stage, "ours")
 
 

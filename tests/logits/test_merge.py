@@ -19,7 +19,7 @@ def one(tmp_path: Path) -> Path:
 
 
 def other(folder: Path, **changes: object) -> Path:
-    """Return a data set of other copies of the same originals, drawn with another seed, two of them the same."""
+    """Return a data set of the same originals with other copies, drawn with another seed. One copy is in both."""
     copies = [
         (0, 0, "a good [MASK] about a long war", {"masked1": 1}),
         (1, 1, "the plot is dull and the war is worse", {"replaced1": 1}),
@@ -28,7 +28,7 @@ def other(folder: Path, **changes: object) -> Path:
     return write(folder, changed(augmentation__seed=1, **changes), train=rows("train", copies=copies))
 
 
-def test_the_union_has_every_text_once_and_passes_verify(one: Path, tmp_path: Path):
+def test_a_merged_data_set_has_every_text_once_and_passes_verify(one: Path, tmp_path: Path):
     two = other(tmp_path / "two")
     found = merge.merge([one, two], tmp_path / "both")
     assert found == {"train": 9, "validation": 4, "test": 2}
@@ -38,23 +38,23 @@ def test_the_union_has_every_text_once_and_passes_verify(one: Path, tmp_path: Pa
     assert both["id"].to_pylist() == list(dict.fromkeys(id for part in parts for id in sorted_originals(parts, part)))
     about = dataset.provenance(tmp_path / "both")
     assert [part["augmentation"]["seed"] for part in about["merged"]] == [0, 1]
-    assert "union of several data sets" in (tmp_path / "both" / "README.md").read_text()
+    assert "merged from 2 data sets" in (tmp_path / "both" / "README.md").read_text()
 
 
 def sorted_originals(parts: list[pa.Table], part: pa.Table) -> list[str]:
-    """Return ids in the order of the union: all originals come with the first part."""
+    """Return ids in the order of the merged rows: the originals of all parts come first."""
     originals = [row["id"] for p in parts for row in p.to_pylist() if row["parent_id"] is None]
     copies = [row["id"] for row in part.to_pylist() if row["parent_id"] is not None]
     return [*originals, *copies]
 
 
-def test_the_union_of_a_union_lists_every_part(one: Path, tmp_path: Path):
+def test_a_merge_of_a_merged_data_set_lists_every_part(one: Path, tmp_path: Path):
     merge.merge([one, other(tmp_path / "two")], tmp_path / "both")
     merge.merge([tmp_path / "both", write(tmp_path / "three")], tmp_path / "all")
     assert len(dataset.provenance(tmp_path / "all")["merged"]) == 3
 
 
-def test_an_original_goes_before_a_copy_of_the_same_text_and_a_known_label_before_none(one: Path, tmp_path: Path):
+def test_an_original_is_preferred_to_a_copy_of_the_same_text_and_a_known_label_to_none(one: Path, tmp_path: Path):
     copied = rows("train", copies=[(0, 0, "a brand new film", {"replaced1": 1})])
     first = write(tmp_path / "first", train=copied)
     known = column(copied.slice(4), "label", [1])
@@ -70,12 +70,12 @@ def test_an_original_goes_before_a_copy_of_the_same_text_and_a_known_label_befor
     assert (row["parent_id"], row["label"]) == (None, 1)
 
 
-def test_small_differences_of_logits_are_those_of_machines(one: Path, tmp_path: Path):
+def test_small_differences_of_logits_are_tolerated(one: Path, tmp_path: Path):
     values = [[a + 1e-5, b] for a, b in rows("train")["logits"].to_pylist()]
     two = write(tmp_path / "two", train=column(rows("train"), "logits", values))
     merge.merge([one, two], tmp_path / "both")
-    union = dataset.read_split(tmp_path / "both", "train").to_pylist()
-    assert union[0]["logits"] == rows("train")["logits"][0].as_py()
+    merged = dataset.read_split(tmp_path / "both", "train").to_pylist()
+    assert merged[0]["logits"] == rows("train")["logits"][0].as_py()
     with pytest.raises(InputError, match=r"train: \d texts have two logits, more than 1e-06 apart"):
         merge.merge([one, two], tmp_path / "strict", tolerance=1e-6)
     assert not (tmp_path / "strict").exists()
@@ -84,7 +84,10 @@ def test_small_differences_of_logits_are_those_of_machines(one: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"teacher__sha256": "99" * 32}, r"two: its teacher\.sha256 is '9999.*they are not of the same teacher"),
+        (
+            {"teacher__sha256": "99" * 32},
+            r"two: its teacher\.sha256 is '9999.*only data sets of one task and teacher can be merged",
+        ),
         ({"teacher__tokenizer_sha256": "99" * 32}, r"its teacher\.tokenizer_sha256 is"),
         ({"labelling__max_length": 64}, r"its labelling\.max_length is 64, that of .*one is 128"),
         ({"labelling__stored": "float16"}, r"its labelling\.stored is 'float16'"),
@@ -93,12 +96,12 @@ def test_small_differences_of_logits_are_those_of_machines(one: Path, tmp_path: 
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_others_are_refused(one: Path, tmp_path: Path, change: dict, message: str):
+def test_data_sets_of_another_task_or_teacher_are_refused(one: Path, tmp_path: Path, change: dict, message: str):
     with pytest.raises(InputError, match=message):
         merge.merge([one, other(tmp_path / "two", **change)], tmp_path / "both")
 
 
-def test_teachers_of_ones_own_are_told_apart_by_path_and_parameters(tmp_path: Path):
+def test_python_teachers_are_identified_by_path_and_parameters(tmp_path: Path):
     def own(name: str, **of: object) -> Path:
         given = {"sha256": None, "source": "python:ours:Ours", "params": {"n": 1}, "fingerprint": None, **of}
         about = changed()
@@ -107,8 +110,8 @@ def test_teachers_of_ones_own_are_told_apart_by_path_and_parameters(tmp_path: Pa
 
     one = own("one")
     assert merge.merge([one, own("same")], tmp_path / "both")["train"] == 9
-    with pytest.raises(InputError, match=r"its teacher\.source is 'python:ours:Theirs'"):
-        merge.merge([one, own("path", source="python:ours:Theirs")], tmp_path / "path-both")
+    with pytest.raises(InputError, match=r"its teacher\.source is 'python:ours:Other'"):
+        merge.merge([one, own("path", source="python:ours:Other")], tmp_path / "path-both")
     with pytest.raises(InputError, match=r"its teacher\.params is \{'n': 2\}"):
         merge.merge([one, own("params", params={"n": 2})], tmp_path / "params-both")
     with pytest.raises(InputError, match=r"its teacher\.fingerprint is 'b'"):
@@ -117,9 +120,9 @@ def test_teachers_of_ones_own_are_told_apart_by_path_and_parameters(tmp_path: Pa
 
 def test_other_class_names_are_refused(one: Path, tmp_path: Path):
     labels = ["bad", "good"]
-    theirs = changed(labels=labels, teacher__labels={"bad": "LABEL_0", "good": "LABEL_1"})
+    renamed = changed(labels=labels, teacher__labels={"bad": "LABEL_0", "good": "LABEL_1"})
     with pytest.raises(InputError, match=r"its labels is \['bad', 'good'\]"):
-        merge.merge([one, write(tmp_path / "two", theirs)], tmp_path / "both")
+        merge.merge([one, write(tmp_path / "two", renamed)], tmp_path / "both")
 
 
 def test_conflicts_are_refused(one: Path, tmp_path: Path):
@@ -142,5 +145,5 @@ def test_a_damaged_data_set_is_refused(one: Path, tmp_path: Path):
         merge.merge([one, two], tmp_path / "both")
     with pytest.raises(InputError, match="is one of the data sets to merge"):
         merge.merge([one, two], one)
-    with pytest.raises(InputError, match="two logit data sets at least"):
+    with pytest.raises(InputError, match="at least two logit data sets"):
         merge.merge([one], tmp_path / "both")

@@ -1,4 +1,4 @@
-"""The Hub itself is not asked: the client's calls are recorded, each checked against the client's own signature."""
+"""No test connects to the Hub: the client's calls are recorded, and checked against the client's own signatures."""
 
 import fnmatch
 import inspect
@@ -44,7 +44,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def test_the_data_set_goes_and_nothing_else_does(folder: Path, calls: list):
+def test_the_data_set_is_uploaded_and_nothing_else(folder: Path, calls: list):
     (folder / ".secret").write_text("token")
     files = publish(folder, "owner/films", private=True)
     assert [name for name, _ in calls] == ["create_repo", "upload_folder"]
@@ -52,10 +52,10 @@ def test_the_data_set_goes_and_nothing_else_does(folder: Path, calls: list):
     assert made == {"repo_id": "owner/films", "repo_type": "dataset", "private": True, "exist_ok": True}
     assert (sent["repo_id"], sent["repo_type"], sent["folder_path"]) == ("owner/films", "dataset", folder)
     everything = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-    goes = {name for name in everything if any(fnmatch.fnmatch(name, of) for of in sent["allow_patterns"])}
+    allowed = {name for name in everything if any(fnmatch.fnmatch(name, of) for of in sent["allow_patterns"])}
     shards = {shard["path"] for shard in manifest_of(folder)["shards"]}
-    assert goes == {"README.md", "manifest.json", *shards} == {name for name, _ in files}
-    assert sent["delete_patterns"] == ["data/*.parquet"], "the shards of an older state go in the same commit"
+    assert allowed == {"README.md", "manifest.json", *shards} == {name for name, _ in files}
+    assert sent["delete_patterns"] == ["data/*.parquet"], "the same commit deletes old shards"
     assert "films" in sent["commit_message"]
 
 
@@ -66,7 +66,7 @@ def test_a_dry_run_lists_and_calls_nothing(folder: Path, calls: list):
     assert calls == []
 
 
-def test_a_damaged_data_set_stays(folder: Path, calls: list):
+def test_a_damaged_data_set_is_not_uploaded(folder: Path, calls: list):
     shard_of(folder).write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"does not pass .*sha256: data/train-\w+\.parquet: its sha256 is"):
         publish(folder, "owner/films")
@@ -77,10 +77,10 @@ def test_a_damaged_data_set_stays(folder: Path, calls: list):
     assert calls == []
 
 
-def test_what_the_hub_says_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_error_of_the_hub_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no\nnetwork")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", refuse)
-    with pytest.raises(InputError, match=r"^owner/films: the Hub says: no network$"):
+    with pytest.raises(InputError, match=r"^owner/films: upload failed: no network$"):
         publish(folder, "owner/films")

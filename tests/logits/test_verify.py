@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from logit_sets import carelessly, changed, column, manifest_of, renamed, rows, 
 
 from pipeline import tables
 from pipeline.errors import InputError
-from pipeline.logits import shards, verify
+from pipeline.logits import shards, verify, verify_files
 from pipeline.logits.shards import rows_digest
 
 NAMES = [
-    *("manifest", "paths", "row counts", "files", "sha256", "card", "size", "schema", "class names", "provenance"),
-    *("one provenance", "text", "ids", "labels", "logits", "rows digest", "lineage", "unique", "leaks"),
+    *("manifest", "paths", "row counts", "files", "sha256", "card", "size", "schema", "provenance"),
+    *("text", "ids", "labels", "logits", "rows digest", "lineage", "unique", "leaks"),
 ]
 
 
@@ -51,7 +52,7 @@ def test_pairs_pass_too(tmp_path: Path):
     folder = write(tmp_path / "pairs", changed(pairs=True), **splits)
     assert verify.is_whole(verify.check(folder)), verify.listed(verify.check(folder))
     folder = write(tmp_path / "not", **splits)
-    assert "a second sentence, in a task without pairs" in verify.listed(verify.check(folder))
+    assert "a second sentence in a task without pairs" in verify.listed(verify.check(folder))
 
 
 # --- damage -------------------------------------------------------------------------------------------------------------
@@ -117,8 +118,8 @@ def drop_a_column(folder: Path) -> None:
 
 def another_teachers_shard(folder: Path) -> None:
     other = write(folder.parent / "other", changed(teacher__sha256="9999" * 16), train=rows("train", seed=1))
-    path, theirs = shard_of(folder), shard_of(other)
-    path.write_bytes(theirs.read_bytes())
+    path = shard_of(folder)
+    path.write_bytes(shard_of(other).read_bytes())
     renamed(folder, path)
     digest = manifest_of(other)["shards"][0]["rows_digest"]
     with_manifest(folder, lambda m: m["shards"][0].update(rows_digest=digest))
@@ -192,14 +193,14 @@ def leaves_the_folder(folder: Path) -> None:
 
 
 def bomb_of_rows(folder: Path) -> None:
-    """A hundred thousand rows that are one row, in far fewer bytes than their ids could be."""
+    """A hundred thousand copies of one row, in far fewer bytes than so many ids would take."""
     carelessly(folder, lambda t: t.take(pa.array([0] * 100_000)))
     with_manifest(folder, lambda m: m["shards"][0].update(rows=100_000))
     with_manifest(folder, lambda m: m["provenance"]["rows"].update(train=100_000))
 
 
 def bomb_of_text(folder: Path) -> None:
-    """Rows of a megabyte of blanks each, written without a dictionary."""
+    """Rows of a megabyte of spaces each, written without a dictionary."""
     text = "a" + " " * 1_000_000
     carelessly(
         folder, lambda t: column(t, "sentence1", [text] * t.num_rows), use_dictionary=False, write_statistics=False
@@ -212,7 +213,7 @@ def bomb_of_prefixes(folder: Path) -> None:
 
 def huge_manifest(folder: Path) -> None:
     with (folder / "manifest.json").open("r+b") as file:
-        file.truncate(verify.TEXT_BYTES + 1)
+        file.truncate(verify_files.TEXT_BYTES + 1)
 
 
 def entry(**values: object) -> Callable[[Path], None]:
@@ -220,7 +221,7 @@ def entry(**values: object) -> Callable[[Path], None]:
 
 
 def fact(name: str) -> Callable[[Path], None]:
-    """Return a damage: our own writer, given a provenance that lacks something."""
+    """Return a damage: our own writer with a provenance that lacks a key."""
     return lambda folder: write(folder, changed(**{name: None})) and None
 
 
@@ -235,7 +236,7 @@ def in_card(old: str, new: str) -> Callable[[Path], None]:
 
 DAMAGE = {
     "no manifest": (lambda f: (f / "manifest.json").unlink(), "manifest", "manifest.json: no such file"),
-    "a manifest that is no JSON": (lambda f: (f / "manifest.json").write_text("{"), "manifest", "JSONDecodeError"),
+    "a manifest that is not JSON": (lambda f: (f / "manifest.json").write_text("{"), "manifest", "JSONDecodeError"),
     "a nested manifest": (lambda f: (f / "manifest.json").write_text("[" * 10**5), "manifest", "RecursionError"),
     "a huge manifest": (huge_manifest, "manifest", "more than the 67,108,864 allowed"),
     "a later format": (lambda f: with_manifest(f, lambda m: m.update(format=2)), "manifest", "format 2; this version"),
@@ -243,63 +244,75 @@ DAMAGE = {
     "a class named twice": (
         lambda f: with_manifest(f, lambda m: m["provenance"].update(labels=["a", "a"])),
         "manifest",
-        "a class name stands there twice",
+        "a class name is listed twice",
     ),
     "a path that leaves the folder": (leaves_the_folder, "paths", r"'\.\./secret\.parquet' leaves the folder"),
     "an absolute path": (entry(path="/etc/passwd"), "paths", "'/etc/passwd' leaves the folder"),
-    "another kind of path": (entry(path="data/train.parquet"), "paths", "is no name of a shard"),
-    "a shard of another split": (entry(split="test"), "paths", "is said to be of the split test"),
-    "a wrong row count": (entry(rows=8), "row counts", "train: its shards have 8 rows, the provenance tells of 9"),
+    "another kind of path": (entry(path="data/train.parquet"), "paths", "is not the name of a shard"),
+    "a shard of another split": (entry(split="test"), "paths", "lists it under the split test"),
+    "a wrong row count": (entry(rows=8), "row counts", "train: its shards have 8 rows, the provenance has 9"),
     "a missing shard": (lambda f: shard_of(f).unlink(), "files", r"data/train-\w+\.parquet: is missing"),
     "an extra shard": (extra_shard, "files", r"data/train-0+\.parquet: is not in manifest\.json"),
-    "a script": (a_script, "files", r"large\.py: is no part of a logit data set"),
+    "a script": (a_script, "files", r"large\.py: does not belong to a logit data set"),
     "a flipped bit": (flip_a_bit, "sha256", r"train-\w+\.parquet: its sha256 is"),
     "no card": (lambda f: (f / "README.md").unlink(), "card", r"README\.md: is missing"),
-    "a card of other shards": (in_card("data/train-", "data/other-"), "card", "configs is not what follows"),
-    "a card of another licence": (in_card("cc-by-4.0", "mit"), "card", "license is not what follows"),
+    "a card of other shards": (in_card("data/train-", "data/other-"), "card", "configs does not match manifest.json"),
+    "a card of another licence": (in_card("cc-by-4.0", "mit"), "card", "license does not match manifest.json"),
     "a card with classes of its own": (
         in_card("configs:", "dataset_info: {features: []}\nconfigs:"),
         "card",
         "dataset_info overrides",
     ),
-    "a shard cut short": (cut_short, "size", "is no Parquet file"),
+    "a shard cut short": (cut_short, "size", "is not a Parquet file"),
     "a bomb of rows": (bomb_of_rows, "size", r"decompression bomb: 100,000 rows in [\d,]+ bytes"),
-    "a bomb of text": (bomb_of_text, "size", r"decompression bomb: [\d,]+ bytes that become [\d,]+, more than 100"),
+    "a bomb of text": (bomb_of_text, "size", r"decompression bomb: [\d,]+ bytes become [\d,]+, more than 100"),
     "a bomb of prefixes": (bomb_of_prefixes, "size", "decompression bomb: .* encoding DELTA_BYTE_ARRAY"),
-    "another number of logits": (three_logits, "schema", r"the column logits is fixed_size_list<.*>\[3\]"),
-    "a missing column": (drop_a_column, "schema", "not those of a logit data set: copy"),
-    "renamed classes": (rename_classes, "class names", r"are \['negative', 'positive'\], manifest.json says"),
-    "classes renamed in a shard": (rename_classes_in_a_shard, "class names", "are .'horrible', 'positive'"),
+    "another number of logits": (
+        three_logits,
+        "schema",
+        r"column\.logits is .*fixed_size_list<.*>\[3\].*but manifest\.json requires .*\[2\]",
+    ),
+    "a missing column": (drop_a_column, "schema", r"column\.copy is None, but manifest\.json requires .*int32"),
+    "renamed classes": (
+        rename_classes,
+        "schema",
+        r"label\.names is \['negative', 'positive'\], but manifest\.json requires",
+    ),
+    "classes renamed in a shard": (rename_classes_in_a_shard, "schema", "label.names is .'horrible', 'positive'"),
     "no licence of the text": (fact("source__licence"), "provenance", r"source\.licence is missing"),
     "no hash of the teacher": (fact("teacher__sha256"), "provenance", r"teacher\.sha256 is missing"),
     "another teacher's shard": (
         another_teachers_shard,
-        "one provenance",
-        r"another data set: teacher\.sha256 is '9999",
+        "schema",
+        r"provenance\.teacher\.sha256 is '9999.*but manifest\.json requires '53aa",
     ),
     "a changed text": (change_a_text, "ids", "is not the id of its text"),
-    "an id that is none": (not_hexadecimal, "ids", "row '7': is not 32 hex digits"),
+    "an id that is not hexadecimal": (not_hexadecimal, "ids", "row '7': is not 32 hex digits"),
     "an unknown label": (unknown_label, "labels", "an unknown label"),
-    "logits that are no numbers": (not_a_number, "logits", "logits that are not finite"),
-    "swapped logits": (swap_logits, "rows digest", "the logits, labels or lineage are not those that"),
-    "a changed gold label": (flip_a_gold_label, "rows digest", "the logits, labels or lineage are not those that"),
+    "logits that are not finite": (not_a_number, "logits", "logits that are not finite"),
+    "swapped logits": (swap_logits, "rows digest", "the logits, labels or lineage differ from those that"),
+    "a changed gold label": (flip_a_gold_label, "rows digest", "the logits, labels or lineage differ from those that"),
     "a changed count of masked words": (
         change_a_count,
         "rows digest",
-        "the logits, labels or lineage are not those that",
+        "the logits, labels or lineage differ from those that",
     ),
-    "a changed side": (change_a_side, "rows digest", "the logits, labels or lineage are not those that"),
-    "an orphan": (orphan, "lineage", r"its parent \w+ is nowhere"),
+    "a changed side": (change_a_side, "rows digest", "the logits, labels or lineage differ from those that"),
+    "an orphan": (orphan, "lineage", r"its parent \w+ is missing"),
     "a parent in another split": (
         parent_in_another_split,
         "lineage",
-        r"no original of its split \(it is in validation",
+        r"not an original of its split \(it is in validation",
     ),
     "a gold label on a copy": (gold_label_on_a_copy, "lineage", "an augmented row with a gold label"),
     "a copy in validation": (copy_in_validation, "lineage", "an augmented row in the split validation"),
-    "a row twice": (repeat_a_row, "unique", "train: 1 rows have the id of another"),
-    "a copy that is a test text": (leak, "leaks", "1 of train are texts of test too: augmented row"),
-    "an original in two splits": (leak_of_an_original, "leaks", "1 of train are texts of validation too: original"),
+    "a row twice": (repeat_a_row, "unique", "train: 1 rows have the id of another row"),
+    "a copy that is a test text": (leak, "leaks", "1 rows of train have texts of test, for example the augmented row"),
+    "an original in two splits": (
+        leak_of_an_original,
+        "leaks",
+        "1 rows of train have texts of validation, for example the original",
+    ),
 }
 
 
@@ -330,8 +343,8 @@ def test_no_flipped_bit_of_the_manifest_passes(folder: Path):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_flipped_bit_under_a_sha256_that_fits_is_found_or_is_read_by_nobody(folder: Path, seed: int):
-    """In the footer, where one can end the process that reads it."""
+def test_a_flipped_bit_with_a_matching_sha256_is_found_or_has_no_effect(folder: Path, seed: int):
+    """The bit is in the footer, where a flip can crash the process that reads it."""
     before, size = pq.read_table(shard_of(folder)), shard_of(folder).stat().st_size
     flipped(shard_of(folder), np.random.default_rng(seed), size - 5_500)
     renamed(folder, shard_of(folder))
@@ -341,21 +354,42 @@ def test_a_flipped_bit_under_a_sha256_that_fits_is_found_or_is_read_by_nobody(fo
         assert pq.read_table(shard_of(folder)).equals(before)
 
 
-def test_the_end_of_the_process_that_reads_is_a_fault(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_crash_of_the_process_that_reads_is_a_fault(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(verify.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, -6, "", ""))
-    monkeypatch.setattr(verify.pq, "read_metadata", lambda _: pytest.fail("a shard was opened in this process"))
+    monkeypatch.setattr(pq, "read_metadata", lambda _: pytest.fail("a shard was opened in this process"))
     outcomes = {check.name: check for check in verify.verify(folder)}
     assert list(outcomes) == NAMES
     assert outcomes["sha256"].outcome == verify.OK
-    assert "so corrupt that reading it ends the process (signal 6)" in outcomes["size"].detail
+    assert "so corrupt that reading it crashes the process (signal 6)" in outcomes["size"].detail
     assert outcomes["leaks"].outcome == verify.SKIPPED
 
 
-def test_it_is_checked_from_any_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A module in the working folder is not what the other process imports."""
+def test_verify_runs_from_any_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The other process imports no module of the working folder."""
     (tmp_path / "json.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
     assert verify.is_whole(verify.verify(Path("large")))
+
+
+BOMBS = {
+    "merges": [
+        "a0: &a0 {" + ", ".join(f"k{i}: 1" for i in range(9)) + "}",
+        *(f"a{i}: &a{i}\n  <<: [" + ", ".join([f"*a{i - 1}"] * 9) + "]" for i in range(1, 10)),
+    ],
+    "lists": ["a0: &a0 [1, 1, 1]", *(f"a{i}: &a{i} [" + ", ".join([f"*a{i - 1}"] * 9) + "]" for i in range(1, 10))],
+    "letters": ["a: [" + "1, " * 400_000 + "1]"],
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_bomb_in_the_cards_head_is_refused_at_once(folder: Path, kind: str):
+    card = folder / "README.md"
+    card.write_text(card.read_text().replace("---\n", "---\n" + "\n".join(BOMBS[kind]) + "\n", 1))
+    started = time.monotonic()
+    found = {check.name: check for check in verify.verify(folder)}
+    assert time.monotonic() - started < 5, "importing pyarrow in a new process takes most of it"
+    assert found["card"].outcome == verify.FAILED
+    assert found["card"].detail.startswith("README.md: ")
 
 
 def test_after_a_fault_no_row_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -381,7 +415,7 @@ def test_many_faults_are_counted_and_a_few_are_shown(folder: Path):
     assert detail.endswith("and 6 more")
 
 
-def test_without_xxhash_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_xxhash_the_error_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(verify, "find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"xxhash: pip install 'offline-distill\[text\]'"):
         verify.verify(folder)
@@ -395,7 +429,7 @@ def test_the_command_prints_a_line_for_each_check_and_exits_by_them(folder: Path
     a_script(folder)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "files           FAILED" in done.stdout
+    assert "files        FAILED" in done.stdout
     assert "executed" not in done.stdout + done.stderr
 
 

@@ -29,7 +29,7 @@ from pipeline.serving.runtime import Runtime
 from pipeline.students.trained import TrainedStudent
 from pipeline.teacher.model import describe, find_files, open_teacher
 from pipeline.text import preparation
-from pipeline.text.sources import ALL, Rows
+from pipeline.text.sources import ALL, SourceRows
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["good", "bad", "film", "plot", "the", "is"]
@@ -90,8 +90,8 @@ def text_of(**more: object) -> Text:
     return Text.model_validate({**given, **shares, **more})
 
 
-def rows_of(labels: list[str | None], texts: list[str] | None = None) -> dict[str, Rows]:
-    found = Rows("films.csv")
+def rows_of(labels: list[str | None], texts: list[str] | None = None) -> dict[str, SourceRows]:
+    found = SourceRows("films.csv")
     for i, (label, text) in enumerate(zip(labels, texts or [f"film {i}" for i in range(len(labels))], strict=True)):
         found.lines.append(i + 2)
         found.sentence1.append(text)
@@ -102,7 +102,7 @@ def rows_of(labels: list[str | None], texts: list[str] | None = None) -> dict[st
 
 def test_labels_are_finite_numbers_and_what_is_not_is_refused_with_its_line():
     given = ["3.8", "-2", " 1e-3 ", "", None, *["0"] * 20]
-    table, found = preparation.prepare(rows_of(given), text_of())
+    table, found = preparation.prepare(rows_of(given), text_of(), "pretokenised")
     assert table.schema == tables.examples_schema(1)
     assert table.schema.field("label").type == pa.float32()
     by_text = dict(zip(table["sentence1"].to_pylist(), table["label"].to_pylist(), strict=True))
@@ -115,21 +115,25 @@ def test_labels_are_finite_numbers_and_what_is_not_is_refused_with_its_line():
         with pytest.raises(
             InputError, match=rf"(?s)unknown_label: films.csv: 1 row: line 3 \('{wrong}'\).*finite numbers"
         ):
-            preparation.prepare(rows_of(["1", wrong, *["0"] * 20]), text_of())
-        kept, _ = preparation.prepare(rows_of(["1", wrong, *["0"] * 20]), text_of(bad_rows={"unknown_label": "drop"}))
+            preparation.prepare(rows_of(["1", wrong, *["0"] * 20]), text_of(), "pretokenised")
+        kept, _ = preparation.prepare(
+            rows_of(["1", wrong, *["0"] * 20]), text_of(bad_rows={"unknown_label": "drop"}), "pretokenised"
+        )
         assert kept.num_rows == 21
 
 
 def test_a_text_with_two_numbers_has_their_mean():
     labels, texts = ["1", "2", "6", None, "5", "5.0"], ["a", "a", "a", "a", "b", "b"]
     more = [f"film {i}" for i in range(20)]
-    table, found = preparation.prepare(rows_of(labels + ["0"] * 20, texts + more), text_of())
+    table, found = preparation.prepare(rows_of(labels + ["0"] * 20, texts + more), text_of(), "pretokenised")
     by_text = dict(zip(table["sentence1"].to_pylist(), table["label"].to_pylist(), strict=True))
     assert (by_text["a"], by_text["b"]) == (3.0, 5.0)
     assert found.problems["conflict"].count == 4
-    assert [place.value for place in found.problems["conflict"].places][1] == "2: 'a'"
+    assert [row.value for row in found.problems["conflict"].locations][1] == "2: 'a'"
     assert found.problems["repeat"].count == 1
-    dropped, _ = preparation.prepare(rows_of(labels + ["0"] * 20, texts + more), text_of(bad_rows={"conflict": "drop"}))
+    dropped, _ = preparation.prepare(
+        rows_of(labels + ["0"] * 20, texts + more), text_of(bad_rows={"conflict": "drop"}), "pretokenised"
+    )
     assert "a" not in dropped["sentence1"].to_pylist()
 
 
@@ -241,10 +245,10 @@ def test_the_data_set_has_numbers_for_whoever_reads_it(films_of: Path, tmp_path:
     assert {2.5, 3.5, None} < set(mine["label"].to_pylist())
     print_card(folder)
     card = capsys.readouterr().out
-    assert "`label` is a number, `score`" in card
+    assert "`label` is a number, score" in card
     assert "Pearson correlation" in card
     drawn = stats.stats(folder)
-    assert "train: what the teacher says" in drawn
+    assert "train: the teacher's score" in drawn
     assert "294 of mean" in drawn
     assert "gold 2.5" in stats.head(folder, 20)
 
@@ -310,7 +314,7 @@ def test_the_result_table_has_correlations(films_of: Path):
 def test_the_report_tells_of_numbers(films_of: Path):
     run("report")
     page = (films_of / "report/index.html").read_text()
-    assert "of large&#x27;s test correlation" in page
+    assert "of large&#39;s test correlation" in page
     assert 'aria-label="large (teacher) against gold"' in page
     assert "Furthest apart" in page
     assert "accuracy" not in (films_of / "report/summary.md").read_text()
@@ -331,7 +335,7 @@ def test_the_shipped_student_answers_with_numbers(films_of: Path):
     assert answers[0] == {"score": pytest.approx(number, abs=1e-5)}
     assert answers[0]["score"] > answers[1]["score"]
     card = (folder / "README.md").read_text()
-    assert "What the number is: `score`" in card
+    assert "Predicted number: `score`" in card
     assert "Pearson with the teacher" in card
     assert "predict_proba" not in card
 

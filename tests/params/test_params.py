@@ -3,10 +3,13 @@ from pathlib import Path
 import pytest
 import readme
 import yaml
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from pipeline import params
 from pipeline.errors import InputError
-from pipeline.params.project import OVERRIDES
+from pipeline.params.project import OVERRIDES, active_tasks
 from pipeline.params.students import Student
 
 REPOSITORY = Path(__file__).parents[2]
@@ -142,7 +145,7 @@ def test_params_error_names_file_key_and_value(project, key, value, message):
     [
         ("text.colums", {}, "text.colums: unknown key"),
         ("text.columns.sentence1", ..., "text.columns.sentence1: missing"),
-        ("text.labels", ["a", "a"], "text: labels: a name stands there twice"),
+        ("text.labels", ["a", "a"], "text: labels: a name is listed twice"),
         ("text.labels", [0, 1], "text.labels.0: 0: Input should be a valid string; write it in quotes"),
         ("text.label_values", {0: "negative"}, "text.label_values.0: 0: Input should be a valid string; write it in quotes"),
         ("text.label_values", {"0": "bad"}, "text: label_values.0: 'bad' is not one of labels"),
@@ -187,6 +190,127 @@ def test_files_that_are_no_parameters(project, content, message):
     assert "\n" not in str(caught.value)
 
 
+BROKEN = {
+    "not UTF-8": (
+        PARAMS.replace("films", "filmés").encode("latin-1"),
+        "params.yaml: not valid YAML: line 2: not UTF-8",
+    ),
+    "empty": (b"", "params.yaml: must be a mapping"),
+    "only a comment": (b"# nothing\n", "params.yaml: must be a mapping"),
+    "a tab": (PARAMS.replace("  seed", "\tseed").encode(), "params.yaml: not valid YAML: line 5: found character"),
+    "a merge conflict": (
+        f"<<<<<<< HEAD\n{PARAMS}=======\n{PARAMS}>>>>>>> other\n".encode(),
+        "params.yaml: not valid YAML: line 1: an unresolved merge conflict",
+    ),
+    "a key twice": (
+        f"{PARAMS}tag: {{}}\n".encode(),
+        "params.yaml: not valid YAML: line 15: the key 'tag' is already in",
+    ),
+    "no tasks": (PARAMS.replace("tasks: [films]", "").encode(), "params.yaml: tasks: missing; the key is required"),
+    "tasks without value": (
+        PARAMS.replace("[films]", "").encode(),
+        "params.yaml: tasks: None: Input should be a valid list",
+    ),
+    "tasks as text": (
+        PARAMS.replace("[films]", "films").encode(),
+        "params.yaml: tasks: 'films': Input should be a valid",
+    ),
+    "no task in tasks": (
+        PARAMS.replace("[films]", "[]").encode(),
+        "params.yaml: tasks: []: List should have at least 1",
+    ),
+    "a number in tasks": (
+        PARAMS.replace("[films]", "[films, 3]").encode(),
+        "params.yaml: tasks.1: 3: Input should be a valid string; write it in quotes",
+    ),
+    "a mapping in tasks": (
+        PARAMS.replace("[films]", "[{films: x}]").encode(),
+        "params.yaml: tasks.0: Input should be a",
+    ),
+    "a list": (b"- tasks\n", "params.yaml: must be a mapping"),
+    "a scalar": (b"tasks", "params.yaml: must be a mapping"),
+    "nul": (b"tasks: [a]\x00", "params.yaml: not valid YAML: unacceptable character"),
+    "a bomb": (
+        b"a: &a {k: v}\n"
+        + b"".join(b"a%d: &a%d {<<: [*a%d, *a%d]}\n" % (i, i, i - 1, i - 1) for i in range(1, 40)).replace(
+            b"*a0", b"*a"
+        ),
+        "params.yaml: not valid YAML: line 16: aliases repeat more than",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("read", [params.load, lambda _: active_tasks()], ids=["load", "active_tasks"])
+def test_a_broken_params_file_is_one_line_with_file_and_key(project, name, read):
+    content, message = BROKEN[name]
+    (project / "params.yaml").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read("films")
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_params_file_that_cannot_be_read_is_one_line(project):
+    (project / "params.yaml").unlink()
+    with pytest.raises(InputError, match=r"^params\.yaml: no such file$"):
+        active_tasks()
+    (project / "params.yaml").mkdir()
+    with pytest.raises(InputError, match=r"^params\.yaml: cannot be read: Is a directory$"):
+        active_tasks()
+
+
+def test_active_tasks(project, tmp_path):
+    assert active_tasks() == active_tasks(tmp_path) == ["films"]
+    (project / "params.yaml").write_text("tasks: [a, b]\nanything: else\n")  # the other keys are load's to check
+    assert active_tasks() == ["a", "b"]
+
+
+KEYS = [
+    "tasks",
+    "tag",
+    "augment",
+    "teachers",
+    "vectors",
+    "students",
+    "rules",
+    "tiny",
+    "teacher",
+    "model",
+    "of",
+    "n_iter",
+]
+VALUES = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.dates(), st.binary(max_size=3), st.text(max_size=5)
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.one_of(st.sampled_from(KEYS), st.integers(), st.none(), st.text(max_size=3)), inner, max_size=4
+        ),
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(["params.yaml", "tasks/films.yaml"]), st.sampled_from(KEYS), VALUES)
+@hypothesis_settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+def test_any_value_of_a_block_is_accepted_or_refused_in_one_line(project, file, key, value):
+    given = {"params.yaml": PARAMS, "tasks/films.yaml": TASK}
+    for name, text in given.items():
+        (project / name).write_text(text)
+    (project / file).write_text(yaml.safe_dump({**yaml.safe_load(given[file]), key: value}), encoding="utf-8")
+    try:
+        params.load("films")
+    except InputError as error:
+        assert "\n" not in str(error)
+        assert str(error).startswith(("params.yaml: ", "tasks/films.yaml: "))
+        assert len(str(error)) < 1000
+
+
 def test_no_such_task(project):
     with pytest.raises(InputError, match=r"songs\.yaml: no such file"):
         params.load("songs")
@@ -223,12 +347,12 @@ def test_several_teachers_are_a_list_or_have_weights(project):
             {"of": ["big"], "average": "votes"},
             "students.tiny.teacher.average: 'votes': Input should be 'logits' or 'distributions'",
         ),
-        ({"of": ["big", "big"]}, "a name stands there twice"),
+        ({"of": ["big", "big"]}, "a name is listed twice"),
         ({"of": ["big"], "avrage": "logits"}, "students.tiny.teacher.avrage: unknown key"),
         ({"big": "much"}, "students.tiny.teacher.big: 'much': Input should be a valid number"),
         (3, "students.tiny.teacher: 3: Input should be a valid string"),
         (["big", "none"], "there is no teacher 'none'"),
-        (["big", "big"], "a name stands there twice"),
+        (["big", "big"], "a name is listed twice"),
         ({"big": 1, "other": 0}, "weights must be greater than 0"),
         ({"big": float("nan")}, "weights must be greater than 0"),
         ([], "students.tiny.teacher"),

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.report.table import result_table
-from pipeline.storage import write_json
+from pipeline.storage import read_json, write_json
 
 
 def scores(accuracy: float, **more: float) -> dict:
@@ -24,7 +24,7 @@ def write_student(results: Path, name: str, accuracy: float, **more: float) -> N
     write_json(results / "students" / f"{name}.json", found)
 
 
-def test_students_follow_their_teacher_the_best_first_with_intervals_where_they_are_known(tmp_path: Path):
+def test_students_follow_their_teacher_the_best_first_with_known_intervals(tmp_path: Path):
     write_student(tmp_path, "old", 0.8)
     write_student(tmp_path, "new", 0.85, **{"accuracy low": 0.821, "accuracy high": 0.879})
     head, _, *rows = cells(result_table(tmp_path))
@@ -36,7 +36,7 @@ def test_students_follow_their_teacher_the_best_first_with_intervals_where_they_
     ]
 
 
-def test_a_task_can_ask_for_f1_beside_accuracy_by_which_students_are_ranked(tmp_path: Path):
+def test_a_task_can_have_f1_next_to_accuracy_which_ranks_students(tmp_path: Path):
     write_student(tmp_path, "a-seed0", 0.8, f1=0.7, **{"f1 low": 0.65, "f1 high": 0.75})
     write_student(tmp_path, "a-seed1", 0.7, f1=0.8)
     head, _, *rows = cells(result_table(tmp_path, ["accuracy", "f1"]))
@@ -47,6 +47,17 @@ def test_a_task_can_ask_for_f1_beside_accuracy_by_which_students_are_ranked(tmp_
         ["a-seed1", "70.0", "80.0", "90.0"],
         ["a (mean of 2 seeds)", "75.0 ± 7.1", "75.0 ± 7.1", "90.0 ± 0.0"],
     ]
+
+
+def test_a_student_that_was_not_measured_on_the_last_split_is_the_last(tmp_path: Path):
+    write_student(tmp_path, "a", 0.9)
+    found = read_json(tmp_path / "students/a.json")
+    found["validation"] = found.pop("test")
+    write_json(tmp_path / "students/a.json", found)
+    write_student(tmp_path, "b", 0.8)
+    head, _, *rows = cells(result_table(tmp_path))
+    assert head[:4] == ["", "validation accuracy", "test accuracy", "agreement"]
+    assert [row[:4] for row in rows[1:]] == [["b", "", "80.0", "90.0"], ["a", "90.0", "", ""]]
 
 
 def test_times_are_shown_where_they_were_measured(tmp_path: Path):
@@ -63,7 +74,7 @@ def test_times_are_shown_where_they_were_measured(tmp_path: Path):
     assert [row[-2:] for row in rows] == [["12.00", "100"], ["0.25", "4,321"], ["12.00", "100"], ["", ""]]
 
 
-def test_seeds_of_a_student_have_a_row_of_their_mean_and_deviation(tmp_path: Path):
+def test_seeds_of_a_student_have_a_row_with_mean_and_deviation(tmp_path: Path):
     for name, accuracy in (
         ("cnn-seed0", 0.8),
         ("cnn-seed1", 0.84),
@@ -77,6 +88,6 @@ def test_seeds_of_a_student_have_a_row_of_their_mean_and_deviation(tmp_path: Pat
     assert rows[-1] == ["cnn (mean of 3 seeds)", "83.0 ± 2.6", "90.0 ± 0.0", "", "", ""]
 
 
-def test_without_results_it_says_what_to_run(tmp_path: Path):
+def test_without_results_the_error_names_the_command(tmp_path: Path):
     with pytest.raises(InputError, match="no results yet; run `dvc repro`"):
         result_table(tmp_path)

@@ -1,4 +1,4 @@
-"""The report as a whole: nothing of a text becomes markup, nothing is loaded, no figure is empty, whatever the task."""
+"""The whole report, for several tasks: no text becomes markup, nothing is loaded, no figure is empty."""
 
 import functools
 import json
@@ -137,7 +137,7 @@ def test_a_regression_has_no_calibration():
     assert "Calibration" not in text
 
 
-def test_what_is_not_known_has_no_section_and_no_figure():
+def test_missing_data_has_no_section_and_no_figure():
     read = Reader(page(findings(full=False)))
     assert [attributes["id"] for tag, attributes in read.elements if tag == "section"] == [
         "result",
@@ -156,8 +156,8 @@ def test_the_same_findings_give_the_same_page_and_it_is_not_large():
 def test_all_points_of_a_scatter_are_students_and_teachers():
     found = findings(students=5)
     by_time = ElementTree.fromstring(re.findall(r"<svg class=\"plot.*?</svg>", sections.pareto(found), re.DOTALL)[0])
-    told = [part.findtext("title") for part in by_time.iter("path") if "mark" in part.get("class", "").split()]
-    assert [text.split(":")[0] for text in told] == [*found.measured, "large (teacher)"]
+    titles = [part.findtext("title") for part in by_time.iter("path") if "mark" in part.get("class", "").split()]
+    assert [text.split(":")[0] for text in titles] == [*found.measured, "large (teacher)"]
 
 
 def test_the_summary_has_the_table_the_gap_and_the_ablation_and_no_markup_of_a_text():
@@ -168,6 +168,7 @@ def test_the_summary_has_the_table_the_gap_and_the_ablation_and_no_markup_of_a_t
     assert "\\<script\\>" in text
     assert not re.search(r"(?<!\\)<", text)
     assert "Ablation" not in summary(findings(full=False))
+    assert not {"\x00", "\u202e"} & set(text)
 
 
 PROBE = """<script>
@@ -184,7 +185,7 @@ addEventListener("load", () => {
 
 
 def browse(path: Path, width: int = 1200) -> tuple[str, list[str]]:
-    """Open a page with no network, and return its title afterwards and what its console said."""
+    """Open a page without a network, and return its title afterwards and its console messages."""
     done = subprocess.run(
         [
             BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND",
@@ -198,15 +199,15 @@ def browse(path: Path, width: int = 1200) -> tuple[str, list[str]]:
 
 
 @needs_browser
-def test_the_browser_tells_of_errors(tmp_path: Path):
-    """Or the next tests would prove nothing."""
+def test_the_browser_reports_errors(tmp_path: Path):
+    """Otherwise the next tests would prove nothing."""
     path = tmp_path / "index.html"
     path.write_text(
         page(findings()).replace("<main>", '<script>1</script><img src="http://example.invalid/x.png"><main>')
     )
-    title, said = browse(path)
+    title, messages = browse(path)
     assert title == "films: distillation report"
-    assert sum("Content Security Policy" in line for line in said) == 2
+    assert sum("Content Security Policy" in line for line in messages) == 2
 
 
 @needs_browser
@@ -214,15 +215,15 @@ def test_the_browser_tells_of_errors(tmp_path: Path):
 def test_in_a_browser_no_error_no_request_and_no_empty_figure(tmp_path: Path, name: str):
     text = page_of(name)
     (tmp_path / "index.html").write_text(text, encoding="utf-8")
-    title, said = browse(tmp_path / "index.html")
-    assert (title, said) == ("films: distillation report", [])
+    title, messages = browse(tmp_path / "index.html")
+    assert (title, messages) == ("films: distillation report", [])
 
     assert POLICY in text
     probed = text.replace(POLICY, f"{POLICY}; script-src 'unsafe-inline'").replace("</body>", f"{PROBE}</body>")
     (tmp_path / "probed.html").write_text(probed, encoding="utf-8")
-    title, said = browse(tmp_path / "probed.html", 500)
+    title, messages = browse(tmp_path / "probed.html", 500)
     found = json.loads(unescape(title))
-    assert said == []
+    assert messages == []
     assert found["loaded"] == []
     assert not found["wide"], "the page scrolls sideways in a narrow window"
     assert len(found["boxes"]) == len(drawings(text)) > 3

@@ -1,8 +1,9 @@
-"""Parts of the report: markup, axes, rows in colour, answers, what is chosen and counted."""
+"""Parts of the report: markup, axes, changes in colour, predictions, the headline."""
 
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -25,7 +26,7 @@ from pipeline.report import charts, coloured, labelled, sections, words
 from pipeline.report.answers import calibration, disagreements
 from pipeline.report.charts import Point, frontier
 from pipeline.report.drawing import Series
-from pipeline.report.findings import Findings, read_curve
+from pipeline.report.findings import Findings, read_curve, shares_closed
 from pipeline.report.labelled import confidence, families
 from pipeline.report.markup import Markup, element, escaped, joined
 from pipeline.report.page import page
@@ -55,7 +56,7 @@ class Collector(HTMLParser):
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
-def test_any_text_is_shown_as_it_is_but_for_control_characters(text: str):
+def test_any_text_is_shown_unchanged_except_control_characters(text: str):
     tag, *data = Collector(element("p", text, title=text)).found
     shown = "".join(data)
     assert tag == ("p", [("title", escaped_back(text))])
@@ -120,17 +121,15 @@ def test_numbers_in_few_letters():
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1))
-def test_the_frontier_has_whom_no_other_beats_and_nobody_else(pairs: list):
+def test_the_frontier_has_exactly_the_points_that_no_other_beats(pairs: list):
     points = [Point(Series("", ""), x, y) for x, y in pairs]
     best = {(p.x, p.y) for p in frontier(points)}
     beaten = {(p.x, p.y) for p in points if any(q.x <= p.x and q.y >= p.y and (q.x, q.y) != (p.x, p.y) for q in points)}
     assert best == {(p.x, p.y) for p in points} - beaten
 
 
-def test_rows_of_a_figure_stand_beside_their_names():
-    """The names and the marks are placed apart from each other."""
-    import re
-
+def test_rows_of_a_figure_are_next_to_their_names():
+    """Names and marks are placed by different code."""
     svg = charts.bars("", {"first": (0.1, ""), "second": (0.9, "")}, "", Series("", "c1"))
     names = {
         name: float(y)
@@ -144,23 +143,30 @@ def test_rows_of_a_figure_stand_beside_their_names():
     assert all(0 < names[name] - marks[name] < 18 for name in names)
 
 
-# --- rows in colour -----------------------------------------------------------------------------------------------------
+# --- changes in colour -----------------------------------------------------------------------------------------------------
 
 
-def test_words_that_were_dropped_are_told_from_those_that_became_others():
+def row_of(original: str, text: str, start: int | None = None, size: int | None = None) -> dict:
+    return {"sentence1": text, "original": {"sentence1": original}, "ngram_start1": start, "ngram_size1": size}
+
+
+def test_dropped_words_differ_from_replaced_words():
     original, text = "a b c d e f g h", "x d [MASK] f g"
-    assert coloured.pieces(original, text, 2, 5) == [
+    assert changes.pieces(original, text, 2, 5) == [
         ("dropped", "a b"), ("replaced", "c"), ("new", "x"), ("kept", "d"), ("replaced", "e"), ("new", "[MASK]"), ("kept", "f g"), ("dropped", "h"),
     ]  # fmt: skip
-    shown = coloured.coloured(original, text, 2, 5)
-    assert (
-        '<span class="dropped">a b</span> <del>c</del> <ins>x</ins> <span>d</span> <del>e</del> <ins class="mask">[MASK]</ins>'
-        in shown
+    assert coloured.changed_text(row_of(original, text, 2, 5), 1) == (
+        '<span class="dropped">a b</span> <del>c</del> <ins>x</ins> d <del>e</del> <ins class="mask">[MASK]</ins> f g <span class="dropped">h</span>'
     )
 
 
-def test_an_n_gram_of_which_no_word_is_left_stands_where_it_was():
-    assert coloured.pieces("a b c d", "[MASK] x", 1, 2) == [
+def test_changed_words_are_escaped():
+    text = coloured.changed_text(row_of("a <b> c", "a <i> &"), 1)
+    assert text == "a <del>&lt;b&gt; c</del> <ins>&lt;i&gt; &amp;</ins>"
+
+
+def test_an_n_gram_without_a_kept_word_keeps_its_place():
+    assert changes.pieces("a b c d", "[MASK] x", 1, 2) == [
         ("dropped", "a"), ("replaced", "b c"), ("new", "[MASK] x"), ("dropped", "d"),
     ]  # fmt: skip
 
@@ -170,7 +176,7 @@ some_words = st.lists(st.sampled_from("abcde"), min_size=1, max_size=12).map(" "
 
 @given(some_words, some_words, st.none() | st.tuples(st.integers(0, 9), st.integers(1, 5)))
 def test_no_word_is_lost(original: str, text: str, window: tuple[int, int] | None):
-    found = coloured.pieces(original, text, *(window or (None, None)))
+    found = changes.pieces(original, text, *(window or (None, None)))
     before = [word for kind, words_ in found if kind != changes.NEW for word in words_.split()]
     after = [word for kind, words_ in found if kind in (changes.NEW, changes.KEPT) for word in words_.split()]
     assert (" ".join(before), " ".join(after)) == (original, text)
@@ -178,12 +184,14 @@ def test_no_word_is_lost(original: str, text: str, window: tuple[int, int] | Non
 
 def test_long_texts_are_cut():
     long = " ".join(f"w{i}" for i in range(5000))
-    assert len(coloured.coloured(long, long.replace("w7 ", "v "))) < 1000
+    assert len(coloured.changed_text(row_of(long, long.replace("w7 ", "v ")), 1)) < 1000
     assert len(coloured.plain_text("x" * 10_000)) < 600
-    assert len(coloured.coloured("x" * 10_000, "y" * 10_000)) < 600
+    assert len(coloured.changed_text(row_of("x" * 10_000, "y" * 10_000), 1)) < 600
+    many = " ".join(f"same {i}" for i in range(5000)), " ".join(f"same {-i}" for i in range(1, 5001))
+    assert len(coloured.changed_text(row_of(*many), 1)) < 12_000
 
 
-# --- answers ------------------------------------------------------------------------------------------------------------
+# --- predictions ------------------------------------------------------------------------------------------------------------
 
 
 def test_bins_add_up_to_the_calibration_error():
@@ -199,7 +207,7 @@ def test_bins_add_up_to_the_calibration_error():
     assert calibration((found.labels, found.student), None).scaled is None
 
 
-def test_disagreements_are_what_they_are_called_and_do_not_hang_on_the_order_of_rows():
+def test_disagreements_fit_their_kind_and_do_not_depend_on_the_order_of_rows():
     found = answers(3, 300, seed=2)
     kinds = disagreements(found, 5)
     assert set(kinds) == {"missed", "better", "doubtful"}
@@ -223,7 +231,7 @@ def test_rows_without_gold_labels_can_only_be_missed():
     assert {kind: many > 0 for kind, (many, _) in kinds.items()} == {"missed": True, "better": False, "doubtful": False}
 
 
-def test_of_a_regression_the_rows_furthest_apart_are_shown():
+def test_a_regression_shows_the_rows_with_the_largest_difference():
     found = answers(1, 50, seed=3)
     ((many, rows),) = disagreements(found, 3).values()
     far = np.sort(np.abs(found.teacher - found.student)[:, 0])[::-1]
@@ -244,13 +252,26 @@ def test_confidences_are_counted_and_copies_compared_with_their_original(tmp_pat
     found = confidence(write(tmp_path))
     assert (found.original.sum(), found.augmented.sum()) == (4, 5)
     rows = logit_sets.rows("train").to_pylist()
-    said = {row["id"]: np.argmax(row["logits"]) for row in rows}
+    predicted = {row["id"]: np.argmax(row["logits"]) for row in rows}
     copies = [row for row in rows if row["parent_id"]]
-    other = [said[row["id"]] != said[row["parent_id"]] for row in copies]
+    other = [predicted[row["id"]] != predicted[row["parent_id"]] for row in copies]
     assert found.other["all"] == (5, sum(other))
     assert 0 < sum(other) < 5
     assert found.other["masked"] == (2, sum(o for o, row in zip(other, copies, strict=True) if row["masked1"]))
     assert found.other["ngram_size"][0] == 1
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 29])
+def test_a_teacher_that_is_undecided_is_in_the_first_bin(tmp_path: Path, classes: int):
+    """In float64 the softmax of ten equal logits is less than 1 / 10."""
+    schema = tables.logits_schema(classes)
+    known = {"id": ["a"], "sentence1": ["x"], "logits": [[0.0] * classes]}
+    rows = pa.table([pa.array(known.get(f.name, [None]), f.type) for f in schema], schema=schema)
+    labels = [f"class {i}" for i in range(classes)]
+    writing.write(tmp_path, {"train": rows}, logit_sets.PROVENANCE | {"labels": labels})
+    found = confidence(tmp_path)
+    assert found.original.tolist() == [1, *[0] * 19]
+    assert found.means[0] == pytest.approx(1 / classes)
 
 
 def test_a_regression_has_numbers(tmp_path: Path):
@@ -269,7 +290,7 @@ def test_a_regression_has_numbers(tmp_path: Path):
     assert (found.original.sum(), found.augmented.sum(), found.means, found.other) == (1, 1, (1.5, 2.5), {})
 
 
-def test_examples_hang_on_ids_and_seed_and_not_on_the_order_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_examples_depend_on_ids_and_seed_and_not_on_the_order_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folders = [write(tmp_path / str(i), np.random.default_rng(i).permutation(9)) for i in range(4)]
     one = families(folders[0], 2, 2, seed=0)
     assert len(one) == 2
@@ -277,7 +298,7 @@ def test_examples_hang_on_ids_and_seed_and_not_on_the_order_of_rows(tmp_path: Pa
         assert family.original["parent_id"] is None
         assert {copy["parent_id"] for copy in family.copies} == {family.original["id"]}
         assert all(copy["original"]["sentence1"] == family.original["sentence1"] for copy in family.copies)
-    monkeypatch.setattr(labelled, "POOL", 1)  # so that it matters which are drawn
+    monkeypatch.setattr(labelled, "POOL", 1)  # so that the draw matters
     for seed in range(3):
         drawn = [families(folder, 2, 2, seed) for folder in folders]
         assert drawn == [drawn[0]] * 4
@@ -309,17 +330,48 @@ def test_the_gap_that_was_closed():
 @pytest.mark.parametrize("ours", [0.516, 0.583])
 def test_a_gap_too_narrow_for_a_share_has_scores_instead(ours: float):
     found = findings()
-    assert "of the gap closed" in page(found)
+    assert "of the student-teacher gap closed" in page(found)
     for name, score in (("plain", 0.57), ("student1", ours)):
         found.results[name]["test"]["student"]["accuracy"] = score
         found.results[name]["test"]["teacher"]["accuracy"] = 0.574
-    narrow = dataclasses.replace(found)  # without what the page has made it remember
+    narrow = dataclasses.replace(found)  # without cached properties
     sentence = words.gap_sentence(narrow)
     assert sentence is not None
     assert all(score in sentence for score in ("57.0%", f"{100 * ours:.1f}%", "57.4%"))
     assert "closes" not in sentence
     assert "widens" not in sentence
-    assert "of the gap closed" not in page(narrow)
+    assert "gap closed" not in page(narrow)
+
+
+def test_a_gap_whose_interval_is_vast_has_no_share():
+    found = findings()
+    gap = found.gap
+    assert gap is not None
+    assert gap.is_measurable
+    for interval in ((-1.1, 0.5), (0.1, 2.1)):
+        assert not dataclasses.replace(gap, interval=interval).is_measurable
+    found.__dict__["gap"] = dataclasses.replace(gap, interval=(-3.0, 4.0))
+    assert "too close to give a share" in words.gap_sentence(found)
+    assert "gap closed" not in page(found)
+
+
+def test_resamples_without_a_gap_are_beyond_both_ends_of_the_interval():
+    plain, distilled, teacher = np.full(1000, 0.5), np.linspace(0.6, 0.7, 1000), np.full(1000, 0.9)
+    low, high = shares_closed(plain, distilled, teacher)
+    assert (low, high) == pytest.approx((0.25625, 0.49375))
+    few = teacher.copy()
+    few[::100] = plain[::100] + 1e-16  # equal but for rounding
+    found = shares_closed(plain, distilled, few)
+    assert 0.2 < found[0] < low < high < found[1] < 0.5
+    many = teacher.copy()
+    many[::10] = 0.4
+    assert shares_closed(plain, distilled, many) == pytest.approx((-1e6, 1e6))
+
+
+def test_a_gap_that_is_widened_is_a_sentence():
+    found = findings()
+    found.__dict__["gap"] = dataclasses.replace(found.gap, closed=-0.2, interval=None)
+    assert words.gap_sentence(found).endswith("; distillation widens the gap to the teacher by 20%.")
 
 
 def test_without_a_plain_student_of_the_same_network_there_is_no_gap():
@@ -342,7 +394,7 @@ def test_the_best_is_chosen_on_validation():
 
 
 def with_seeds(first: Sequence[str]) -> Findings:
-    """Return made findings of four students by other names; the two of even number learned hard labels alone."""
+    """Return made-up findings of four students with these names; the first and the third learned only hard labels."""
     found = findings(students=4)
     names = dict(zip(found.results, first, strict=True))
     settings = {name: PLAIN if i % 2 == 0 else student() for i, name in enumerate(names.values())}
@@ -369,7 +421,7 @@ def test_the_headline_and_the_gap_are_of_the_mean_over_seeds():
     assert words.chosen_by(found).endswith("soft (mean of 2 seeds) is the best of 2 students on validation.")
 
 
-def test_a_student_of_good_seeds_is_before_one_with_one_good_seed():
+def test_a_student_with_good_seeds_beats_one_with_one_good_seed():
     found = with_seeds(["hard", "soft-seed0", "soft-seed1", "other"])
     for name, score in (("hard", 0.1), ("soft-seed0", 0.9), ("soft-seed1", 0.5), ("other", 0.8)):
         found.results[name]["validation"]["student"]["accuracy"] = score
@@ -378,19 +430,19 @@ def test_a_student_of_good_seeds_is_before_one_with_one_good_seed():
     assert dataclasses.replace(found).best == "soft-seed0"
 
 
-def test_seeds_that_are_not_as_many_give_no_interval():
+def test_different_numbers_of_seeds_give_no_interval():
     gap = with_seeds(["hard", "soft-seed0", "other", "soft-seed1"]).gap
     assert gap is not None
     assert gap.distilled == "soft (mean of 2 seeds)"
     assert gap.interval is None
 
 
-def test_where_figures_are_of_the_rows_that_chose_it_is_said():
+def test_scores_on_the_rows_that_chose_the_epoch_are_marked_as_optimistic():
     assert words.chosen_by(findings()).endswith("on validation.")
-    assert words.chosen_by(findings(splits=("validation",))).endswith("so its figure is a little high.")
+    assert words.chosen_by(findings(splits=("validation",))).endswith("so its score is slightly optimistic.")
 
 
-def test_the_headline_has_no_more_than_what_is_known():
+def test_the_headline_has_only_known_costs():
     known, bare = words.headline(findings()), words.headline(findings(full=False))
     assert "answers 40 times faster" in known
     assert "fewer parameters" in known
@@ -398,10 +450,39 @@ def test_the_headline_has_no_more_than_what_is_known():
     assert bare.endswith("%).")
 
 
-def test_page_and_summary_say_how_to_read_what_is_in_the_table_and_no_more():
-    for found in (findings(full=False), with_seeds(["hard", "soft-seed0", "other", "soft-seed1"])):
+def test_a_student_that_is_larger_and_slower_than_its_teacher_has_such_tiles():
+    found = findings()
+    found.results[found.best]["teacher"]["parameters"] = 500
+    found.times["large"]["teacher"]["p50 ms"] = 0.25
+    shown = words.tiles(found)
+    assert (f"4.0{words.TIMES}", f"the parameters of large, 5{words.TIMES} fewer without word vectors") in shown
+    assert (f"2.0{words.TIMES}", "slower: 0.5 ms per text instead of 0.25 ms") in shown
+    assert words.headline(found).endswith("with 4.0 times the parameters, and is no faster.")
+
+
+def test_a_correlation_of_a_useless_teacher_has_no_share():
+    found = findings(classes=1)
+    found.results[found.best]["test"]["teacher"]["pearson"] = -0.1
+    assert re.match(r"\w+ has a test correlation of 0\.\d+ and large of -0\.100, with", words.headline(found))
+    assert "kept" not in str(words.tiles(found))
+
+
+def without_intervals(found: Findings) -> Findings:
+    for each in found.results.values():
+        for split in ("validation", "test"):
+            for who in ("student", "teacher"):
+                each[split][who] = {key: value for key, value in each[split][who].items() if " " not in key}
+    return found
+
+
+def test_the_caption_explains_what_is_in_the_table_and_no_more():
+    seeds = with_seeds(["hard", "soft-seed0", "other", "soft-seed1"])
+    for found in (findings(full=False), seeds, without_intervals(findings()), without_intervals(findings(classes=1))):
         shown = [cell for row in result_rows(found.results, found.times, found.metrics) for cell in row]
         caption = words.table_caption(found)
+        assert ("brackets" in caption) == any(
+            "(" in cell for row in result_rows(found.results, None)[1:] for cell in row[1:]
+        )
         assert ("±" in caption) == any("±" in cell for cell in shown)
         assert ("texts/s" in caption) == ("texts/s" in shown)
         assert caption in str(sections.results(found))
@@ -433,6 +514,9 @@ def test_an_ablation_that_is_broken_is_named(tmp_path: Path):
     write_json(path, {"metric": "accuracy"})
     with pytest.raises(InputError, match=r"ablation\.json: lacks"):
         ablations.read_ablation(tmp_path)
+    write_json(path, ablation() | {"cells": [7]})
+    with pytest.raises(InputError, match="cell 0 lacks distilled, high, low"):
+        ablations.read_ablation(tmp_path)
     cells = [{"distilled": True}]
     write_json(path, ablation() | {"cells": cells})
     with pytest.raises(InputError, match="cell 0 lacks high, low"):
@@ -447,7 +531,7 @@ def test_each_rule_of_an_ablation_has_its_row():
     n_iter, rows = ablations.by_rule(ablation())
     assert n_iter == 4
     assert {name: [cell.series.name for cell in cells] for name, cells in rows.items()} == {
-        name: ["the teacher's logits", "hard labels"] for name in ("no copies", "masking", "all rules")
+        name: ["teacher logits", "hard labels"] for name in ("no copies", "masking", "all rules")
     }
     assert len(ablations.table(ablation())) == 1 + 8 + 1
-    assert len(ablations.growing(ablation())) == 6
+    assert len(ablations.by_copies(ablation())) == 6

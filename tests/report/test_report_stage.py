@@ -1,4 +1,4 @@
-"""The stage that writes a report, on students that were trained a little."""
+"""The report stage, on students with little training."""
 
 import re
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_the_report_has_every_student_and_the_figures_of_the_results(project: Pa
     assert (folder / "index.html").read_bytes() == before
 
 
-def test_the_answers_are_those_of_the_student_on_labelled_and_other_rows(
+def test_the_predictions_are_the_student_s_on_labelled_and_unlabelled_rows(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(project)
@@ -82,13 +82,13 @@ def test_the_answers_are_those_of_the_student_on_labelled_and_other_rows(
     assert set(found["test"].labels) == {-1}
     rows = found["validation"].rows
     texts = [rows[name].to_pylist() for name in ("sentence1", "sentence2") if rows[name].null_count == 0]
-    said = TrainedStudent.from_pretrained(folder).predict_logits(
+    predicted = TrainedStudent.from_pretrained(folder).predict_logits(
         list(zip(*texts, strict=True)) if len(texts) == 2 else texts[0]
     )
-    np.testing.assert_allclose(found["validation"].student, said, atol=1e-5)
+    np.testing.assert_allclose(found["validation"].student, predicted, atol=1e-5)
 
 
-def test_a_student_of_other_classes_is_refused(project: Path):
+def test_a_student_with_other_classes_is_an_error(project: Path):
     folder = project / "data/films/students/two"
     rows = pa.table(
         {
@@ -99,11 +99,11 @@ def test_a_student_of_other_classes_is_refused(project: Path):
             "logits": pa.array([[1.0, 2.0, 3.0]], pa.list_(pa.float32(), 3)),
         }
     )
-    with pytest.raises(InputError, match="2 classes, its logits have 3; train it again"):
+    with pytest.raises(InputError, match="the student has 2 classes, its soft targets have 3; train it again"):
         answer(folder, {"validation": rows})
 
 
-def test_without_results_it_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_results_the_error_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tasks").mkdir()
     for name in ("params.yaml", "tasks/example.yaml"):

@@ -2,6 +2,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +18,12 @@ import pipeline.serving.export as exporting
 from pipeline import students
 from pipeline.errors import InputError
 from pipeline.serving import graphs
+from pipeline.serving.card import student_card
 from pipeline.serving.export import export
 from pipeline.serving.predict import open_student
 from pipeline.serving.runtime import Runtime
 from pipeline.students.contract import Batch, build
+from pipeline.students.files import hashes_of
 from pipeline.students.trained import TrainedStudent
 from pipeline.students.vocabulary import Vocabulary
 
@@ -29,7 +32,7 @@ FILES = ["README.md", "config.json", "model.int8.onnx", "model.onnx", "model.saf
 
 
 class Bags(torch.nn.Module):
-    """Word vectors in an EmbeddingBag, as the fastest students have them, and a forward that asks for `len`."""
+    """Word vectors in an EmbeddingBag, and a forward that calls `len`."""
 
     def __init__(self, embeddings: torch.Tensor, classes: int, pairs: bool, mode: str = "mean") -> None:
         super().__init__()
@@ -43,7 +46,7 @@ class Bags(torch.nn.Module):
 
 
 class ByValue(torch.nn.Module):
-    """A forward that depends on the values of its input, which no trace can see."""
+    """A forward that depends on the values of its input, which a trace does not record."""
 
     def __init__(self, embeddings: torch.Tensor, classes: int, pairs: bool) -> None:
         super().__init__()
@@ -97,7 +100,7 @@ def test_the_network_reads_ids_of_any_number_and_length(tmp_path: Path, single: 
 
 
 def test_the_same_student_is_exported_to_the_same_bytes(tmp_path: Path, single: TrainedStudent):
-    """In another process too."""
+    """Also in another process."""
     one = shipped(tmp_path, single)
     assert sorted(path.name for path in one.iterdir()) == FILES
     script = (
@@ -116,7 +119,7 @@ def test_a_shipped_student_loads_in_torch_and_can_be_exported_again(tmp_path: Pa
     back = TrainedStudent.from_pretrained(folder)
     assert np.array_equal(back.predict_logits(texts), single.predict_logits(texts))
     single.module.train()
-    export(tmp_path / "trained", folder, {}, PROVENANCE)  # over the old one
+    export(tmp_path / "trained", folder, {}, PROVENANCE)  # replaces the old folder
     assert sorted(path.name for path in folder.iterdir()) == FILES
 
 
@@ -135,29 +138,31 @@ def test_bags_of_vectors_and_len_can_be_exported(tmp_path: Path, mode: str, pair
 
 
 @pytest.mark.parametrize(
-    ("model", "params", "said"),
+    ("model", "params", "problem"),
     [("test_export:ByValue", {}, "differ from torch's"), ("test_export:Bags", {"mode": "max"}, "mode sum or mean")],
     ids=["by value", "no such operator"],
 )
-def test_what_onnx_cannot_say_is_shipped_for_torch_and_the_card_says_why(tmp_path: Path, model, params, said, caplog):
+def test_a_student_without_onnx_equivalent_is_shipped_for_torch_and_the_card_says_why(
+    tmp_path: Path, model, params, problem, caplog
+):
     student = trained(model=model, params=params)
     folder = shipped(tmp_path, student)
     assert sorted(path.name for path in folder.iterdir()) == [name for name in FILES if "onnx" not in name]
     assert "There is no ONNX network" in (folder / "README.md").read_text()
-    assert said in (folder / "README.md").read_text()
-    assert said in caplog.text
+    assert problem in (folder / "README.md").read_text()
+    assert problem in caplog.text
     assert len(TrainedStudent.from_pretrained(folder).predict(["good film"])) == 1
     with pytest.raises(InputError, match=r"model\.onnx: no such file; the export stage writes one"):
         Runtime.from_pretrained(folder)
 
 
-def test_a_student_that_fits_itself_is_shipped_as_it_is(tmp_path: Path):
+def test_a_student_that_fits_itself_is_shipped_unchanged(tmp_path: Path):
     student = trained(model="plug_ins:WordScores", params={})
     folder = shipped(tmp_path, student)
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "scores.json"]
     card = (folder / "README.md").read_text()
-    assert "There is no ONNX network of this student: plug_ins:WordScores is no torch module" in card
-    assert "Reads single sentences, text whose words are parted by white space.\n" in card
+    assert "There is no ONNX network of this student: plug_ins:WordScores is not a torch module" in card
+    assert "Reads single sentences, words separated by white space.\n" in card
     texts = inputs(sentiment(9, 3), False)
     assert open_student(folder, int8=False).predict(texts) == student.predict(texts)
     (folder / "scores.json").write_text("{}")
@@ -166,7 +171,7 @@ def test_a_student_that_fits_itself_is_shipped_as_it_is(tmp_path: Path):
 
 
 def test_a_folder_without_hashes_can_be_exported(tmp_path: Path, single: TrainedStudent):
-    """As versions before there were any wrote them."""
+    """As versions before 2026-11-24 wrote it."""
     single.save(tmp_path / "old")
     config = json.loads((tmp_path / "old/config.json").read_text())
     del config["files"]
@@ -188,6 +193,21 @@ def test_a_broken_int8_network_is_not_shipped(tmp_path: Path, single: TrainedStu
     monkeypatch.setattr(graphs, "own_lstm_weights", scrambled)
     folder = shipped(tmp_path, single)
     assert "model.int8.onnx: for 1 rows of 1 words its logits differ" in (folder / "README.md").read_text()
+
+
+def test_a_shipped_student_can_be_shipped_without_its_networks(tmp_path: Path, single: TrainedStudent, monkeypatch):
+    """Its config.json lists the networks of the first export, which are not files of the student."""
+    folder = shipped(tmp_path, single)
+
+    def fail(*_):
+        raise exporting.NotExportableError("broken")
+
+    monkeypatch.setattr(exporting, "quantise", fail)
+    export(folder, tmp_path / "again", {}, PROVENANCE)
+    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == [
+        name for name in FILES if "onnx" not in name
+    ]
+    assert len(TrainedStudent.from_pretrained(tmp_path / "again").predict(["good film"])) == 1
 
 
 def architectures() -> list[str]:
@@ -224,7 +244,7 @@ def test_every_built_in_student_is_shipped_with_its_networks(tmp_path: Path, mod
     assert sizes[1] < 0.35 * sizes[0]
 
 
-def test_a_failed_export_leaves_nothing(tmp_path: Path, single: TrainedStudent, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_export_leaves_no_files(tmp_path: Path, single: TrainedStudent, monkeypatch: pytest.MonkeyPatch):
     def fail(*_):
         raise KeyboardInterrupt
 
@@ -234,7 +254,7 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, single: TrainedStudent, 
     assert [path.name for path in tmp_path.iterdir()] == ["trained"]
 
 
-def test_the_card_tells_scores_size_and_terms(tmp_path: Path, single: TrainedStudent):
+def test_the_card_has_scores_size_and_terms(tmp_path: Path, single: TrainedStudent):
     scores = {"accuracy": 0.8, "accuracy low": 0.75, "accuracy high": 0.846, "f1": 0.79, "agreement": 0.9}
     results = {
         "test": {"rows": 1234, "student": scores, "teacher": {"accuracy": 0.9}},
@@ -246,21 +266,70 @@ def test_the_card_tells_scores_size_and_terms(tmp_path: Path, single: TrainedStu
     export(tmp_path / "trained", tmp_path / "mine", results, PROVENANCE | {"source": source, "teacher": teacher})
     card = (tmp_path / "mine" / "README.md").read_text()
     assert card.startswith("---\nlicense: cc-by-4.0\n")
-    for said in (
+    for text in (
         "# mine",
         "75.0 to 84.6",
         "1,234",
         "softmax(logits / 1.5)",
         "films 1.2",
-        "The teacher: mit",
+        "- Teacher: mit.",
         "`negative`",
     ):
-        assert said in card, said
+        assert text in card, text
     size = (tmp_path / "mine" / "model.onnx").stat().st_size
     assert f"{size:,}" in card
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path: Path, single: TrainedStudent, monkeypatch):
+def test_the_card_of_a_regression_has_correlations():
+    student = TrainedStudent(torch.nn.Linear(1, 1), Vocabulary(("a",), "raw"), ("score",), "a:B", {}, True, 1, 7)
+    scores = {
+        "pearson": 0.81234,
+        "pearson low": 0.79,
+        "pearson high": 0.83,
+        "spearman": 0.7,
+        "rmse": 1.5,
+        "agreement": 0.9,
+    }
+    results = {"validation": {"rows": 1234, "student": scores, "teacher": {"pearson": 0.9}}, "student": {}}
+    card = student_card(student, "mine", {"config.json": 1000, "extra/a.json": 5}, results, {}, "")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in card.splitlines() if line.startswith("|")]
+    assert rows[0] == [
+        "", "rows", "Pearson", "95% interval", "Spearman", "RMSE", "Pearson with the teacher", "Pearson of the teacher",
+    ]  # fmt: skip
+    assert rows[2] == ["validation", "1,234", "0.812", "0.790 to 0.830", "0.700", "1.500", "0.900", "0.900"]
+    assert rows[-1] == ["`extra/a.json`", "5"]
+    assert "A small regression model" in card
+    assert "- Predicted number: `score`.\n" in card
+    assert "predict_proba" not in card
+    assert "as letters.json and" in card
+    assert "\n\n\n" not in card
+
+
+def test_the_card_has_no_blank_lines_too_many_and_no_code_of_missing_files(single: TrainedStudent):
+    whole, without = (student_card(single, "x", {"a": 1}, {}, PROVENANCE, problem) for problem in ("", "a reason"))
+    assert "Not measured." in whole
+    for card in (whole, without):
+        assert "\n\n\n" not in card
+        assert card.count("```") % 2 == 0
+    assert "Runtime.from_pretrained" in whole
+    assert "There is no ONNX network" not in whole
+    assert "Runtime.from_pretrained" not in without
+    assert "model.onnx" not in without
+    assert "There is no ONNX network of this student: a reason\n" in without
+
+
+def test_files_in_folders_have_their_own_size_on_the_card(tmp_path: Path, single: TrainedStudent):
+    single.save(tmp_path / "trained")
+    (tmp_path / "trained/more").mkdir()
+    (tmp_path / "trained/more/a.json").write_text("{ }")
+    config = json.loads((tmp_path / "trained/config.json").read_text())
+    config["files"] = hashes_of(tmp_path / "trained", {*config["files"], "more/a.json"})
+    (tmp_path / "trained/config.json").write_text(json.dumps(config))
+    export(tmp_path / "trained", tmp_path / "out", {}, PROVENANCE)
+    assert re.search(r"`more/a\.json` +\| +3 \|", (tmp_path / "out/README.md").read_text())
+
+
+def test_without_the_extra_the_error_names_it(tmp_path: Path, single: TrainedStudent, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(InputError, match=r"onnx is not installed: pip install 'offline-distill\[export\]'"):
         shipped(tmp_path, single)

@@ -1,4 +1,4 @@
-"""Exported LSTMs: one operator for both directions, and the table of what its input weights make of each word."""
+"""Exported LSTMs: one operator for both directions, and the table of precomputed input products."""
 
 from pathlib import Path
 
@@ -16,11 +16,11 @@ from pipeline.students.vocabulary import Vocabulary
 
 STUDENTS = {"bilstm": "pipeline.students.bilstm:BiLSTM", "bilstm2": "pipeline.students.bilstm2:BiLSTM2"}
 WIDTHS = {"bilstm": 24, "bilstm2": 12}
-"""Of what an LSTM reads: two channels of 12, and one. More than half as many words as that are many."""
+"""The width of an LSTM's input: two channels of 12, and one. More words than half of it are many."""
 
 
 class Plain(torch.nn.Module):
-    """An LSTM as torch's users write it, whose input is looked up in one direction."""
+    """An LSTM as users of torch write it, with one direction."""
 
     def __init__(self, embeddings: torch.Tensor, classes: int, pairs: bool) -> None:
         super().__init__()
@@ -88,13 +88,13 @@ def test_a_layer_is_one_operator_and_a_pair_has_one_table_which_the_file_does_no
     assert len(lstms_of(plain.graph)) == 2  # two sentences
     weights = sum(parameter.numel() for parameter in student.module.parameters())
     held = sum(int(np.prod(weight.dims)) for weight in plain.graph.initializer)
-    assert held == weights - 43 * 12  # each once, of the two channels too, which nothing has moved apart
+    assert held == weights - 43 * 12  # each once; the two channels are still equal
     tabulate(student, path)
     written = onnx.load(path)
     assert [weight.name for weight in written.graph.initializer] == [weight.name for weight in plain.graph.initializer]
     assert [node.op_type for node in written.graph.node].count("If") == 2
     assert [node.op_type for node in written.graph.node].count("MatMul") == 1
-    assert [node.op_type for node in written.graph.node].count("Gather") == 0  # the look-ups that were there
+    assert [node.op_type for node in written.graph.node].count("Gather") == 0  # the original look-ups
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(opened)
     onnxruntime.InferenceSession(path, options)

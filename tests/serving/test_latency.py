@@ -41,7 +41,7 @@ def test_contenders_take_turns_and_each_call_is_counted(monkeypatch: pytest.Monk
     }
 
 
-def test_all_ways_of_a_student_answer_alike(tmp_path: Path):
+def test_all_runtimes_of_a_student_predict_the_same(tmp_path: Path):
     folder = shipped(tmp_path, trained())
     texts = inputs(sentiment(30, 5), False)
     found = {kind: predict(texts).argmax(-1).tolist() for kind, predict in latency.of_student(folder, 1).items()}
@@ -52,7 +52,7 @@ def test_all_ways_of_a_student_answer_alike(tmp_path: Path):
 
 
 @pytest.mark.parametrize("pairs", [False, True])
-def test_a_teacher_answers_one_text_as_it_answers_many(tmp_path: Path, pairs: bool):
+def test_a_teacher_predicts_one_text_as_in_a_batch(tmp_path: Path, pairs: bool):
     tiny_teacher(tmp_path, FILLER, labels=LABELS)
     predict = direct.as_function(open_teacher(find_files(f"folder:{tmp_path}"), LABELS, {}), max_length=6)
     texts = [" ".join(FILLER[i : i + 1 + i % 4]) for i in range(9)]
@@ -63,7 +63,7 @@ def test_a_teacher_answers_one_text_as_it_answers_many(tmp_path: Path, pairs: bo
     assert together.std(axis=0).min() > 0
 
 
-def test_a_teacher_of_the_user_s_own_answers_too():
+def test_a_teacher_of_the_user_predicts_too():
     class Lengths:
         def predict_logits(self, texts):
             return [[0.0, float(len(text))] for text in texts]
@@ -72,7 +72,7 @@ def test_a_teacher_of_the_user_s_own_answers_too():
     assert predict(["a", "abc"]).tolist() == [[0, 1], [0, 3]]
 
 
-def test_threads_are_put_back(monkeypatch: pytest.MonkeyPatch):
+def test_threads_are_restored(monkeypatch: pytest.MonkeyPatch):
     before = torch.get_num_threads()
     for value in ("yes", None):
         monkeypatch.setenv("TOKENIZERS_PARALLELISM", value) if value else monkeypatch.delenv("TOKENIZERS_PARALLELISM")

@@ -50,7 +50,7 @@ def made(encoder: Path, folder: Path, **changed: object) -> dict:
     return storage.read_json(folder / "teacher.json")
 
 
-def test_an_encoder_becomes_a_classifier_that_knows_the_task(tmp_path: Path):
+def test_an_encoder_becomes_a_classifier_of_the_task(tmp_path: Path):
     encoder = tiny_teacher(tmp_path / "encoder", WORDS)
     record = made(encoder, tmp_path / "teacher")
     names = {path.name for path in (tmp_path / "teacher").iterdir()}
@@ -59,18 +59,18 @@ def test_an_encoder_becomes_a_classifier_that_knows_the_task(tmp_path: Path):
     assert record["sha256"] == storage.sha256_of(tmp_path / "teacher" / "model.safetensors")
     assert record["labels"] == {"negative": "negative", "positive": "positive"}
     assert record["finetuned"] is True
-    told = record["finetuning"]
-    assert told["base_sha256"] == storage.sha256_of(encoder / "model.safetensors")
-    assert (told["rows"], told["learning_rate"]) == ({"train": 160, "validation": 40}, 2e-3)
-    assert told["validation_accuracy"] == max(told["validation_accuracy_by_epoch"]) > 0.9
+    outcome = record["finetuning"]
+    assert outcome["base_sha256"] == storage.sha256_of(encoder / "model.safetensors")
+    assert (outcome["rows"], outcome["learning_rate"]) == ({"train": 160, "validation": 40}, 2e-3)
+    assert outcome["validation_accuracy"] == max(outcome["validation_accuracy_by_epoch"]) > 0.9
     teacher, _ = open_recorded(tmp_path / "teacher", LABELS)
     _, summary = label(teacher, EXAMPLES, NO_COPIES, Labelling())
     assert summary["accuracy"]["validation"] == pytest.approx(
-        told["validation_accuracy"], abs=0.03
+        outcome["validation_accuracy"], abs=0.03
     )  # bfloat16 may tip a row
 
 
-def test_batches_are_counted_and_each_epoch_is_told_of(tmp_path: Path, monkeypatch, caplog):
+def test_batches_are_counted_and_each_epoch_is_logged(tmp_path: Path, monkeypatch, caplog):
     counted = []
 
     @contextmanager
@@ -82,9 +82,31 @@ def test_batches_are_counted_and_each_epoch_is_told_of(tmp_path: Path, monkeypat
     with caplog.at_level("INFO"):
         record = made(tiny_teacher(tmp_path / "encoder", WORDS), tmp_path / "teacher", epochs=2, batch_size=9)
     assert counted == [36, *[-1] * 36]
-    told = record["finetuning"]["validation_accuracy_by_epoch"]
-    lines = [f"epoch {i}: validation accuracy {accuracy:.4f}" for i, accuracy in enumerate(told, start=1)]
+    scores = record["finetuning"]["validation_accuracy_by_epoch"]
+    lines = [f"epoch {i}: validation accuracy {accuracy:.4f}" for i, accuracy in enumerate(scores, start=1)]
     assert [line for line in caplog.messages if line.startswith("epoch ")] == lines
+
+
+def test_progress_counts_the_steps_of_the_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With several GPUs a step takes several batches, as it does here with gradient accumulation."""
+    totals, steps = [], []
+
+    @contextmanager
+    def progress(total: int, description: str, unit: str) -> Iterator[Callable[[int], None]]:
+        totals.append(total)
+        yield steps.append
+
+    arguments = finetune._arguments
+
+    def accumulating(*given: object) -> transformers.TrainingArguments:
+        found = arguments(*given)
+        found.gradient_accumulation_steps = 4
+        return found
+
+    monkeypatch.setattr(finetune, "progress", progress)
+    monkeypatch.setattr(finetune, "_arguments", accumulating)
+    made(tiny_teacher(tmp_path / "encoder", WORDS), tmp_path / "teacher", epochs=2)
+    assert totals == [len(steps)] == [10]
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path):
@@ -96,18 +118,18 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path):
 
 
 def test_the_best_epoch_is_kept_not_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Accuracies are made up: the first epoch is the best, so one epoch's weights come out of three."""
+    """The accuracies are fake: the first of three epochs is the best, so its weights are kept."""
     evaluate = transformers.Trainer.evaluate
     accuracies = iter([0.9, 0.6, 0.7])
     seen = []
 
-    def evaluate_as_told(self, *given, **named):
+    def evaluate_as_given(self, *given, **named):
         metrics = evaluate(self, *given, **named)
         metrics["eval_accuracy"] = self.state.log_history[-1]["eval_accuracy"] = next(accuracies)
         seen.append({name: value.clone() for name, value in self.model.state_dict().items()})
         return metrics
 
-    monkeypatch.setattr(transformers.Trainer, "evaluate", evaluate_as_told)
+    monkeypatch.setattr(transformers.Trainer, "evaluate", evaluate_as_given)
     record = made(tiny_teacher(tmp_path / "encoder", WORDS), tmp_path / "teacher")
     assert record["finetuning"]["validation_accuracy_by_epoch"] == [0.9, 0.6, 0.7]
     kept = load_file(tmp_path / "teacher" / "model.safetensors")
@@ -123,14 +145,14 @@ def test_a_split_without_labels_is_refused(tmp_path: Path):
         make_teacher(model, train, LABELS, tmp_path)
 
 
-def test_a_machine_without_accelerate_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_accelerate_the_error_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     encoder = tiny_teacher(tmp_path / "encoder", WORDS)
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(InputError, match=r"pip install 'offline-distill\[finetune\]'"):
         made(encoder, tmp_path / "teacher")
 
 
-def test_a_classifier_that_is_brought_stays_where_it_is(tmp_path: Path):
+def test_a_trained_classifier_is_recorded_and_not_copied(tmp_path: Path):
     folder = tiny_teacher(tmp_path / "model", WORDS, ["LABEL_0", "LABEL_1"])
     (tmp_path / "teacher").mkdir()
     names = {"LABEL_0": "positive", "LABEL_1": "negative"}

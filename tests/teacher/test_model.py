@@ -31,7 +31,7 @@ def test_files_are_found_in_a_package_that_is_not_imported(tmp_path: Path, monke
     assert "with_weights" not in sys.modules
     with pytest.raises(InputError, match="the Python package 'absent_package' is not installed"):
         find_files("package:absent_package:model")
-    with pytest.raises(InputError, match=r"package:with_weights:other: .*other is no folder"):
+    with pytest.raises(InputError, match=r"package:with_weights:other: .*other is not a folder"):
         find_files("package:with_weights:other")
 
 
@@ -51,16 +51,16 @@ def test_files_are_fetched_from_the_hub_at_the_pinned_revision(tmp_path: Path, m
     assert describe(open_teacher(files, ["negative", "positive"], {}), "mit")["revision"] == "abc123"
 
 
-def test_a_hub_that_is_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch):
+def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch):
     def fail(*_: object, **__: object) -> None:
         raise huggingface_hub.errors.LocalEntryNotFoundError("no connection\nand more")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(InputError, match=r"^hub:owner/name@main: cannot be fetched: no connection$"):
+    with pytest.raises(InputError, match=r"^hub:owner/name@main: download failed: no connection$"):
         find_files("hub:owner/name@main")
 
 
-def test_other_weights_than_those_wanted_are_refused(tmp_path: Path):
+def test_weights_with_another_hash_are_refused(tmp_path: Path):
     folder = tiny_teacher(tmp_path / "model", WORDS)
     right = storage.sha256_of(folder / "model.safetensors")
     assert find_files(f"folder:{folder}", right.upper()).sha256 == right
@@ -78,11 +78,11 @@ def test_pickled_weights_are_refused_with_the_reason(tmp_path: Path):
     ):
         find_files(f"folder:{folder}")
     (folder / "pytorch_model.bin").unlink()
-    with pytest.raises(InputError, match=r"holds no model\.safetensors;"):
+    with pytest.raises(InputError, match=r"has no model\.safetensors;"):
         find_files(f"folder:{folder}")
 
 
-def test_code_of_the_models_own_is_never_run(tmp_path: Path):
+def test_remote_code_is_never_run(tmp_path: Path):
     folder = tiny_teacher(tmp_path / "model", WORDS, ["negative", "positive"])
     config = storage.read_json(folder / "config.json")
     auto = {"AutoConfig": "own.Config", "AutoModelForSequenceClassification": "own.Model"}
@@ -138,22 +138,23 @@ def test_classes_that_do_not_match_are_refused_with_both_sets(tmp_path: Path, th
     with pytest.raises(InputError) as raised:
         opened(tiny_teacher(tmp_path, WORDS, theirs), names=names)
     assert f"the teacher's classes are [{', '.join(theirs)}], the task's are [negative, positive]" in str(raised.value)
-    assert "cheerful" not in names or "names 'cheerful'" in str(raised.value)
+    assert "cheerful" not in names or "maps 'cheerful'" in str(raised.value)
 
 
-def test_labels_that_differ_in_case_alone_are_told_apart(tmp_path: Path):
+def test_labels_that_differ_only_in_case_are_distinguished(tmp_path: Path):
     folder = tiny_teacher(tmp_path, WORDS, ["may", "May"])
     assert opened(folder, ["May", "may"]).columns == (1, 0)
     with pytest.raises(InputError, match="the task's are"):
         opened(folder, ["MAY", "may"])
 
 
-def test_an_encoder_without_a_classifier_does_not_label(tmp_path: Path):
+def test_an_encoder_without_a_classification_head_is_refused(tmp_path: Path):
     folder = tiny_teacher(tmp_path, WORDS)
     config = storage.read_json(folder / "config.json") | {"id2label": {"0": "negative", "1": "positive"}}
     storage.write_json(folder / "config.json", config)
     with pytest.raises(
-        InputError, match=r"no classifier\.bias, classifier\.weight: it is no trained classifier; .*`finetune`"
+        InputError,
+        match=r"no classifier\.bias, classifier\.weight: it has no trained classification head; .*`finetune`",
     ):
         opened(folder)
     _, missing = load_classifier(find_files(f"folder:{folder}"), num_labels=3)
@@ -189,7 +190,7 @@ def test_a_tokenizer_without_a_mask_has_none(tmp_path: Path):
         mask_token(teacher)
 
 
-def test_the_tokenizers_hash_is_its_own_not_that_of_how_it_was_called(tmp_path: Path):
+def test_the_hash_of_a_tokenizer_does_not_depend_on_its_calls(tmp_path: Path):
     first = opened(tiny_teacher(tmp_path / "a", WORDS, ["negative", "positive"])).tokenizer
     before = tokenizer_sha256(first)
     first(["good film", "bad"], padding=True, truncation=True, max_length=4)
@@ -198,15 +199,24 @@ def test_the_tokenizers_hash_is_its_own_not_that_of_how_it_was_called(tmp_path: 
     assert tokenizer_sha256(other) != before
 
 
-def test_a_recorded_teacher_is_opened_again_unless_its_weights_changed(tmp_path: Path):
-    folder = tiny_teacher(tmp_path / "model", WORDS, ["LABEL_0", "LABEL_1"])
-    teacher = opened(folder, names={"LABEL_0": "positive", "LABEL_1": "negative"})
+@pytest.mark.parametrize("kind", ["folder", "package"])
+def test_a_recorded_teacher_is_opened_again_unless_its_weights_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+):
+    package = tmp_path / "films_teacher"
+    folder = tiny_teacher(package / "model", WORDS, ["LABEL_0", "LABEL_1"])
+    (package / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    files = find_files(f"folder:{folder}" if kind == "folder" else "package:films_teacher:model")
+    teacher = open_teacher(files, ["negative", "positive"], {"LABEL_0": "positive", "LABEL_1": "negative"})
     record = describe(teacher, "mit") | {"finetuned": False}
-    storage.write_json(tmp_path / "record" / "teacher.json", record)
-    again, found = open_recorded(tmp_path / "record", ["negative", "positive"])
+    recorded = tmp_path / "data/films/teachers/large"
+    storage.write_json(recorded / "teacher.json", record)
+    again, found = open_recorded(recorded, ["negative", "positive"])
     assert (again.columns, found) == ((1, 0), record)
     tiny_teacher(folder, WORDS, ["LABEL_0", "LABEL_1"], seed=1)
-    with pytest.raises(InputError, match=f"not {record['sha256']}"):
-        open_recorded(tmp_path / "record", ["negative", "positive"])
+    with pytest.raises(InputError, match=f"recorded {record['sha256']}") as raised:
+        open_recorded(recorded, ["negative", "positive"])
+    assert str(raised.value).endswith(" with `dvc repro --force --single-item finetune@films-large`")
     with pytest.raises(InputError, match=r"teacher\.json: no such file; .*dvc repro"):
         open_recorded(tmp_path / "nothing", ["negative", "positive"])

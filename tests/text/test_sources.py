@@ -82,8 +82,8 @@ def test_csv_rows_that_are_no_rows(read):
     assert plain(rows)[-1] == (9, "last", "0")
     assert [rows.lines[position] for position in rows.faults] == [3, 4, 5, 6, 7]
     assert {fault.kind for fault in rows.faults.values()} == {"fields"}
-    assert rows.faults[1].value == "1 fields where the header has 2"
-    assert rows.faults[2].value == "3 fields where the header has 2"
+    assert rows.faults[1].value == "1 fields, but the header has 2"
+    assert rows.faults[2].value == "3 fields, but the header has 2"
     assert "ends at line 8" in rows.faults[5].value
     assert all(rows.sentence1[position] is None for position in rows.faults)
 
@@ -287,7 +287,7 @@ def test_package_is_read_without_being_imported(tmp_path, monkeypatch):
     assert provenance["package"] == "shipped_text"
     assert provenance["files"][ALL]["path"] == "data/x.csv"
     assert "shipped_text" not in sys.modules
-    with pytest.raises(InputError, match=r"ships no file 'data/y\.csv'"):
+    with pytest.raises(InputError, match=r"has no file 'data/y\.csv'"):
         sources.read(Source(package="shipped_text", path="data/y.csv"), COLUMNS)
 
 
@@ -339,7 +339,7 @@ def test_hub_class_numbers_become_names(hub, caplog):
     assert list(rows) == ["train", "validation", "test"]
     assert plain(rows["train"]) == [(1, "train 0", "neg"), (2, "train 1", "pos")]
     assert rows["test"].labels == [None]
-    assert "not its unsupervised" in caplog.text
+    assert "not unsupervised" in caplog.text
     assert provenance["revision"] == "abc123"
 
 
@@ -361,7 +361,7 @@ def test_hub_splits_by_other_names(hub, caplog):
         ("validation", 1, "validation_matched 0", "pos"),
         ("test", 1, "validation_mismatched 0", "neg"),
     ]
-    assert "not its test_matched" in caplog.text
+    assert "not test_matched" in caplog.text
     assert provenance["splits"] == names
     source = Source(hub="owner/name", revision="abc123", hub_splits={"train": "all"})
     with pytest.raises(
@@ -399,7 +399,7 @@ def test_otherwise_is_read_where_no_file_is_there(hub, tmp_path):
     [
         ({"files": "a.csv", "hub_splits": {"train": "all"}}, "hub_splits go with hub"),
         ({"hub": "a/b", "revision": "c", "otherwise": {"files": "a.csv"}}, "otherwise goes with files"),
-        ({"files": "a.csv", "otherwise": {"logits": "folder:x"}}, "cannot stand in for text"),
+        ({"files": "a.csv", "otherwise": {"logits": "folder:x"}}, "cannot replace text"),
     ],
 )
 def test_what_does_not_go_together(given, message):
