@@ -22,7 +22,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.distill.batches import Rows
+from pipeline.distill.batches import TrainingRows
 from pipeline.distill.loop import Training
 from pipeline.distill.optimisers import make_optimisers
 from pipeline.logits.markdown import aligned
@@ -71,13 +71,13 @@ def new_module(name: str, vocabulary: int, device: torch.device) -> torch.nn.Mod
     return build(STUDENTS[name], {}, torch.rand(vocabulary, 300) / 2 - 0.25, CLASSES, pairs=False).to(device)
 
 
-def ours_of(module: torch.nn.Module, rows: Rows, batch_size: int) -> Callable[[int], float]:
+def ours_of(module: torch.nn.Module, rows: TrainingRows, batch_size: int) -> Callable[[int], float]:
     """Return a function that runs one epoch of our loop, given its number."""
     asked = Student(model=STUDENTS["bilstm"], teacher="random", batch_size=batch_size)
     return Training(module, rows, rows, asked, None).learn
 
 
-def peer_of(module: torch.nn.Module, rows: Rows, batch_size: int, by_row: bool) -> Callable[[int], float]:
+def peer_of(module: torch.nn.Module, rows: TrainingRows, batch_size: int, by_row: bool) -> Callable[[int], float]:
     """Return a function that runs one epoch of the usual recipe, given its number."""
     device = next(module.parameters()).device
     words = rows.texts.first
@@ -108,7 +108,7 @@ def peer_of(module: torch.nn.Module, rows: Rows, batch_size: int, by_row: bool) 
     return epoch
 
 
-def measure(name: str, rows: Rows, vocabulary: int, options: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, rows: TrainingRows, vocabulary: int, options: argparse.Namespace) -> dict[str, Any]:
     """Run epochs of all kinds, alternating.
 
     :return: For each kind, the wall and processor seconds of each epoch and the last loss; for the recipes also our speed-up over them.
@@ -137,14 +137,14 @@ def measure(name: str, rows: Rows, vocabulary: int, options: argparse.Namespace)
     return runs
 
 
-def rows_of(path: Path, count: int) -> tuple[Rows, int]:
+def rows_of(path: Path, count: int) -> tuple[TrainingRows, int]:
     """Return sentences of SST-2 with random logits, and the number of word ids of all of SST-2."""
     texts = common.sst2_sentences(path)
     vocabulary = Vocabulary.build([pa.array(texts)], "pretokenised")
     chosen = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:count]]
     logits = torch.from_numpy(np.random.default_rng(1).normal(0, 2, (count, CLASSES)).astype(np.float32))
     encoded = Encoded(vocabulary.encode(pa.array(chosen), 256))
-    return Rows(encoded, logits.argmax(dim=-1), logits, torch.ones(count)), len(vocabulary)
+    return TrainingRows(encoded, logits.argmax(dim=-1), logits, torch.ones(count)), len(vocabulary)
 
 
 def main() -> None:

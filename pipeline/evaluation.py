@@ -1,6 +1,6 @@
-"""How good a student is, next to its teacher: measured on stored logits and gold labels, so no teacher is loaded.
+"""The measurements of a student and its teacher, from stored logits and gold labels, so that no teacher is loaded.
 
-A student of several teachers is compared with their average, which is what it learned.
+A student of several teachers is compared with their average, which it was trained on.
 """
 
 from pathlib import Path
@@ -31,54 +31,52 @@ def measure(
 
     :param student: The student.
     :param rows: n > 0 rows with a label each.
-    :param temperature: What calibrates the student; where None, it is fitted on these rows.
-    :return: A mapping, and the temperature. In the mapping: rows; student: accuracy, f1 and agreement (the share of rows on which it
-        predicts what the teacher does), each with its interval, `kl to the teacher`, `calibration error` and the same after the logits
-        were divided by the temperature; teacher: accuracy and f1 with intervals, and its calibration error. Of a regression (one class):
-        pearson, spearman and rmse of both, and the student's agreement, its Pearson correlation with the teacher; no temperature.
+    :param temperature: The temperature that calibrates the student; where None, it is fitted on these rows.
+    :return: A mapping, and the temperature. The mapping has rows; student: accuracy, f1 and agreement (the share of rows on which student and
+        teacher predict the same class), each with its interval, `kl to the teacher`, `calibration error`, and the same of the logits divided by
+        the temperature; teacher: accuracy and f1 with intervals, and its calibration error. In regression (one class) it has pearson,
+        spearman and rmse of both, and the student's agreement, its Pearson correlation with the teacher; the temperature is None.
     """
     classes = len(student.labels)
     texts = [rows[name] for name in (("sentence1", "sentence2") if student.pairs else ("sentence1",))]
-    ours, theirs = student.predict_columns(*texts), finite_logits(rows, classes)
+    logits, teacher_logits = student.predict_columns(*texts), finite_logits(rows, classes)
     if classes == 1:
-        return _measure_numbers(rows["label"].to_numpy(), ours[:, 0], theirs[:, 0]), None
+        return _measure_numbers(rows["label"].to_numpy(), logits[:, 0], teacher_logits[:, 0]), None
     labels = rows["label"].to_numpy().astype(np.int64)
-    temperature = best_temperature(labels, ours) if temperature is None else temperature
-    predicted, teachers = ours.argmax(-1), theirs.argmax(-1)
+    temperature = best_temperature(labels, logits) if temperature is None else temperature
+    predicted, of_teacher = logits.argmax(-1), teacher_logits.argmax(-1)
+    agreement = intervals((of_teacher, predicted), classes, {"agreement": share_equal})["agreement"]
     found = {
         "rows": len(labels),
         "student": {
             **_scores(labels, predicted, classes),
-            **_with_interval("agreement", accuracy(teachers, predicted), _agreement(teachers, predicted, classes)),
-            "kl to the teacher": round(divergence(theirs, ours), DIGITS),
-            "calibration error": round(calibration_error(labels, ours), DIGITS),
-            "calibration error, scaled": round(calibration_error(labels, ours, temperature), DIGITS),
+            **_with_interval("agreement", accuracy(of_teacher, predicted), agreement),
+            "kl to the teacher": round(divergence(teacher_logits, logits), DIGITS),
+            "calibration error": round(calibration_error(labels, logits), DIGITS),
+            "calibration error, scaled": round(calibration_error(labels, logits, temperature), DIGITS),
         },
         "teacher": {
-            **_scores(labels, teachers, classes),
-            "calibration error": round(calibration_error(labels, theirs), DIGITS),
+            **_scores(labels, of_teacher, classes),
+            "calibration error": round(calibration_error(labels, teacher_logits), DIGITS),
         },
     }
     return found, temperature
 
 
-def _measure_numbers(right: Numbers, ours: Numbers, theirs: Numbers) -> dict[str, Any]:
-    agreement, *ends = regression.measures(theirs, ours)["pearson"]
+def _measure_numbers(labels: Numbers, predicted: Numbers, of_teacher: Numbers) -> dict[str, Any]:
+    agreement, low, high = regression.measures(of_teacher, predicted)["pearson"]
     return {
-        "rows": len(right),
-        "student": {**_numbers(right, ours), **_with_interval("agreement", agreement, (ends[0], ends[1]))},
-        "teacher": _numbers(right, theirs),
+        "rows": len(labels),
+        "student": {**_numbers(labels, predicted), **_with_interval("agreement", agreement, (low, high))},
+        "teacher": _numbers(labels, of_teacher),
     }
 
 
-def _numbers(right: Numbers, said: Numbers) -> dict[str, float]:
-    found = regression.measures(right, said)
-    parts = [_with_interval(name, value, (low, high)) for name, (value, low, high) in found.items()]
-    return {key: value for part in parts for key, value in part.items()}
-
-
-def _agreement(teachers: Integers, predicted: Integers, classes: int) -> tuple[float, float]:
-    return intervals((teachers, predicted), classes, {"agreement": share_equal})["agreement"]
+def _numbers(labels: Numbers, predicted: Numbers) -> dict[str, float]:
+    named: dict[str, float] = {}
+    for name, (value, low, high) in regression.measures(labels, predicted).items():
+        named |= _with_interval(name, value, (low, high))
+    return named
 
 
 def _scores(labels: Integers, predicted: Integers, classes: int) -> dict[str, float]:
@@ -95,14 +93,14 @@ def _with_interval(name: str, value: float, ends: tuple[float, float]) -> dict[s
 
 
 def evaluate(student_folder: Path, targets_folder: Path) -> dict[str, Any]:
-    """Measure a student and its teacher on the validation and test splits, where they exist and have labels.
+    """Measure a student and its teacher on the validation and test splits that exist and have labels.
 
-    :param student_folder: What training wrote.
-    :param targets_folder: The logit data set that it learned from.
-    :return: For each split what `measure` says; then for student and teacher the parameters and the bytes on disk, the student's
-        parameters without word embeddings and the temperature that calibrates it (fitted on validation; null where that has no
-        labels, and in a regression), and the teacher's name; of several teachers the sum of their sizes, and a name such as
-        `base + large`. A teacher whose size the data set does not tell has null.
+    :param student_folder: The student's folder.
+    :param targets_folder: The logit data set that it was trained on.
+    :return: For each split, the result of `measure`. Also, for student and teacher, the parameters and the bytes on disk; the student's
+        parameters without word embeddings, and the temperature that calibrates it (fitted on validation; null if that has no labels, and
+        in regression); and the teacher's name. Of several teachers, the sizes are summed and the name is like `base + large`. A size that
+        is not in the data set is null.
     :raises InputError: If a file is missing or damaged, or the classes of the two differ.
     """
     student = TrainedStudent.from_pretrained(student_folder)
@@ -120,14 +118,14 @@ def evaluate(student_folder: Path, targets_folder: Path) -> dict[str, Any]:
             found[split], fitted = measure(student, rows, temperature)
             if split == "validation":
                 temperature = fitted
-            elif temperature is None:  # fitted on the rows that it would be measured on
+            elif temperature is None:  # it was fitted on these very rows
                 found[split]["student"].pop("calibration error, scaled", None)
-    everything, without = parameters_of(student.module)
+    total, without = parameters_of(student.module)
     size = sum(file.stat().st_size for file in student_folder.iterdir() if file.is_file())
     teacher = about["teacher"]
     return found | {
         "student": {
-            "parameters": everything,
+            "parameters": total,
             "parameters without embeddings": without,
             "bytes": size,
             "temperature": None if temperature is None else round(temperature, DIGITS),

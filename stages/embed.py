@@ -1,4 +1,4 @@
-"""Look up pretrained vectors, or those of a teacher, for the words of a task's training text.
+"""Look up pretrained word vectors, or a teacher's, for the words of a task's training text and augmented rows.
 
 python stages/embed.py TASK
 """
@@ -17,33 +17,35 @@ from pipeline.vectors import lookup
 
 
 def main(task: str) -> None:
-    """Read data/TASK/examples, write data/TASK/vectors: a file for each of the vectors that params.yaml defines."""
+    """Read data/TASK/examples and data/TASK/augmented, write data/TASK/vectors: a file for each of the vectors in params.yaml."""
     settings = project.load(task)
-    data = Path("data") / task
+    data, text = Path("data") / task, settings.tag.text
     columns = ["split", "sentence1", "sentence2"]
     examples = tables.read(data / "examples" / "examples.parquet", tables.EXAMPLES, columns)
     training = examples.filter(pc.equal(examples["split"].cast("string"), "train"))
     texts = [training["sentence1"], training["sentence2"].drop_null()]
+    # A task from a logit data set has a note here and no Parquet.
+    augmented = lookup.words_of(sorted((data / "augmented").glob("*.parquet")), text)
     with new_folder(data / "vectors") as folder:
-        for name, asked in settings.vectors.items():
-            look, listed = _teacher(data, asked) if asked.source.startswith("teacher:") else _file(asked)
-            table, metadata = lookup.embed(asked.source, texts, settings.tag.text, look, listed, asked.extra_words)
+        for name, block in settings.vectors.items():
+            look, listed = _teacher(data, block) if block.source.startswith("teacher:") else _file(block)
+            table, metadata = lookup.embed(block.source, texts, text, look, listed, block.extra_words, augmented)
             tables.write(folder / f"{name}.parquet", table, metadata)
 
 
-def _file(asked: Vectors) -> tuple[lookup.LookUp, Iterable[str]]:
-    return lambda words, _: lookup.look_up(asked.source, words, asked.licence), lookup.listed_words(asked.source)
+def _file(block: Vectors) -> tuple[lookup.LookUp, Iterable[str]]:
+    return lambda words: lookup.look_up(block.source, words, block.licence), lookup.listed_words(block.source)
 
 
-def _teacher(data: Path, asked: Vectors) -> tuple[lookup.LookUp, Iterable[str]]:
+def _teacher(data: Path, block: Vectors) -> tuple[lookup.LookUp, Iterable[str]]:
     from pipeline.teacher.recorded import open_recorded
     from pipeline.teacher.word_vectors import listed_words, look_up
 
-    name = asked.source.removeprefix("teacher:")
+    name = block.source.removeprefix("teacher:")
     labels = tables.metadata_of(data / "examples" / "examples.parquet")["labels"]
     teacher, record = open_recorded((data / "teachers" / name).resolve(), labels)
-    listed = listed_words(teacher) if asked.extra_words else ()
-    return lambda words, counts: look_up(teacher, name, record["licence"], words, counts, asked), listed
+    listed = listed_words(teacher) if block.extra_words else ()
+    return lambda words: look_up(teacher, name, record["licence"], words, block), listed
 
 
 if __name__ == "__main__":

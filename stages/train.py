@@ -19,7 +19,7 @@ from pipeline.vectors.table import read_vectors
 
 def main(task: str, student: str) -> None:
     """Read data/TASK/targets/STUDENT and data/TASK/vectors, write data/TASK/students/STUDENT and its curve."""
-    how = project.load(task).student(student)
+    block = project.load(task).student(student)
     data = Path("data") / task
     targets = data / "targets" / student
     about = dataset.provenance(targets)
@@ -28,11 +28,11 @@ def main(task: str, student: str) -> None:
     trained, history = distill(
         dataset.read_split(targets, "train", COLUMNS),
         dataset.read_split(targets, "validation", COLUMNS),
-        how,
+        block,
         labels=about["labels"],
         text=about["text"],
         pairs=about["pairs"],
-        vectors=read_vectors(data / "vectors" / f"{how.vectors}.parquet") if how.vectors else None,
+        vectors=read_vectors(data / "vectors" / f"{block.vectors}.parquet") if block.vectors else None,
         checkpoint=checkpoint,
     )
     trained.save(data / "students" / student)

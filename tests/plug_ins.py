@@ -1,4 +1,4 @@
-"""Students of a user's own, outside the package: one that keeps the contract and ones that break it."""
+"""A user's own students, outside the package: one that keeps the contract, and some that break it."""
 
 import json
 
@@ -7,7 +7,7 @@ import torch
 
 
 class WordScores:
-    """For each word the mean of the logits of the rows that have it; a text has the mean of its words'."""
+    """The score of a word is the mean of the logits of the rows that contain it; the logits of a text are the mean of its words' scores."""
 
     def __init__(self, classes, pairs, smoothing=1.0):
         if smoothing < 0:

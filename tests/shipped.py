@@ -1,4 +1,4 @@
-"""A student that is worth shipping: trained in seconds on a sentiment that it can learn, and exported."""
+"""A student to export: trained in seconds on a sentiment that it can learn."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ SMALL = {"hidden": 16, "classifier": 16}
 def trained(
     pairs: bool = False, text: str = "pretokenised", model: str = BILSTM, params: dict = SMALL
 ) -> TrainedStudent:
-    """Train a small student; of a pair the second sentence is the first turned around."""
+    """Train a small student; the second sentence of a pair is the first one reversed."""
     settings = Student(model=model, params=params, teacher="large", epochs=3, seed=1)
     tables = [as_pairs(table) if pairs else table for table in (sentiment(1500), sentiment(100, 1))]
     return distill(*tables, settings, PROVENANCE["labels"], text, pairs)[0]

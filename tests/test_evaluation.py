@@ -56,14 +56,14 @@ def test_macro_f1_is_the_harmonic_mean_of_precision_and_recall_by_class(pairs: l
     scores = []
     for c in range(4):
         hits = sum(label == c == guess for label, guess in pairs)
-        said, there = sum(guess == c for _, guess in pairs), sum(label == c for label, _ in pairs)
-        precision, recall = hits / said if said else 0, hits / there if there else 0
+        predicted, gold = sum(guess == c for _, guess in pairs), sum(label == c for label, _ in pairs)
+        precision, recall = hits / predicted if predicted else 0, hits / gold if gold else 0
         scores.append(2 * precision * recall / (precision + recall) if hits else 0)
     labels, predicted = np.array(pairs).T
     assert f1(labels, predicted, 4) == pytest.approx(sum(scores) / 4)
 
 
-def test_intervals_are_those_of_drawing_rows_again_and_again():
+def test_intervals_are_those_of_resampled_rows():
     draws = np.random.default_rng(3)
     labels = draws.integers(0, 3, 300)
     predicted = np.where(draws.random(300) < 0.8, labels, draws.integers(0, 3, 300))
@@ -118,9 +118,9 @@ def test_student_and_teacher_are_measured_on_the_rows_that_have_a_label(tmp_path
     assert found["validation"]["rows"] == 4
     assert found["validation"]["student"]["accuracy"] == np.mean([ours[i] == labels[i] for i in kept])
     assert found["validation"]["student"]["agreement"] == np.mean([ours[i] == teacher[i] for i in kept])
-    theirs = found["validation"]["teacher"]
-    assert theirs["accuracy"] == np.mean([teacher[i] == labels[i] for i in kept])
-    assert theirs["f1"] == round(f1(np.array(right), np.array([teacher[i] for i in kept]), 2), 6)
+    of_teacher = found["validation"]["teacher"]
+    assert of_teacher["accuracy"] == np.mean([teacher[i] == labels[i] for i in kept])
+    assert of_teacher["f1"] == round(f1(np.array(right), np.array([teacher[i] for i in kept]), 2), 6)
     raw, given = student.predict_logits(texts)[kept], np.array([(-1, 1) if teacher[i] else (1, -1) for i in kept])
     temperature = best_temperature(np.array(right), raw)
     assert found["student"]["temperature"] == pytest.approx(temperature, abs=1e-6)

@@ -1,6 +1,6 @@
 """Training: a student learns a teacher's logits from tables alone.
 
-`from pipeline import distill` gives the functions that the cards of published data sets name; modules in here import `pipeline.distill.loop`.
+Cards of published data sets use `from pipeline import distill`; modules of this library import `pipeline.distill.loop`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ __all__ = ["COLUMNS", "curve", "distill"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public function when it is first used, and with it torch."""
+    """Import a public function, and torch with it, at its first use."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from pipeline.distill import loop

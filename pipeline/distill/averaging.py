@@ -1,57 +1,57 @@
-"""The moving average of a student's weights over training, which stands still where the weights jump about."""
+"""The moving average of a student's weights over training, which changes smoothly where the weights fluctuate."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 
-from pipeline.distill.checkpoint import Tensors, learnt
+from pipeline.distill.checkpoint import Tensors, learned
 
 EVERY = 10
-"""Batches from one look at the weights to the next: each look walks through all word vectors, which takes a fifth as long as a small batch."""
+"""Batches between two updates of the average: an update reads all word vectors, which takes a fifth of the time of a small batch."""
 
 
 class MovingAverage:
-    """The exponential moving average of what a module learns (Polyak and Juditsky 1992, doi 10.1137/0330046, with weights that fade).
+    """The exponential moving average of the weights that a module learns (after Polyak and Juditsky 1992, doi 10.1137/0330046, who take a plain mean).
 
-    Before the k-th look (from 1) the decay is at most k / (k + 9), so that the random weights of the beginning are soon forgotten.
+    At the k-th update (from 1) the decay is at most k / (k + 9), so that the random initial weights soon lose their influence.
 
-    :param module: The student as it was built.
-    :param decay: The share of the average that stays at each batch.
+    :param module: The student before training.
+    :param decay: The share of the average that remains at each batch.
     """
 
     def __init__(self, module: torch.nn.Module, decay: float) -> None:
         self.module, self.decay = module, decay
-        self.weights = learnt(module)
+        self.weights = learned(module)
 
     def load(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Go on from an average of before."""
+        """Continue from a stored average."""
         self.weights = dict(weights)
 
     @torch.no_grad()
     def update(self, epoch: int, batch: int, batches: int) -> None:
-        """Look at the weights after a batch, if it is one to look after: every EVERY-th, and the last of an epoch, which is measured.
+        """Update the average after a batch, if it is an EVERY-th one or the last of its epoch, after which the student is measured.
 
-        :param epoch: Which epoch, from 0.
-        :param batch: Which of its batches, from 0.
-        :param batches: How many it has.
+        :param epoch: The epoch, from 0.
+        :param batch: The batch in the epoch, from 0.
+        :param batches: The number of batches in an epoch.
         """
         since = batch % EVERY + 1
         if since < EVERY and batch < batches - 1:
             return
-        looks = epoch * -(-batches // EVERY) + batch // EVERY + 1
-        share = max(1 - self.decay**since, 9 / (looks + 9))
+        updates = epoch * -(-batches // EVERY) + batch // EVERY + 1
+        share = max(1 - self.decay**since, 9 / (updates + 9))
         now = self.module.state_dict()
         for name, average in self.weights.items():
             if average.is_floating_point():
                 average.lerp_(now[name], share)
             else:
-                average.copy_(now[name])  # a count
+                average.copy_(now[name])  # a counter, such as BatchNorm's
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Give the module the averaged weights, and its own ones back afterwards."""
-        own: Tensors = learnt(self.module)
+        """Give the module the averaged weights, and restore its own weights afterwards."""
+        own: Tensors = learned(self.module)
         self.module.load_state_dict(self.weights, strict=False)
         try:
             yield

@@ -1,4 +1,4 @@
-"""Rows as tensors on the device that trains: words become ids once, and a batch is gathered there without Python for each row."""
+"""Training rows as tensors on the device: words become ids once, and the device gathers a batch without Python code per row."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from pipeline.students.contract import Batch, Encoded
 from pipeline.students.vocabulary import WordIds
 
 POOL_BATCHES = 100
-"""Batches whose rows are sorted by length together: more means less padding and a less random mixture."""
+"""Batches whose rows are sorted by length together: a larger pool means less padding and less random batches."""
 
 Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows to learn from or to be measured on, on the CPU."""
+class TrainingRows:
+    """Rows to train on or to validate on, on the CPU."""
 
     texts: Encoded
     labels: torch.Tensor
-    """int64 [n], gold or the teacher's; float32 in a regression."""
+    """int64 [n], gold or the teacher's; float32 in regression."""
     logits: torch.Tensor
     """float32 [n, C], the teacher's."""
     weights: torch.Tensor
@@ -35,7 +35,7 @@ class _Side:
     def __init__(self, words: WordIds, device: torch.device) -> None:
         self.starts = torch.from_numpy(words.offsets[:-1]).to(device)
         self.lengths = torch.from_numpy(np.diff(words.offsets)).to(device)
-        # One more, so that there is something to gather where no row has a word.
+        # One more id, so that gathering works where no row has a word.
         self.ids = torch.from_numpy(np.concatenate([words.ids, np.zeros(1, np.int32)])).to(device)
 
     def padded(self, rows: torch.Tensor, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,13 +58,13 @@ class Piece:
 
 
 class DeviceRows:
-    """Rows that were moved to the device once.
+    """Rows that are moved to the device once.
 
     :param rows: The rows.
-    :param device: Where training happens.
+    :param device: The device that trains.
     """
 
-    def __init__(self, rows: Rows, device: torch.device) -> None:
+    def __init__(self, rows: TrainingRows, device: torch.device) -> None:
         texts = rows.texts
         self._sides = [_Side(words, device) for words in (texts.first, texts.second) if words is not None]
         self._lengths = [np.diff(words.offsets) for words in (texts.first, texts.second) if words is not None]
@@ -77,16 +77,16 @@ class DeviceRows:
         return len(self._longest)
 
     def epoch(self, batch_size: int, draws: np.random.Generator) -> Iterator[Piece]:
-        """Yield every row once, in batches of like length.
+        """Yield every row once, in batches of similar length.
 
-        :param batch_size: Rows of a batch; one has fewer.
+        :param batch_size: Rows in a batch; one batch can have fewer.
         :param draws: The random stream of this epoch.
         """
         batches = epoch_batches(self._longest, batch_size, draws)
         sizes = [len(batch) for batch in batches]
         order = np.concatenate(batches)
         starts = np.cumsum([0, *sizes[:-1]])
-        # The greatest length of each batch is known here, so that nothing is asked of the device.
+        # The longest row of each batch is computed on the CPU, so that the device does not have to synchronise.
         columns = [np.maximum(np.maximum.reduceat(lengths[order], starts), 1).tolist() for lengths in self._lengths]
         on_device = torch.from_numpy(order).to(self._device)
         for i, rows in enumerate(torch.split(on_device, sizes)):
@@ -97,13 +97,13 @@ class DeviceRows:
 
 
 def epoch_batches(lengths: Integers, batch_size: int, draws: np.random.Generator) -> list[Integers]:
-    """Cut n rows into batches for one epoch: rows of like length together, batches and their mixture at random.
+    """Return the batches of one epoch: random batches of rows of similar length, in random order.
 
     The rows are shuffled and cut into pools of POOL_BATCHES batches; each pool is sorted by length and cut into batches; then
     the batches of all pools are shuffled.
 
     :param lengths: Words of each row, [n].
-    :param batch_size: Rows of a batch; the one that is left over has fewer.
+    :param batch_size: Rows in a batch; the last one of the pools can have fewer.
     :param draws: The random stream of this epoch.
     :return: Row numbers, each exactly once.
     """

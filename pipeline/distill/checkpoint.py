@@ -1,7 +1,6 @@
-"""Where training stands after an epoch, in one file, so that a run that was killed goes on as if it had not been."""
+"""The state of training after an epoch, in one file, so that a killed run continues and ends with the same weights."""
 
 import hashlib
-import inspect
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,25 +13,30 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from pipeline import plugins
 from pipeline.storage import new_file
 
 logger = logging.getLogger(__name__)
 
 Tensors = dict[str, torch.Tensor]
-_TRAINING = ("averaging", "batches", "loop", "objectives", "optimisers", "targets")
-"""The modules here that training follows from."""
+
+
+def code_of(model: str) -> list[str | None]:
+    """Return hashes of the code that determines the weights of a student: the training code of this library, and the user's own modules.
+
+    :param model: The import path of the student's class.
+    """
+    return [plugins.library_digest("pipeline.distill.loop", model.partition(":")[0]), plugins.code_digest(model)]
 
 
 def fingerprint(module: torch.nn.Module, arrays: Iterable[torch.Tensor | np.ndarray], facts: Mapping[str, Any]) -> str:
-    """Return a hash of all that the weights follow from: data, settings, code, versions. Another one means another training.
+    """Return a hash of everything that determines the weights. A checkpoint with another fingerprint is not continued.
 
-    :param module: The student as it was built: its initial weights count, and the source files of its classes.
+    :param module: The student before training; its initial weights count.
     :param arrays: The rows.
-    :param facts: The settings, as JSON.
+    :param facts: The settings and the code (`code_of`), as JSON.
     """
     found = hashlib.sha256(json.dumps([facts, torch.__version__], sort_keys=True).encode())
-    for source in sources({kind for part in module.modules() for kind in type(part).__mro__}):
-        found.update(source.read_bytes())
     for array in (*arrays, *module.state_dict().values()):
         values = np.ascontiguousarray(array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array)
         found.update(f"{values.dtype} {values.shape}".encode())
@@ -40,18 +44,7 @@ def fingerprint(module: torch.nn.Module, arrays: Iterable[torch.Tensor | np.ndar
     return found.hexdigest()
 
 
-def sources(kinds: Iterable[type]) -> list[Path]:
-    """Return the files of the code that training follows from: those of a student's classes, and the modules here.
-
-    :param kinds: The classes; torch's own are left out.
-    """
-    own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in ("torch", "builtins")]
-    files = {inspect.getsourcefile(kind) for kind in own}
-    training = [path for path in Path(__file__).parent.glob("*.py") if path.stem in _TRAINING]
-    return sorted({*(Path(file) for file in files if file), *training})
-
-
-def learnt(module: torch.nn.Module) -> Tensors:
+def learned(module: torch.nn.Module) -> Tensors:
     """Return a copy of the weights and buffers that training changes."""
     frozen = {name for name, weight in module.named_parameters(remove_duplicate=False) if not weight.requires_grad}
     return {key: value.detach().clone() for key, value in module.state_dict().items() if key not in frozen}
@@ -59,10 +52,10 @@ def learnt(module: torch.nn.Module) -> Tensors:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file that holds where one training stands.
+    """The file that holds the state of one training run.
 
     :param path: The file; it is replaced after every epoch.
-    :param key: The training's `fingerprint`.
+    :param key: The run's `fingerprint`.
     """
 
     path: Path
@@ -78,13 +71,13 @@ class Checkpoint:
     ) -> None:
         """Write the state after an epoch.
 
-        :param history: What was seen after each epoch, as JSON.
+        :param history: The measurements after each epoch, as JSON.
         :param module: The student.
-        :param best: The weights of the best epoch, as `learnt` gives them; None where they are the module's.
-        :param optimisers: What moves its parameters.
-        :param average: The moving average of the weights; None where there is none.
+        :param best: The weights of the best epoch, from `learned`; None where they are the module's.
+        :param optimisers: Its optimisers.
+        :param average: The moving average of the weights; None without one.
         """
-        tensors = {f"module.{key}": value for key, value in learnt(module).items()}
+        tensors = {f"module.{key}": value for key, value in learned(module).items()}
         tensors |= {f"average.{key}": value for key, value in (average or {}).items()}
         tensors |= {f"best.{key}": value for key, value in (best or {}).items()}
         numbers: dict[str, Any] = {}
@@ -94,7 +87,7 @@ class Checkpoint:
             else:
                 numbers[name] = value
         state = {"key": self.key, "history": list(history), "numbers": numbers}
-        # Each its own memory: safetensors refuses tensors that share it.
+        # Each tensor gets its own memory: safetensors refuses tensors that share it.
         stored = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         with new_file(self.path) as temporary:
             save_file(stored, temporary, metadata={"state": json.dumps(state)})
@@ -102,23 +95,25 @@ class Checkpoint:
     def load(
         self, module: torch.nn.Module, optimisers: Sequence[torch.optim.Optimizer]
     ) -> tuple[list[dict[str, Any]], Tensors, Tensors]:
-        """Bring a student and its optimisers to where the file says that training stood.
+        """Restore a student and its optimisers from the file, and return the rest of the state.
 
-        :param module: The student as it was built; nothing is changed where there is no file, or one of another training.
-        :param optimisers: New ones.
+        :param module: The student before training; unchanged if the file is missing, damaged, or of another run.
+        :param optimisers: New optimisers.
         :return: The history, the best epoch's weights, and the moving average of the weights; all empty where training starts from the beginning.
         """
         try:
             with safe_open(self.path, "pt") as file:
                 state = json.loads((file.metadata() or {}).get("state", "{}"))
                 if state.get("key") != self.key:
-                    logger.info("%s is of another training (data, settings or code): starting anew", self.path)
+                    logger.info(
+                        "%s belongs to a different run (data, settings or code changed); starting over", self.path
+                    )
                     return [], {}, {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
         except FileNotFoundError:
             return [], {}, {}
         except (SafetensorError, OSError, ValueError) as error:
-            logger.warning("%s cannot be read, training starts anew: %s", self.path, error)
+            logger.warning("%s cannot be read; starting over: %s", self.path, error)
             return [], {}, {}
         device = next(module.parameters()).device
         module.load_state_dict(_part(tensors, "module."), strict=False)
@@ -126,15 +121,15 @@ class Checkpoint:
             fused = optimiser.defaults.get("fused")
             for j, parameter in enumerate(_parameters(optimiser)):
                 held = _part(tensors, f"optimiser.{i}.{j}.") | _part(state["numbers"], f"optimiser.{i}.{j}.")
-                # As it was, not through load_state_dict, which would make integers floats. A count of steps is on the CPU unless fused.
+                # Set directly: load_state_dict would turn integers into floats. A count of steps is on the CPU unless fused.
                 for key, value in held.items():
                     moved = isinstance(value, torch.Tensor) and (fused or value.dim() > 0)
                     optimiser.state[parameter][key] = value.to(device) if moved else value
         best, average = (
             {key: value.to(device) for key, value in _part(tensors, prefix).items()} for prefix in ("best.", "average.")
         )
-        logger.info("going on after epoch %d, from %s", len(state["history"]), self.path)
-        return state["history"], best or learnt(module), average
+        logger.info("resuming after epoch %d, from %s", len(state["history"]), self.path)
+        return state["history"], best or learned(module), average
 
 
 def _part(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The training loop: a student learns a teacher's logits, from tables alone. No teacher and no tokeniser is loaded here."""
+"""The training loop: a student learns a teacher's logits from tables alone. It loads no teacher and no tokenizer."""
 
 import dataclasses
 import inspect
@@ -17,8 +17,8 @@ import torch
 from pipeline.console import progress
 from pipeline.distill import objectives
 from pipeline.distill.averaging import MovingAverage
-from pipeline.distill.batches import DeviceRows, Rows
-from pipeline.distill.checkpoint import Checkpoint, fingerprint, learnt
+from pipeline.distill.batches import DeviceRows, TrainingRows
+from pipeline.distill.checkpoint import Checkpoint, code_of, fingerprint, learned
 from pipeline.distill.epochs import Epoch as Epoch
 from pipeline.distill.epochs import best_of
 from pipeline.distill.epochs import curve as curve
@@ -37,7 +37,7 @@ from pipeline.vectors.table import WordVectors, initial_embeddings
 logger = logging.getLogger(__name__)
 
 CHECK_BATCHES = 64
-"""Batches after which the losses are looked at: each look waits for a GPU to finish."""
+"""Batches between two checks of the losses: a check waits until the GPU has finished."""
 
 
 def distill(
@@ -50,22 +50,22 @@ def distill(
     vectors: WordVectors | None = None,
     checkpoint: Path | None = None,
 ) -> tuple[TrainedStudent, list[Epoch]]:
-    """Train a student and keep the epoch with the best validation accuracy (against the gold label).
+    """Train a student, and keep the epoch with the best validation accuracy (against the gold label).
 
-    The same tables, settings and machine give the same weights, whatever happened before in the process. With one class the task is
-    regression: the student learns numbers, alpha * gold + (1 - alpha) * the teacher's, and the epoch with the least validation loss is kept.
+    The same tables, settings and machine give the same weights, whatever ran before in the process. With one class the task is
+    regression: the student learns numbers, alpha * gold + (1 - alpha) * the teacher's, and the epoch with the lowest validation loss is kept.
 
-    :param training: Rows of a logit data set with COLUMNS; with `rows: originals`, those with a parent_id are left out.
-    :param validation: Rows of the validation split; those without a label are left out.
+    :param training: Rows of a logit data set with COLUMNS; with `rows: originals`, rows with a parent_id are left out.
+    :param validation: Rows of the validation split; rows without a label are left out.
     :param settings: The student's block of params.yaml.
     :param labels: The C class names, in the order of the logits.
     :param text: How the text is split into words.
     :param pairs: Whether the rows are pairs of sentences.
-    :param vectors: Pretrained word vectors, whose words the student knows, too; random ones where None.
-    :param checkpoint: A file that is written after every epoch, and from which a run that was killed goes on; the caller removes it when
-        the student is saved. Nothing is written where None.
-    :return: The student, and what was seen after each epoch.
-    :raises InputError: If there is nothing to train on or to choose by, the logits do not fit the classes, the student breaks the
+    :param vectors: Pretrained word vectors, whose words join the vocabulary; random vectors where None.
+    :param checkpoint: The file that is written after every epoch, and from which a killed run resumes; the caller removes it after saving
+        the student. None writes no file.
+    :return: The student, and the measurements after each epoch.
+    :raises InputError: If there is no row to train on or to validate on, the logits do not fit the classes, the student breaks the
         contract, or the loss is NaN.
     """
     training, validation = chosen_rows(training, validation, settings, len(labels))
@@ -96,10 +96,10 @@ def distill(
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generators and have a GPU add in the same order each time; put both back as they were afterwards."""
+    """Seed torch's generators and make a GPU's sums deterministic; restore both afterwards."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else an LSTM's sums differ from run to run
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it an LSTM's sums differ from run to run
         torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -109,33 +109,38 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-def encoded_rows(table: pa.Table, student: TrainedStudent, settings: Student) -> Rows:
-    """Turn rows of a logit data set into what training reads: words become ids once, all rows at a time.
+def encoded_rows(table: pa.Table, student: TrainedStudent, settings: Student) -> TrainingRows:
+    """Return rows of a logit data set as training reads them: their words as ids, with the targets.
 
     :param table: n rows with COLUMNS.
-    :param student: Whose words they are.
+    :param student: The student, for its vocabulary.
     :param settings: The student's block of params.yaml.
-    :raises InputError: If the logits do not fit the classes, or no row counts.
+    :raises InputError: If the logits do not fit the classes, or all rows have weight 0.
     """
     texts = student.encode(table["sentence1"], table["sentence2"] if student.pairs else None)
-    return Rows(texts, *targets(table, len(student.labels), settings))
+    return TrainingRows(texts, *targets(table, len(student.labels), settings))
 
 
 # --- the loop -----------------------------------------------------------------------------------------------------------
 
 
 class Training:
-    """A student in training, with its optimisers and where it stands.
+    """A student in training, with its optimisers and its checkpoint.
 
     :param module: The student; trained in place.
-    :param rows: What it learns from.
-    :param validation: What it is chosen by.
+    :param rows: The rows to train on.
+    :param validation: The rows to validate on.
     :param settings: Its block of params.yaml.
-    :param checkpoint: The file to go on from.
+    :param checkpoint: The file to resume from and to write; None for no file.
     """
 
     def __init__(
-        self, module: torch.nn.Module, rows: Rows, validation: Rows, settings: Student, checkpoint: Path | None
+        self,
+        module: torch.nn.Module,
+        rows: TrainingRows,
+        validation: TrainingRows,
+        settings: Student,
+        checkpoint: Path | None,
     ) -> None:
         self.module, self.validation, self.settings = module, validation, settings
         self.device = next(module.parameters()).device
@@ -149,33 +154,34 @@ class Training:
         if checkpoint is not None:
             sides = [words for part in (rows, validation) for words in (part.texts.first, part.texts.second) if words]
             arrays = [*(array for side in sides for array in side), rows.labels, rows.logits, rows.weights]
-            facts = {"settings": settings.model_dump(mode="json"), "device": self.device.type}
+            code = code_of(settings.model)
+            facts = {"settings": settings.model_dump(mode="json"), "code": code, "device": self.device.type}
             key = fingerprint(module, [*arrays, validation.labels, validation.logits], facts)
             self.checkpoint = Checkpoint(checkpoint, key)
 
     def run(self) -> list[Epoch]:
-        """Train the module and leave it with the weights of its best epoch."""
+        """Train the module, load the weights of its best epoch, and return the measurements after each epoch."""
         history: list[Epoch] = []
         best: dict[str, torch.Tensor] = {}
         if self.checkpoint is not None:
-            told, best, average = self.checkpoint.load(self.module, self.optimisers)
-            history = [Epoch(**epoch) for epoch in told]
+            stored, best, average = self.checkpoint.load(self.module, self.optimisers)
+            history = [Epoch(**epoch) for epoch in stored]
             if self.average is not None and average:
                 self.average.load(average)
         while len(history) < self.settings.epochs and not self._patience_is_over(history):
             history.append(self._epoch(len(history)))
             is_best = best_of(history) == len(history) - 1
             if is_best:
-                measured = learnt(self.module) if self.average is None else self.average.weights
+                measured = learned(self.module) if self.average is None else self.average.weights
                 best = {name: value.clone() for name, value in measured.items()}
             if self.checkpoint is not None:
-                told = [dataclasses.asdict(epoch) for epoch in history]
+                epochs = [dataclasses.asdict(epoch) for epoch in history]
                 averaged = self.average.weights if self.average is not None else None
-                is_module = is_best and averaged is None
-                self.checkpoint.save(told, self.module, None if is_module else best, self.optimisers, averaged)
+                weights = None if is_best and averaged is None else best
+                self.checkpoint.save(epochs, self.module, weights, self.optimisers, averaged)
         self.module.load_state_dict(best, strict=False)
         kept = history[best_of(history)]
-        logger.info("kept epoch %d of %d: %s", kept.epoch, len(history), kept.told)
+        logger.info("kept epoch %d of %d: %s", kept.epoch, len(history), kept.summary)
         return history
 
     def _patience_is_over(self, history: Sequence[Epoch]) -> bool:
@@ -183,7 +189,7 @@ class Training:
 
     def _epoch(self, number: int) -> Epoch:
         started = time.perf_counter()
-        # Not the state that the epochs before have left: an epoch's dropout is the same when training starts again with it.
+        # Seeded per epoch, so that dropout is the same in a run that resumes here.
         torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, number]).generate_state(1)[0]))
         loss = self.learn(number)
         trained = time.perf_counter() - started
@@ -191,7 +197,7 @@ class Training:
             found = Epoch(number + 1, loss, *_measure(self.module, self.validation, self.objective))
         logger.info(
             "epoch %d: training loss %.4f, %s (%.0f s, %.0f rows/s)",
-            *(found.epoch, loss, found.told),
+            *(found.epoch, loss, found.summary),
             *(time.perf_counter() - started, len(self.rows) / trained),
         )
         return found
@@ -210,7 +216,7 @@ class Training:
                     student = logits_of(self.module, piece.batch, self.classes)
                 loss = (self.objective(student.float(), piece.logits, piece.labels) * piece.weights).mean()
                 if not loss.requires_grad:
-                    raise InputError(f"{self.settings.model!r}: its logits depend on no parameter that can be trained")
+                    raise InputError(f"{self.settings.model!r}: its logits depend on no trainable parameter")
                 for optimiser in self.optimisers:
                     optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -228,15 +234,15 @@ class Training:
         return (total + (self._sum(waiting, number, i) if waiting else 0.0)) / done
 
     def _sum(self, losses: Sequence[torch.Tensor], epoch: int, last: int) -> float:
-        """Return the sum of the losses of the batches up to `last`, after a look whether each is a number."""
+        """Check that the losses of the batches up to `last` are finite, and return their sum."""
         values = torch.stack(tuple(losses)).double().cpu()
         wrong = (~values.isfinite()).nonzero()
         if len(wrong):
-            place = last - len(values) + 1 + int(wrong[0])
+            batch = last - len(values) + 1 + int(wrong[0])
             batches = -(-len(self.rows) // self.settings.batch_size)
             raise InputError(
-                f"the loss is {values[wrong[0]].item()} in epoch {epoch + 1}, batch {place + 1} of {batches}: "
-                f"try a lower learning_rate than {self.settings.optimiser.learning_rate}"
+                f"the loss is {values[wrong[0]].item()} in epoch {epoch + 1}, batch {batch + 1} of {batches}: "
+                f"try a learning_rate lower than {self.settings.optimiser.learning_rate}"
             )
         return float(values.sum())
 
@@ -244,7 +250,7 @@ class Training:
 def check_signature(module: torch.nn.Module, batch: Batch) -> None:
     """Check that a student can be called with a batch.
 
-    :raises InputError: If its forward takes something else.
+    :raises InputError: If its forward takes other arguments.
     """
     try:
         inspect.signature(module.forward).bind(batch)
@@ -255,8 +261,8 @@ def check_signature(module: torch.nn.Module, batch: Batch) -> None:
         ) from error
 
 
-def _measure(module: torch.nn.Module, rows: Rows, objective: objectives.Objective) -> tuple[float, float]:
-    """Return the loss and the accuracy on validation rows; NaN for the accuracy of one class."""
+def _measure(module: torch.nn.Module, rows: TrainingRows, objective: objectives.Objective) -> tuple[float, float]:
+    """Return the loss and the accuracy on validation rows; with one class the accuracy is NaN."""
     student = torch.from_numpy(predict(module, rows.texts, rows.logits.shape[1]))
     loss = (objective(student, rows.logits, rows.labels) * rows.weights).mean().item()
     right = (student.argmax(dim=-1) == rows.labels).double().mean().item()

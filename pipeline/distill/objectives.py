@@ -1,4 +1,4 @@
-"""What a student is trained to minimise: alpha * cross-entropy + (1 - alpha) * soft (Tang et al. 2019, equation 5), weighted by row."""
+"""The training objective: alpha * cross-entropy + (1 - alpha) * soft (Tang et al. 2019, equation 5), weighted by row."""
 
 from collections.abc import Callable
 
@@ -41,9 +41,9 @@ def kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torc
 
 
 def cosine(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Return 1 - cos(student, teacher) of the raw logits: their direction counts, not their size.
+    """Return 1 - cos(student, teacher) of the raw logits, which depends on their direction and not on their size.
 
-    The cosine loss of DistilBERT (Sanh et al. 2019, arXiv 1910.01108), which has it on hidden states.
+    It is the cosine loss of DistilBERT (Sanh et al. 2019, arXiv 1910.01108), applied there to hidden states.
 
     :param student: Logits, [B, C].
     :param teacher: Logits, [B, C].
@@ -63,7 +63,7 @@ def cross_entropy(student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def squared_error(student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the squared difference from the number that is right: what `cross_entropy` is in a regression.
+    """Return the squared difference from the gold number; in regression it replaces `cross_entropy`.
 
     :param student: Logits, [B, 1].
     :param labels: float32 [B].
@@ -73,7 +73,7 @@ def squared_error(student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def hard_labels(labels: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Return the gold label where there is one, the teacher's argmax elsewhere; with one class, the teacher's number.
+    """Return the gold label where it is known, the teacher's argmax elsewhere; with one class, the teacher's number.
 
     :param labels: int64 [B], negative where unknown; float32 with one class, NaN where unknown.
     :param teacher: Logits, [B, C].
@@ -87,8 +87,8 @@ def combine(alpha: float, soft: Soft, hard: Hard = cross_entropy) -> Objective:
     """Return the objective alpha * hard + (1 - alpha) * soft; a term with weight 0 is not computed.
 
     :param alpha: The weight of the hard labels, 0 to 1.
-    :param soft: `mse`, `cosine`, or `kl` with its temperature given.
-    :param hard: `cross_entropy`, or `squared_error` in a regression.
+    :param soft: `mse`, `cosine`, or `kl` with a fixed temperature.
+    :param hard: `cross_entropy`, or `squared_error` in regression.
     """
 
     def objective(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -104,16 +104,16 @@ def combine(alpha: float, soft: Soft, hard: Hard = cross_entropy) -> Objective:
 def row_weights(
     augmented: torch.Tensor, teacher: torch.Tensor, augmented_weight: float, confidence: float
 ) -> torch.Tensor:
-    """Return how much each row counts: w * p^confidence, divided by its mean over the rows.
+    """Return the weight of each row: w * p^confidence, divided by its mean over the rows.
 
-    w is `augmented_weight` for augmented rows and 1 for originals, p the teacher's greatest probability, so that rows of which the teacher
-    is sure count more. With a mean of 1, weights move what is learnt from and not the size of a step.
+    w is `augmented_weight` for augmented rows and 1 for originals; p is the teacher's greatest probability, so that rows on which the teacher
+    is confident count more. With a mean of 1, the weights do not change the size of a step.
 
-    :param augmented: Which rows are augmented, bool [n].
+    :param augmented: True for augmented rows, bool [n].
     :param teacher: Logits, [n, C].
     :param augmented_weight: At least 0.
-    :param confidence: At least 0; with 0 all rows count alike.
-    :return: float32 [n]; zeros where no row counts.
+    :param confidence: At least 0; with 0 the teacher's confidence has no effect.
+    :return: float32 [n]; all zeros if no row has weight.
     """
     weights = torch.where(augmented, augmented_weight, 1.0)
     weights = weights * F.softmax(teacher, dim=-1).amax(dim=-1) ** confidence

@@ -1,4 +1,4 @@
-"""What moves a student's parameters: AdaDelta as the paper has it, by row for word vectors, or AdamW."""
+"""The optimisers of a student: the paper's AdaDelta, by row for word vectors, or AdamW."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,11 +9,11 @@ from pipeline.params.students import Optimiser
 
 
 class RowAdadelta(torch.optim.Optimizer):
-    """AdaDelta (Zeiler 2012, arXiv 1212.5701) for embeddings, updating only the rows that a batch has words for.
+    """AdaDelta (Zeiler 2012, arXiv 1212.5701) for embeddings, which updates only the rows of words in the batch.
 
-    The same as torch.optim.Adadelta up to rounding: a row without a gradient keeps its weights there too, and its two running
-    averages only decay by rho a step, which is made up for when the row comes again. torch's own takes no sparse gradients, and
-    walks all V x d numbers at every step.
+    It equals torch.optim.Adadelta up to rounding: there, a row without a gradient keeps its weights as well, and its two running averages
+    decay by rho per step; here, that decay is applied when the row next has a gradient. torch's version takes no sparse gradients, and reads
+    all V x d numbers at every step.
 
     :param parameters: Weights [V, d] of embeddings with `sparse=True`.
     :param lr: The factor of each update.
@@ -26,11 +26,11 @@ class RowAdadelta(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Update the rows that have a gradient. No closure is called: AdaDelta needs none."""
+        """Update the rows that have a gradient. The closure is not called: AdaDelta needs none."""
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    # Dense where the student uses the same weights elsewhere too.
+                    # Dense where the student also uses the weights outside the embedding.
                     gradient = weight.grad if weight.grad.is_sparse else weight.grad.to_sparse(1)
                     self._update(weight, gradient.coalesce(), group["lr"], group["rho"], group["eps"])
 
@@ -40,13 +40,13 @@ class RowAdadelta(torch.optim.Optimizer):
             state["step"] = 0
             state["seen"] = torch.zeros(
                 len(weight), dtype=torch.int64, device=weight.device
-            )  # the step it was last updated at
+            )  # the last step that updated the row
             state["square"] = torch.zeros_like(weight)
             state["delta"] = torch.zeros_like(weight)
         state["step"] += 1
         rows, values = gradient.indices()[0], gradient.values()
         missed = rho ** (state["step"] - 1 - state["seen"][rows]).to(weight.dtype)[:, None]
-        # index_select and index_copy_ are a third faster than brackets on a CPU.
+        # index_select and index_copy_ are a third faster than indexing with brackets on a CPU.
         square = state["square"].index_select(0, rows).mul_(missed * rho).addcmul_(values, values, value=1 - rho)
         delta = state["delta"].index_select(0, rows).mul_(missed)
         change = (delta + eps).div_(square + eps).sqrt_().mul_(values)
@@ -57,10 +57,10 @@ class RowAdadelta(torch.optim.Optimizer):
 
 
 def make_optimisers(module: torch.nn.Module, settings: Optimiser) -> list[torch.optim.Optimizer]:
-    """Return what updates a module's parameters.
+    """Return the optimisers of a module's parameters.
 
-    :param module: The student. Its embeddings are switched to sparse gradients for AdaDelta, to dense ones for AdamW.
-    :param settings: `adadelta` as the paper has it, or `adamw`, which moves every row at every step and takes dense gradients.
+    :param module: The student. Its embeddings are set to sparse gradients for AdaDelta, to dense ones for AdamW.
+    :param settings: `adadelta`, as in the paper, or `adamw`, which updates every row at every step and takes dense gradients.
     """
     tuned = [parameter for parameter in module.parameters() if parameter.requires_grad]
     embeddings = [

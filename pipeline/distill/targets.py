@@ -1,4 +1,4 @@
-"""What the rows of a logit data set teach: which of them, their hard labels, the teacher's logits, how much each counts."""
+"""The targets of training from a logit data set: which rows, their hard labels, the teacher's logits, the weight of each row."""
 
 from functools import partial
 
@@ -14,13 +14,13 @@ from pipeline.params.students import Student
 
 
 def chosen_rows(training: pa.Table, validation: pa.Table, settings: Student, classes: int) -> tuple[pa.Table, pa.Table]:
-    """Return the rows that a student learns from, and those that it is chosen by.
+    """Return the rows to train on, and the rows to validate on.
 
-    :param training: Rows of the training split; with `rows: originals`, those with a parent_id are left out.
-    :param validation: Rows of the validation split; those without a label are left out, unless the task is regression (one class).
+    :param training: Rows of the training split; with `rows: originals`, rows with a parent_id are left out.
+    :param validation: Rows of the validation split; rows without a label are left out, unless the task is regression (one class).
     :param settings: The student's block of params.yaml.
     :param classes: The number of classes C.
-    :raises InputError: If either has no row.
+    :raises InputError: If no row is left of either.
     """
     if settings.rows == "originals":
         training = training.filter(pc.is_null(training["parent_id"]))
@@ -28,26 +28,26 @@ def chosen_rows(training: pa.Table, validation: pa.Table, settings: Student, cla
         validation = validation.filter(pc.is_valid(validation["label"]))
     elif settings.objective.soft != "mse":
         raise InputError(
-            f"objective.soft: {settings.objective.soft}: a task of one class is regression, for which it must be mse"
+            f"objective.soft: {settings.objective.soft}: a task of one class is regression; write soft: mse"
         )
     if not training.num_rows:
-        raise InputError(f"there is no row to train on (rows: {settings.rows})")
+        raise InputError(f"no row to train on (rows: {settings.rows})")
     if not validation.num_rows:
         raise InputError(
-            "the validation split has no row with a label: students are chosen by their validation accuracy"
+            "the validation split has no row with a label, and the validation accuracy selects the best epoch"
         )
     return training, validation
 
 
 def targets(table: pa.Table, classes: int, settings: Student) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return what rows teach: hard labels int64 [n], logits float32 [n, C], weights float32 [n] with a mean of 1.
+    """Return hard labels, int64 [n], logits, float32 [n, C], and weights, float32 [n] with a mean of 1.
 
     With one class, which is regression, hard labels are numbers, float32 [n].
 
     :param table: n rows with COLUMNS.
     :param classes: The number of classes C.
     :param settings: The student's block of params.yaml.
-    :raises InputError: If the logits do not fit the classes, or no row counts.
+    :raises InputError: If the logits do not fit the classes, or all rows have weight 0.
     """
     logits = torch.from_numpy(finite_logits(table, classes))
     if classes == 1:
@@ -55,25 +55,25 @@ def targets(table: pa.Table, classes: int, settings: Student) -> tuple[torch.Ten
     else:
         labels = torch.from_numpy(pc.fill_null(table["label"], -1).to_numpy().astype(np.int64))
     if classes > 1 and labels.max() >= classes:
-        raise InputError(f"label {labels.max()} in the logit data set, which has {classes} classes")
+        raise InputError(f"the logit data set has label {labels.max()}, but only {classes} classes")
     augmented = torch.from_numpy(pc.is_valid(table["parent_id"]).to_numpy())
     weights = objectives.row_weights(augmented, logits, settings.weights.augmented, settings.weights.confidence)
     if not weights.any():
-        raise InputError("weights.augmented is 0 and there is no original row: no row counts")
+        raise InputError("weights.augmented is 0 and there is no original row, so that no row counts")
     return objectives.hard_labels(labels, logits), logits, weights
 
 
 def objective_of(settings: Student, classes: int) -> objectives.Objective:
-    """Return what a student minimises.
+    """Return the objective of a student.
 
     :param settings: The student's block of params.yaml.
     :param classes: The number of classes C.
     """
-    asked = settings.objective
+    block = settings.objective
     soft: dict[str, objectives.Soft] = {
         "mse": objectives.mse,
         "cosine": objectives.cosine,
-        "kl": partial(objectives.kl, temperature=asked.temperature),
+        "kl": partial(objectives.kl, temperature=block.temperature),
     }
     hard = objectives.cross_entropy if classes > 1 else objectives.squared_error
-    return objectives.combine(asked.alpha, soft[asked.soft], hard)
+    return objectives.combine(block.alpha, soft[block.soft], hard)

@@ -1,1 +1,1 @@
-"""Numbers from arrays: how good answers are, how well calibrated, and how certain that is. No table and no file is read here."""
+"""Metrics from arrays: accuracy, correlation, calibration, and their intervals. Nothing here reads a table or a file."""

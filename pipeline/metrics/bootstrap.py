@@ -9,14 +9,14 @@ Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 DRAWS, SEED, LEVEL = 2000, 0, 0.95
-"""Resamples, the seed they are drawn from, and the share of them inside an interval."""
+"""The number of resamples, their seed, and the share of them inside an interval."""
 
 CELLS = 4_000_000
-"""Resamples times rows in memory at once. A limit on memory alone: no interval depends on it."""
+"""Resamples times rows in memory at once. It limits memory; no interval depends on it."""
 
 
 def ends(values: Doubles) -> tuple[float, float]:
-    """Return the interval that leaves out (1 - LEVEL) / 2 of the resamples on either side.
+    """Return the interval that excludes (1 - LEVEL) / 2 of the resamples on each side.
 
     :param values: A statistic of each resample, [DRAWS].
     """
@@ -25,13 +25,13 @@ def ends(values: Doubles) -> tuple[float, float]:
 
 
 def counts(generator: np.random.Generator, many: int, n: int) -> Doubles:
-    """Return how often each of n items occurs in n draws with replacement, for `many` resamples: [many, n]."""
+    """Return how often n draws with replacement give each of n items, in `many` resamples: [many, n]."""
     drawn = generator.integers(0, n, (many, n)) + n * np.arange(many)[:, None]
     return np.bincount(drawn.ravel(), minlength=many * n).reshape(many, n).astype(np.float64)
 
 
 def resampled_rows(rows: int) -> Iterator[Doubles]:
-    """Yield the row counts of DRAWS resamples, as many at a time as CELLS allows: [some, rows]."""
+    """Yield the row counts of DRAWS resamples in blocks of up to CELLS numbers: [block, rows]."""
     generator = np.random.default_rng(SEED)
     size = max(1, CELLS // rows)
     for start in range(0, DRAWS, size):
@@ -41,18 +41,18 @@ def resampled_rows(rows: int) -> Iterator[Doubles]:
 def over_seeds_and_rows(right: Bools) -> Doubles:
     """Return resampled mean accuracies of k cells, over seeds and rows at once (two-way percentile bootstrap).
 
-    Each resample draws n rows with replacement, the same for all cells, since all are measured on the same rows; and, for each cell separately,
-    S of its seeds with replacement. A cell's value is the mean over both, sum_s sum_r v_s w_r right_sr / (S n). Rows and columns of a crossed
-    design are resampled separately: the pigeonhole bootstrap (Owen 2007, arXiv 0712.1111), since no exact bootstrap exists there. An interval
-    thus covers other rows and other seeds, and the difference of two cells is paired by row. With S seeds the variance between seeds is
-    estimated as (S - 1) / S of its value, and with one seed it is missing.
+    Each resample draws n rows with replacement, the same rows for all cells, since all are measured on the same rows. It also draws S seeds
+    with replacement for each cell. A cell's value is the mean over both, sum_s sum_r v_s w_r right_sr / (S n). The rows and columns of a crossed
+    design are resampled separately: this is the pigeonhole bootstrap (Owen 2007, arXiv 0712.1111), since no exact bootstrap exists for it. An
+    interval thus covers other rows and other seeds, and the difference of two cells is paired by row. With S seeds the variance between seeds is
+    estimated as (S - 1) / S of its value; with one seed it is missing.
 
-    :param right: Whether each student of each cell is right on each row, bool [k, S, n].
+    :param right: Whether each student of each cell predicts the label of each row, bool [k, S, n].
     :return: [DRAWS, k].
     """
     cells, seeds, rows = right.shape
     flat = right.reshape(cells * seeds, rows).astype(np.float64).T
-    of_seeds = np.random.default_rng([SEED, 1])  # a stream of its own, so that the rows drawn do not depend on CELLS
+    of_seeds = np.random.default_rng([SEED, 1])  # its own stream, so that the resampled rows do not depend on CELLS
     found = []
     for of_rows in resampled_rows(rows):
         by_student = (of_rows @ flat / rows).reshape(len(of_rows), cells, seeds)

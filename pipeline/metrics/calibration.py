@@ -1,4 +1,4 @@
-"""How far a model's probabilities can be believed, and how far they are from another's."""
+"""The calibration of a model's probabilities, and their divergence from another model's."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,10 @@ Doubles = npt.NDArray[np.float64]
 Logits = npt.NDArray[np.float32] | Doubles
 
 BINS = 15
-"""Of the expected calibration error, as Guo et al. have it."""
+"""Bins of the expected calibration error, as in Guo et al."""
 
 LEAST, MOST = 0.01, 100.0
-"""Temperatures that are looked at: a student that is right on every row would want 0, one that knows nothing infinity."""
+"""The range of temperatures: the best one is 0 for a student that is right on every row, and infinite for one without information."""
 
 
 def log_softmax(logits: Logits) -> Doubles:
@@ -31,30 +31,32 @@ def softmax(logits: Logits) -> Doubles:
 
 @dataclass(frozen=True)
 class Bins:
-    """What a model says and what is right, in bins of its confidence: arrays of the bins that have rows."""
+    """Confidence and accuracy in bins of confidence: arrays over the bins that have rows."""
 
     confidence: Doubles
-    """The mean probability of the class that it predicts."""
+    """The mean probability of the predicted class."""
     accuracy: Doubles
-    """The share of rows on which that class is right."""
+    """The share of rows whose predicted class is the label."""
     rows: Integers
 
 
 def confidence_bins(labels: Integers, logits: Logits, temperature: float = 1.0) -> Bins:
-    """Put rows into BINS bins of equal width over (0, 1], by the probability of the class that is predicted.
+    """Return confidence and accuracy in BINS bins of equal width over (0, 1], by the probability of the predicted class.
 
-    :param labels: What is right, [n].
-    :param logits: What was said, [n, C].
-    :param temperature: What the logits are divided by first.
+    :param labels: [n].
+    :param logits: [n, C].
+    :param temperature: The divisor of the logits.
     """
     probabilities = softmax(logits / temperature)
     confidence = probabilities.max(axis=-1)
     right = probabilities.argmax(axis=-1) == labels
     places = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
     rows = np.bincount(places, minlength=BINS)
-    there = rows > 0
-    confidences, accuracies = (np.bincount(places, values, BINS)[there] / rows[there] for values in (confidence, right))
-    return Bins(confidences, accuracies, rows[there])
+    filled = rows > 0
+    confidences, accuracies = (
+        np.bincount(places, values, BINS)[filled] / rows[filled] for values in (confidence, right)
+    )
+    return Bins(confidences, accuracies, rows[filled])
 
 
 def calibration_error(labels: Integers, logits: Logits, temperature: float = 1.0) -> float:
@@ -62,22 +64,22 @@ def calibration_error(labels: Integers, logits: Logits, temperature: float = 1.0
 
     Guo et al. 2017 (arXiv 1706.04599), equation 3.
 
-    :param labels: What is right, [n], n > 0.
-    :param logits: What was said, [n, C].
-    :param temperature: What the logits are divided by first.
+    :param labels: [n], n > 0.
+    :param logits: [n, C].
+    :param temperature: The divisor of the logits.
     """
     bins = confidence_bins(labels, logits, temperature)
     return float((bins.rows * np.abs(bins.accuracy - bins.confidence)).sum() / len(labels))
 
 
 def best_temperature(labels: Integers, logits: Logits) -> float:
-    """Return the temperature T > 0 by which logits are best divided: that of the least mean of -log softmax(logits / T)[label].
+    """Return the temperature T > 0 that minimises the mean of -log softmax(logits / T)[label].
 
     Temperature scaling: Guo et al. 2017, section 4.2. The mean is convex in 1 / T, with the slope mean(E[logit] - logit of the label),
-    E under softmax(logits / T); where the slope is zero is found by bisection.
+    E under softmax(logits / T); bisection finds the zero of the slope.
 
-    :param labels: What is right, [n], n > 0; of rows that were not trained on.
-    :param logits: What was said, [n, C].
+    :param labels: [n], n > 0; of rows outside the training split.
+    :param logits: [n, C].
     :return: Between LEAST and MOST.
     """
     scores = logits.astype(np.float64)
@@ -96,5 +98,5 @@ def divergence(teacher: Logits, student: Logits) -> float:
     :param teacher: The teacher's logits, [n, C], n > 0.
     :param student: The student's, [n, C].
     """
-    theirs, ours = log_softmax(teacher), log_softmax(student)
-    return float((np.exp(theirs) * (theirs - ours)).sum(axis=-1).mean())
+    log_teacher, log_student = log_softmax(teacher), log_softmax(student)
+    return float((np.exp(log_teacher) * (log_teacher - log_student)).sum(axis=-1).mean())

@@ -1,4 +1,4 @@
-"""How good predicted classes are: accuracy and F1, with bootstrap intervals."""
+"""Accuracy and F1 of predicted classes, with bootstrap intervals."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,26 +11,24 @@ Integers = npt.NDArray[np.int64]
 
 
 def accuracy(labels: Integers, predicted: Integers) -> float:
-    """Return the share of rows that are right.
+    """Return the share of rows whose predicted class is the label.
 
-    :param labels: What is right, [n], n > 0.
-    :param predicted: What was predicted, [n].
+    :param labels: Class numbers, [n], n > 0.
+    :param predicted: Class numbers, [n].
     """
     return float((labels == predicted).mean())
 
 
 def f1(labels: Integers, predicted: Integers, classes: int) -> float:
-    """Return F1 = 2 TP / (2 TP + FP + FN), 0 where a class is neither there nor predicted.
+    """Return F1 = 2 TP / (2 TP + FP + FN); 0 for a class that occurs in neither column.
 
-    :param labels: What is right, [n].
-    :param predicted: What was predicted, [n].
-    :param classes: The number of classes C. With two, the F1 of the last class, the positive one (as GLUE has it for QQP); the
-        mean over classes (macro F1) otherwise.
+    :param labels: Class numbers, [n].
+    :param predicted: Class numbers, [n].
+    :param classes: The number of classes C. With two, the result is the F1 of the last class, the positive one (as in GLUE for QQP);
+        otherwise it is the mean over classes (macro F1).
     """
-    right = np.bincount(labels[labels == predicted], minlength=classes)
-    both = np.bincount(labels, minlength=classes) + np.bincount(predicted, minlength=classes)
-    scores = 2 * right / np.maximum(both, 1)
-    return float(scores[-1] if classes == 2 else scores.mean())
+    counts = np.bincount(labels * classes + predicted, minlength=classes**2)
+    return float(f1_of_counts(counts.reshape(1, classes, classes))[0])
 
 
 Statistic = Callable[[Integers], npt.NDArray[np.float64]]
@@ -41,20 +39,20 @@ def intervals(
 ) -> dict[str, tuple[float, float]]:
     """Return percentile bootstrap confidence intervals of statistics that only count rows (Efron and Tibshirani 1993, chapter 13).
 
-    Drawing n rows with replacement draws, of each kind of row there is, a multinomial number; so a draw costs as much as there are
-    kinds (combinations of classes), however many rows.
+    A draw of n rows with replacement contains a multinomial number of rows of each combination of classes. The cost of a draw thus depends on
+    the number of combinations, and not on the number of rows.
 
-    :param columns: What is known of each row, as classes: k arrays [n], n > 0, each value less than C. At most a few.
+    :param columns: The k classes of each row, such as label and prediction: k arrays [n], n > 0, each value less than C. k is small.
     :param classes: The number of classes C.
-    :param statistics: By name, functions of counts [DRAWS, C, ..., C] (k times C) to a number for each draw.
-    :return: The ends of each statistic's interval that leave out (1 - LEVEL) / 2 of the draws on either side.
+    :param statistics: By name, functions from counts [DRAWS, C, ..., C] (k times C) to a number for each draw.
+    :return: The ends of each statistic's interval, which excludes (1 - LEVEL) / 2 of the draws on each side.
     """
     shape = (classes,) * len(columns)
     kinds, counts = np.unique(np.ravel_multi_index(tuple(columns), shape), return_counts=True)
     drawn = np.random.default_rng(SEED).multinomial(counts.sum(), counts / counts.sum(), size=DRAWS)
     cells = classes ** len(columns)
     values: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in statistics}
-    for part in np.array_split(drawn, 1 + DRAWS * cells // CELLS):  # with many classes, not all tables at once
+    for part in np.array_split(drawn, 1 + DRAWS * cells // CELLS):  # limits memory with many classes
         table = np.zeros((len(part), cells), np.int64)
         table[:, kinds] = part
         for name, statistic in statistics.items():

@@ -1,4 +1,4 @@
-"""How good numbers are: correlation and error, each with its bootstrap interval. A task of one class is a regression."""
+"""Correlation and error of predicted numbers, with bootstrap intervals. A task of one class is regression."""
 
 from collections.abc import Callable
 
@@ -11,11 +11,11 @@ Doubles = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.float32] | Doubles
 
 Measure = Callable[[Doubles, Doubles, Doubles], Doubles]
-"""From what is right [n], what was said [n] and how often each row counts [draws, n] to a number for each draw."""
+"""From gold numbers [n], predicted numbers [n] and the count of each row in each draw [draws, n] to a number for each draw."""
 
 
 def _correlation(x: Doubles, y: Doubles, counts: Doubles) -> Doubles:
-    """Return Pearson's correlation in each draw; x and y are [n], or [draws, n] where they differ from draw to draw."""
+    """Return Pearson's correlation in each draw; x and y are [n], or [draws, n] if they differ between draws."""
     rows = counts.sum(axis=1, keepdims=True)
     x = x - (counts * x).sum(axis=1, keepdims=True) / rows
     y = y - (counts * y).sum(axis=1, keepdims=True) / rows
@@ -25,12 +25,8 @@ def _correlation(x: Doubles, y: Doubles, counts: Doubles) -> Doubles:
     return np.clip(found, -1.0, 1.0)
 
 
-def _pearson(right: Doubles, said: Doubles, counts: Doubles) -> Doubles:
-    return _correlation(right, said, counts)
-
-
 def _ranks(values: Doubles, counts: Doubles) -> Doubles:
-    """Return the rank of each row among the rows of each draw, the mean of their ranks where rows are equal, [draws, n]."""
+    """Return the rank of each row among the rows of each draw, [draws, n]; equal rows get the mean of their ranks."""
     kinds, kind = np.unique(values, return_inverse=True)
     order = np.argsort(kind, kind="stable")
     starts = np.searchsorted(kind[order], np.arange(len(kinds)))
@@ -39,60 +35,60 @@ def _ranks(values: Doubles, counts: Doubles) -> Doubles:
     return ranks
 
 
-def _spearman(right: Doubles, said: Doubles, counts: Doubles) -> Doubles:
-    return _correlation(_ranks(right, counts), _ranks(said, counts), counts)
+def _spearman(right: Doubles, predicted: Doubles, counts: Doubles) -> Doubles:
+    return _correlation(_ranks(right, counts), _ranks(predicted, counts), counts)
 
 
-def _rmse(right: Doubles, said: Doubles, counts: Doubles) -> Doubles:
-    found: Doubles = np.sqrt((counts * np.square(right - said)).sum(axis=1) / counts.sum(axis=1))
+def _rmse(right: Doubles, predicted: Doubles, counts: Doubles) -> Doubles:
+    found: Doubles = np.sqrt((counts * np.square(right - predicted)).sum(axis=1) / counts.sum(axis=1))
     return found
 
 
-def _of_all(measure: Measure, right: Numbers, said: Numbers) -> float:
+def _of_all(measure: Measure, right: Numbers, predicted: Numbers) -> float:
     once = np.ones((1, len(right)))
-    return float(measure(np.asarray(right, np.float64), np.asarray(said, np.float64), once)[0])
+    return float(measure(np.asarray(right, np.float64), np.asarray(predicted, np.float64), once)[0])
 
 
-def pearson(right: Numbers, said: Numbers) -> float:
-    """Return Pearson's correlation, -1 to 1; 0 where one side has the same number in all rows, of which there is none.
+def pearson(right: Numbers, predicted: Numbers) -> float:
+    """Return Pearson's correlation, -1 to 1; 0 where it is undefined, since one side has the same number in all rows.
 
-    :param right: What is right, [n], n > 0.
-    :param said: What was predicted, [n].
+    :param right: Gold numbers, [n], n > 0.
+    :param predicted: Predicted numbers, [n].
     """
-    return _of_all(_pearson, right, said)
+    return _of_all(_correlation, right, predicted)
 
 
-def spearman(right: Numbers, said: Numbers) -> float:
-    """Return Spearman's correlation, that of the ranks, equal numbers having the mean of theirs; 0 as in `pearson`.
+def spearman(right: Numbers, predicted: Numbers) -> float:
+    """Return Spearman's correlation, that of the ranks; equal numbers get the mean of their ranks; 0 as in `pearson`.
 
-    :param right: What is right, [n], n > 0.
-    :param said: What was predicted, [n].
+    :param right: Gold numbers, [n], n > 0.
+    :param predicted: Predicted numbers, [n].
     """
-    return _of_all(_spearman, right, said)
+    return _of_all(_spearman, right, predicted)
 
 
-def rmse(right: Numbers, said: Numbers) -> float:
+def rmse(right: Numbers, predicted: Numbers) -> float:
     """Return the square root of the mean squared difference, in the unit of the label.
 
-    :param right: What is right, [n], n > 0.
-    :param said: What was predicted, [n].
+    :param right: Gold numbers, [n], n > 0.
+    :param predicted: Predicted numbers, [n].
     """
-    return _of_all(_rmse, right, said)
+    return _of_all(_rmse, right, predicted)
 
 
-MEASURES: dict[str, Measure] = {"pearson": _pearson, "spearman": _spearman, "rmse": _rmse}
+MEASURES: dict[str, Measure] = {"pearson": _correlation, "spearman": _spearman, "rmse": _rmse}
 
 
-def measures(right: Numbers, said: Numbers) -> dict[str, tuple[float, float, float]]:
+def measures(right: Numbers, predicted: Numbers) -> dict[str, tuple[float, float, float]]:
     """Return Pearson's and Spearman's correlation and the RMSE, each with the ends of its interval.
 
     Percentile bootstrap over rows (Efron and Tibshirani 1993, chapter 13): n rows are drawn with replacement, DRAWS times.
 
-    :param right: What is right, [n], n > 0.
-    :param said: What was predicted, [n].
-    :return: By name: the value, and the ends that leave out (1 - LEVEL) / 2 of the draws on either side.
+    :param right: Gold numbers, [n], n > 0.
+    :param predicted: Predicted numbers, [n].
+    :return: By name: the value, and the ends of the interval, which excludes (1 - LEVEL) / 2 of the draws on each side.
     """
-    x, y = np.asarray(right, np.float64), np.asarray(said, np.float64)
+    x, y = np.asarray(right, np.float64), np.asarray(predicted, np.float64)
     values: dict[str, list[Doubles]] = {name: [] for name in MEASURES}
     for counts in resampled_rows(len(x)):
         for name, measure in MEASURES.items():

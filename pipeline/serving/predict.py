@@ -1,45 +1,25 @@
-"""Lines of text in, a JSON line for each out: what `python -m pipeline predict` does, in memory bounded by the batch."""
+"""Lines of text in, JSON lines out: the command `python -m pipeline predict`, in memory bounded by the batch."""
 
 import json
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import IO, Any
 
 from pipeline.errors import InputError
 from pipeline.serving.runtime import MODEL, Runtime
+from pipeline.students.predictor import Predictor
 
 Text = str | tuple[str, str]
 
 
-class Predictor(Protocol):
-    """What predicts: a `Runtime`, or a `TrainedStudent` where there is no ONNX network."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Class names, in the order of the probabilities."""
-
-    @property
-    def pairs(self) -> bool:
-        """Whether a text is a pair of sentences."""
-
-    def predict_logits(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> npt.NDArray[np.float32]:
-        """Return raw logits, float32 [n, C]."""
-
-    def predict_proba(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> npt.NDArray[np.float32]:
-        """Return class probabilities, float32 [n, C]."""
-
-
 def open_student(folder: Path, int8: bool) -> Predictor:
-    """Load a student: in ONNX Runtime where its folder has a network for it, in torch otherwise.
+    """Load a student in ONNX Runtime if its folder has an ONNX network, in torch otherwise.
 
     :param folder: A student's folder, of the export or of the train stage.
     :param int8: Load the quantised network.
-    :raises InputError: If the folder is not a whole student's, or has no quantised network where one is wanted.
+    :raises InputError: If the folder is not a complete student, or lacks the quantised network that was asked for.
     """
     if int8 or (folder / MODEL).is_file():
         return Runtime.from_pretrained(folder, int8)
@@ -49,12 +29,12 @@ def open_student(folder: Path, int8: bool) -> Predictor:
 
 
 def texts_of(lines: Iterable[bytes], name: str, pairs: bool) -> Iterator[Text]:
-    """Yield the text of each line, or the pair of texts that a tab parts.
+    """Yield the text of each line, or its two texts, separated by a tab.
 
-    :param lines: Lines of UTF-8, each with its end.
-    :param name: What they come from, for errors.
+    :param lines: Lines of UTF-8, with their line ends.
+    :param name: The name of their source, for errors.
     :param pairs: Whether a line is a pair.
-    :raises InputError: If a line is no UTF-8, or has another number of fields.
+    :raises InputError: If a line is not UTF-8, or has another number of fields.
     """
     for number, line in enumerate(lines, 1):
         try:
@@ -77,14 +57,14 @@ def texts_of(lines: Iterable[bytes], name: str, pairs: bool) -> Iterator[Text]:
 def predict_lines(student: Predictor, lines: Iterable[bytes], name: str, batch: int, out: IO[str]) -> int:
     """Write a JSON line for each line: `label`, the class, and `probabilities`, by class name.
 
-    In a regression the line has the number alone, under its name: `{"score": 1.23}`.
-    What stands before a wrong line is answered before the error is raised.
+    In regression the JSON has the number alone, under its name: `{"score": 1.23}`.
+    Lines before an invalid one are answered before the error is raised.
 
-    :param student: What predicts.
+    :param student: The student.
     :param lines: Lines of UTF-8.
-    :param name: What they come from, for errors.
-    :param batch: Lines that are read, and answered, together.
-    :param out: Where the answers go; flushed after each batch.
+    :param name: The name of their source, for errors.
+    :param batch: Lines per batch.
+    :param out: The file that gets the answers; flushed after each batch.
     :return: The number of lines.
     :raises InputError: If a line is not what the student reads.
     """
@@ -97,9 +77,9 @@ def predict_lines(student: Predictor, lines: Iterable[bytes], name: str, batch: 
 
 
 def _answers(student: Predictor, texts: list[Text]) -> Iterator[dict[str, Any]]:
-    given: Any = texts  # all of one kind: texts_of sees to it
+    given: Any = texts  # all strings, or all pairs: texts_of checks it
     labels = student.labels
-    if len(labels) == 1:  # a regression: the softmax of one number says nothing
+    if len(labels) == 1:  # regression: no probabilities
         for (value,) in student.predict_logits(given).tolist():
             yield {labels[0]: round(value, 6)}
         return
@@ -126,17 +106,17 @@ def _batches(texts: Iterator[Text], size: int) -> Iterator[list[Text]]:
 
 
 def predict(folder: Path, file: Path | None, int8: bool, batch: int) -> None:
-    """Answer the lines of a file, or of standard input, on standard output.
+    """Write a prediction for each line of a file, or of standard input, to standard output.
 
     :param folder: The student's folder.
     :param file: The file; standard input where None or `-`.
     :param int8: Use the quantised network.
-    :param batch: Lines that are read, and answered, together.
-    :raises InputError: If the folder is not a whole student's, the file cannot be read, or a line is not what the student reads.
+    :param batch: Lines per batch.
+    :raises InputError: If the folder is not a complete student, the file cannot be read, or a line is not what the student reads.
     """
     if batch < 1:
         raise InputError(f"--batch {batch}: must be at least 1")
-    if hasattr(signal, "SIGPIPE"):  # whoever reads may stop when it has enough (head), which is no error
+    if hasattr(signal, "SIGPIPE"):  # a reader such as head may close the pipe early: not an error
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     student = open_student(folder, int8)
     if file is None or str(file) == "-":
@@ -146,6 +126,6 @@ def predict(folder: Path, file: Path | None, int8: bool, batch: int) -> None:
         with file.open("rb") as lines:
             predict_lines(student, lines, str(file), batch, sys.stdout)
     except OSError as error:
-        if error.filename is None:  # not of the file, but of what was written
+        if error.filename is None:  # an error of the output, not of the file
             raise
         raise InputError(f"{file}: {error.strerror}") from error

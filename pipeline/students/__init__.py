@@ -1,1 +1,1 @@
-"""Students: the contract and one architecture a file."""
+"""Students: the contract, the built-in architectures, saving and loading."""

@@ -1,4 +1,4 @@
-"""The public import path of what students of your own need: `from pipeline.students.base import Batch, TrainedStudent`."""
+"""The public import path for your own students and for prediction: `from pipeline.students.base import Batch, TrainedStudent`."""
 
 from pipeline.students.contract import Batch as Batch
 from pipeline.students.contract import Encoded as Encoded

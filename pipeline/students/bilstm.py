@@ -10,14 +10,14 @@ from pipeline.students.siamese import Siamese, reversal, word_vectors
 class BiLSTM(Siamese):
     """Two embedding channels, one LSTM layer in each direction, its last states into a ReLU layer, then the logits.
 
-    One channel is frozen, the other is tuned; both start at the given vectors, so an LSTM reads 2d numbers a word. A pair of
-    sentences goes through the same encoder, and the ReLU layer reads [h1, h2, h1 * h2, |h1 - h2|].
+    One channel is frozen, the other is trained; both start at the given vectors, so an LSTM reads 2d numbers per word. Both sentences of a
+    pair go through the same encoder, and the ReLU layer reads [h1, h2, h1 * h2, |h1 - h2|].
 
     :param embeddings: Initial word vectors, float32 [V, d].
     :param classes: The number of classes C.
     :param pairs: Whether a text is a pair of sentences.
-    :param hidden: Units of the LSTM, in each direction; the paper has 150, and tried 300.
-    :param classifier: Units of the ReLU layer; the paper has 200, and tried 400.
+    :param hidden: Units of the LSTM, in each direction; the paper uses 150, and also tried 300.
+    :param classifier: Units of the ReLU layer; the paper uses 200, and also tried 400.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class BiLSTM(Siamese):
         width = embeddings.shape[1]
         self.frozen = word_vectors(embeddings, frozen=True)
         self.tuned = word_vectors(embeddings)
-        # Two layers of one direction are what a bidirectional one is; see `reversal`.
+        # A bidirectional layer as two layers of one direction; see `reversal`.
         self.forward_lstm = nn.LSTM(2 * width, hidden)
         self.backward_lstm = nn.LSTM(2 * width, hidden)
 

@@ -1,4 +1,4 @@
-"""Two bidirectional LSTM layers with max-pooling over time: more accurate than the paper's student at about its size."""
+"""Two bidirectional LSTM layers with max-pooling over time: more accurate than the paper's student at about the same size."""
 
 import torch
 from torch import nn
@@ -8,17 +8,17 @@ from pipeline.students.siamese import Siamese, real_words, reversal, word_vector
 
 
 class BiLSTM2(Siamese):
-    """Tuned word vectors, two bidirectional LSTM layers, the greatest state of each unit over the words, a ReLU layer, the logits.
+    """Trained word vectors, two bidirectional LSTM layers, the maximum of each unit over the words, a ReLU layer, the logits.
 
-    Max-pooling of a bidirectional LSTM's states is InferSent's encoder (Conneau et al. 2017, arXiv 1705.02364). The defaults make
-    0.89 M parameters beside 300-d word vectors.
+    Max-pooling over the states of a bidirectional LSTM is InferSent's encoder (Conneau et al. 2017, arXiv 1705.02364). The defaults give
+    0.89 M parameters in addition to 300-d word vectors.
 
     :param embeddings: Initial word vectors, float32 [V, d].
     :param classes: The number of classes C.
     :param pairs: Whether a text is a pair of sentences.
     :param hidden: Units of each LSTM layer, in each direction.
     :param classifier: Units of the ReLU layer.
-    :param dropout: The share of the numbers that is dropped before each layer, while training.
+    :param dropout: The dropout before each layer.
     """
 
     def __init__(
@@ -38,15 +38,15 @@ class BiLSTM2(Siamese):
 
     def encode(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the pooled states, [B, 2 * hidden]; see `Siamese.encode`."""
-        turned = reversal(ids, lengths)[:, :, None]
+        backwards = reversal(ids, lengths)[:, :, None]
         states = self.embedding(ids.T)  # [L, B, d]
         for forward, backward in zip(self.forward_lstms, self.backward_lstms, strict=True):
             states = self.dropout(states)
             if torch.onnx.is_in_onnx_export():
                 states, _ = exported(forward, backward, states, lengths)  # type: ignore[arg-type]
                 continue
-            back, _ = backward(states.gather(0, turned.expand_as(states)))
-            back = back.gather(0, turned.expand_as(back))  # at the words that it has read up to
+            back, _ = backward(states.gather(0, backwards.expand_as(states)))
+            back = back.gather(0, backwards.expand_as(back))  # in the order of the words again
             states = torch.cat([forward(states)[0], back], dim=-1)  # [L, B, 2 * hidden]
         padding = ~real_words(ids, lengths).T[:, :, None]
         pooled: torch.Tensor = states.masked_fill(padding, -1.0).amax(dim=0)  # an LSTM's states are greater than -1

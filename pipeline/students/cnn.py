@@ -6,22 +6,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pipeline.students.files import PADDING
 from pipeline.students.siamese import Siamese, real_words, word_vectors
-from pipeline.students.vocabulary import PADDING
 
 
 class CNN(Siamese):
-    """Kim's CNN-non-static: filters of several widths over tuned word vectors, each one's greatest value, dropout, the logits.
+    """Kim's CNN-non-static: filters of several widths over trained word vectors, the maximum of each filter, dropout, the logits.
 
-    A filter is laid over every window of its width, and over the start of a sentence that is shorter.
+    A filter reads every window of its width; of a shorter sentence it reads one window, with padding.
 
     :param embeddings: Initial word vectors, float32 [V, d].
     :param classes: The number of classes C.
     :param pairs: Whether a text is a pair of sentences.
-    :param widths: Words that a filter reads.
-    :param filters: Filters of each width.
+    :param widths: The widths of the filters, in words.
+    :param filters: The number of filters of each width.
     :param classifier: Units of a ReLU layer before the logits; the paper has none.
-    :param dropout: The share of the pooled values that is dropped while training.
+    :param dropout: The dropout of the pooled values.
     """
 
     def __init__(
@@ -35,13 +35,13 @@ class CNN(Siamese):
         dropout: float = 0.5,
     ) -> None:
         if not widths or min(widths) < 1:
-            raise ValueError(f"widths: {list(widths)}: must be one or more numbers of words")
+            raise ValueError(f"widths: {list(widths)}: must be a list of positive numbers")
         super().__init__(len(widths) * filters, classes, pairs, classifier, dropout)
         self.embedding = word_vectors(embeddings)
         self.convolutions = nn.ModuleList(nn.Conv1d(embeddings.shape[1], filters, width) for width in widths)
 
     def encode(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Return each filter's greatest value, [B, widths * filters]; see `Siamese.encode`."""
+        """Return the maximum of each filter, [B, widths * filters]; see `Siamese.encode`."""
         real = real_words(ids, lengths)
         words = self.embedding(ids.masked_fill(~real, PADDING)).transpose(1, 2)  # [B, d, L]; padding is zero
         places = torch.arange(ids.shape[1], device=ids.device)
@@ -50,5 +50,5 @@ class CNN(Siamese):
             (width,) = convolution.kernel_size  # type: ignore[misc]
             values = torch.relu(convolution(F.pad(words, (0, width - 1))))  # [B, filters, L]
             windows = places < (lengths - width + 1).clamp(min=1)[:, None]
-            pooled.append((values * windows[:, None, :]).amax(dim=-1))  # zero is the least that a ReLU gives
+            pooled.append((values * windows[:, None, :]).amax(dim=-1))  # a ReLU gives no number below zero
         return torch.cat(pooled, dim=-1)

@@ -1,16 +1,16 @@
-"""What a student is: the contract between a network and whatever trains, measures or exports it.
+"""The contract of a student that is a `torch.nn.Module`, and what training, measuring and export do with one.
 
-A student is a `torch.nn.Module` class that is built as
+The class is built as
 
     Model(embeddings, classes=C, pairs=False, **params)
 
 with `embeddings` a float32 tensor [V, d] of initial word vectors (row 0, padding, is zero), C the number of classes, `pairs` True
-where a text is a pair of sentences, and `params` the keyword parameters that params.yaml has for it. It maps a `Batch` to logits:
+where a text is a pair of sentences, and `params` the keyword parameters in params.yaml. It maps a `Batch` to logits:
 
     forward(batch: Batch) -> Tensor   # float32 [B, C]
 
-Padding must not change the logits: the words of sentence i are `ids1[i, :lengths1[i]]`, and there is at least one. Word vectors
-belong in `torch.nn.Embedding` modules: their parameters are counted apart, and updated only where a batch has the word.
+Padding must not change the logits: the words of sentence i are `ids1[i, :lengths1[i]]`, and there is at least one. Keep word vectors
+in `torch.nn.Embedding` modules: their parameters are counted separately, and training updates only the rows of words in the batch.
 `pipeline.students.siamese.Siamese` has the last layers and the comparison of a pair.
 """
 
@@ -25,12 +25,11 @@ import torch
 
 from pipeline import plugins
 from pipeline.errors import InputError
-from pipeline.students.fitted import METHODS
+from pipeline.students.fitted import check_methods
+from pipeline.students.predictor import Floats
 from pipeline.students.vocabulary import WordIds
 
 PREDICTION_BATCH = 256
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -40,14 +39,14 @@ class Batch:
     ids1: torch.Tensor
     """int64 [B, L1]."""
     lengths1: torch.Tensor
-    """int64 [B], on the CPU or wherever ids1 is; at least 1: a sentence without words is one word of padding."""
+    """int64 [B], on the device of ids1 or on the CPU; at least 1: a sentence without words is one word of padding."""
     ids2: torch.Tensor | None = None
     lengths2: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The word ids of n texts; `second` is None unless they are pairs."""
+    """The word ids of n texts; `second` is None unless the texts are pairs."""
 
     first: WordIds
     second: WordIds | None = None
@@ -58,15 +57,15 @@ class Encoded:
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """The number of words of each text, the longer sentence's of a pair: what its row of a batch costs."""
+        """The number of words of each text; of a pair, the longer sentence's. It is the width of the text's row in a batch."""
         first = np.diff(self.first.offsets)
         return first if self.second is None else np.maximum(first, np.diff(self.second.offsets))
 
     def batch(self, rows: npt.NDArray[np.int64], device: torch.device) -> Batch:
         """Return some of the texts as a batch.
 
-        :param rows: Their numbers, [B].
-        :param device: Where the tensors shall be.
+        :param rows: Row numbers, [B].
+        :param device: The device of the tensors.
         """
         first = _padded(self.first, rows, device)
         return Batch(*first) if self.second is None else Batch(*first, *_padded(self.second, rows, device))
@@ -83,19 +82,20 @@ def _padded(words: WordIds, rows: npt.NDArray[np.int64], device: torch.device) -
 
 
 def is_module(model: str) -> bool:
-    """Return whether a student is a torch module, and not one that fits itself (`pipeline.students.fitted`).
+    """Return whether a student is a torch module; otherwise it fits itself (`pipeline.students.fitted`).
 
     :param model: Its import path.
-    :raises InputError: If the path does not import, or is neither.
+    :raises InputError: If the path does not import, or leads to neither.
     """
     factory = plugins.load(model)
-    if isinstance(factory, type) and issubclass(factory, torch.nn.Module):
+    if _is_module_class(factory):
         return True
-    missing = [name for name in METHODS if not callable(getattr(factory, name, None))]
-    if not isinstance(factory, type) or missing:
-        lacks = f" (it lacks {', '.join(missing)})" if len(missing) < len(METHODS) else ""
-        raise InputError(f"{model!r}: is no class of torch.nn.Module, nor one with {', '.join(METHODS)}{lacks}")
+    check_methods(model, factory)
     return False
+
+
+def _is_module_class(factory: Any) -> bool:
+    return isinstance(factory, type) and issubclass(factory, torch.nn.Module)
 
 
 def build(
@@ -108,13 +108,10 @@ def build(
     :param embeddings: Initial word vectors, float32 [V, d].
     :param classes: The number of classes C.
     :param pairs: Whether a text is a pair of sentences.
-    :raises InputError: If the path does not import, is no torch module, or does not take the parameters.
+    :raises InputError: If the path does not import, is not a torch module, or does not take the parameters.
     """
-    factory = plugins.load(model)
-    if not (
-        isinstance(factory, type) and issubclass(factory, torch.nn.Module)
-    ):  # before it is called: a folder may name anything
-        raise InputError(f"{model!r}: is no class of torch.nn.Module")
+    if not _is_module_class(plugins.load(model)):  # before the call, since a student's folder can name any callable
+        raise InputError(f"{model!r}: must be a class of torch.nn.Module")
     module: torch.nn.Module = plugins.build(model, params, embeddings=embeddings, classes=classes, pairs=pairs)
     return module
 
@@ -136,7 +133,7 @@ def logits_of(module: torch.nn.Module, batch: Batch, classes: int) -> torch.Tens
 
 @contextmanager
 def evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Switch dropout and gradients off, and the module's mode back afterwards."""
+    """Switch off dropout and gradients, and restore the module's mode afterwards."""
     training = module.training
     module.eval()
     try:
@@ -165,17 +162,17 @@ def predict(module: torch.nn.Module, texts: Encoded, classes: int) -> Floats:
 
 
 def parameters_of(module: Any) -> tuple[int, int]:
-    """Count a student's parameters: all of them, and those outside word embeddings (torch.nn.Embedding).
+    """Return the number of a student's parameters: of all, and of those outside word embeddings (torch.nn.Embedding).
 
-    :param module: A torch module, or a student that fits itself, which counts its own.
+    :param module: A torch module, or a student that fits itself and reports its own number.
     """
     if not isinstance(module, torch.nn.Module):
-        return module.parameter_count(), module.parameter_count()
-    everything = sum(parameter.numel() for parameter in module.parameters())
+        return (module.parameter_count(),) * 2
+    total = sum(parameter.numel() for parameter in module.parameters())
     embeddings = {
         id(parameter): parameter.numel()
         for part in module.modules()
         if isinstance(part, torch.nn.Embedding)
         for parameter in part.parameters()
     }
-    return everything, everything - sum(embeddings.values())
+    return total, total - sum(embeddings.values())

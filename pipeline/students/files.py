@@ -1,23 +1,57 @@
-"""The files of a student's folder: read and checked with the standard library alone, so that serving needs neither torch nor pyarrow."""
+"""The files of a student's folder, read and checked with the standard library alone, so that serving needs neither torch nor pyarrow."""
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.storage import read_json, sha256_of
 
+CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.safetensors"
+
 FORMAT = 1
 """The version of a student's folder; a reader refuses a later one."""
+
+VOCABULARY_FORMAT = 1
+
+PADDING, UNKNOWN, MASKED, FIRST_WORD = range(4)
+"""Word ids: padding, any word outside the vocabulary, `[MASK]`, and the first word of vocabulary.json."""
+
+
+def _are_strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _are_hashes(value: Any) -> bool:
+    return isinstance(value, dict) and all(Path(name).name == name for name in value)  # no path out of the folder
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "dimensions": (_is_positive, "a positive integer"),
+    "files": (_are_hashes, "a mapping of file names to SHA-256"),
+    "labels": (lambda value: bool(value) and _are_strings(value), "a list of class names"),
+    "max_words": (_is_positive, "a positive integer"),
+    "model": (lambda value: isinstance(value, str), "an import path, package.module:Name"),
+    "pairs": (lambda value: isinstance(value, bool), "true or false"),
+    "params": (lambda value: isinstance(value, dict), "a mapping of parameters"),
+    "text": (lambda value: value in ("pretokenised", "raw"), "pretokenised or raw"),
+    "vocabulary_size": (_is_positive, "a positive integer"),
+    "words": (_are_strings, "a list of words"),
+}
+"""What each key must hold, and its description for the error."""
 
 
 def read_student_json(path: Path, version: int, keys: Set[str]) -> dict[str, Any]:
     """Read one of the JSON files of a student's folder.
 
     :param path: The file.
-    :param version: The `format` that it must be of.
-    :param keys: What it must hold.
-    :raises InputError: If it is missing, is not JSON, is of another format, or lacks a key.
+    :param version: The `format` that it must have.
+    :param keys: The keys that it must have.
+    :raises InputError: If it is missing, is not JSON, has another format, lacks a key, or has a value of the wrong type.
     """
     try:
         stored = read_json(path)
@@ -30,29 +64,33 @@ def read_student_json(path: Path, version: int, keys: Set[str]) -> dict[str, Any
         raise InputError(f"{path}: format {found.get('format')!r}; this version reads format {version}")
     if missing := sorted(keys - found.keys()):
         raise InputError(f"{path}: {', '.join(missing)}: missing")
+    for key in sorted(_VALUES.keys() & found.keys()):
+        fits, wanted = _VALUES[key]
+        if not fits(found[key]):
+            raise InputError(f"{path}: {key}: {repr(found[key])[:60]} is not {wanted}; copy the whole folder again")
     return found
 
 
 def hashes_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Return what config.json says of the other files under `files`: the SHA-256 of each, in hex, by name."""
+    """Return the value of `files` in config.json: the SHA-256 of each file, in hex, by name."""
     return {name: sha256_of(folder / name) for name in sorted(names)}
 
 
 def check_files(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Check that files of a student's folder are there and are those that config.json was written with.
+    """Check that files of a student's folder exist and match the hashes in its config.json.
 
     :param folder: The student's folder.
-    :param config: Its config.json; one without `files` (written before there were any) tells nothing of what is in the files.
+    :param config: Its config.json. Versions before 2026-11-24 wrote no `files`; without them, the content is not checked.
     :param names: The files that are about to be read.
     :raises InputError: If one is missing or altered.
     """
-    known = config.get("files", {})
+    hashes = config.get("files", {})
     for name in names:
         path = folder / name
         if not path.is_file():
             raise InputError(f"{path}: no such file; a student's folder holds one")
-        if name in known and sha256_of(path) != known[name]:
+        if name in hashes and sha256_of(path) != hashes[name]:
             raise InputError(
-                f"{path}: altered: its sha256 is not the one in config.json; copy the whole folder again, or make it anew with "
-                "`dvc repro`"
+                f"{path}: altered: its sha256 is not the one in config.json; copy the whole folder again, or rebuild it "
+                "with `dvc repro`"
             )

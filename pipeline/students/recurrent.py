@@ -1,7 +1,7 @@
-"""A bidirectional LSTM as ONNX says it: one operator that knows the length of each sentence.
+"""The ONNX export of a bidirectional LSTM, as one operator that reads the length of each sentence.
 
-Traced as torch runs them, a layer's two directions are two operators, with sentences turned around before one of them and the last states
-gathered after both. ONNX Runtime does all of that inside its operator, faster.
+A trace of the torch modules has one operator for each direction, reverses sentences before one of them, and gathers the last states after
+both. ONNX Runtime's operator does all of that, faster.
 """
 
 from typing import Any
@@ -10,21 +10,21 @@ import torch
 from torch import nn
 
 _GATES = ((0, 1), (3, 4), (1, 3))
-"""Where ONNX's gates (input, output, forget, cell) stand among torch's (input, forget, cell, output)."""
+"""The positions of ONNX's gates (input, output, forget, cell) in torch's order (input, forget, cell, output)."""
 
 
 def exported(
     forward: nn.LSTM, backward: nn.LSTM, vectors: torch.Tensor, lengths: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the two directions of a layer while a student is exported (`torch.onnx.is_in_onnx_export()`), and then only.
+    """Return the two directions of a layer; for the ONNX export only (`torch.onnx.is_in_onnx_export()`).
 
-    What comes back while tracing has the right shapes and no values; `pipeline.serving.export` compares what ONNX makes of it with torch.
+    While tracing, the results have the right shapes and are zero; `pipeline.serving.export` compares the outputs of ONNX and torch.
 
-    :param forward: One layer, with biases, that reads from the first word.
-    :param backward: One that reads from the last word of each sentence.
+    :param forward: The layer that reads from the first word, with biases.
+    :param backward: The layer that reads from the last word of each sentence.
     :param vectors: [L, B, d].
     :param lengths: Words of each sentence, [B], at least 1.
-    :return: The states at each word, [L, B, 2 * hidden], of both directions (in the padding 0), and the last states, [B, 2 * hidden]: the
+    :return: The states of both directions at each word, [L, B, 2 * hidden], 0 in the padding; and the last states, [B, 2 * hidden]: the
         forward one at the last word, the backward one at the first.
     """
     weights = [
@@ -49,14 +49,14 @@ class _Bidirectional(torch.autograd.Function):
         def constant(*numbers: int) -> Any:
             return g.op("Constant", value_t=torch.tensor(numbers))
 
-        def own_order(weight: Any) -> Any:
+        def in_onnx_order(weight: Any) -> Any:
             ends = [(constant(start * hidden), constant(end * hidden)) for start, end in _GATES]
             return g.op("Concat", *(g.op("Slice", weight, *pair, constant(0)) for pair in ends), axis_i=0)
 
-        def both(*parts: Any) -> Any:  # [2, ...]: a direction each
+        def both(*parts: Any) -> Any:  # [2, ...], one per direction
             return g.op("Concat", *(g.op("Unsqueeze", part, constant(0)) for part in parts), axis_i=0)
 
-        inputs_f, inputs_b, states_f, states_b, *biases = map(own_order, weights)
+        inputs_f, inputs_b, states_f, states_b, *biases = map(in_onnx_order, weights)
         bias = both(*(g.op("Concat", *biases[direction::2], axis_i=0) for direction in (0, 1)))
         given = (
             vectors,

@@ -1,4 +1,4 @@
-"""What the built-in students share: one encoder for both sentences of a pair, the paper's features of a pair, the last layers."""
+"""The base class of the built-in students: one encoder for both sentences of a pair, the paper's features of a pair, the last layers."""
 
 from abc import ABC, abstractmethod
 
@@ -6,20 +6,20 @@ import torch
 from torch import nn
 
 from pipeline.students.contract import Batch
-from pipeline.students.vocabulary import PADDING
+from pipeline.students.files import PADDING
 
 
 class Siamese(nn.Module, ABC):
-    """A student that turns a sentence into a vector, then the vector, or a pair of them, into logits.
+    """A student that encodes a sentence as a vector, and computes logits from one vector or two.
 
-    A pair goes through one encoder, and is compared by [h1, h2, h1 * h2, |h1 - h2|] (Tang et al. 2019, section 3.1 of
-    arXiv 1903.12136). A subclass has `encode`.
+    Both sentences of a pair go through one encoder, and the features are [h1, h2, h1 * h2, |h1 - h2|] (Tang et al. 2019, section 3.1 of
+    arXiv 1903.12136). A subclass implements `encode`.
 
-    :param width: Numbers of an encoded sentence.
+    :param width: The size of an encoded sentence.
     :param classes: The number of classes C.
     :param pairs: Whether a text is a pair of sentences.
     :param classifier: Units of the ReLU layer before the logits; 0 for none.
-    :param dropout: The share of the features that is dropped while training.
+    :param dropout: The dropout of the features.
     """
 
     def __init__(self, width: int, classes: int, pairs: bool, classifier: int, dropout: float = 0.0) -> None:
@@ -37,15 +37,15 @@ class Siamese(nn.Module, ABC):
 
         :param ids: Word ids, [B, L].
         :param lengths: Words of each sentence, [B], at least 1.
-        :return: [B, width]; what stands in the padding changes nothing.
+        :return: [B, width], whatever ids the padding has.
         """
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the logits, [B, C]."""
         features = self.encode(batch.ids1, batch.lengths1)
         if batch.ids2 is not None and batch.lengths2 is not None:
-            other = self.encode(batch.ids2, batch.lengths2)
-            features = torch.cat([features, other, features * other, (features - other).abs()], dim=-1)
+            second = self.encode(batch.ids2, batch.lengths2)
+            features = torch.cat([features, second, features * second, (features - second).abs()], dim=-1)
         features = self.dropout(features)
         if self.dense is not None:
             features = torch.relu(self.dense(features))
@@ -54,10 +54,10 @@ class Siamese(nn.Module, ABC):
 
 
 def word_vectors(embeddings: torch.Tensor, frozen: bool = False) -> nn.Embedding:
-    """Return an embedding of its own that starts at given vectors.
+    """Return an embedding that starts at a copy of given vectors.
 
     :param embeddings: Initial word vectors, float32 [V, d].
-    :param frozen: Whether they stay as they are.
+    :param frozen: Whether training leaves them unchanged.
     """
     made: nn.Embedding = nn.Embedding.from_pretrained(  # type: ignore[no-untyped-call]
         embeddings.clone(), freeze=frozen, padding_idx=PADDING
@@ -66,7 +66,7 @@ def word_vectors(embeddings: torch.Tensor, frozen: bool = False) -> nn.Embedding
 
 
 def real_words(ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Return where a sentence has a word and not padding, bool [B, L].
+    """Return True for words and False for padding, bool [B, L].
 
     :param ids: Word ids, [B, L].
     :param lengths: Words of each sentence, [B].
@@ -75,10 +75,10 @@ def real_words(ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 
 
 def reversal(ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Return the places that turn each sentence around and leave it at the left: the last word first.
+    """Return the indices that reverse each sentence and keep its padding on the right.
 
-    An LSTM that reads a sentence turned around has the padding behind its last state. Nothing is packed: torch's fast CPU kernel and
-    ONNX know no packed sequences.
+    An LSTM that reads a reversed sentence thus reaches its last state before the padding. Sequences are not packed: torch's fast CPU kernel and
+    ONNX do not support packed sequences.
 
     :param ids: Word ids, [B, L].
     :param lengths: Words of each sentence, [B].

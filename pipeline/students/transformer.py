@@ -1,4 +1,4 @@
-"""A small Transformer encoder, trained from its word vectors up."""
+"""A small Transformer encoder, trained from word vectors."""
 
 import math
 
@@ -6,17 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pipeline.students.files import PADDING
 from pipeline.students.siamese import Siamese, real_words, word_vectors
-from pipeline.students.vocabulary import PADDING
 
 
 class Layer(nn.Module):
-    """One layer with the normalisation before each half (pre-LN, Xiong et al. 2020, arXiv 2002.04745), which needs no warm-up.
+    """One layer with normalisation before attention and before the feed-forward network (pre-LN, Xiong et al. 2020, arXiv 2002.04745).
 
-    :param width: Numbers of a word.
+    Pre-LN needs no warm-up of the learning rate.
+
+    :param width: The size of a word's state.
     :param heads: Attention heads.
-    :param inner: Units of the layer's second half.
-    :param dropout: The share that is dropped from what each half adds, while training.
+    :param inner: Units of the feed-forward network.
+    :param dropout: The dropout of both residual branches.
     """
 
     def __init__(self, width: int, heads: int, inner: int, dropout: float) -> None:
@@ -32,7 +34,7 @@ class Layer(nn.Module):
         """Return the words' next states.
 
         :param words: [B, L, width].
-        :param real: Where there is a word, bool [B, L].
+        :param real: True for words, False for padding, bool [B, L].
         """
         batch, length, width = words.shape
         parts = self.query_key_value(self.attention_norm(words)).view(batch, length, 3, self.heads, width // self.heads)
@@ -45,20 +47,20 @@ class Layer(nn.Module):
 
 
 class Transformer(Siamese):
-    """Tuned word vectors, projected, with positions; a few Transformer layers; the mean over the words, a ReLU layer, the logits.
+    """Trained word vectors, a projection, positions, Transformer layers, the mean over the words, a ReLU layer, the logits.
 
-    Positions are the sines and cosines of Vaswani et al. 2017 (arXiv 1706.03762, section 3.5), so that a text may be of any length.
-    The defaults make 0.66 M parameters beside 300-d word vectors. Train it with AdamW.
+    Positions are the sines and cosines of Vaswani et al. 2017 (arXiv 1706.03762, section 3.5), so that a text can have any length.
+    The defaults give 0.66 M parameters in addition to 300-d word vectors. Train it with AdamW.
 
     :param embeddings: Initial word vectors, float32 [V, d].
     :param classes: The number of classes C.
     :param pairs: Whether a text is a pair of sentences.
-    :param layers: Transformer layers.
-    :param width: Numbers of a word inside them; a multiple of 2 * heads.
+    :param layers: The number of Transformer layers.
+    :param width: The size of a word's state; a multiple of 2 * heads.
     :param heads: Attention heads.
-    :param inner: Units of a layer's second half.
+    :param inner: Units of a layer's feed-forward network.
     :param classifier: Units of the ReLU layer.
-    :param dropout: The share that is dropped, while training.
+    :param dropout: The dropout of words, residual branches and features.
     """
 
     def __init__(
@@ -94,10 +96,10 @@ class Transformer(Siamese):
         return mean
 
     def positions(self, length: int, like: torch.Tensor) -> torch.Tensor:
-        """Return the positions' vectors, [length, width].
+        """Return the vectors of positions, [length, width].
 
-        :param length: Words L.
-        :param like: A tensor of the device and dtype wanted.
+        :param length: The number of words L.
+        :param like: A tensor with the device and dtype of the result.
         """
         places = torch.arange(length, device=like.device, dtype=torch.float32)[:, None]
         even = torch.arange(0, self.width, 2, device=like.device, dtype=torch.float32)

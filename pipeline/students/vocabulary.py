@@ -1,4 +1,4 @@
-"""A student's words: how text is split into them, and the integer that stands for each."""
+"""A student's vocabulary: how text is split into words, and the id of each word."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,39 +13,33 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.storage import write_json
-from pipeline.students.files import read_student_json
+from pipeline.students.files import FIRST_WORD, MASKED, UNKNOWN, VOCABULARY_FORMAT, read_student_json
 from pipeline.tables import MASK, TextMode
 
 Texts: TypeAlias = pa.Array | pa.ChunkedArray
 
-PADDING, UNKNOWN, MASKED = 0, 1, 2
-"""The ids of what is no word: padding, any word that is not in the vocabulary, and `[MASK]`."""
-
-FIRST_WORD = 3
-FORMAT = 1
-
-# In RE2, which has no look-ahead: n't is parted from its verb first, then every token gets a space on both sides.
-# \x{2019} is the typographer's apostrophe.
+# In RE2, which has no look-ahead: n't is split from its verb first, then every token gets a space on both sides.
+# \x{2019} is the typographic apostrophe.
 _NOT = r"(?i)(n['\x{2019}]t)\b"
 _TOKEN = r"(\[MASK\]|(?i:n['\x{2019}]t|['\x{2019}](?:s|m|d|ll|re|ve))\b|[\pL\pM\pN_]+|[^\pL\pM\pN_\s])"
 
 
 class WordIds(NamedTuple):
-    """The word ids of n texts, one after the other: text i has `ids[offsets[i]:offsets[i + 1]]`."""
+    """The word ids of n texts, concatenated: text i has `ids[offsets[i]:offsets[i + 1]]`."""
 
     offsets: npt.NDArray[np.int64]
     """[n + 1], from 0."""
     ids: npt.NDArray[np.int32]
-    """[number of words in all texts]."""
+    """[total number of words]."""
 
 
 def split_words(texts: Texts, mode: TextMode) -> pa.ListArray | pa.ChunkedArray:
     """Split texts into words. Case is kept; a blank text has no words.
 
     :param texts: Strings.
-    :param mode: pretokenised: words are what white space parts. raw: letters and digits that stand together, each
-        punctuation mark, the English clitics n't 's 'm 'd 'll 're 've, and `[MASK]`, each a word.
-    :return: A list of words for each text, in the chunks of `texts`.
+    :param mode: pretokenised: words are separated by white space. raw: a word is a run of letters and digits, one punctuation mark, one of
+        the English clitics n't 's 'm 'd 'll 're 've, or `[MASK]`.
+    :return: A list of words for each text, in the same chunks as `texts`.
     """
     if isinstance(texts, pa.ChunkedArray):
         return pa.chunked_array([split_words(chunk, mode) for chunk in texts.chunks], pa.list_(pa.string()))
@@ -57,18 +51,17 @@ def split_words(texts: Texts, mode: TextMode) -> pa.ListArray | pa.ChunkedArray:
     real = pc.not_equal(words, "")
     if pc.all(real).as_py():
         return lists
-    # A blank text was split into one empty word.
+    # Arrow splits a blank text into one empty word.
     kept = np.concatenate([[0], np.cumsum(real.to_numpy(zero_copy_only=False))])
     offsets = kept[np.asarray(lists.offsets)].astype(np.int32)
     return pa.ListArray.from_arrays(offsets, words.filter(real))
 
 
 def count_words(columns: Iterable[Texts], mode: TextMode) -> list[tuple[str, int]]:
-    """Count words, the commonest first and equally common ones in alphabetical (code point) order.
+    """Return each word with its count, the most frequent first, and words with equal counts in alphabetical (code point) order.
 
-    :param columns: Columns of texts, first and second sentences say.
+    :param columns: Columns of texts, such as first and second sentences.
     :param mode: As in `split_words`.
-    :return: Each word with its count.
     """
     counts: Counter[str] = Counter()
     for texts in columns:
@@ -80,10 +73,10 @@ def count_words(columns: Iterable[Texts], mode: TextMode) -> list[tuple[str, int
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words that a student knows, and how text is split into them.
+    """A student's words, and how text is split into them.
 
-    Ids: 0 is padding, 1 any other word, 2 `[MASK]`; the words follow from 3 on. A word that is not among them counts as its lower case, if that
-    is: `Mia` at the start of a title is still `mia`.
+    Ids: 0 is padding, 1 any other word, 2 `[MASK]`; the words start at 3. A word outside the vocabulary gets the id of its lower case if that is
+    in it: `Mia` at the start of a title is still `mia`.
     """
 
     words: tuple[str, ...]
@@ -93,19 +86,19 @@ class Vocabulary:
     def build(
         cls, columns: Iterable[Texts], text: TextMode, min_count: int = 1, others: Sequence[str] = ()
     ) -> "Vocabulary":
-        """Build the vocabulary of training texts, the commonest word first.
+        """Build the vocabulary of training texts, the most frequent word first.
 
-        :param columns: Columns of texts; of the training split alone.
+        :param columns: Columns of texts, of the training split alone.
         :param text: How they are split into words.
-        :param min_count: A word seen less often is left out, so it is unknown.
-        :param others: Words that have a vector. Those that the texts do not have follow, in this order.
+        :param min_count: A word with fewer occurrences is left out, so it is unknown.
+        :param others: Words that have a vector. Those that are not in the texts follow, in this order.
         """
         counted = dict(count_words(columns, text))
         known = [word for word, count in counted.items() if count >= min_count and word != MASK]
         return cls((*known, *(word for word in others if word not in counted)), text)
 
     def __len__(self) -> int:
-        """Return the number of ids, those that are no words included."""
+        """Return the number of ids, including those that stand for no word."""
         return FIRST_WORD + len(self.words)
 
     @cached_property
@@ -116,7 +109,7 @@ class Vocabulary:
         """Return the word ids of texts.
 
         :param texts: Strings.
-        :param max_words: A longer text is cut after so many words.
+        :param max_words: A longer text is cut after this many words.
         """
         if isinstance(texts, pa.ChunkedArray):
             return _joined([self.encode(chunk, max_words) for chunk in texts.chunks])
@@ -131,7 +124,7 @@ class Vocabulary:
         return WordIds(_offsets(np.minimum(lengths, max_words)), ids[place < max_words])
 
     def _found(self, words: pa.Array) -> pa.Array:
-        """Return the place in the table of each word, or else of its lower case; null of a word that has neither."""
+        """Return the position in the table of each word, or of its lower case; null if both are missing."""
         places = pc.index_in(words, value_set=self._table)
         if not places.null_count:
             return places
@@ -142,16 +135,16 @@ class Vocabulary:
         )
 
     def save(self, path: Path) -> None:
-        """Write the vocabulary as JSON, one word a line."""
-        write_json(path, {"format": FORMAT, "text": self.text, "words": list(self.words)})
+        """Write the vocabulary as JSON, one word per line."""
+        write_json(path, {"format": VOCABULARY_FORMAT, "text": self.text, "words": list(self.words)})
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":
         """Read what `save` wrote.
 
-        :raises InputError: If the file is missing, is not a vocabulary, or is of a later format.
+        :raises InputError: If the file is missing, is not a vocabulary, or has a later format.
         """
-        stored = read_student_json(path, FORMAT, {"words", "text"})
+        stored = read_student_json(path, VOCABULARY_FORMAT, {"words", "text"})
         return cls(tuple(stored["words"]), stored["text"])
 
 

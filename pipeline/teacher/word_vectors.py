@@ -1,6 +1,5 @@
-"""Vectors of words from the teacher itself, so that a student needs no other source of them."""
+"""Word vectors from the teacher itself, so that a student needs no other source of them."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,38 +13,35 @@ from pipeline.teacher.model import Teacher
 from pipeline.teacher.own import OwnTeacher
 from pipeline.vectors.table import WordVectors
 
-logger = logging.getLogger(__name__)
-
 BATCH = 256
 LONGEST_WORD = 64
 """Tokens of a word that the teacher reads."""
 
 Floats = npt.NDArray[np.float64]
+Tokens = Sequence[npt.NDArray[np.int64]]
 
 
 def look_up(
-    teacher: Teacher | OwnTeacher, name: str, licence: str, words: Sequence[str], counts: Sequence[int], asked: Vectors
+    teacher: Teacher | OwnTeacher, name: str, licence: str, words: Sequence[str], block: Vectors
 ) -> tuple[WordVectors, dict[str, Any]]:
-    """Return the vectors of words as a teacher has them.
+    """Return a teacher's vectors of words.
 
-    A word's vector is the mean over its tokens of what the teacher's embedding has for them (`layer: input`), or of the last layer's states
-    when it reads the word alone (`layer: encoded`; Tulkens and van Dongen 2024, Model2Vec). Then `reduced`.
+    The teacher reads each word alone, and the word's vector is the mean of the last layer's states over its tokens (Tulkens and van Dongen
+    2024, Model2Vec). Then the vectors are `reduced`.
 
     :param teacher: The teacher.
     :param name: Its name.
     :param licence: Its licence.
     :param words: n words.
-    :param counts: How often each stands in the training text, [n].
-    :param asked: The layer, the dimensions, the weight of frequent words.
-    :return: Words and vectors, and what is told of them. A word of which the tokenizer leaves nothing has none.
-    :raises InputError: If the teacher is no model of transformers.
+    :param block: The block of params.yaml, for the dimensions.
+    :return: Words and vectors, and facts about the source. A word for which the tokenizer returns no token is left out.
+    :raises InputError: If the teacher is not a model of transformers.
     """
     if isinstance(teacher, OwnTeacher):
-        raise InputError(f"vectors {asked.source!r}: {name} is a class of your own, which has no vectors of words")
-    # With a space before it, a word is what it is inside a sentence, for tokenizers that tell the two apart.
+        raise InputError(f"vectors {block.source!r}: {name} is a class of your own, which has no word vectors")
+    # The space before a word gives the tokens that it has inside a sentence, for tokenizers that distinguish the two.
     encoded = teacher.tokenizer(
         [f" {word}" for word in words],
-        add_special_tokens=asked.layer == "encoded",
         truncation=True,
         max_length=min(LONGEST_WORD, teacher.max_length or LONGEST_WORD),
         return_special_tokens_mask=True,
@@ -54,21 +50,18 @@ def look_up(
     )
     real = [~np.array(mask, dtype=np.bool_) for mask in encoded["special_tokens_mask"]]
     kept = [i for i, mask in enumerate(real) if mask.any()]
-    ids = [np.array(encoded["input_ids"][i]) for i in kept]
-    masks = [real[i] for i in kept]
-    found = _input_means(teacher, ids) if asked.layer == "input" else _encoded_means(teacher, ids, masks)
-    matrix = reduced(found, np.array(counts, np.float64)[kept], asked.dimensions, asked.sif)
+    means = _means(teacher, [np.array(encoded["input_ids"][i]) for i in kept], [real[i] for i in kept])
     about = {
-        "source": asked.source,
-        "name": f"{name}, {asked.layer}",
+        "source": block.source,
+        "name": f"{name}, encoded",
         "version": teacher.files.sha256,
         "licence": licence,
     }
-    return WordVectors([words[i] for i in kept], matrix), about
+    return WordVectors([words[i] for i in kept], reduced(means, block.dimensions)), about
 
 
 def listed_words(teacher: Teacher | OwnTeacher) -> list[str]:
-    """Return the words that are one token to a teacher, in the order of its vocabulary; none of a teacher that is a class of your own.
+    """Return the words that are a single token, in the order of the teacher's vocabulary; none for a teacher that is a class of your own.
 
     :param teacher: The teacher.
     """
@@ -77,25 +70,14 @@ def listed_words(teacher: Teacher | OwnTeacher) -> list[str]:
     tokenizer = teacher.tokenizer
     ids = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
     words = [tokenizer.convert_tokens_to_string([token]).strip() for token in tokenizer.convert_ids_to_tokens(ids)]
-    # What goes on inside a word, or is kept free for later, does not come back as itself.
+    # Tokens that continue a word, and reserved ones, do not tokenize to themselves.
     alone = tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
     return [word for word, number, found in zip(words, ids, alone, strict=True) if word and found == [number]]
 
 
-def _input_means(teacher: Teacher, ids: Sequence[npt.NDArray[np.int64]]) -> Floats:
-    table = teacher.model.get_input_embeddings().weight.detach().cpu().float().numpy()
-    starts = np.cumsum([0, *(len(part) for part in ids)])
-    if not ids:
-        return np.zeros((0, table.shape[1]))
-    sums = np.add.reduceat(table[np.concatenate(ids)].astype(np.float64), starts[:-1], axis=0)
-    means: Floats = sums / np.diff(starts)[:, None]
-    return means
-
-
 @torch.inference_mode()
-def _encoded_means(
-    teacher: Teacher, ids: Sequence[npt.NDArray[np.int64]], real: Sequence[npt.NDArray[np.bool_]]
-) -> Floats:
+def _means(teacher: Teacher, ids: Tokens, real: Sequence[npt.NDArray[np.bool_]]) -> Floats:
+    """Return the mean of the last states over the real tokens of each word, [n, width]."""
     model = teacher.model.base_model
     device = next(model.parameters()).device
     order = np.argsort([len(part) for part in ids], kind="stable")
@@ -103,46 +85,32 @@ def _encoded_means(
     found: list[Floats] = []
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH].tolist()
-        length = max(len(ids[row]) for row in rows)
-        given = np.full((len(rows), length), padding)
-        attended, kept = np.zeros((2, len(rows), length), dtype=np.bool_)
+        shape = (len(rows), max(len(ids[row]) for row in rows))
+        tokens = np.full(shape, padding)
+        attended, kept = np.zeros((2, *shape), dtype=np.bool_)
         for i, row in enumerate(rows):
-            given[i, : len(ids[row])], attended[i, : len(ids[row])], kept[i, : len(ids[row])] = (
-                ids[row],
-                True,
-                real[row],
-            )
+            length = len(ids[row])
+            tokens[i, :length], attended[i, :length], kept[i, :length] = ids[row], True, real[row]
         mask = torch.from_numpy(attended).long().to(device)
-        states = (
-            model(input_ids=torch.from_numpy(given).to(device), attention_mask=mask)
-            .last_hidden_state.float()
-            .cpu()
-            .numpy()
-        )
+        output = model(input_ids=torch.from_numpy(tokens).to(device), attention_mask=mask)
+        states = output.last_hidden_state.float().cpu().numpy()
         found.append((states * kept[:, :, None]).sum(axis=1, dtype=np.float64) / kept.sum(axis=1)[:, None])
     back = np.argsort(order)
     return np.concatenate(found)[back] if found else np.zeros((0, model.config.hidden_size))
 
 
-def reduced(vectors: Floats, counts: Floats, dimensions: int, sif: float | None) -> npt.NDArray[np.float32]:
-    """Return vectors as a student can use them: the mean taken off, the greatest principal components, frequent words made small.
+def reduced(vectors: Floats, dimensions: int) -> npt.NDArray[np.float32]:
+    """Return the greatest principal components of vectors, after their mean is subtracted: float32 [n, dimensions].
 
     :param vectors: [n, width].
-    :param counts: How often each word stands in the text, [n].
     :param dimensions: Principal components; fewer where width or n is less.
-    :param sif: a, of the weight a / (a + p) of a word with the share p of all words (Arora et al. 2017, "A Simple but Tough-to-Beat
-        Baseline for Sentence Embeddings"); None for no weights.
-    :return: float32 [n, dimensions].
     """
     if not len(vectors):
         return np.zeros((0, dimensions), np.float32)
     centred = vectors - vectors.mean(axis=0)
     _, components = np.linalg.eigh(centred.T @ centred)
     kept = components[:, ::-1][:, : min(dimensions, *vectors.shape)]
-    # A component's sign is arbitrary: its greatest number is made positive, so that it is the same everywhere.
+    # The sign of a component is arbitrary: its greatest number is made positive, so that every machine gives the same.
     signs = np.sign(kept[np.abs(kept).argmax(axis=0), np.arange(kept.shape[1])])
-    found = centred @ (kept * signs)
-    if sif is not None:
-        found = found * (sif / (sif + counts / counts.sum()))[:, None]
-    result: npt.NDArray[np.float32] = found.astype(np.float32)
+    result: npt.NDArray[np.float32] = (centred @ (kept * signs)).astype(np.float32)
     return result

@@ -1,1 +1,1 @@
-"""Pretrained word vectors: reading their files, looking words up, the table that training reads."""
+"""Pretrained word vectors: readers of their files, the lookup of words, the table that training reads."""

@@ -1,4 +1,4 @@
-"""Files of word vectors, read from the start to the end: of a file of any size only the words that are wanted stay in memory."""
+"""Readers of word vector files: a file of any size is read once, and only the requested words stay in memory."""
 
 import mmap
 from collections.abc import Iterator, Sequence
@@ -17,15 +17,15 @@ Found = dict[str, npt.NDArray[np.float32]]
 
 
 def read_text_vectors(path: Path, words: Sequence[str]) -> Found:
-    """Read vectors from text: a word and its numbers a line, parted by spaces, as GloVe and fastText (.vec) write them.
+    """Read vectors from text: a word and its numbers per line, separated by spaces, the format of GloVe and fastText (.vec).
 
-    fastText's first line, which has two numbers, is left out. A word that stands there twice has its first vector. Names ending in .gz
-    are decompressed on the way.
+    fastText's first line, which has two numbers, is skipped. A word that is listed twice gets its first vector. Files ending in .gz are
+    decompressed while reading.
 
     :param path: The file.
-    :param words: The words that are wanted.
-    :return: Those that are there, each with its vector.
-    :raises InputError: If the file is missing, or a line that is wanted does not hold as many numbers as the first.
+    :param words: The words to read.
+    :return: The words that are in the file, each with its vector.
+    :raises InputError: If the file is missing, or the line of one of the words has not as many numbers as the first line.
     """
     wanted = pa.array(words, pa.string()).cast(pa.binary())
     found: Found = {}
@@ -33,7 +33,7 @@ def read_text_vectors(path: Path, words: Sequence[str]) -> Found:
     for number, lines in _lines_of_vectors(path):
         width = width or len(lines[0].as_py().split()) - 1
         first = _first_words(lines)
-        # Python, for the few lines whose word is wanted.
+        # A Python loop over the few lines that were asked for.
         for i in np.flatnonzero(pc.is_in(first, value_set=wanted).to_numpy(zero_copy_only=False)).tolist():
             word = first[i].as_py().decode()
             if word not in found and (vector := _vector(lines[i].as_py(), width, path, number + i)) is not None:
@@ -42,7 +42,7 @@ def read_text_vectors(path: Path, words: Sequence[str]) -> Found:
 
 
 def words_of_text(path: Path) -> Iterator[str]:
-    """Yield the words of such a file, in its order, which is mostly from the commonest to the rarest.
+    """Yield the words of a text file of vectors in its order, which in most files is from frequent to rare.
 
     :param path: The file.
     :raises InputError: If it is missing.
@@ -57,7 +57,7 @@ def _first_words(lines: pa.Array) -> pa.Array:
 
 
 def _lines_of_vectors(path: Path) -> Iterator[tuple[int, pa.Array]]:
-    """Yield blocks of lines as `_blocks_of_lines` does, without fastText's first one; no block is empty."""
+    """Yield the blocks of `_blocks_of_lines` without fastText's first line; no block is empty."""
     for number, lines in _blocks_of_lines(path):
         head = lines[0].as_py().split()
         if number == 1 and len(head) == 2 and all(part.isdigit() for part in head):
@@ -67,7 +67,7 @@ def _lines_of_vectors(path: Path) -> Iterator[tuple[int, pa.Array]]:
 
 
 def _vector(line: bytes, width: int, path: Path, number: int) -> npt.NDArray[np.float32] | None:
-    """Return a line's numbers; None where its word has spaces in it, which some of GloVe's do."""
+    """Return a line's numbers; None if its word contains spaces, as some words of GloVe do."""
     parts = line.split()
     if len(parts) > width + 1:
         return None
@@ -76,12 +76,12 @@ def _vector(line: bytes, width: int, path: Path, number: int) -> npt.NDArray[np.
     except ValueError:
         vector = np.zeros(0, np.float32)
     if len(vector) != width or width < 1 or not np.isfinite(vector).all():
-        raise InputError(f"{path}, line {number}: does not hold a word and {max(width, 1)} numbers: {line[:60]!r}")
+        raise InputError(f"{path}, line {number}: not a word and {max(width, 1)} numbers: {line[:60]!r}")
     return vector
 
 
 def _blocks_of_lines(path: Path) -> Iterator[tuple[int, pa.Array]]:
-    """Yield whole lines, some megabytes at a time, each time with the number of the first of them (from 1)."""
+    """Yield blocks of some megabytes of whole lines, each with the number of its first line (from 1)."""
     number, rest = 1, b""
     try:
         with pa.input_stream(str(path), compression="detect") as file:
@@ -96,15 +96,13 @@ def _blocks_of_lines(path: Path) -> Iterator[tuple[int, pa.Array]]:
                 if not block:
                     return
                 if len(rest) > 4 * BLOCK_BYTES:
-                    raise InputError(
-                        f"{path}, line {number}: more than {len(rest)} bytes: this is no file of word vectors"
-                    )
+                    raise InputError(f"{path}, line {number}: more than {len(rest)} bytes: not a file of word vectors")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
 
 
 def _lines(data: bytes) -> pa.Array:
-    """Return the lines of some text as an array over the same memory; their ends stay with them."""
+    """Return the lines of a text as an array over the same memory, with their line ends."""
     ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n")) + 1
     if len(data) and (not len(ends) or ends[-1] < len(data)):
         ends = np.append(ends, len(data))
@@ -116,9 +114,9 @@ def read_word2vec(path: Path, words: Sequence[str]) -> Found:
     """Read vectors from word2vec's binary format: a line with two numbers, then each word, a space and its float32 numbers.
 
     :param path: The file.
-    :param words: The words that are wanted.
-    :return: Those that are there, each with its vector.
-    :raises InputError: If the file is missing, is in another format, or ends before its time.
+    :param words: The words to read.
+    :return: The words that are in the file, each with its vector.
+    :raises InputError: If the file is missing, has another format, or is truncated.
     """
     wanted = {word.encode(): word for word in words}
     found: Found = {}
@@ -130,29 +128,29 @@ def read_word2vec(path: Path, words: Sequence[str]) -> Found:
 
 
 def words_of_word2vec(path: Path) -> Iterator[str]:
-    """Yield the words of such a file, in its order, which is mostly from the commonest to the rarest.
+    """Yield the words of a word2vec file in its order, which in most files is from frequent to rare.
 
     :param path: The file.
-    :raises InputError: If the file is missing, is in another format, or ends before its time.
+    :raises InputError: If the file is missing, has another format, or is truncated.
     """
     for entry, *_ in _word2vec_entries(path):
         yield entry.decode("utf-8", "replace")
 
 
 def _word2vec_entries(path: Path) -> Iterator[tuple[bytes, mmap.mmap, int, int]]:
-    """Yield each word, the file's bytes, where its numbers start in them and how many they are."""
+    """Yield each word, the file's bytes, the offset of its numbers in them, and how many numbers it has."""
     try:
         with path.open("rb") as file:
             count, width = _word2vec_head(path, file.readline(100))
             size = 4 * width
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 at = file.tell()
-                # One after the other, as the format has it: where a word starts is known when the one before has been read.
+                # Sequential, since the format stores no offsets: a word starts where the previous one ends.
                 for i in range(count):
                     space = data.find(b" ", at, at + 10_000)
                     end = space + 1 + size
                     if space < 0 or end > len(data):
-                        raise InputError(f"{path}: ends, or holds no word, at word {i + 1} of {count}: it is damaged")
+                        raise InputError(f"{path}: truncated or damaged at word {i + 1} of {count}")
                     yield data[at:space].lstrip(b"\n"), data, space + 1, width
                     at = end
     except (OSError, ValueError) as error:
@@ -163,6 +161,6 @@ def _word2vec_head(path: Path, line: bytes) -> tuple[int, int]:
     parts = line.split()
     if len(parts) != 2 or not all(part.isdigit() for part in parts) or not line.endswith(b"\n") or int(parts[1]) < 1:
         raise InputError(
-            f"{path}: does not start with the number of words and of dimensions, as word2vec's binary format does: {line[:40]!r}"
+            f"{path}: not word2vec's binary format, which starts with the numbers of words and of dimensions: {line[:40]!r}"
         )
     return int(parts[0]), int(parts[1])

@@ -1,4 +1,4 @@
-"""Pretrained word vectors, looked up once in the embed stage for the words of the training text."""
+"""The lookup of pretrained word vectors: once, in the embed stage, for the words that students train on."""
 
 import json
 import logging
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.plugins import folders_of
 from pipeline.students.vocabulary import Texts, count_words, split_words
@@ -19,32 +20,29 @@ from pipeline.vectors.table import WordVectors, vectors_schema
 
 logger = logging.getLogger(__name__)
 
-
 LISTED = 10_000
-"""Words of a source that are looked through at a time."""
+"""Words of a source that are read at a time."""
 
-
-LookUp = Callable[[Sequence[str], Sequence[int]], tuple[WordVectors, dict[str, Any]]]
-"""From words and how often each stands in the training text to those that have a vector, and what is told of the source."""
+LookUp = Callable[[Sequence[str]], tuple[WordVectors, dict[str, Any]]]
+"""From words to the ones that have a vector, and the source with its name, version and licence."""
 
 
 def look_up(source: str, words: Sequence[str], licence: str = "unknown") -> tuple[WordVectors, dict[str, Any]]:
-    """Look up words in a source of pretrained vectors: as they are first, then in lower case.
+    """Look up words in a source of pretrained vectors: in their own case first, then in lower case.
 
-    :param source: `spacy:PIPELINE`, an installed spaCy pipeline with vectors, of which only the vectors are read and nothing is
-        imported; `word2vec:FILE`, binary; or `text:FILE`, of GloVe or fastText.
+    :param source: `spacy:PIPELINE`, an installed spaCy pipeline with vectors, of which the vectors are read and nothing is imported; `word2vec:FILE`, binary; or `text:FILE`, of GloVe or fastText.
     :param words: The words.
-    :param licence: Of a file; a pipeline tells its own.
-    :return: The words found, in the order given, with their vectors; the source, its name, version and licence.
-    :raises InputError: If there is no such source, or it has no vectors for whole words.
+    :param licence: The licence of a file; a pipeline has its own.
+    :return: The words that have a vector, in the order of `words`, with their vectors; the source, its name, version and licence.
+    :raises InputError: If the source is not found, or has no vectors of whole words.
     """
     kind, _, place = source.partition(":")
     if kind == "spacy":
         return _look_up_spacy(source, words)
     read = {"word2vec": read_word2vec, "text": read_text_vectors}[kind]
     lower = [word.lower() for word in words]
-    held = read(Path(place), list(dict.fromkeys([*words, *lower])))
-    vectors = [held.get(word, held.get(other)) for word, other in zip(words, lower, strict=True)]
+    by_word = read(Path(place), list(dict.fromkeys([*words, *lower])))
+    vectors = [by_word.get(word, by_word.get(other)) for word, other in zip(words, lower, strict=True)]
     found = [i for i, vector in enumerate(vectors) if vector is not None]
     matrix = np.array([vectors[i] for i in found], np.float32)
     about = {
@@ -73,9 +71,9 @@ def _look_up_spacy(source: str, words: Sequence[str]) -> tuple[WordVectors, dict
 
 
 def listed_words(source: str) -> Iterator[str]:
-    """Yield the words that a source has vectors for, in its order, which is mostly from the commonest to the rarest.
+    """Yield the words of a source in its order, which in most sources is from frequent to rare.
 
-    :param source: As in `look_up`. Of the words of a spaCy pipeline that share a vector, the first alone.
+    :param source: As in `look_up`. Where words of a spaCy pipeline share a vector, the first one is yielded.
     :raises InputError: As in `look_up`.
     """
     kind, _, place = source.partition(":")
@@ -100,7 +98,7 @@ def _spacy_table(source: str) -> tuple[Path, Any]:
     table = Vectors().from_disk(folder / "vocab", exclude=["strings"])
     if table.mode != "default":
         raise InputError(
-            f"{folder}: its vectors are made from parts of words ({table.mode}); vectors of words are needed"
+            f"{folder}: its vectors are of parts of words ({table.mode}); name a pipeline with vectors of whole words"
         )
     return folder, table
 
@@ -116,53 +114,74 @@ def _spacy_folder(package: str) -> Path:
     return folders[0]
 
 
+def words_of(files: Iterable[Path], text: TextMode) -> list[str]:
+    """Return the words of augmented rows, the most frequent first, without `[MASK]`. One file at a time is in memory.
+
+    :param files: Files in the schema of `tables.AUGMENTED`.
+    :param text: How the texts are split into words.
+    :raises InputError: If a file does not hold augmented rows.
+    """
+
+    def columns() -> Iterator[Texts]:
+        for file in files:
+            rows = tables.read(file, tables.AUGMENTED, ["sentence1", "sentence2"])
+            yield rows["sentence1"]
+            yield rows["sentence2"].drop_null()
+
+    return [word for word, _ in count_words(columns(), text) if word != MASK]
+
+
 def embed(
     source: str,
     columns: Sequence[Texts],
     text: TextMode,
-    look: LookUp | None = None,
+    look: LookUp,
     listed: Iterable[str] = (),
     extra_words: int = 0,
+    augmented: Iterable[str] = (),
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Look up the vectors of all words of the training texts, and of some that are not in them.
+    """Look up the vectors of all words of the training texts, of the augmented rows, and of the first words of the source.
 
-    :param source: As in `look_up`, or whatever `look` looks into.
+    :param source: Its name, for the log and for errors.
     :param columns: Columns of training texts: first sentences, second sentences.
     :param text: How they are split into words.
-    :param look: What looks them up; `look_up` in the source where None.
-    :param listed: Words of the source, the first ones first.
-    :param extra_words: How many of those are taken, as long as they last. One that differs from a word of the texts, or from one before it, in
-        its case alone is not.
-    :return: A table of word and vector (fixed-size list<float32>), the commonest word first and extra words last, and metadata: the source,
-        its version and licence, the share of types (distinct words) and of tokens (all words) of the texts that it covers, and the number
-        of extra words.
-    :raises InputError: As in `look_up`, or if no word of the texts has a vector.
+    :param look: The function that looks words up in the source.
+    :param listed: The words of the source, in its order.
+    :param extra_words: The number of these to add. A word is left out if it differs only in case from a word of the texts, of the augmented
+        rows, or from an earlier one of the source.
+    :param augmented: The words of the augmented rows. A rule can add words that are not in the training texts, such as synonyms.
+    :return: A table of word and vector (fixed-size list<float32>), and its metadata. Words of the training texts come first, then those of the
+        augmented rows, each the most frequent first, then the extra words. Metadata: the source, its version and licence; the share of types
+        (distinct words) and of tokens (all words) of the training texts that have a vector; the number of extra words; and, if there are any,
+        the number of words that only augmented rows have.
+    :raises InputError: As `look`, or if no word of the training texts has a vector.
     """
     counts = dict(count_words(columns, text))
-    words = [*counts, *_others(counts, iter(listed), text, extra_words)]
-    found, about = look_up(source, words) if look is None else look(words, [counts.get(word, 0) for word in words])
+    added = [word for word in augmented if word not in counts]
+    words = [*counts, *added, *_others([*counts, *added], iter(listed), text, extra_words)]
+    found, about = look(words)
     covered = [word for word in found.words if word in counts]
     if not covered:
         raise InputError(f"vectors {source!r}: none of the {len(counts)} words of the training text has a vector")
-    metadata = about | {
-        "text": text,
-        "types": round(len(covered) / len(counts), 4),
-        "tokens": round(sum(counts[word] for word in covered) / sum(counts.values()), 4),
-        "extra words": len(found.words) - len(covered),
-    }
+    covered_added = len(set(added).intersection(found.words))
+    extra = len(found.words) - len(covered) - covered_added
+    types, tokens = len(covered) / len(counts), sum(counts[word] for word in covered) / sum(counts.values())
+    metadata = about | {"text": text, "types": round(types, 4), "tokens": round(tokens, 4), "extra words": extra}
+    if covered_added:
+        metadata["augmented words"] = covered_added
     logger.info(
-        "%s: %d of %d words have a vector: %.1f%% of types, %.1f%% of tokens; %d other words",
-        *(source, len(covered), len(counts), 100 * metadata["types"], 100 * metadata["tokens"]),
-        metadata["extra words"],
+        "%s: %d of %d words of the training text have a vector: %.1f%% of types, %.1f%% of tokens",
+        *(source, len(covered), len(counts), 100 * types, 100 * tokens),
     )
+    if added or extra:
+        logger.info("%s: also %d words of augmented rows alone, and %d extra words", source, covered_added, extra)
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(found.matrix.reshape(-1)), found.matrix.shape[1])
-    return pa.table(
-        [pa.array(found.words, pa.string()), vectors], schema=vectors_schema(found.matrix.shape[1])
-    ), metadata
+    schema = vectors_schema(found.matrix.shape[1])
+    return pa.table([pa.array(found.words, pa.string()), vectors], schema=schema), metadata
 
 
 def _others(known: Iterable[str], listed: Iterator[str], text: TextMode, many: int) -> list[str]:
-    """Return the first words that are one word to a student, and not known in any case."""
+    """Return the first words that a student reads as one word and that differ from the known ones in more than case."""
     seen = {word.lower() for word in (*known, MASK)}
     found: list[str] = []
     while len(found) < many and (part := list(islice(listed, LISTED))):

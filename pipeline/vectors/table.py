@@ -1,4 +1,4 @@
-"""The table of word vectors that the embed stage writes and training reads, without spaCy."""
+"""The table of word vectors: the embed stage writes it, training reads it, without spaCy."""
 
 import math
 from collections.abc import Sequence
@@ -14,14 +14,15 @@ import torch
 
 from pipeline import tables
 from pipeline.errors import InputError
-from pipeline.students.vocabulary import FIRST_WORD, PADDING, Vocabulary
+from pipeline.students.files import FIRST_WORD, PADDING
+from pipeline.students.vocabulary import Vocabulary
 
 RANDOM_DIMENSIONS = 300
-"""The dimensions of the vectors of a student that starts from none: those of word2vec, as in the paper."""
+"""The dimensions of random word vectors: those of word2vec, as in the paper."""
 
 RANDOM_RANGE = 0.25
 """A word without a pretrained vector starts at U(-0.25, 0.25) in each dimension (Kim 2014, arXiv 1408.5882): about the size of
-word2vec's vectors. Pretrained ones are scaled to the same root mean square: spaCy's are 18 times as large, and saturate an LSTM."""
+word2vec's vectors. Pretrained vectors are scaled to the same root mean square: spaCy's are 18 times as large and saturate an LSTM."""
 
 
 class WordVectors(NamedTuple):
@@ -33,7 +34,7 @@ class WordVectors(NamedTuple):
 
 
 def vectors_schema(dimensions: int) -> pa.Schema:
-    """Return the columns of the table: word, and vector, a fixed-size list of float32."""
+    """Return the schema of the table: word, and vector, a fixed-size list of float32."""
     return pa.schema([("word", pa.string()), ("vector", pa.list_(pa.float32(), dimensions))])
 
 
@@ -52,12 +53,12 @@ def read_vectors(path: Path) -> WordVectors:
 
 
 def initial_embeddings(vocabulary: Vocabulary, vectors: WordVectors | None, seed: int) -> torch.Tensor:
-    """Return the embeddings that a student starts from.
+    """Return the initial embeddings of a student.
 
-    :param vocabulary: The student's.
+    :param vocabulary: The student's vocabulary.
     :param vectors: Pretrained vectors, scaled by one factor to the size of random ones (RANDOM_RANGE). Words without one, unknown
         words and `[MASK]` start at random, padding at zero.
-    :param seed: Of the random ones.
+    :param seed: The seed of the random vectors.
     :return: [V, dimensions], float32.
     """
     dimensions = RANDOM_DIMENSIONS if vectors is None else vectors.matrix.shape[1]

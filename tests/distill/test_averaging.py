@@ -1,4 +1,4 @@
-"""The moving average of the weights: what it is, and that training measures and keeps it."""
+"""The moving average of the weights: its definition, and that training measures and keeps it."""
 
 import itertools
 
@@ -30,26 +30,26 @@ def test_it_is_the_exponential_average_of_the_weights_after_every_tenth_batch():
             torch.nn.init.constant_(weight, float(batch))
         average.update(0, batch, 100 * EVERY)
         if batch % EVERY == EVERY - 1:
-            look = batch // EVERY + 1
-            share = max(1 - 0.99**EVERY, 9 / (look + 9))
+            number = batch // EVERY + 1
+            share = max(1 - 0.99**EVERY, 9 / (number + 9))
             expected += share * (batch - expected)
             seen.append(share)
-    assert seen[0] == pytest.approx(0.9)  # the weights of the beginning are forgotten at once
+    assert seen[0] == pytest.approx(0.9)  # the initial weights lose their influence at once
     assert seen[-1] == pytest.approx(1 - 0.99**EVERY) == pytest.approx(0.0956, abs=1e-4)
     assert average.weights["0.weight"].tolist() == [[pytest.approx(expected)] * 2]
 
 
-def test_it_looks_after_the_last_batch_of_each_epoch_as_well():
+def test_it_is_also_updated_after_the_last_batch_of_each_epoch():
     moving = module()
     average = MovingAverage(moving, decay=0.99)
-    expected, looks = 0.0, 0
+    expected, updates = 0.0, 0
     for epoch in range(60):
         for batch, after in ((EVERY - 1, EVERY), (EVERY + 2, 3)):  # of EVERY + 3
             for weight in moving.parameters():
                 torch.nn.init.constant_(weight, float(epoch + batch))
             average.update(epoch, batch, EVERY + 3)
-            looks += 1
-            expected += max(1 - 0.99**after, 9 / (looks + 9)) * (epoch + batch - expected)
+            updates += 1
+            expected += max(1 - 0.99**after, 9 / (updates + 9)) * (epoch + batch - expected)
             assert average.weights["0.weight"].tolist() == [[pytest.approx(expected)] * 2]
 
 
@@ -66,7 +66,7 @@ def test_it_follows_buffers_and_copies_counts_and_leaves_frozen_weights_out():
     assert 0 < average.weights["1.running_var"].item() < 1
 
 
-def test_the_module_has_its_own_weights_again_afterwards_even_after_an_error():
+def test_the_module_s_own_weights_are_restored_even_after_an_error():
     moving = module(1.0)
     average = MovingAverage(moving, decay=0.9)
     average.load({name: torch.full_like(value, 5) for name, value in average.weights.items()})
@@ -108,7 +108,7 @@ def test_training_measures_and_keeps_the_average(monkeypatch: pytest.MonkeyPatch
     assert same(measured[best], student.module.state_dict())
     assert not any(same(a, b) for a, b in zip(measured, weights, strict=True))
     plain, _ = trained(0.0)
-    assert all(same(a, b) for a, b in zip(own, weights, strict=True))  # the average changes nothing of how it learns
+    assert all(same(a, b) for a, b in zip(own, weights, strict=True))  # the average does not change training
     assert not same(plain.module.state_dict(), student.module.state_dict())
 
 
@@ -117,4 +117,6 @@ def test_a_training_of_few_batches_is_not_measured_at_its_random_start():
     rows, held_out = sentiment(200), sentiment(60, 1)
     _, history = distill(rows, held_out, settings, tuple(PROVENANCE["labels"]), "pretokenised", pairs=False)
     losses = [epoch.validation_loss for epoch in history]
-    assert all(a != b for a, b in itertools.pairwise(losses))  # two batches an epoch: each is looked at
+    assert all(
+        a != b for a, b in itertools.pairwise(losses)
+    )  # two batches per epoch: the average is updated after each

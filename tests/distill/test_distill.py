@@ -24,7 +24,7 @@ VECTORS = WordVectors(["good", "film", "nowhere"], np.ones((3, 8), np.float32))
 
 
 class Constant(torch.nn.Module):
-    """Never gets any better."""
+    """Never improves."""
 
     def __init__(self, embeddings, classes, pairs):
         super().__init__()
@@ -35,7 +35,7 @@ class Constant(torch.nn.Module):
 
 
 class Breaks(Constant):
-    """Answers with NaN from its third batch on."""
+    """Returns NaN from its third batch on."""
 
     seen = 0
 
@@ -121,7 +121,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_torch_s_own_alone():
     assert not torch.equal(a["logits.weight"], c["logits.weight"])
 
 
-def test_hard_labels_and_logits_are_learnt_from_as_alpha_says():
+def test_alpha_weighs_hard_labels_and_logits():
     """A teacher that is always wrong: with alpha = 0 the student is wrong too, with alpha = 1 it is right."""
     wrong = rows(
         TRAINING["sentence1"].to_pylist(),
@@ -134,13 +134,13 @@ def test_hard_labels_and_logits_are_learnt_from_as_alpha_says():
     assert accuracy(plain, TRAINING) > 0.9
 
 
-def test_a_row_without_a_label_is_learnt_from_by_the_teacher_s_argmax():
+def test_a_row_without_a_label_uses_the_teacher_s_argmax():
     unlabelled = TRAINING.set_column(3, "label", pa.nulls(len(TRAINING), pa.int32()))
     student, _ = train(unlabelled, objective={"alpha": 1.0})
     assert accuracy(student, VALIDATION) > 0.9
 
 
-def test_originals_alone_are_read_if_asked():
+def test_rows_originals_leaves_augmented_rows_out():
     texts = [*TRAINING["sentence1"].to_pylist(), "augmented word", "[MASK] word"]
     labels = [*TRAINING["label"].to_pylist(), None, None]
     logits = [*TRAINING["logits"].to_pylist(), (1, 0), (1, 0)]
@@ -162,7 +162,7 @@ def test_vectors_and_limits_reach_the_student():
 
 
 def test_pairs_are_trained_on_both_sentences():
-    """The label is whether the two telling words agree, which neither sentence tells by itself."""
+    """The label is whether the two words are equal, which neither sentence shows alone."""
     draws = np.random.default_rng(0)
     sides = draws.integers(0, 2, (400, 2))
     first, second = ([("bad", "good")[side] for side in column] for column in sides.T)
@@ -174,21 +174,21 @@ def test_pairs_are_trained_on_both_sentences():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"training": TRAINING[:0]}, "no row to train on"),
         ({"rows": "originals", "training": rows(["a"], [None], [(1, 0)], parents=["x"])}, r"\(rows: originals\)"),
         ({"validation": rows(["a"], [None], [(1, 0)])}, "no row with a label"),
         ({"labels": ("a", "b", "c")}, "the logits are of 2 classes, the data set names 3"),
-        ({"training": rows(["a"], [2], [(1, 0)])}, "label 2 "),
+        ({"training": rows(["a"], [2], [(1, 0)])}, "has label 2, but only 2 classes"),
         ({"training": rows(["a", "b"], [0, 1], [(1, 0), (float("inf"), 0)])}, "row1: logits"),
         ({"model": "test_distill:Breaks", "params": {}}, "loss is nan in epoch 1, batch 3 of 30"),
         ({"params": {"layers": 3}}, "does not take these parameters"),
     ],
     ids=["empty", "no originals", "no labels", "classes", "label", "infinite", "nan", "parameter"],
 )
-def test_what_cannot_be_trained_on_is_said(changes: dict, said: str):
-    with pytest.raises(InputError, match=said):
+def test_what_cannot_be_trained_on_is_named(changes: dict, message: str):
+    with pytest.raises(InputError, match=message):
         train(**changes)
 
 
@@ -207,12 +207,12 @@ def test_an_epoch_has_every_row_once(lengths: list[int], batch_size: int, seed: 
     ]
 
 
-def test_batches_are_of_like_length_and_in_random_order():
+def test_batches_have_similar_lengths_and_a_random_order():
     lengths = np.random.default_rng(0).integers(1, 40, 20_000)
     lengths[:20] = 50
     batches = epoch_batches(lengths, 20, np.random.default_rng(0))
     longest = np.array([lengths[batch].max() for batch in batches])
-    assert (longest == 50).sum() > 5  # the longest rows are not always each other's company
+    assert (longest == 50).sum() > 5  # the longest rows are not always together
     assert (longest * 20).sum() < 1.05 * lengths.sum()
     assert abs(np.corrcoef(longest[:-1], longest[1:])[0, 1]) < 0.1
     other = epoch_batches(lengths, 20, np.random.default_rng(1))
@@ -224,16 +224,16 @@ def test_row_adadelta_is_torch_s_adadelta():
     draws = torch.Generator().manual_seed(0)
     start = torch.randn(30, 4, generator=draws)
     dense, sparse = (torch.nn.Parameter(start.clone()) for _ in range(2))
-    reference, ours = torch.optim.Adadelta([dense], lr=1.0, rho=0.95), RowAdadelta([sparse], lr=1.0, rho=0.95)
+    reference, by_row = torch.optim.Adadelta([dense], lr=1.0, rho=0.95), RowAdadelta([sparse], lr=1.0, rho=0.95)
     for step in range(200):
         rows_seen = torch.randint(
             0, 30 if step % 20 == 0 else 6, (5,), generator=draws
-        )  # some rows wait for long, some come twice
+        )  # some rows have no gradient for long, some come twice
         values = torch.randn(5, 4, generator=draws) * 10 ** (step % 3 - 1)
         gradient = torch.sparse_coo_tensor(rows_seen[None], values, (30, 4), check_invariants=True)
         dense.grad, sparse.grad = gradient.to_dense(), gradient if step % 7 else gradient.to_dense()
         reference.step()
-        ours.step()
+        by_row.step()
     torch.testing.assert_close(sparse, dense, rtol=1e-4, atol=1e-6)
     assert (sparse - start).abs().max() > 0.01
 
@@ -257,7 +257,7 @@ def test_training_on_a_gpu_learns_and_ends_on_the_cpu_with_the_same_weights_each
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_one_class_is_regression_and_the_least_loss_is_kept():
+def test_one_class_is_regression_and_the_lowest_loss_is_kept():
     """The score is the number of good words less that of bad ones; no row has a label."""
     draws = np.random.default_rng(0)
     words = [draws.choice(["good", "bad", "film"], draws.integers(1, 6)).tolist() for _ in range(600)]
@@ -277,7 +277,7 @@ def test_one_class_is_regression_and_the_least_loss_is_kept():
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
 def test_alpha_mixes_the_gold_number_with_the_teachers(alpha: float):
-    """Gold is 1 and the teacher says -1, whatever the text; without gold there is the teacher alone."""
+    """Gold is 1 and the teacher's number is -1 for every text; without gold, the teacher alone counts."""
     table = rows(["a film"] * 200, [1.0] * 200, [(-1.0,)] * 200)
     how = {"labels": ("score",), "epochs": 8, "optimiser": {"name": "adamw", "learning_rate": 0.01}}
     student, history = train(table, table[:20], objective={"alpha": alpha}, **how)
@@ -290,17 +290,17 @@ def test_alpha_mixes_the_gold_number_with_the_teachers(alpha: float):
         student.predict_proba(["a film"])
 
 
-def test_weights_decide_which_rows_are_learnt_from():
-    """Augmented rows teach the opposite: which of the two the student believes follows from their weight."""
+def test_weights_decide_which_rows_count():
+    """Augmented rows have the opposite logits: their weight decides what the student learns."""
     texts, labels = TRAINING["sentence1"].to_pylist(), TRAINING["label"].to_pylist()
     right = TRAINING["logits"].to_pylist()
     wrong = [(-3 * a, -3 * b) for a, b in right]
     table = rows(texts * 2, labels + [None] * 300, right + wrong, [None] * 300 + [f"row{i}" for i in range(300)])
-    ours, _ = train(table, weights={"augmented": 0.0})
-    theirs, _ = train(table)
-    assert accuracy(ours, VALIDATION) > 0.9
-    assert accuracy(theirs, VALIDATION) < 0.5
-    # By hard labels, of which the teacher is sure in the originals, and three times as often doubtfully wrong.
+    originals, _ = train(table, weights={"augmented": 0.0})
+    everything, _ = train(table)
+    assert accuracy(originals, VALIDATION) > 0.9
+    assert accuracy(everything, VALIDATION) < 0.5
+    # With hard labels: the teacher is confident on the originals, and wrong with low confidence on three times as many rows.
     more = [(b / 20, -b / 20) for _, b in right] * 3
     parents = [None] * 300 + [f"row{i}" for i in range(900)]
     doubtful = rows(texts * 4, labels + [None] * 900, right + more, parents)

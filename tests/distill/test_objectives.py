@@ -12,7 +12,7 @@ TEACHER = torch.tensor([[0.0, 2.0], [2.0, -1.0]])
 LABELS = torch.tensor([1, 1])
 
 
-# Three rows of three classes, and each loss of each row, worked out with 30 digits.
+# Three rows of three classes, and each loss of each row, computed with 30 digits.
 GIVEN_STUDENT = torch.tensor([[1.0, 2.0, -1.0], [0.5, 0.0, 0.0], [-3.0, 0.25, 2.0]])
 GIVEN_TEACHER = torch.tensor([[2.0, 1.0, -1.0], [-1.0, 0.0, 4.0], [-3.0, 0.25, 2.0]])
 GIVEN_LABELS = torch.tensor([1, 0, 2])
@@ -26,7 +26,7 @@ WORKED_OUT = {
 
 
 @pytest.mark.parametrize("name", WORKED_OUT)
-def test_each_loss_is_the_one_worked_out_for_each_row(name: str):
+def test_each_loss_has_its_computed_value_for_each_row(name: str):
     loss, target, expected = WORKED_OUT[name]
     np.testing.assert_allclose(loss(GIVEN_STUDENT, target).numpy(), expected, rtol=1e-5, atol=1e-6)
 
@@ -36,11 +36,11 @@ def test_mse_is_the_mean_over_classes():
 
 
 def test_cross_entropy_is_that_of_each_row():
-    by_hand = [math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))]
-    assert cross_entropy(STUDENT, LABELS).tolist() == pytest.approx(by_hand)
+    expected = [math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))]
+    assert cross_entropy(STUDENT, LABELS).tolist() == pytest.approx(expected)
 
 
-def test_cosine_looks_at_the_direction_alone():
+def test_cosine_depends_on_the_direction_alone():
     assert cosine(STUDENT, 7 * STUDENT).tolist() == pytest.approx([0, 0], abs=1e-6)
     assert cosine(STUDENT, -0.5 * STUDENT).tolist() == pytest.approx([2, 2])
     assert cosine(torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, -1.0]])).item() == pytest.approx(1)
@@ -59,7 +59,7 @@ def test_weights_are_those_asked_for_with_a_mean_of_one():
 
 
 def test_kl_is_that_of_the_distributions():
-    """A student that says (1/2, 1/2), a teacher that says (1/4, 3/4): sum of p ln(p / q)."""
+    """A student with (1/2, 1/2), a teacher with (1/4, 3/4): sum of p ln(p / q)."""
     student, teacher = torch.zeros(1, 2), torch.tensor([[0.0, math.log(3)]])
     assert kl(student, teacher, 1.0).item() == pytest.approx(0.25 * math.log(0.5) + 0.75 * math.log(1.5))
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from pipeline.metrics import bootstrap
+from pipeline.metrics import bootstrap, classification, regression
 from pipeline.metrics.bootstrap import DRAWS, ends, over_seeds_and_rows
+from pipeline.metrics.classification import f1_of_counts, intervals, share_equal
 
 
 def students(seeds: int, rows: int, share: float, seed: int = 0) -> np.ndarray:
@@ -39,9 +40,30 @@ def test_cells_are_paired_by_row():
     assert high - low > 0.05
 
 
-def test_the_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("cells", [1, 50, 50 * 7, 50 * 1999])
+def test_the_memory_limit_changes_no_resample(monkeypatch: pytest.MonkeyPatch, cells: int):
     right = students(6, 50, 0.7).reshape(2, 3, 50)
     before = over_seeds_and_rows(right)
     assert np.array_equal(over_seeds_and_rows(right), before)
-    monkeypatch.setattr(bootstrap, "CELLS", 50 * 7)
-    assert over_seeds_and_rows(right) == pytest.approx(before, abs=1e-12)
+    monkeypatch.setattr(bootstrap, "CELLS", cells)
+    assert np.array_equal(over_seeds_and_rows(right), before)
+
+
+@pytest.mark.parametrize("cells", [1, 50, 50 * 7, 50 * 1999])
+def test_the_memory_limit_changes_no_interval_of_a_regression(monkeypatch: pytest.MonkeyPatch, cells: int):
+    draws = np.random.default_rng(0)
+    right = draws.normal(size=50).round(1)  # with ties
+    predicted = right + draws.normal(size=50)
+    before = regression.measures(right, predicted)
+    monkeypatch.setattr(bootstrap, "CELLS", cells)
+    assert regression.measures(right, predicted) == before
+
+
+@pytest.mark.parametrize("classes", [2, 3, 17])
+@pytest.mark.parametrize("tables", [0.1, 1, 7, 1999])
+def test_the_memory_limit_changes_no_interval_of_classes(monkeypatch: pytest.MonkeyPatch, classes: int, tables: float):
+    labels, predicted = np.random.default_rng(0).integers(0, classes, (2, 300))
+    statistics = {"accuracy": share_equal, "f1": f1_of_counts}
+    before = intervals((labels, predicted), classes, statistics)
+    monkeypatch.setattr(classification, "CELLS", max(1, int(tables * classes**2)))
+    assert intervals((labels, predicted), classes, statistics) == before

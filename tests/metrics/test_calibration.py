@@ -25,7 +25,7 @@ def test_gaps_in_one_bin_cancel_out_and_between_bins_do_not():
     assert apart == pytest.approx((1 - 0.61 + 0.68) / 2)
 
 
-def test_who_is_sure_and_right_has_no_error_and_who_is_sure_and_wrong_has_all():
+def test_a_confident_model_has_no_error_if_right_and_the_largest_if_wrong():
     logits = np.array([[1000.0, 0.0], [0.0, 1000.0]], np.float32)
     assert calibration_error(np.array([0, 1]), logits) == 0
     assert calibration_error(np.array([1, 0]), logits) == 1

@@ -42,24 +42,28 @@ columns = st.integers(2, 40).flatmap(lambda n: st.tuples(*[hnp.arrays(np.float64
 
 @given(columns)
 def test_the_metrics_are_scipys(pair: tuple[np.ndarray, np.ndarray]):
-    right, said = pair
-    assert regression.rmse(right, said) == pytest.approx(np.sqrt(np.mean((right - said) ** 2)))
-    if len(set(right)) == 1 or len(set(said)) == 1:
-        assert regression.pearson(right, said) == regression.spearman(right, said) == 0
+    right, predicted = pair
+    assert regression.rmse(right, predicted) == pytest.approx(np.sqrt(np.mean((right - predicted) ** 2)))
+    if len(set(right)) == 1 or len(set(predicted)) == 1:
+        assert regression.pearson(right, predicted) == regression.spearman(right, predicted) == 0
         return
-    assert regression.pearson(right, said) == pytest.approx(scipy.stats.pearsonr(right, said).statistic, abs=1e-9)
-    assert regression.spearman(right, said) == pytest.approx(scipy.stats.spearmanr(right, said).statistic, abs=1e-9)
+    assert regression.pearson(right, predicted) == pytest.approx(
+        scipy.stats.pearsonr(right, predicted).statistic, abs=1e-9
+    )
+    assert regression.spearman(right, predicted) == pytest.approx(
+        scipy.stats.spearmanr(right, predicted).statistic, abs=1e-9
+    )
 
 
 @given(hnp.arrays(np.float64, 12, elements=numbers), hnp.arrays(np.int64, 12, elements=st.integers(0, 3)))
 def test_a_draw_is_measured_as_the_rows_that_were_drawn(right: np.ndarray, counts: np.ndarray):
-    """Which is what makes the bootstrap of ranks exact: they are those of the drawn rows, not of all."""
-    said = np.roll(right, 1) + right
+    """This makes the bootstrap of ranks exact: ranks are among the drawn rows, not among all."""
+    predicted = np.roll(right, 1) + right
     if not counts.any():
         return
     for name, whole in (("pearson", regression.pearson), ("spearman", regression.spearman), ("rmse", regression.rmse)):
-        drawn = regression.MEASURES[name](right, said, counts[None].astype(float))[0]
-        assert drawn == pytest.approx(whole(np.repeat(right, counts), np.repeat(said, counts)), abs=1e-6)
+        drawn = regression.MEASURES[name](right, predicted, counts[None].astype(float))[0]
+        assert drawn == pytest.approx(whole(np.repeat(right, counts), np.repeat(predicted, counts)), abs=1e-6)
 
 
 @settings(max_examples=5, deadline=None)
@@ -67,8 +71,8 @@ def test_a_draw_is_measured_as_the_rows_that_were_drawn(right: np.ndarray, count
 def test_intervals_hold_the_value_and_shrink_as_rows_are_more(seed: int):
     draws = np.random.default_rng(seed)
     right = draws.normal(size=800)
-    said = right + draws.normal(size=800)
-    few, many = (regression.measures(right[:n], said[:n]) for n in (50, 800))
+    predicted = right + draws.normal(size=800)
+    few, many = (regression.measures(right[:n], predicted[:n]) for n in (50, 800))
     for name, (value, low, high) in many.items():
         assert low < value < high
         assert high - low < few[name][2] - few[name][1]

@@ -47,7 +47,7 @@ def test_each_line_of_standard_input_is_answered_in_order(folder: Path, more: tu
     assert [row["label"] for row in found[:40]] == student.predict(texts[:40])
 
 
-def test_a_file_of_pairs_with_windows_ends_and_a_mark_at_the_start(pairs: Path, tmp_path: Path):
+def test_a_file_of_pairs_with_windows_ends_and_a_byte_order_mark(pairs: Path, tmp_path: Path):
     texts = inputs(as_pairs(sentiment(9, 2)), True)
     file = tmp_path / "pairs.tsv"
     file.write_bytes(b"\xef\xbb\xbf" + "\r\n".join("\t".join(pair) for pair in texts).encode())
@@ -63,7 +63,7 @@ def test_a_student_of_the_train_stage_predicts_too(folder: Path):
     assert "model.int8.onnx: no such file; the export stage writes one" in errors
 
 
-def test_it_runs_where_numpy_and_onnxruntime_are_all_there_is(folder: Path):
+def test_it_needs_only_numpy_and_onnxruntime(folder: Path):
     script = f"""
 import runpy, sys
 for name in ("torch", "transformers", "tokenizers", "pyarrow", "safetensors", "onnx", "yaml", "pydantic", "tqdm", "joblib"):
@@ -77,7 +77,7 @@ runpy.run_module("pipeline", run_name="__main__")
 
 
 @pytest.mark.parametrize(
-    ("student", "given", "answered", "said"),
+    ("student", "given", "answered", "message"),
     [
         ("single", b"good\nbad\n\xff\xfe\n", 2, "line 3: byte 1 (0xff) is not valid UTF-8"),
         ("single", b"good\na\tb\n", 1, "line 2: 2 fields between tabs; this student reads single sentences"),
@@ -86,27 +86,27 @@ runpy.run_module("pipeline", run_name="__main__")
     ],
     ids=["no UTF-8", "a pair", "no pair", "three"],
 )
-def test_a_wrong_line_is_named_and_those_before_it_are_answered(folder, pairs, student, given, answered, said):
+def test_a_wrong_line_is_named_and_those_before_it_are_answered(folder, pairs, student, given, answered, message):
     found, errors = run(pairs if student == "pairs" else folder, given=given, code=2)
     assert len(found) == answered
     assert errors.startswith("error: standard input: ")
-    assert said in errors
+    assert message in errors
     assert errors.count("\n") == 1
 
 
 def test_a_wrong_call_is_one_line(folder: Path, tmp_path: Path):
-    for arguments, said in (
+    for arguments, message in (
         ((tmp_path, "x"), "config.json: no such file"),
         ((folder, tmp_path / "none.txt"), "none.txt: No such file or directory"),
         ((folder, tmp_path), "Is a directory"),
         ((folder, "--batch", "0"), "--batch 0: must be at least 1"),
     ):
         _, errors = run(*arguments, code=2)
-        assert said in errors
+        assert message in errors
         assert errors.count("\n") == 1
 
 
-def test_whoever_reads_may_stop(folder: Path):
+def test_a_reader_that_closes_the_pipe_early_is_not_an_error(folder: Path):
     with subprocess.Popen(
         [*PREDICT, str(folder), "--batch", "1"],
         cwd=ROOT,
@@ -149,7 +149,7 @@ def test_memory_does_not_grow_with_the_input(folder: Path, tmp_path: Path):
     assert peaks[1] < peaks[0] + 8, peaks
 
 
-def test_lines_end_where_files_say_not_where_unicode_does(folder: Path):
+def test_lines_end_at_newlines_not_at_other_unicode_line_ends(folder: Path):
     out = io.StringIO()
     lines = ["good\u2028film\n".encode(), "bad\x0b\x85\n".encode(), b"dull"]
     assert predict_lines(open_student(folder, False), lines, "x", 2, out) == 3
@@ -169,7 +169,7 @@ def test_a_regression_is_answered_by_its_number():
     assert answers == [{"length": 3.0}, {"length": 0.0}]
 
 
-def test_a_mark_inside_a_file_is_text():
+def test_a_byte_order_mark_inside_a_file_is_text():
     assert list(texts_of(["\ufeffa\n".encode(), "\ufeffb\n".encode()], "x", False)) == ["a", "\ufeffb"]
     with pytest.raises(InputError, match=r"x: line 2: byte 3 \(0xe9\)"):
         list(texts_of([b"a\n", b"ab\xe9\n"], "x", False))

@@ -70,8 +70,8 @@ def words_of(texts: list[str], mode: str) -> list[list[str]]:
 def test_words_and_ids_are_those_of_training(mode: str, texts: list[str]):
     expected = words_of(texts, mode)
     assert [SPLIT[mode](text) for text in texts] == expected
-    stand = {word for words in expected for word in words}
-    known = sorted((stand | {word.lower() for word in stand}) - {"[MASK]"})[::2]
+    occurring = {word for words in expected for word in words}
+    known = sorted((occurring | {word.lower() for word in occurring}) - {"[MASK]"})[::2]
     trained_on = Vocabulary(tuple(known), mode)
     offsets, ids = trained_on.encode(pa.array(texts, pa.string()), 4)
     numbers = {word: i for i, word in enumerate(known, vocabulary.FIRST_WORD)} | {"[MASK]": vocabulary.MASKED}
@@ -111,8 +111,8 @@ def test_it_predicts_as_torch_does_in_order_and_in_one_thread(folder: Path, raw_
 
 
 @given(st.lists(st.integers(0, 400), max_size=700).map(sorted))
-def test_rows_go_in_together_up_to_so_many_words(lengths: list[int]):
-    """And a run ends only where one more row would be too many."""
+def test_batches_have_a_limited_number_of_words(lengths: list[int]):
+    """And a batch ends only where one more row would be too many."""
     found = list(runtime.batches(lengths, range(len(lengths))))
     assert [row for run in found for row in run] == list(range(len(lengths)))
     for run in found:
@@ -147,16 +147,18 @@ print(Runtime.from_pretrained({str(raw_pairs)!r}, int8={int8}).predict([("a good
 
 
 @pytest.mark.parametrize(
-    ("pairs", "texts", "said"),
+    ("pairs", "texts", "message"),
     [
         (False, ["fine", ("a", "b")], r"text 1: \('a', 'b'\) is not a string"),
         (True, ["ab"], "text 0: 'ab' is not a pair of strings"),
         (False, [3], "text 0: 3 is not a string"),
+        (False, "good film", r"'good film' is one string; pass a list of texts: \['good film', ...\]"),
+        (True, "ab", "'ab' is one string; pass a list"),
     ],
-    ids=["a pair", "no pair", "a number"],
+    ids=["a pair", "no pair", "a number", "one string", "one string for pairs"],
 )
-def test_texts_of_the_wrong_kind_are_named(folder: Path, raw_pairs: Path, pairs: bool, texts: list, said: str):
-    with pytest.raises(InputError, match=said):
+def test_texts_of_the_wrong_kind_are_named(folder: Path, raw_pairs: Path, pairs: bool, texts: list, message: str):
+    with pytest.raises(InputError, match=message):
         Runtime.from_pretrained(raw_pairs if pairs else folder).predict(texts)
 
 
@@ -169,13 +171,13 @@ def cut(path: Path) -> None:
 
 
 def no_network(folder: Path) -> None:
-    """A file that is no ONNX, in a folder whose config.json does not tell what it was."""
+    """A file that is not ONNX, in a folder whose config.json has no hash of it."""
     change(folder / "config.json", files={})
     (folder / "model.onnx").write_bytes(b"12345678")
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (shutil.rmtree, "config.json: no such file"),
         (lambda path: (path / "model.onnx").unlink(), "model.onnx: no such file; the export stage"),
@@ -185,20 +187,40 @@ def no_network(folder: Path) -> None:
         (lambda path: cut(path / "vocabulary.json"), "vocabulary.json: altered: its sha256"),
         (lambda path: (path / "config.json").write_text("{"), "config.json: not valid JSON"),
         (lambda path: change(path / "config.json", format=2), "config.json: format 2; this version reads format 1"),
-        (no_network, "model.onnx: is no network that onnxruntime reads"),
+        (no_network, "model.onnx: not a network that onnxruntime reads"),
+        (
+            lambda path: change(path / "config.json", labels=[1, 2]),
+            r"config.json: labels: \[1, 2\] is not a list of class names",
+        ),
+        (
+            lambda path: change(path / "config.json", max_words="many"),
+            "config.json: max_words: 'many' is not a positive integer",
+        ),
     ],
-    ids=["gone", "no network", "no words", "no letters", "cut", "other words", "broken", "newer", "not ONNX"],
+    ids=[
+        "gone",
+        "no network",
+        "no words",
+        "no letters",
+        "cut",
+        "other words",
+        "broken",
+        "newer",
+        "not ONNX",
+        "numbers for labels",
+        "a word for a number",
+    ],
 )
-def test_what_is_no_whole_student_is_refused(raw_pairs: Path, tmp_path: Path, spoil, said: str):
+def test_an_incomplete_student_is_refused(raw_pairs: Path, tmp_path: Path, spoil, message: str):
     copy = tmp_path / "copy"
     shutil.copytree(raw_pairs, copy)
     spoil(copy)
-    with pytest.raises(InputError, match=said) as error:
+    with pytest.raises(InputError, match=message) as error:
         Runtime.from_pretrained(copy)
     assert "\n" not in str(error.value)
 
 
-def test_without_onnxruntime_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_onnxruntime_the_error_names_the_package(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match="pip install onnxruntime"):
         Runtime.from_pretrained(folder)

@@ -113,18 +113,21 @@ def test_no_text_is_no_row_and_a_blank_text_is_one():
 
 
 @pytest.mark.parametrize(
-    ("pairs", "given", "said"),
+    ("pairs", "given", "message"),
     [
         (False, ["fine", ("a", "b")], r"text 1: \('a', 'b'\) is not a string"),
         (True, [("a", "b"), "ab"], "text 1: 'ab' is not a pair of strings"),
         (True, [("a", None)], "text 0"),
         (False, ["fine", 5], "text 1: 5 is not a string"),
+        (False, "good film", r"'good film' is one string; pass a list of texts: \['good film', ...\]"),
+        (True, "ab", "'ab' is one string; pass a list"),
     ],
-    ids=["a pair", "no pair", "half a pair", "a number"],
+    ids=["a pair", "no pair", "half a pair", "a number", "one string", "one string for pairs"],
 )
-def test_texts_of_the_wrong_kind_are_named(pairs: bool, given: list, said: str):
-    with pytest.raises(InputError, match=said):
-        student(pairs=pairs).predict(given)
+def test_texts_of_the_wrong_kind_are_named(pairs: bool, given: list, message: str):
+    for method in ("predict", "predict_proba", "predict_logits"):
+        with pytest.raises(InputError, match=message):
+            getattr(student(pairs=pairs), method)(given)
 
 
 def test_a_table_of_the_wrong_kind_is_refused():
@@ -160,7 +163,7 @@ def change_config(folder: Path, **changes):
 
 
 def change_weights(folder: Path, content: bytes):
-    """As one would who does not know of the hashes: an older version wrote none."""
+    """Replace the weights in a folder of an older version, which has no hashes."""
     change_config(folder, files=None)
     (folder / "model.safetensors").write_bytes(content)
 
@@ -171,7 +174,7 @@ def change_vocabulary(folder: Path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (shutil.rmtree, "config.json: no such file"),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: no such file"),
@@ -186,6 +189,18 @@ def change_vocabulary(folder: Path):
         (lambda folder: Vocabulary(("a",), "raw").save(folder / "vocabulary.json"), "vocabulary.json: altered"),
         (lambda folder: change_weights(folder, b"12345678"), "does not fit config.json"),
         (change_vocabulary, "belong to two students"),
+        (lambda folder: change_config(folder, labels="abc"), "config.json: labels: 'abc' is not a list of class names"),
+        (lambda folder: change_config(folder, labels=[]), r"config.json: labels: \[\] is not a list of class names"),
+        (lambda folder: change_config(folder, labels=["a", 1]), r"config.json: labels: \['a', 1\] is not"),
+        (lambda folder: change_config(folder, pairs="no"), "config.json: pairs: 'no' is not true or false"),
+        (lambda folder: change_config(folder, params=["a"]), r"config.json: params: \['a'\] is not a mapping"),
+        (lambda folder: change_config(folder, model=3), "config.json: model: 3 is not an import path"),
+        (lambda folder: change_config(folder, dimensions=True), "config.json: dimensions: True is not a positive"),
+        (lambda folder: change_config(folder, files=["a"]), r"config.json: files: \['a'\] is not a mapping"),
+        (
+            lambda folder: change_config(folder, files={"../a": "0"}),
+            "config.json: files: {'../a': '0'} is not a mapping",
+        ),
     ],
     ids=[
         "no folder",
@@ -201,18 +216,27 @@ def change_vocabulary(folder: Path):
         "altered vocabulary",
         "no safetensors",
         "other vocabulary",
+        "a string for labels",
+        "no label",
+        "a number for a label",
+        "a string for pairs",
+        "a list for params",
+        "a number for the model",
+        "true for a number",
+        "a list for files",
+        "a file outside the folder",
     ],
 )
-def test_what_is_no_whole_student_is_refused(tmp_path: Path, spoil, said: str):
+def test_an_incomplete_student_is_refused(tmp_path: Path, spoil, message: str):
     folder = tmp_path / "student"
     student().save(folder)
     spoil(folder)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         TrainedStudent.from_pretrained(folder)
 
 
 def test_a_model_that_breaks_the_contract_is_named():
     with pytest.raises(InputError, match=r"WrongShape: forward returned \[1\] for 1 rows of 3 classes"):
         student("test_base:WrongShape", params={}).predict(["good"])
-    with pytest.raises(InputError, match=r"is no class of torch.nn.Module"):
+    with pytest.raises(InputError, match=r"must be a class of torch.nn.Module"):
         student("test_base:no_module", params={})

@@ -46,7 +46,7 @@ def test_states_are_those_of_torch_s_packed_bidirectional_lstm():
     torch.testing.assert_close(model.encode(given.ids1, given.lengths1), torch.cat([states[0], states[1]], dim=-1))
 
 
-def test_what_stands_in_the_padding_changes_nothing():
+def test_ids_in_the_padding_change_nothing():
     model = BiLSTM(embeddings(), classes=3, pairs=False, hidden=5, classifier=4)
     given = batch([3, 1, 5])
     expected = model(given)
@@ -55,7 +55,7 @@ def test_what_stands_in_the_padding_changes_nothing():
     torch.testing.assert_close(model(Batch(noise, given.lengths1)), expected)
 
 
-def test_both_channels_start_at_the_vectors_and_one_is_tuned():
+def test_both_channels_start_at_the_vectors_and_one_is_trained():
     given = embeddings()
     model = BiLSTM(given, classes=2, pairs=False, hidden=5, classifier=4)
     assert torch.equal(model.frozen.weight, given)

@@ -1,4 +1,4 @@
-"""Students of a user's own, from files outside the package: those that keep the contract, and what is said of those that do not."""
+"""A user's own students, from files outside the package: those that keep the contract, and the errors of those that break it."""
 
 import json
 import os
@@ -16,6 +16,7 @@ from pipeline.distill.loop import distill
 from pipeline.errors import InputError
 from pipeline.logits import writing
 from pipeline.params.students import Student
+from pipeline.students.fitted import build_fitted
 from pipeline.students.trained import FittedStudent, TrainedStudent
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,43 +106,83 @@ def test_pairs_and_weights_reach_a_student_that_fits_itself():
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         ("TwoArguments", r"TwoArguments: forward\(ids, lengths\) cannot be called with one batch"),
         ("Nothing", "Nothing: forward returned NoneType for 10 rows of 2 classes"),
         ("OneColumn", r"OneColumn: forward returned \[10, 1\] for 10 rows of 2 classes"),
         ("FirstNaN", "the loss is nan in epoch 1, batch 1 of 30"),
-        ("Untrainable", "logits depend on no parameter that can be trained"),
-        ("WrongFit", r"fit\(training\) is not called with 2 arguments"),
+        ("Untrainable", "logits depend on no trainable parameter"),
+        ("WrongFit", r"fit\(training\) cannot be called with 2 arguments"),
         ("WrongShape", r"predict_logits returned \[60, 1\] for 60 rows of 2 classes"),
         ("NotANumber", r"predict_logits returned \[nan, nan\] for row 0 of 60"),
-        ("NoFit", r"is no class of torch.nn.Module, nor one with fit, .* \(it lacks fit\)"),
-        ("json", "is no class of torch.nn.Module, nor one with"),
+        ("NoFit", r"must be a class, either of torch.nn.Module or with the methods fit, .* \(it lacks fit\)"),
+        ("json", "must be a class, either of torch.nn.Module or with the methods"),
     ],
 )
-def test_what_breaks_the_contract_is_one_line(model: str, said: str):
-    with pytest.raises(InputError, match=said):
+def test_a_student_that_breaks_the_contract_is_named(model: str, message: str):
+    with pytest.raises(InputError, match=message):
         train(f"plug_ins:{model}")
 
 
 @pytest.mark.parametrize(
-    ("model", "params", "said"),
+    ("model", "params", "message"),
     [
         ("WordScores", {"smooth": 1}, "does not take these parameters"),
         ("WordScores", {"smoothing": -1}, "smoothing: -1: must not be negative"),
         ("Module", {"hidden": 1}, "does not take these parameters"),
     ],
 )
-def test_wrong_parameters_are_said(model: str, params: dict, said: str):
-    with pytest.raises(InputError, match=said):
+def test_wrong_parameters_are_named(model: str, params: dict, message: str):
+    with pytest.raises(InputError, match=message):
         train(f"plug_ins:{model}", params=params)
 
 
 @pytest.mark.parametrize(
-    ("model", "said"), [("Pickles", "scores.bin, which is pickle"), ("SavesNothing", r"save wrote \[\]")]
+    ("model", "message"), [("Pickles", "scores.bin, which is pickle"), ("SavesNothing", r"save wrote \[\]")]
 )
-def test_pickle_is_no_student(tmp_path: Path, model: str, said: str):
+def test_a_student_that_writes_pickle_or_nothing_is_refused(tmp_path: Path, model: str, message: str):
     student, _ = train(f"plug_ins:{model}")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         student.save(tmp_path / "student")
     assert not list(tmp_path.iterdir())
+
+
+CALLED = []
+
+
+def record(**given):
+    """Any callable that a config.json can name, such as subprocess:run."""
+    CALLED.append(given)
+
+
+class Recorded:
+    """A class without the methods of a student."""
+
+    def __init__(self, **given):
+        CALLED.append(given)
+
+
+@pytest.mark.parametrize("name", ["record", "Recorded"])
+@pytest.mark.parametrize("trained", ["plug_ins:WordScores", "plug_ins:Module"])
+def test_a_folder_calls_nothing_but_a_class_that_keeps_the_contract(tmp_path: Path, trained: str, name: str):
+    student, _ = train(trained, epochs=1)
+    student.save(tmp_path / "student")
+    config = json.loads((tmp_path / "student/config.json").read_text())
+    (tmp_path / "student/config.json").write_text(json.dumps(config | {"model": f"test_contract:{name}"}))
+    for load in {TrainedStudent.from_pretrained, type(student).from_pretrained}:
+        with pytest.raises(InputError, match=f"'test_contract:{name}': must be a class"):
+            load(tmp_path / "student")
+    with pytest.raises(InputError, match="must be a class"):
+        build_fitted(f"test_contract:{name}", {}, 2, False)
+    assert CALLED == []
+
+
+@pytest.mark.parametrize("key", ["labels", "pairs", "params", "files"])
+def test_a_value_of_the_wrong_type_in_config_json_is_named(tmp_path: Path, key: str):
+    student, _ = train("plug_ins:WordScores")
+    student.save(tmp_path / "student")
+    path = tmp_path / "student/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: 7}))
+    with pytest.raises(InputError, match=f"config.json: {key}: 7 is not"):
+        TrainedStudent.from_pretrained(tmp_path / "student")

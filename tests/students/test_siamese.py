@@ -5,7 +5,7 @@ from pipeline.students.siamese import Siamese
 
 
 class Nothing(Siamese):
-    """One that has no encoder."""
+    """A student without an encoder."""
 
 
 class Mean(Siamese):

@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
-from pipeline.students.vocabulary import MASKED, PADDING, UNKNOWN, Vocabulary, split_words
+from pipeline.students.files import MASKED, PADDING, UNKNOWN
+from pipeline.students.vocabulary import Vocabulary, split_words
 
 TEXTS = st.lists(
     st.text(alphabet="abnst'\u2019.é[MASK]-5 \u00a0\t", max_size=24) | st.just("it [MASK] n't"), max_size=6
@@ -22,13 +23,13 @@ def words_of(texts: list[str], mode: str) -> list[list[str]]:
 
 
 @given(TEXTS)
-def test_pretokenised_words_are_what_white_space_parts(texts: list[str]):
+def test_pretokenised_words_are_separated_by_white_space(texts: list[str]):
     assert words_of(texts, "pretokenised") == [text.split() for text in texts]
 
 
 @given(TEXTS)
 @example(["[MASK][MASK]s.", ""])
-def test_raw_words_lose_white_space_alone_and_masks_stay_whole(texts: list[str]):
+def test_raw_words_lose_only_white_space_and_masks_stay_whole(texts: list[str]):
     for text, words in zip(texts, words_of(texts, "raw"), strict=True):
         assert "".join(words) == "".join(text.split())
         assert words.count("[MASK]") == text.count("[MASK]")
@@ -40,13 +41,13 @@ def test_raw_words_are_letters_marks_and_clitics():
     assert words_of([text], "raw") == [expected.split()]
 
 
-def test_blank_texts_have_no_words_wherever_they_stand():
+def test_blank_texts_have_no_words():
     for mode in ("pretokenised", "raw"):
         assert words_of(["", "a  b", " \t", " c", ""], mode) == [[], ["a", "b"], [], ["c"], []]
         assert words_of([], mode) == []
 
 
-def test_ids_follow_falling_count_then_the_alphabet():
+def test_ids_are_ordered_by_count_then_alphabetically():
     vocabulary = Vocabulary.build([pa.array(["b a [MASK]", "b c c"]), pa.array(["c [MASK] B"])], "pretokenised")
     assert vocabulary.words == ("c", "b", "B", "a")
     assert len(vocabulary) == 7
@@ -66,7 +67,7 @@ def test_words_that_have_a_vector_follow_those_of_the_texts():
     assert vocabulary.words == ("a", "z", "c")  # b is in the texts, and too rare
 
 
-def test_a_word_that_is_unknown_as_it_stands_counts_as_its_lower_case():
+def test_an_unknown_word_gets_the_id_of_its_lower_case():
     vocabulary = Vocabulary(("mia", "Rome", "ß"), "pretokenised")
     ids = vocabulary.encode(pa.array(["Mia MIA mia Rome", "ROME rome", "ẞ [mask] [MASK]"]), max_words=9).ids
     assert ids.tolist() == [3, 3, 3, 4, UNKNOWN, UNKNOWN, 5, UNKNOWN, MASKED]
@@ -98,20 +99,22 @@ def test_a_vocabulary_is_saved_as_text_that_a_person_can_read(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "no such file"),
         ("{", "not valid JSON"),
         ("[]", "format None"),
         (json.dumps({"format": 2, "text": "raw", "words": []}), "format 2; this version reads format 1"),
         (json.dumps({"format": 1, "text": "raw"}), "words: missing"),
+        (json.dumps({"format": 1, "text": "raw", "words": ["a", 1]}), r"words: \['a', 1\] is not a list of words"),
+        (json.dumps({"format": 1, "text": "other", "words": []}), "text: 'other' is not pretokenised or raw"),
     ],
-    ids=["missing", "broken", "a list", "newer", "no words"],
+    ids=["missing", "broken", "a list", "newer", "no words", "a number", "another text"],
 )
-def test_what_is_no_vocabulary_is_refused(tmp_path: Path, content: str | None, said: str):
+def test_an_invalid_vocabulary_is_refused(tmp_path: Path, content: str | None, message: str):
     path = tmp_path / "vocabulary.json"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(InputError, match=said) as error:
+    with pytest.raises(InputError, match=message) as error:
         Vocabulary.load(path)
     assert str(path) in str(error.value)

@@ -1,4 +1,4 @@
-"""What every built-in student must do, each tested in the same way."""
+"""The tests that every built-in student passes."""
 
 import warnings
 from pathlib import Path
@@ -63,7 +63,7 @@ def sentences(lengths: list[int], columns: int, seed: int, noise: bool = False) 
 @settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_padding_changes_no_logits(name: str, pairs: bool, data: st.DataObject):
-    """Neither what stands in it nor how much there is of it; and no row changes another's."""
+    """Neither the ids in it nor its length; and no row changes the logits of another."""
     model = made(name, pairs)
     rows_wanted = data.draw(st.integers(1, 5))
     sides = []
@@ -124,7 +124,7 @@ def test_a_sentence_without_words_is_a_finite_row(name: str):
 
 
 @every_student
-def test_each_learns_from_the_rows_alone_and_comes_back_from_its_folder(name: str, tmp_path: Path):
+def test_each_learns_from_the_rows_alone_and_loads_from_its_folder(name: str, tmp_path: Path):
     asked = Student(
         model=f"pipeline.students.{name}",
         params=ZOO[name] | {"classifier": 16} | ({"width": 16} if "transformer" in name else {}),
@@ -144,7 +144,7 @@ def test_each_learns_from_the_rows_alone_and_comes_back_from_its_folder(name: st
 
 @every_student
 def test_each_learns_pairs(name: str):
-    """The label is whether the two sentences are about the same thing, which neither tells by itself."""
+    """The label is whether the two sentences have the same sentiment, which neither shows alone."""
     sides = np.random.default_rng(0).integers(0, 2, (500, 2))
     first, second = ([("a bad film", "a good film")[side] for side in column] for column in sides.T)
     labels = (sides[:, 0] == sides[:, 1]).astype(int).tolist()
@@ -163,7 +163,7 @@ def test_each_learns_pairs(name: str):
 
 
 class IdsIn(torch.nn.Module):
-    """A student that reads padded ids, as ONNX has it."""
+    """A student that reads padded ids, as in ONNX."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()

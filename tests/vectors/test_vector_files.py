@@ -1,6 +1,7 @@
 import gzip
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def same(found: dict, expected: dict) -> bool:
 
 @pytest.mark.parametrize("header", [False, True], ids=["glove", "fasttext"])
 @pytest.mark.parametrize("end", ["\n", " \n", "\r\n"], ids=["plain", "a space at the end", "windows"])
-def test_text_is_read_whatever_its_ends(tmp_path: Path, header: bool, end: str):
+def test_text_is_read_with_any_line_end(tmp_path: Path, header: bool, end: str):
     path = tmp_path / "vectors.txt"
     path.write_bytes(as_text(VECTORS, end, header))
     assert same(read_text_vectors(path, [*VECTORS, "other"]), VECTORS)
@@ -77,38 +78,38 @@ def test_blocks_of_any_size_give_the_same_and_both_formats_agree(
     assert list(listed_words(f"word2vec:{folder / 'binary'}")) == list(vectors)
 
 
-def test_a_word_with_spaces_in_it_is_no_word_of_ours_and_the_first_of_two_counts(tmp_path: Path):
+def test_a_word_with_spaces_is_skipped_and_a_word_listed_twice_gets_its_first_vector(tmp_path: Path):
     path = tmp_path / "glove.txt"
     path.write_text("the 1 2 3\n. . . 4 5 6\n. 7 8 9\nthe 3 3 3\n")
     assert same(read_text_vectors(path, [".", "the"]), {".": [7, 8, 9], "the": [1, 2, 3]})
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("the 1 2 3\ngood 1 2\n", r"line 2: does not hold a word and 3 numbers"),
-        ("2 3\nthe 1 2 3\ngood 1 2 x\n", r"line 3: does not hold a word and 3 numbers"),
-        ("the 1 2 3\ngood 1 nan 3\n", "line 2: does not hold"),
+        ("the 1 2 3\ngood 1 2\n", r"line 2: not a word and 3 numbers"),
+        ("2 3\nthe 1 2 3\ngood 1 2 x\n", r"line 3: not a word and 3 numbers"),
+        ("the 1 2 3\ngood 1 nan 3\n", "line 2: not a word and 3 numbers"),
     ],
     ids=["short", "no number", "nan"],
 )
-def test_a_damaged_line_is_named(tmp_path: Path, text: str, said: str):
+def test_a_damaged_line_is_named(tmp_path: Path, text: str, message: str):
     path = tmp_path / "glove.txt"
     path.write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         read_text_vectors(path, ["good"])
 
 
-def test_damaged_binary_files_are_said(tmp_path: Path):
+def test_damaged_binary_files_are_named(tmp_path: Path):
     path = tmp_path / "vectors.bin"
     whole = as_word2vec(VECTORS, newline=True)
-    for data, said in (
-        (whole[:-9], r"at word 4 of 4: it is damaged"),
-        (as_text(VECTORS), "does not start with the number of words"),
-        (b"", "does not start with"),
+    for data, message in (
+        (whole[:-9], r"truncated or damaged at word 4 of 4"),
+        (as_text(VECTORS), "not word2vec's binary format"),
+        (b"", "not word2vec's binary format"),
     ):
         path.write_bytes(data)
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             read_word2vec(path, ["the"])
     for read in (read_word2vec, read_text_vectors):
         with pytest.raises(InputError, match=r"nowhere: cannot be read: .*No such file"):
@@ -116,7 +117,7 @@ def test_damaged_binary_files_are_said(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", ["text", "word2vec"])
-def test_words_are_looked_up_as_they_are_first_then_in_lower_case(tmp_path: Path, kind: str):
+def test_words_are_looked_up_in_their_own_case_first_then_in_lower_case(tmp_path: Path, kind: str):
     vectors = {"paris": [7.0, 8.0], "Paris": [4.0, 5.0], "good": [1.0, 2.0]}
     path = tmp_path / "few vectors"
     path.write_bytes(as_text(vectors) if kind == "text" else as_word2vec(vectors, newline=False))
@@ -124,22 +125,24 @@ def test_words_are_looked_up_as_they_are_first_then_in_lower_case(tmp_path: Path
     assert found.words == ["PARIS", "Paris", "Good"]
     assert found.matrix.tolist() == [[7, 8], [4, 5], [1, 2]]
     assert (about["name"], about["licence"]) == ("few vectors", "cc-by-4.0")
-    table, metadata = embed(f"{kind}:{path}", [pa.array(["Good good other"])], "raw")
+    table, metadata = embed(
+        f"{kind}:{path}", [pa.array(["Good good other"])], "raw", partial(look_up, f"{kind}:{path}")
+    )
     assert table["word"].to_pylist() == ["Good", "good"]
     assert metadata["tokens"] == round(2 / 3, 4)
     with pytest.raises(InputError, match="none of the 1 words"):
-        embed(f"{kind}:{path}", [pa.array(["nothing"])], "raw")
+        embed(f"{kind}:{path}", [pa.array(["nothing"])], "raw", partial(look_up, f"{kind}:{path}"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_memory_does_not_grow_with_the_file(tmp_path: Path):
-    """A file of some hundred megabytes, of which two words are wanted, read within the memory of a few blocks."""
+    """Reading two words from a file of some hundred megabytes takes the memory of a few blocks."""
     path = tmp_path / "large.txt"
     line = (" " + " ".join(["0.123456"] * 100) + "\n").encode()
     with path.open("wb") as file:
         for start in range(0, 260_000, 10_000):
             file.write(b"".join(b"w%d%s" % (i, line) for i in range(start, start + 10_000)))
-    # The peak from /proc, since getrusage hands a child that of the process that started it.
+    # The peak from /proc, since getrusage includes the parent's peak.
     code = (
         "import sys; from pathlib import Path; from pipeline.vectors.files import read_text_vectors\n"
         "def peak(): return int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"

@@ -1,6 +1,8 @@
 import os
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,9 @@ import yaml
 
 from pipeline import tables
 from pipeline.errors import InputError
+from pipeline.logits.note import leave_note
 from pipeline.students.vocabulary import Vocabulary
-from pipeline.vectors.lookup import embed, listed_words, look_up
+from pipeline.vectors.lookup import embed, listed_words, look_up, words_of
 from pipeline.vectors.table import RANDOM_RANGE, WordVectors, initial_embeddings, read_vectors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +39,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("package")
-def test_words_are_found_as_they_are_first_then_in_lower_case():
+def test_words_are_found_in_their_own_case_first_then_in_lower_case():
     found, about = look_up(SOURCE, ["PARIS", "other", "Paris", "Good"])
     assert found.words == ["PARIS", "Paris", "Good"]
     assert found.matrix.tolist() == [ROWS["paris"], ROWS["Paris"], ROWS["good"]]
@@ -45,8 +48,10 @@ def test_words_are_found_as_they_are_first_then_in_lower_case():
 
 
 @pytest.mark.usefixtures("package")
-def test_coverage_is_told_in_types_and_in_tokens():
-    table, metadata = embed(SOURCE, [pa.array(["good Paris x", "good"]), pa.array(["y good"])], "pretokenised")
+def test_coverage_is_a_share_of_types_and_of_tokens():
+    table, metadata = embed(
+        SOURCE, [pa.array(["good Paris x", "good"]), pa.array(["y good"])], "pretokenised", partial(look_up, SOURCE)
+    )
     assert table["word"].to_pylist() == ["good", "Paris"]
     assert (metadata["types"], metadata["tokens"]) == (0.5, round(4 / 6, 4))
 
@@ -56,17 +61,17 @@ def test_a_pipeline_lists_a_word_for_each_vector():
     assert list(listed_words(SOURCE)) == list(ROWS)
 
 
-def test_extra_words_are_the_first_ones_that_the_texts_have_in_no_case(monkeypatch: pytest.MonkeyPatch):
+def test_extra_words_are_the_first_ones_that_differ_in_more_than_case(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("pipeline.vectors.lookup.LISTED", 2)
     asked = []
 
-    def look(words: list[str], counts: list[int]) -> tuple[WordVectors, dict]:
-        asked.append((words, counts))
+    def look(words: list[str]) -> tuple[WordVectors, dict]:
+        asked.append(words)
         return WordVectors([word for word in words if word != "none"], np.ones((len(words) - 1, 2), np.float32)), {}
 
     listed = ["The", "[MASK]", "Airbus", "good-bye", "none", "airbus", "x", "y", "z"]
     table, metadata = embed("a:b", [pa.array(["the good the"])], "raw", look, listed, 3)
-    assert asked == [(["the", "good", "Airbus", "none", "x"], [2, 1, 0, 0, 0])]
+    assert asked == [["the", "good", "Airbus", "none", "x"]]
     assert table["word"].to_pylist() == ["the", "good", "Airbus", "x"]
     assert (metadata["types"], metadata["tokens"], metadata["extra words"]) == (1.0, 1.0, 2)
     everything, _ = embed("a:b", [pa.array(["the good the"])], "pretokenised", look, listed, 99)
@@ -75,10 +80,51 @@ def test_extra_words_are_the_first_ones_that_the_texts_have_in_no_case(monkeypat
     assert (none["word"].to_pylist(), metadata["extra words"], metadata["types"]) == (["the"], 0, 0.5)
 
 
+def ones(words: list[str]) -> tuple[WordVectors, dict]:
+    """Look words up in a source that has a vector for every word but `none`."""
+    found = [word for word in words if word != "none"]
+    return WordVectors(found, np.ones((len(found), 2), np.float32)), {}
+
+
+def test_words_of_augmented_rows_alone_follow_those_of_the_training_text():
+    texts, listed = [pa.array(["the good the"])], ["Fine", "y"]
+    table, metadata = embed("a:b", texts, "raw", ones, listed, 9, augmented=["fine", "the", "none", "a"])
+    assert table["word"].to_pylist() == ["the", "good", "fine", "a", "y"]
+    assert (metadata["types"], metadata["tokens"]) == (1.0, 1.0)  # of the training text
+    assert (metadata["augmented words"], metadata["extra words"]) == (2, 1)
+    with pytest.raises(InputError, match="none of the 1 words of the training text"):
+        embed("a:b", [pa.array(["none"])], "raw", ones, augmented=["fine"])
+
+
+def test_augmented_rows_with_the_words_of_the_training_text_change_nothing():
+    texts = [pa.array(["the good the"])]
+    before, about = embed("a:b", texts, "raw", ones, ["x"], 1)
+    after, about_after = embed("a:b", texts, "raw", ones, ["x"], 1, augmented=["good", "the"])
+    assert after.equals(before)
+    assert list(about_after.items()) == list(about.items())
+
+
+def write_augmented(path: Path, first: list[str], second: list[str | None]) -> None:
+    columns = {"id": [f"{path.stem}{i}" for i in range(len(first))], "sentence1": first, "sentence2": second}
+    rows = [columns.get(field.name, pa.nulls(len(first), field.type)) for field in tables.AUGMENTED]
+    tables.write(path, pa.table(rows, names=tables.AUGMENTED.names).cast(tables.AUGMENTED))
+
+
+def test_words_of_augmented_rows_are_counted_over_all_files_and_both_sentences(tmp_path: Path):
+    one, two = tmp_path / "augmented-00000.parquet", tmp_path / "augmented-00001.parquet"
+    write_augmented(one, ["b a", "[MASK] b"], [None, "c"])
+    write_augmented(two, ["c d"], ["c [MASK]"])
+    assert words_of([one, two], "raw") == words_of([two, one], "raw") == ["c", "b", "a", "d"]
+    assert words_of([], "raw") == []
+    tables.write(one, pa.table({"word": ["a"]}))
+    with pytest.raises(InputError, match="augmented-00000"):
+        words_of([one], "raw")
+
+
 @pytest.mark.usefixtures("package")
 def test_no_word_with_a_vector_is_an_error():
     with pytest.raises(InputError, match="none of the 2 words"):
-        embed(SOURCE, [pa.array(["x y"])], "raw")
+        embed(SOURCE, [pa.array(["x y"])], "raw", partial(look_up, SOURCE))
 
 
 def test_a_package_that_is_missing_or_has_no_vectors_is_named(package: Path):
@@ -89,11 +135,8 @@ def test_a_package_that_is_missing_or_has_no_vectors_is_named(package: Path):
         look_up(SOURCE, ["good"])
 
 
-@pytest.mark.usefixtures("package")
-@pytest.mark.parametrize(("text", "extra", "words"), [("Paris", 0, ["good", "Paris"]), ("x", 5, ["good", "Paris"])])
-def test_the_stage_reads_training_text_alone_and_writes_what_training_reads(
-    tmp_path: Path, text: str, extra: int, words: list[str]
-):
+def run_embed(folder: Path, text: str, extra: int) -> bytes:
+    """Run the stage on two examples, with or without augmented rows in the folder, and return the file that it writes."""
     texts, second = [f"good [x] {text}", "paris"], ["good", None]
     examples = pa.table(
         {
@@ -105,20 +148,28 @@ def test_the_stage_reads_training_text_alone_and_writes_what_training_reads(
             "line": [1, 2],
         }
     ).cast(tables.EXAMPLES)
-    tables.write(tmp_path / "data/tiny/examples/examples.parquet", examples)
-    few = {"source": SOURCE, "extra_words": extra}
-    params = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"vectors": {"few": few}}
+    tables.write(folder / "data/tiny/examples/examples.parquet", examples)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params |= {"vectors": {"few": {"source": SOURCE, "extra_words": extra}}}
     for student in params["students"].values():
         student["vectors"] = "few"
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
     task = yaml.safe_load((ROOT / "tasks/example.yaml").read_text())
-    (tmp_path / "tasks").mkdir()
-    (tmp_path / "tasks/tiny.yaml").write_text(yaml.safe_dump(task | {"tag": {"text": "raw"}}))
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path / 'site'}"}
-
+    (folder / "tasks").mkdir(exist_ok=True)
+    (folder / "tasks/tiny.yaml").write_text(yaml.safe_dump(task | {"tag": {"text": "raw"}}))
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder / 'site'}"}
     command = [sys.executable, ROOT / "stages/embed.py", "tiny"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return (folder / "data/tiny/vectors/few.parquet").read_bytes()
+
+
+@pytest.mark.usefixtures("package")
+@pytest.mark.parametrize(("text", "extra", "words"), [("Paris", 0, ["good", "Paris"]), ("x", 5, ["good", "Paris"])])
+def test_the_stage_reads_training_text_alone_and_writes_what_training_reads(
+    tmp_path: Path, text: str, extra: int, words: list[str]
+):
+    run_embed(tmp_path, text, extra)
     path = tmp_path / "data/tiny/vectors/few.parquet"
     found = read_vectors(path)
     assert found.words == words
@@ -126,7 +177,24 @@ def test_the_stage_reads_training_text_alone_and_writes_what_training_reads(
     assert tables.metadata_of(path)["licence"] == "CC0-1.0"
 
 
-def test_what_is_no_table_of_vectors_is_refused(tmp_path: Path):
+@pytest.mark.usefixtures("package")
+def test_the_stage_gives_vectors_to_words_that_only_augmentation_adds(tmp_path: Path):
+    before = run_embed(tmp_path, "x", 0)
+    augmented = tmp_path / "data/tiny/augmented"
+    write_augmented(augmented / "augmented-00000.parquet", ["good [MASK] x", "x"], [None, "good"])
+    assert run_embed(tmp_path, "x", 0) == before  # the words of the training text
+    write_augmented(augmented / "augmented-00001.parquet", ["x Paris"], [None])
+    assert run_embed(tmp_path, "x", 0) != before
+    path = tmp_path / "data/tiny/vectors/few.parquet"
+    assert read_vectors(path).words == ["good", "Paris"]
+    about = tables.metadata_of(path)
+    assert (about["types"], about["tokens"], about["augmented words"]) == (0.25, 0.3333, 1)
+    shutil.rmtree(augmented)
+    leave_note({"logits": "somewhere"}, augmented)  # of a task from a logit data set
+    assert run_embed(tmp_path, "x", 0) == before
+
+
+def test_an_invalid_table_of_vectors_is_refused(tmp_path: Path):
     path = tmp_path / "vectors.parquet"
     with pytest.raises(InputError, match="no such file"):
         read_vectors(path)
