@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imports
+import joblib
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +16,8 @@ import pytest
 from conftest import STUDENT, ablation
 from logit_sets import column
 
-from pipeline import tables
+from pipeline import plugins, tables
+from pipeline.ablation import cells
 from pipeline.ablation.cells import COLUMNS, Tables, train_all, training_rows
 from pipeline.ablation.params import Cell
 from pipeline.errors import InputError
@@ -244,3 +247,31 @@ def test_missing_logits_are_one_line(where: Tables, tmp_path: Path):
     wrong = Tables(labelled=where.labelled, sets=where.sets, vectors=tmp_path / "vectors.parquet")
     with pytest.raises(InputError, match=r"vectors.parquet: no such file"):
         train_all(wrong, ablation(), tmp_path / "cells", workers=1)
+
+
+def test_students_share_no_gpu(monkeypatch: pytest.MonkeyPatch):
+    assert cells.default_workers() == joblib.cpu_count()
+    monkeypatch.setattr(cells.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cells.torch.cuda, "device_count", lambda: 3)
+    assert cells.default_workers() == 3
+
+
+def test_other_code_trains_everything_again(where: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Vectors, vocabulary, the contract, the epoch rule: whatever training imports."""
+    asked, out = ablation(seeds=[0]), tmp_path / "cells"
+    train_all(where, asked, out, workers=1)
+    before = told(out)
+    digest = plugins.library_digest
+    monkeypatch.setattr(plugins, "library_digest", lambda *modules: digest(*modules)[::-1])
+    train_all(where, asked, out, workers=1)
+    assert changed_by(before, out) == set(before)
+
+
+def test_the_code_of_a_student_is_all_that_training_imports():
+    reached = imports.reached(imports.graph(ROOT), {*cells.CODE, "pipeline.students.bilstm"})
+    assert {
+        "pipeline.distill.epochs",
+        "pipeline.students.contract",
+        "pipeline.students.vocabulary",
+        "pipeline.vectors.table",
+    } <= reached
