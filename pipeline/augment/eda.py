@@ -85,9 +85,7 @@ class RandomSwap:
         # Words take their edits with them. Tags, positions and white space belong to the place in the parent, so they stay.
         block.words[moved] = block.words[source[moved]]
         block.edits[moved] = np.where(edits == 0, EDITED, edits)
-        block.moves[moved] = block.moves[source[moved]] + (
-            edits != 0
-        )  # a masked word that moves is both masked and edited
+        block.moves[moved] = block.moves[source[moved]] + (edits != 0)  # masked and moved: both masked and edited
         block.count("swap: swaps", len(rows))
         block.count("swap: words moved", len(moved))
         return block

@@ -9,7 +9,6 @@ processes, which costs what it gains.
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -84,14 +83,18 @@ def _tag_shard(texts: list[str], tagger: str, mode: TextMode) -> tuple[np.ndarra
     return counts, words, tags, spaces
 
 
-@cache
+_loaded: dict[tuple[str, TextMode], Callable[[list[str]], Iterator[Tagged]]] = {}
+
+
 def load_tagger(tagger: str, mode: TextMode) -> Callable[[list[str]], Iterator[Tagged]]:
     """Return a function from texts to their words, tags and white space. Each process loads a tagger once.
 
     :raises InputError: If it is not installed, with the command that installs it.
     """
-    kind, _, name = tagger.partition(":")
-    return {"spacy": _spacy, "nltk": _nltk}[kind](name, mode)
+    if (tagger, mode) not in _loaded:
+        kind, _, name = tagger.partition(":")
+        _loaded[tagger, mode] = {"spacy": _spacy, "nltk": _nltk}[kind](name, mode)
+    return _loaded[tagger, mode]
 
 
 def _spacy(name: str, mode: TextMode) -> Callable[[list[str]], Iterator[Tagged]]:
