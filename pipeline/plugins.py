@@ -56,7 +56,7 @@ def check(path: str) -> None:
 
 
 def _names_defined(source: Path) -> set[str]:
-    names: set[str] = set()
+    names = set()
     for node in ast.walk(_parsed(source)):
         match node:
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
@@ -120,7 +120,6 @@ def code_digest(path: str) -> str | None:
     It covers the module and all modules that it imports, also inside functions, that are files of the working folder or of the
     module's own top-level package.
 
-    :param path: `package.module:Name`.
     :return: SHA-256, in hex, of the names and the bytes of these files; None for classes of this library, which DVC tracks itself.
     :raises InputError: If the module is not found, or a file is not valid Python.
     """

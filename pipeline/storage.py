@@ -158,8 +158,7 @@ class YamlError(ValueError):
 def load_yaml(text: str | bytes) -> Any:
     """Return the value of a YAML document: plain Python types only, as `yaml.safe_load` does.
 
-    :param text: The document; bytes must be UTF-8.
-    :raises YamlError: If it is not valid YAML, a mapping lists a key twice, a value contains itself, or aliases repeat more than
+    :raises YamlError: If bytes are not UTF-8, the text is not valid YAML, a mapping lists a key twice, a value contains itself, or aliases repeat more than
         YAML_REPEATED values.
     """
     import yaml
@@ -236,9 +235,8 @@ def _check_keys(node: Any, construct: Callable[[Any], Any]) -> None:
     lines: dict[Any, int] = {}
     for key, _ in node.value:
         if key.id == "scalar":
-            name = (
-                key.value if key.tag.endswith((":merge", ":value")) else construct(key)
-            )  # the keys << and = have no value
+            no_value = key.tag.endswith((":merge", ":value"))  # the keys << and =
+            name = key.value if no_value else construct(key)
             if name in lines:
                 raise _wrong(key, f"the key {key.value!r} is already in line {lines[name]}")
             lines[name] = key.start_mark.line + 1

@@ -56,7 +56,6 @@ class Unigrams:
 
         :param tags: [n] tags that occur in the training set.
         :param uniform: [n] draws from [0, 1).
-        :return: [n] word ids.
         """
         return self.pool[self.start[tags] + (uniform * self.count[tags]).astype(np.int64)]
 

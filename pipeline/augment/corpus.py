@@ -53,9 +53,8 @@ class Corpus:
 
     @classmethod
     def read(cls, folder: Path) -> "Corpus":
-        """Open the tables that the tag stage wrote.
+        """Open the tables that the tag stage wrote to data/<task>/tokens.
 
-        :param folder: data/<task>/tokens.
         :raises InputError: If a table is missing, or the two were not written by the same run.
         """
         vocabulary = tables.read(folder / "vocabulary.parquet", tables.VOCABULARY)
@@ -64,10 +63,11 @@ class Corpus:
         metadata = tables.metadata_of(path)
         if "corpus" not in metadata:
             raise InputError(f"{path}: an earlier version wrote this table; run the tag stage again")
-        if metadata != tables.metadata_of(folder / "vocabulary.parquet"):
-            raise _altered(folder)
-        strings = _by_id(folder, vocabulary)
         word_ids, tag_ids, counts = (vocabulary[name].to_numpy() for name in ("word_id", "tag_id", "count"))
+        ids, first = np.unique(word_ids, return_index=True)
+        if metadata != tables.metadata_of(folder / "vocabulary.parquet") or (ids != np.arange(len(ids))).any():
+            raise _altered(folder)
+        strings = vocabulary["word"].take(pa.array(first)).combine_chunks()
         return cls(
             folder=folder,
             rows=pq.read_metadata(path).num_rows,
@@ -142,9 +142,8 @@ class Corpus:
         One `take` from a vocabulary whose strings include the white space: the buffer that it returns is the text.
 
         :param words: [words] word ids.
-        :param offsets: [n + 1] the first word of each text; no text is empty.
+        :param offsets: [n + 1] the first word of each of the n texts; no text is empty.
         :param spaces: [words] raw text: the white space after each word, which is ignored for the last word of a text.
-        :return: [n] texts.
         """
         last = offsets[1:] - 1
         if spaces is None:
@@ -172,10 +171,3 @@ def _altered(folder: Path) -> InputError:
 def _column(table: pa.Table, name: str) -> pa.Array:
     column = table[name]
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
-def _by_id(folder: Path, vocabulary: pa.Table) -> pa.StringArray:
-    ids, first = np.unique(vocabulary["word_id"].to_numpy(), return_index=True)
-    if not np.array_equal(ids, np.arange(len(ids))):
-        raise _altered(folder)
-    return vocabulary["word"].take(pa.array(first)).combine_chunks()

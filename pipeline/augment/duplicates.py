@@ -71,7 +71,7 @@ def _numbered(ids: U64, numbers: I64) -> U64:
 def judge(spreads: Sequence[Spread], number: int, verdict: Path) -> None:
     """Judge the copies of one range of ids: the first copy with a text is kept, unless an original of any split has the text.
 
-    :param spreads: One for each shard, with the arrays of `spread`.
+    :param spreads: One for each shard.
     :param number: The number of the range.
     :param verdict: The file to write: KEPT, DUPLICATE, LEAK or UNCHANGED for the copies in the range, shard after shard.
     """

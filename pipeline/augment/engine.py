@@ -98,11 +98,11 @@ def augment(
         shards = [Path(name) / f"{number:05}" for number in range(len(begins))]
         verdicts = [Path(name) / f"verdict-{number:05}" for number in range(ranges)]
         drawn = []
+        draws = (
+            delayed(draw_shard)(run, begin, min(begin + per_shard, corpus.rows), ranges, shard)
+            for begin, shard in zip(begins, shards, strict=True)
+        )
         with progress(corpus.rows, "augmenting", "originals") as advance:
-            draws = (
-                delayed(draw_shard)(run, begin, min(begin + per_shard, corpus.rows), ranges, shard)
-                for begin, shard in zip(begins, shards, strict=True)
-            )
             for found in parallel(draws):
                 drawn.append(found)
                 advance(found.originals)
@@ -113,11 +113,9 @@ def augment(
         before = np.cumsum([np.zeros(ranges, np.int64), *(spread.copies for spread in spreads)], axis=0)
         writes = (
             delayed(write_shard)(
-                *(begin, shard, spread, earlier, verdicts),
-                folder / f"augmented-{number:05}.parquet",
-                metadata,
+                begin, shard, spread, earlier, verdicts, folder / f"augmented-{shard.name}.parquet", metadata
             )
-            for number, (begin, shard, spread, earlier) in enumerate(zip(begins, shards, spreads, before, strict=False))
+            for begin, shard, spread, earlier in zip(begins, shards, spreads, before, strict=False)
         )
         written = list(parallel(writes))
         if not shards:
@@ -129,8 +127,7 @@ def augment(
 
 def _per_shard(rows: int, n_iter: int, shard_rows: int | None) -> int:
     """Return the number of originals per shard, by `shard_rows` or else by the size of the task."""
-    smallest, largest = SHARD_ROWS
-    wanted = shard_rows or min(max(rows * n_iter // SHARDS, smallest), largest)
+    wanted = shard_rows or int(np.clip(rows * n_iter // SHARDS, *SHARD_ROWS))
     most = max(1, wanted // max(1, n_iter))
     return most if shard_rows else -(-rows // max(1, round(rows / most)))  # shards of about the same size
 
@@ -145,15 +142,10 @@ def _summary(plan: Plan, drawn: Sequence["Drawn"], written: Sequence[tuple[I64, 
     tally = sum((Counter(found.tally) for found in drawn), start=Counter())
     originals = sum((found.by_length for found in drawn), start=np.zeros(len(LENGTHS), np.int64))
     kept = sum((kept for _, kept in written), start=np.zeros(len(LENGTHS), np.int64))
-    summary = {
-        "drawn": copies,
-        **counts,
-        "rules": dict(sorted(tally.items())),
-        "rates": _rates(plan, tally),
-        "kept per example by words": _means(originals, kept),
-    }
-    logger.info("augment: %s", ", ".join(f"{key} {summary[key]:,}" for key in ("drawn", *FATES)))
-    return summary
+    counts = {"drawn": copies, **counts}
+    logger.info("augment: %s", ", ".join(f"{key} {count:,}" for key, count in counts.items()))
+    rates, means = _rates(plan, tally), _means(originals, kept)
+    return {**counts, "rules": dict(sorted(tally.items())), "rates": rates, "kept per example by words": means}
 
 
 # --- workers ------------------------------------------------------------------------------------------------------------
@@ -305,12 +297,12 @@ def _kept_rows(shard: Path, keep: NDArray[np.bool_]) -> Iterator[pa.Table]:
 
 def _rates(plan: Plan, tally: Mapping[str, int]) -> dict[str, dict[str, float]]:
     """Return the rate of each count that a rule has a target for, next to the rate asked for."""
-    rates = {}
-    for rule in plan.rules.values():
-        for name, (whole, asked) in getattr(rule, "asked", {}).items():
-            if tally.get(whole):
-                rates[name] = {"asked": asked, "found": round(tally[name] / tally[whole], 5)}
-    return rates
+    return {
+        name: {"asked": asked, "found": round(tally[name] / tally[whole], 5)}
+        for rule in plan.rules.values()
+        for name, (whole, asked) in getattr(rule, "asked", {}).items()
+        if tally.get(whole)
+    }
 
 
 def _means(originals: I64, kept: I64) -> dict[str, float]:

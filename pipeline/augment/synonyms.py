@@ -40,11 +40,9 @@ class Synonyms:
     A synonym is one word (lemmas of several words are skipped) and not the word itself. Function words, single characters, words that
     WordNet does not have and words that an earlier rule edited are not replaced and not counted. WordNet looks up the word in any part
     of speech, and its base form, so "films" can become "movie" and "film".
-
-    :param p: The share of words with synonyms that are replaced.
     """
 
-    p: float = 0.1
+    p: float = 0.1  # the share of words with synonyms that are replaced
     _count: I64 = field(init=False, repr=False, compare=False)  # [vocabulary] number of synonyms of a word
     _start: I64 = field(init=False, repr=False, compare=False)  # [vocabulary] the first of them in _synonyms
     _synonyms: I32 = field(init=False, repr=False, compare=False)  # word ids, grouped by word
@@ -53,10 +51,8 @@ class Synonyms:
         check_probability("p", self.p)
 
     def extra_words(self, words: list[str]) -> list[str]:
-        """Look up the synonyms of the vocabulary, and return those that are not in it.
+        """Look up the synonyms of the vocabulary, in which words[i] has the id i, and return those that are not in it, for the next ids.
 
-        :param words: The vocabulary; words[i] has the id i.
-        :return: The words for the next ids, in this order.
         :raises InputError: If NLTK or its WordNet data is not installed.
         """
         lemmas = wordnet()

@@ -7,7 +7,7 @@ outside DVC's sight re-runs what it affects: the source files of a task, code of
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,6 @@ class Hashes:
             self._known[key] = [*state, sha256_of(path)]
         return str(self._known[key][3])
 
-    def of_all(self, paths: Iterable[Path], root: Path) -> dict[str, str | None] | None:
-        """Return the hashes of files by their names under a folder; None where there is no file."""
-        found = {path.relative_to(root).as_posix(): self.of(path) for path in sorted(paths)}
-        return found or None
-
     def save(self) -> None:
         """Keep the hashes for the next run."""
         if self._memory is not None:
@@ -67,8 +62,6 @@ class Hashes:
 def inputs(settings: Settings, hashes: Hashes, before: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the stages of a task depend on, by section.
 
-    :param settings: The task's settings.
-    :param hashes: Hashes files.
     :param before: What this returned the last time. Where something is not on this machine (the teacher, in the clone of somebody who only
         trains students), its recorded value is kept.
     :return: As JSON: `text` (source files), `tagger`, `rules` (code), `teachers` (settings, weights or code), `labelling` (settings), `vectors`
@@ -132,7 +125,8 @@ def _teacher(model: TeacherModel, hashes: Hashes) -> dict[str, Any]:
         folder = next((found / inside for found in plugins.folders_of(package)), None)
     if folder is None:
         return {}  # a Hub's revision is pinned
-    return {"weights": hashes.of_all((path for glob in MODEL_FILES for path in folder.glob(glob)), folder)}
+    paths = sorted(path for glob in MODEL_FILES for path in folder.glob(glob))
+    return {"weights": {path.relative_to(folder).as_posix(): hashes.of(path) for path in paths} or None}
 
 
 def _fingerprint(path: str, params: Mapping[str, Any]) -> str | None:

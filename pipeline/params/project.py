@@ -82,12 +82,10 @@ class Settings(_Blocks):
         _check_name("params.yaml: students: there is no", name, self.students, InputError)
         return self.students[name]
 
-    def file_of(self, section: str, *keys: str) -> str:
-        """Return the file that sets a value: the task's if it overrides the value, else params.yaml."""
-        value: Any = getattr(self.task, section)
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        return "params.yaml" if value is None else f"tasks/{self.name}.yaml"
+    @property
+    def rules_file(self) -> str:
+        """The file that sets augment.rules: the task's if it overrides a rule, else params.yaml."""
+        return f"tasks/{self.name}.yaml" if "rules" in self.task.augment else "params.yaml"
 
 
 class _ActiveTasks(BaseModel):

@@ -42,7 +42,8 @@ def prepare(rows: Mapping[str, SourceRows], text: Text, mode: TextMode) -> tuple
     if len(kept) + sum(problem.dropped for problem in problems.values()) != len(every):
         raise AssertionError("a row is neither kept nor counted as dropped")
     refuse(problems, text)
-    table = _table(kept, tables.examples_schema(len(text.labels)))
+    schema = tables.examples_schema(len(text.labels))
+    table = pa.table({name: pa.array([getattr(row, name) for row in kept]) for name in schema.names}).cast(schema)
     report = Report.of(table, len(every), sum(part.left_out for part in rows.values()), problems, text)
     report.log()
     if empty := [split for split in _wanted(rows, text) if not report.kept[split]]:
@@ -234,7 +235,3 @@ class _Check:
             other = last.setdefault(row.id, row)
             if other is not row:
                 self._drop(row, "leak", f"also in {other.split}, line {other.line}: {row.text}")
-
-
-def _table(rows: Sequence[_Row], schema: pa.Schema) -> pa.Table:
-    return pa.table({field.name: pa.array([getattr(row, field.name) for row in rows]) for field in schema}).cast(schema)

@@ -159,7 +159,6 @@ def table_records(name: str, table: pa.Table, asked_for: Sequence[str]) -> Itera
     """Return the records of a table, numbered from 1.
 
     :param name: Its name in messages.
-    :param asked_for: The columns to read.
     :raises InputError: If one of them holds something else than texts, numbers or truth values.
     """
     texts = [_texts(name, column, table[column]) for column in asked_for]

@@ -68,12 +68,9 @@ def tag_texts(texts: Iterable[str], tagger: str, mode: TextMode, workers: int | 
 
 def _encode(arrays: Sequence[pa.Array]) -> pa.DictionaryArray:
     """Return the strings with a sorted dictionary, so that the index of a string does not depend on the order of the rows."""
-    encoded = pa.chunked_array(arrays, pa.string()).combine_chunks().dictionary_encode()
-    order = np.asarray(pc.sort_indices(encoded.dictionary))
-    rank = np.argsort(order).astype(np.int32)
-    return pa.DictionaryArray.from_arrays(
-        pa.array(rank[np.asarray(encoded.indices)]), encoded.dictionary.take(pa.array(order))
-    )
+    strings = pa.chunked_array(arrays, pa.string()).combine_chunks()
+    dictionary = strings.unique().sort()
+    return pa.DictionaryArray.from_arrays(pc.index_in(strings, value_set=dictionary), dictionary)
 
 
 def _tag_shard(texts: list[str], tagger: str, mode: TextMode) -> tuple[np.ndarray, pa.Array, pa.Array, pa.Array]:
