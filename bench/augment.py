@@ -109,12 +109,12 @@ def _read(folder: Path) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
 
 def _write(folder: Path, tokens: pa.Table, vocabulary: pa.Table, metadata: dict[str, Any]) -> None:
     tokens = tokens.sort_by("id").combine_chunks()
-    rows = tagging.digest_rows(
+    rows = tables.digest_rows(
         tables.id_digests(tokens["id"].combine_chunks()),
         tables.content_digests(*(_texts(tokens, vocabulary, side) for side in (1, 2)[: 1 + metadata["pairs"]])),
         np.asarray(pc.equal(tokens["split"].cast(pa.string()), tables.SPLITS[0])),
     )
-    digest = tagging.digest_of_rows([rows.tobytes()])
+    digest = tables.digest_of_rows([rows.tobytes()])
     tagging.write_tables(folder, tokens, vocabulary, {**metadata, "corpus": digest})
 
 

@@ -108,7 +108,7 @@ def check() -> None:
 
     for task in project.active_tasks():
         settings = project.load(task)
-        Plan.of(settings.augment, settings.file_of("augment", "rules"))
+        Plan.of(settings.augment, settings.rules_file)
         for student in settings.students.values():
             plugins.load(student.model)
 

@@ -1,4 +1,4 @@
-"""Terminal and log output: log lines, progress bars, input errors with exit code 2, and Markdown tables."""
+"""Terminal and log output: log lines, progress bars, and input errors with exit code 2."""
 
 import argparse
 import logging
@@ -26,8 +26,7 @@ def start_logging(level: int = logging.INFO) -> None:
 def run_stage(main: Callable[..., None], *arguments: str, argv: Sequence[str] | None = None) -> None:
     """Run a stage script: parse its arguments and start logging. An InputError becomes one line and exit code 2.
 
-    :param main: The stage; called with the arguments as strings.
-    :param arguments: The names of its positional arguments, in order.
+    :param arguments: The names of its positional arguments, in order. `main` is called with their values, which are strings.
     :param argv: The command line; None for `sys.argv`.
     """
     parser = argparse.ArgumentParser(
@@ -55,18 +54,17 @@ def clear_errors() -> Iterator[None]:
 def progress(total: int, description: str, unit: str) -> Iterator[Callable[[int], Any]]:
     """Show a progress bar if stderr is a terminal; otherwise log a line every LOG_EVERY_S seconds. The caller logs the end.
 
-    :param total: The number of units.
     :param description: The task in two or three words.
     :param unit: The name of the units: "rows", "tokens".
     :yields: A function that adds n units to those that are done.
     """
-    if not sys.stderr.isatty():
-        yield _logged(total, description, unit)
-        return
-    from tqdm import tqdm
+    if sys.stderr.isatty():
+        from tqdm import tqdm
 
-    with tqdm(total=total, desc=description, unit=f" {unit}", unit_scale=True, leave=False) as bar:
-        yield bar.update
+        with tqdm(total=total, desc=description, unit=f" {unit}", unit_scale=True, leave=False) as bar:
+            yield bar.update
+    else:
+        yield _logged(total, description, unit)
 
 
 def _logged(total: int, description: str, unit: str) -> Callable[[int], None]:
@@ -79,17 +77,15 @@ def _logged(total: int, description: str, unit: str) -> Callable[[int], None]:
         now = time.monotonic()
         if now - logged >= LOG_EVERY_S and 0 < done < total:
             logged = now
-            left = (now - started) * (total - done) / done
-            logger.info(
-                "%s: %s of %s %s, about %s to go", description, f"{done:,}", f"{total:,}", unit, _duration(left)
-            )
+            left = _duration((now - started) * (total - done) / done)
+            logger.info("%s: %s of %s %s, about %s to go", description, f"{done:,}", f"{total:,}", unit, left)
 
     return advance
 
 
 def _duration(seconds: float) -> str:
     """Return a duration in words: "40 s", "35 min", "2 h 5 min"."""
-    minutes = round(seconds / 60)
     if seconds < 120:
         return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -10,9 +10,10 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,6 @@ def _find_here_first() -> None:
 def check(path: str) -> None:
     """Check that the module of an import path exists and defines or imports the name, without running the module.
 
-    :param path: `package.module:Name`.
     :raises InputError: If the module is not found, or its source does not define or import the name.
     """
     module, name = _split(path)
@@ -56,7 +56,7 @@ def check(path: str) -> None:
 
 
 def _names_defined(source: Path) -> set[str]:
-    names: set[str] = set()
+    names = set()
     for node in ast.walk(_parsed(source)):
         match node:
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
@@ -78,7 +78,6 @@ def _parsed(source: Path) -> ast.Module:
 def load(path: str) -> Any:
     """Import `package.module:Name` and return the object with this name.
 
-    :param path: The import path.
     :raises InputError: If the module does not import or has no such name.
     """
     module, name = _split(path)
@@ -92,7 +91,6 @@ def load(path: str) -> Any:
 def build(path: str, params: Mapping[str, Any], **given: Any) -> Any:
     """Import a class or function and call it with the parameters of params.yaml and those of the contract.
 
-    :param path: `package.module:Name`.
     :param params: Keyword parameters from params.yaml.
     :param given: Keyword arguments of the contract, such as the number of classes.
     :raises InputError: If it does not import, does not take these parameters, or refuses a value with ValueError.
@@ -112,6 +110,9 @@ def build(path: str, params: Mapping[str, Any], **given: Any) -> Any:
 
 # --- the code of an import path ---------------------------------------------------------------------------------------------
 
+_LIBRARY = __name__.partition(".")[0]
+_CHANGE_NO_BYTES = frozenset({"pipeline.console", "pipeline.errors"})
+
 
 def code_digest(path: str) -> str | None:
     """Return a hash of the code of an import path, which changes with the code. No code is run.
@@ -119,48 +120,31 @@ def code_digest(path: str) -> str | None:
     It covers the module and all modules that it imports, also inside functions, that are files of the working folder or of the
     module's own top-level package.
 
-    :param path: `package.module:Name`.
     :return: SHA-256, in hex, of the names and the bytes of these files; None for classes of this library, which DVC tracks itself.
     :raises InputError: If the module is not found, or a file is not valid Python.
     """
     module, _ = _split(path)
-    if module.partition(".")[0] == __name__.partition(".")[0]:
-        return None
-    digest = hashlib.sha256()
-    for name, file in sorted(source_files(module).items()):
-        content = file.read_bytes()
-        digest.update(f"{name} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
+    return None if module.partition(".")[0] == _LIBRARY else _digest(source_files(module))
 
 
 def source_files(module: str) -> dict[str, Path]:
     """Return the files that `code_digest` covers, by dotted name.
 
-    :param module: The dotted name of the module.
     :raises InputError: If the module is not found, or a file is not valid Python.
     """
     _find_here_first()
-    spec = _spec(module)
-    if spec is None:
+    if _spec(module) is None:
         raise InputError(f"no module named {module!r} (looked in {Path.cwd()} and the installed packages)")
-    if spec.origin is None or not spec.origin.endswith(".py"):
-        return {}
     here, top = Path.cwd().resolve(), module.partition(".")[0]
-    found: dict[str, Path] = {}
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        if name in found or (spec := _spec(name)) is None or spec.origin is None or not spec.origin.endswith(".py"):
-            continue
+
+    def own_file(name: str) -> Path | None:
+        spec, package = _spec(name), name.partition(".")[0]
+        if spec is None or spec.origin is None or not spec.origin.endswith(".py") or package == _LIBRARY:
+            return None
         file = Path(spec.origin).resolve()
-        if name.partition(".")[0] != top and (not file.is_relative_to(here) or "site-packages" in file.parts):
-            continue
-        found[name] = file
-        waiting += [
-            ".".join(name.split(".")[:i]) for i in range(1, name.count(".") + 1)
-        ]  # the __init__.py of its packages
-        waiting += _imports(file, name if spec.submodule_search_locations is not None else name.rpartition(".")[0])
-    return found
+        return file if package == top or (file.is_relative_to(here) and "site-packages" not in file.parts) else None
+
+    return _reached([module], own_file)
 
 
 def _spec(module: str) -> ModuleSpec | None:
@@ -168,30 +152,13 @@ def _spec(module: str) -> ModuleSpec | None:
     top, *inner = module.split(".")
     try:
         spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
+    except (ImportError, ValueError):  # ValueError: a module that was imported without a spec, such as __main__
         return None
     for i in range(1, len(inner) + 1):
         if spec is None or spec.submodule_search_locations is None:
             return None
         spec = PathFinder.find_spec(".".join([top, *inner[:i]]), spec.submodule_search_locations)
     return spec
-
-
-def _imports(file: Path, package: str) -> set[str]:
-    """Return the dotted names that a file imports or may import: x and x.y for `from x import y`."""
-    found: set[str] = set()
-    for node in ast.walk(_parsed(file)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            parts = package.split(".")[: -(node.level - 1) or None] if node.level else []
-            base = ".".join([*parts, *([node.module] if node.module else [])])
-            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    own = __name__.partition(".")[0]
-    return {name for name in found if name and name.partition(".")[0] != own}
-
-
-_CHANGE_NO_BYTES = frozenset({"pipeline.console", "pipeline.errors"})
 
 
 def library_digest(*modules: str) -> str:
@@ -204,11 +171,10 @@ def library_digest(*modules: str) -> str:
     :return: SHA-256, in hex, of the names and the bytes of those files.
     :raises InputError: If a module is not found, or a file is not valid Python.
     """
-    ours = f"{__name__.partition('.')[0]}."
     starts: set[str] = set()
     for module in modules:
-        if not module.startswith(ours):
-            starts.update(*(_library_imports(file) for file in source_files(module).values()))
+        if not module.startswith(f"{_LIBRARY}."):
+            starts.update(*(_imports(name, file) for name, file in source_files(module).items()))
         elif _library_file(module) is None:
             raise InputError(f"no module named {module!r} in {Path(__file__).parent}")
         else:
@@ -218,37 +184,48 @@ def library_digest(*modules: str) -> str:
 
 @cache
 def _digest_of_reached(starts: frozenset[str]) -> str:
+    return _digest(_reached(starts, _library_file))
+
+
+def _library_file(module: str) -> Path | None:
+    """Return the file of a module of this library; None for a package, a name inside a module, or a module that changes no bytes."""
+    package, *parts = module.split(".")
+    file = Path(__file__).parent.joinpath(*parts).with_suffix(".py")
+    return file if package == _LIBRARY and module not in _CHANGE_NO_BYTES and file.is_file() else None
+
+
+def _reached(starts: Iterable[str], file_of: Callable[[str], Path | None]) -> dict[str, Path]:
+    """Return the files of modules and of what they import, by dotted name. Modules without a file are not followed."""
     found: dict[str, Path] = {}
     waiting = set(starts)
     while waiting:
         name = waiting.pop()
-        file = _library_file(name)
-        if file is not None and name not in found and name not in _CHANGE_NO_BYTES:
+        if name not in found and (file := file_of(name)) is not None:
             found[name] = file
-            waiting |= _library_imports(file)
+            waiting |= _imports(name, file)
+    return found
+
+
+def _digest(files: Mapping[str, Path]) -> str:
     digest = hashlib.sha256()
-    for name, file in sorted(found.items()):
+    for name, file in sorted(files.items()):
         content = file.read_bytes()
         digest.update(f"{name} {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 
-def _library_file(module: str) -> Path | None:
-    """Return the file of a module of this library; None for a package, or a name inside a module."""
-    parent, name = Path(__file__).parent.joinpath(*module.split(".")[1:-1]), module.rpartition(".")[2]
-    file = parent / f"{name}.py"
-    return file if file.is_file() else None
-
-
-def _library_imports(file: Path) -> set[str]:
-    """Return the dotted names that a file imports from this library, or may import: of `from x import y` both x and x.y."""
-    found: set[str] = set()
+def _imports(module: str, file: Path) -> set[str]:
+    """Return the dotted names that a module imports or may import: its packages, and both x and x.y for `from x import y`."""
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    found = set(accumulate(module.split(".")[:-1], "{}.{}".format))
     for node in _nodes_that_run(_parsed(file)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in found if name.startswith(f"{__name__.partition('.')[0]}.")}
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")[: -(node.level - 1) or None] if node.level else []
+            base = ".".join([*parts, *([node.module] if node.module else [])])
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return found
 
 
 def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
@@ -262,15 +239,10 @@ def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def folders_of(package: str) -> list[Path]:
-    """Return the folders of an installed package. Only a namespace package has more than one.
+    """Return the folders of an installed package; none if there is no such package, or it is a single file.
 
-    :param package: Its import name, without dots: to find a subpackage, Python would import the package.
-    :return: The folders; empty if there is no such package, or it is a single file.
+    :param package: Its import name, without dots: to find a subpackage, Python would import the package. Only a namespace package has
+        more than one folder.
     """
-    if not package.isidentifier():
-        return []
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):  # ValueError: a module that was imported without a spec, such as __main__
-        return []
+    spec = _spec(package) if package.isidentifier() else None
     return [] if spec is None else [Path(folder) for folder in spec.submodule_search_locations or []]

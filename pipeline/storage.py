@@ -45,10 +45,10 @@ def _is_alive(process: int) -> bool:
         return True
     try:
         os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
     except PermissionError:
         return True
+    except (ProcessLookupError, OverflowError):
+        return False
     return True
 
 
@@ -61,11 +61,10 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write; on success it becomes `path`, on any error it is removed.
+    """Yield a temporary path to write; on success it becomes `path` and replaces an existing file at once, on any error it is removed.
 
-    :param path: The final path. Its folder is made when missing; an existing file is replaced at once.
-    :yields: A path in the same folder, so that the rename is atomic. If the process is killed, the file stays until the next
-        `new_file` of the same path on the same machine.
+    It is in the same folder, which is made when missing, so that the rename is atomic. If the process is killed, the file stays until the
+    next `new_file` of the same path on the same machine.
     """
     temporary = _temporary(path)
     try:
@@ -79,11 +78,9 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder to fill; on success it becomes `path` and replaces an existing one, on any error it is removed.
+    """Yield an empty folder next to `path`; on success it becomes `path` and replaces an existing one, on any error it is removed.
 
-    :param path: The final folder. It is never there in part: an existing one is renamed before it is removed.
-    :yields: An empty folder next to it. If the process is killed, it stays until the next `new_folder` of the same path on the
-        same machine.
+    `path` is never there in part: an existing folder is renamed before it is removed. Temporary folders are cleaned up as in `new_file`.
     """
     temporary, old = _temporary(path), _temporary(path)
     temporary.mkdir()
@@ -102,7 +99,6 @@ def new_folder(path: Path) -> Iterator[Path]:
 def remove_temporaries(folder: Path, name: str = "*") -> None:
     """Remove the temporary files of all writers. Only for files that no other process is writing.
 
-    :param folder: The folder.
     :param name: The final name of the files, or a pattern of names.
     """
     for path in sorted(folder.glob(f"{name}{TEMPORARY}*")):
@@ -132,18 +128,13 @@ def sha256_of(path: Path) -> str:
 
 
 def write_stamp(path: Path, of: Path) -> None:
-    """Write the SHA-256 of a file as JSON: small enough for Git, so that a clone without the file sees that it is another one.
-
-    :param path: The stamp.
-    :param of: The file.
-    """
+    """Write the SHA-256 of a file as JSON: small enough for Git, so that a clone without the file sees that it is another one."""
     write_json(path, {"file": of.as_posix(), "sha256": sha256_of(of)})
 
 
 def check_stamp(path: Path, fetch: str) -> None:
-    """Check that the file that a stamp names is here, and is the one that was stamped.
+    """Check that the file that a stamp names is here, and is the one that was stamped. Without a stamp, nothing is checked.
 
-    :param path: The stamp; nothing is checked where there is none.
     :param fetch: The command that brings the file, for the message.
     :raises InputError: If the file is missing or another one.
     """
@@ -154,9 +145,7 @@ def check_stamp(path: Path, fetch: str) -> None:
     if not file.is_file():
         raise InputError(f"{file}: not on this machine; fetch it with `{fetch}`")
     if sha256_of(file) != stamp["sha256"]:
-        raise InputError(
-            f"{file}: not the file that {path} names, but an older or a changed one; fetch it with `{fetch}`"
-        )
+        raise InputError(f"{file}: older than the file that {path} names, or changed; fetch it with `{fetch}`")
 
 
 # --- YAML -----------------------------------------------------------------------------------------------------------------
@@ -169,13 +158,12 @@ class YamlError(ValueError):
 def load_yaml(text: str | bytes) -> Any:
     """Return the value of a YAML document: plain Python types only, as `yaml.safe_load` does.
 
-    :param text: The document; bytes must be UTF-8.
-    :raises YamlError: If it is not valid YAML, a mapping lists a key twice, a value contains itself, or aliases repeat more than
+    :raises YamlError: If bytes are not UTF-8, the text is not valid YAML, a mapping lists a key twice, a value contains itself, or aliases repeat more than
         YAML_REPEATED values.
     """
     import yaml
 
-    found = _decoded(text)
+    found = text if isinstance(text, str) else _decoded(text)
     try:
         return _yaml_loader()(found).get_single_data()
     except yaml.YAMLError as error:
@@ -190,9 +178,7 @@ def load_yaml(text: str | bytes) -> Any:
         raise YamlError("the values are nested too deeply") from None
 
 
-def _decoded(text: str | bytes) -> str:
-    if isinstance(text, str):
-        return text
+def _decoded(text: bytes) -> str:
     try:
         return text.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -239,11 +225,10 @@ def _check_node(node: Any, construct: Callable[[Any], Any], sizes: dict[Any, int
     if node.id == "mapping":
         _check_keys(node, construct)
         parts = [part for pair in node.value for part in pair]
-    size = 1 + sum(_check_node(part, construct, sizes) for part in parts)
-    if size > YAML_REPEATED + len(sizes):
+    sizes[node] = 1 + sum(_check_node(part, construct, sizes) for part in parts)
+    if sizes[node] > YAML_REPEATED + len(sizes):
         raise _wrong(node, f"aliases repeat more than {YAML_REPEATED:,} values")
-    sizes[node] = size
-    return size
+    return sizes[node]
 
 
 def _check_keys(node: Any, construct: Callable[[Any], Any]) -> None:

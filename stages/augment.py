@@ -22,8 +22,7 @@ def main(task: str) -> None:
         _write(data / "results", {"imported": note["logits"]}, {})
         return
     settings = project.load(task)
-    file = settings.file_of("augment", "rules")
-    summary = engine.augment(data / "tokens", data / "augmented", settings.augment, file=file)
+    summary = engine.augment(data / "tokens", data / "augmented", settings.augment, file=settings.rules_file)
     _write(data / "results", summary, summary["kept per example by words"])
 
 

@@ -102,7 +102,7 @@ def test_a_table_with_nulls_where_there_may_be_none_is_not_read(tmp_path):
     ("name", "values", "message"),
     [
         ("label", pa.array(["0", "1", "2"]), "column 'label' is string, not int32"),
-        ("split", pa.array([1, 2, 3]), "does not hold what it should"),
+        ("split", pa.array([1, 2, 3]), "values do not match the schema"),
     ],
 )
 def test_a_table_with_another_type_is_not_read(tmp_path, name, values, message):

@@ -1,7 +1,7 @@
 """Sentences as word ids, and the block of copies that augmentation rules change."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
@@ -56,7 +56,6 @@ class Unigrams:
 
         :param tags: [n] tags that occur in the training set.
         :param uniform: [n] draws from [0, 1).
-        :return: [n] word ids.
         """
         return self.pool[self.start[tags] + (uniform * self.count[tags]).astype(np.int64)]
 
@@ -80,11 +79,7 @@ class Block:
 
     @classmethod
     def copies(cls, sentences: Sentences, parents: I64) -> "Block":
-        """Return the block of complete, unchanged copies.
-
-        :param sentences: The originals.
-        :param parents: [rows] the sentence that each row copies.
-        """
+        """Return the block of complete, unchanged copies of the sentences `parents`, [rows]."""
         n = len(parents)
         size = sentences.lengths[parents].astype(np.int32)
         zero = np.zeros(n, np.int32)
@@ -101,21 +96,18 @@ class Block:
     @cached_property
     def rows(self) -> I32:
         """[words] the row of each word."""
-        rows: I32 = np.repeat(np.arange(len(self), dtype=np.int32), self.size)
-        return rows
+        return np.repeat(np.arange(len(self), dtype=np.int32), self.size)
 
     @cached_property
     def positions(self) -> I32:
         """[words] the place of each word in the parent."""
         begins = (self.offsets[:-1] - self.start).astype(np.int32)
-        positions: I32 = np.arange(self.offsets[-1], dtype=np.int32) - np.repeat(begins, self.size)
-        return positions
+        return np.arange(self.offsets[-1], dtype=np.int32) - np.repeat(begins, self.size)
 
     @cached_property
     def origin(self) -> I64:
         """[words] the index of each place in the originals' words."""
-        origin: I64 = np.repeat(self.sentences.offsets[self.parents], self.size) + self.positions
-        return origin
+        return np.repeat(self.sentences.offsets[self.parents], self.size) + self.positions
 
     @cached_property
     def words(self) -> I32:
@@ -146,10 +138,7 @@ class Block:
         self.tally[name] = self.tally.get(name, 0) + n
 
     def edits_per_row(self) -> dict[int, I32]:
-        """Return the number of words of each row with each kind of edit.
-
-        :return: For MASKED, REPLACED and EDITED, [rows]; EDITED includes the words that were dropped.
-        """
+        """Return, for MASKED, REPLACED and EDITED, the number of these words in each row, [rows]. Dropped words count as EDITED."""
         kinds = 1 + max(KINDS)
         words = np.flatnonzero(self.edits != 0)
         edits = self.rows[words].astype(np.int64) * kinds + self.edits[words]
@@ -160,13 +149,11 @@ class Block:
         return {kind: counts[:, kind] for kind in KINDS}
 
     def touched(self, edits: Mapping[int, I32]) -> Bool:
-        """Return whether a rule changed each row, [rows]. A replacement counts as a change even if it drew the same word.
+        """Return whether a rule changed each row, [rows], from the result of `edits_per_row`.
 
-        :param edits: The result of `edits_per_row`.
+        A replacement counts as a change even if it drew the same word.
         """
-        found: Bool = self.size != self.sentences.lengths[self.parents]
-        for count in edits.values():
-            found |= count > 0
+        found: Bool = np.any([self.size != self.sentences.lengths[self.parents], *edits.values()], axis=0)
         return found
 
     def drop(self, gone: Bool) -> "Block":
@@ -175,17 +162,7 @@ class Block:
         :param gone: [words] the words to drop; each row must keep at least one.
         """
         lost = np.bincount(self.rows[gone], minlength=len(self)).astype(np.int32)
-        block = Block(
-            self.sentences,
-            self.parents,
-            self.start,
-            self.size - lost,
-            self.ngram,
-            self.window,
-            self.edited + lost,
-            self.tally,
-            dropped=True,
-        )
+        block = replace(self, size=self.size - lost, edited=self.edited + lost, dropped=True)
         self._take_words(block, ~gone)
         return block
 
@@ -198,26 +175,18 @@ class Block:
         :raises InputError: If a rule has dropped words: `start` would not be a place of the parent, which `ngram_start` records.
         """
         if self.dropped:
-            raise InputError(
-                "keeps a window after another rule dropped words; list it before the rules that drop words"
-            )
-        new_start = np.where(where, start, 0).astype(np.int32)
-        new_size = np.where(where, size, self.size).astype(np.int32)
-        block = Block(
-            self.sentences,
-            self.parents,
-            self.start + new_start,
-            new_size,
-            self.ngram | where,
-            np.where(where, size, self.window).astype(np.int32),
-            self.edited,
-            self.tally,
+            raise InputError("keeps a window after another rule dropped words; list it before the rules that drop them")
+        start = np.where(where, start, 0).astype(np.int32)
+        block = replace(
+            self,
+            start=self.start + start,
+            size=np.where(where, size, self.size).astype(np.int32),
+            ngram=self.ngram | where,
+            window=np.where(where, size, self.window).astype(np.int32),
         )
         if "words" in self.__dict__ or "edits" in self.__dict__:
-            kept = np.arange(block.offsets[-1]) - np.repeat(
-                block.offsets[:-1] - self.offsets[:-1] - new_start, new_size
-            )
-            self._take_words(block, kept)
+            shift = np.repeat(block.offsets[:-1] - self.offsets[:-1] - start, block.size)
+            self._take_words(block, np.arange(block.offsets[-1]) - shift)
         return block
 
     def _take_words(self, block: "Block", kept: Bool | I64) -> None:

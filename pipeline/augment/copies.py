@@ -29,10 +29,8 @@ class Plan:
 
     @classmethod
     def of(cls, augment: Augment, file: str = "params.yaml") -> "Plan":
-        """Build the rules of params.yaml.
+        """Build the rules of params.yaml, or of another `file` for messages.
 
-        :param augment: The parameters.
-        :param file: Their file, for messages.
         :raises InputError: If a rule does not import or refuses its parameters, or a window follows a rule that drops words.
         """
         rules: dict[str, AugmentationRule] = {}
@@ -52,19 +50,15 @@ class Plan:
 
 def scratch_schema(pairs: bool) -> pa.Schema:
     """Return the columns of drawn rows: those of tables.AUGMENTED that are not all null and do not follow from parent, text or copy."""
-    absent = {"id", "parent_id", "side"} | (
-        set() if pairs else {name for name in tables.AUGMENTED.names if name.endswith("2")}
-    )
-    return pa.schema([field for field in tables.AUGMENTED if field.name not in absent])
+    derived = {"id", "parent_id", "side"}
+    names = [name for name in tables.AUGMENTED.names if name not in derived and (pairs or not name.endswith("2"))]
+    return pa.schema([tables.AUGMENTED.field(name) for name in names])
 
 
 def changed_sides(copies: NDArray[np.integer], pairs: bool) -> NDArray[np.integer]:
-    """Return which sentence of each copy the rules change, an index of tables.SIDES.
+    """Return which sentence of each copy the rules change, an index of tables.SIDES, by the copy's number.
 
     The paper cycles over three ways for a pair: the first sentence, the second, both.
-
-    :param copies: [n] the number of each copy of its parent.
-    :param pairs: Whether there are two sentences.
     """
     return copies % 3 if pairs else np.full(len(copies), FIRST)
 
@@ -72,9 +66,6 @@ def changed_sides(copies: NDArray[np.integer], pairs: bool) -> NDArray[np.intege
 def draw(corpus: Corpus, originals: Originals, plan: Plan, parents: I64) -> tuple[pa.Table, I64, dict[str, int]]:
     """Draw every copy of some originals.
 
-    :param corpus: Their vocabulary.
-    :param originals: The originals.
-    :param plan: Seed, n_iter and rules.
     :param parents: [n] the rows of the originals to copy.
     :return: The copies that a rule changed, in the order (parent, copy), with the columns of `scratch_schema`; the row of the
         originals that each copies; the rules' counts.
@@ -127,9 +118,12 @@ def _sentences(
 ) -> dict[str, pa.Array]:
     """Return the text and the lineage of some rows of a block."""
     rows = np.flatnonzero(which)  # several times faster than a mask with scattered rows
+    words = np.repeat(which, block.size)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(block.size[rows], dtype=np.int64)])
+    spaces = None if originals.spaces is None else originals.spaces[block.origin[words]]
     whole = ~block.ngram[rows]
     return {
-        "sentence": corpus.decode_rows(originals, block, which),
+        "sentence": corpus.decode(block.words[words], offsets, spaces),
         "masked": pa.array(edits[MASKED][rows]),
         "replaced": pa.array(edits[REPLACED][rows]),
         "edited": pa.array(edits[EDITED][rows]),

@@ -1,7 +1,7 @@
 """Reads the originals as word ids, a range of rows at a time, and decodes word ids to text."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import tables
-from pipeline.augment.block import I32, I64, Block, Bool, Sentences, Unigrams
+from pipeline.augment.block import I32, I64, Bool, Sentences, Unigrams
 from pipeline.errors import InputError
 
 
@@ -53,9 +53,8 @@ class Corpus:
 
     @classmethod
     def read(cls, folder: Path) -> "Corpus":
-        """Open the tables that the tag stage wrote.
+        """Open the tables that the tag stage wrote to data/<task>/tokens.
 
-        :param folder: data/<task>/tokens.
         :raises InputError: If a table is missing, or the two were not written by the same run.
         """
         vocabulary = tables.read(folder / "vocabulary.parquet", tables.VOCABULARY)
@@ -64,36 +63,24 @@ class Corpus:
         metadata = tables.metadata_of(path)
         if "corpus" not in metadata:
             raise InputError(f"{path}: an earlier version wrote this table; run the tag stage again")
-        if metadata != tables.metadata_of(folder / "vocabulary.parquet"):
+        word_ids, tag_ids, counts = (vocabulary[name].to_numpy() for name in ("word_id", "tag_id", "count"))
+        ids, first = np.unique(word_ids, return_index=True)
+        if metadata != tables.metadata_of(folder / "vocabulary.parquet") or (ids != np.arange(len(ids))).any():
             raise _altered(folder)
-        strings = _by_id(folder, vocabulary)
+        strings = vocabulary["word"].take(pa.array(first)).combine_chunks()
         return cls(
             folder=folder,
             rows=pq.read_metadata(path).num_rows,
             space_strings=pa.array([*(metadata["spaces"] or []), ""], pa.string()),
             words=pa.concat_arrays([strings, pa.array([tables.MASK])]),
-            unigrams=Unigrams.of(
-                vocabulary["word_id"].to_numpy(),
-                vocabulary["tag_id"].to_numpy(),
-                vocabulary["count"].to_numpy(),
-                mask=len(strings),
-            ),
+            unigrams=Unigrams.of(word_ids, tag_ids, counts, mask=len(strings)),
             pairs=metadata["pairs"],
             raw=metadata["text"] == "raw",
             digest=metadata["corpus"],
         )
 
-    def with_words(self, words: list[str]) -> "Corpus":
-        """Return the corpus with more words at the end of its vocabulary, for rules that write words of their own."""
-        return replace(self, words=pa.concat_arrays([self.words, pa.array(words, pa.string())]))
-
     def originals(self, begin: int = 0, end: int | None = None) -> Originals:
-        """Read some rows.
-
-        :param begin: The first, in the order of the table.
-        :param end: The one after the last; None for the end of the table.
-        :raises InputError: If the rows are not valid.
-        """
+        """Read the rows [begin, end) of the table; InputError if they are not valid."""
         table = self._read(begin, self.rows if end is None else end)
         sides = ("1", "2") if self.pairs else ("1",)
 
@@ -112,28 +99,17 @@ class Corpus:
         )
         if not lengths.all() or len(words) != len(tags) or not known:
             raise _altered(self.folder)
-        in_training = np.repeat(np.tile(training, len(sides)), lengths)
-        if not self.unigrams.count[tags[in_training]].all():  # a rule would draw from nothing
-            raise _altered(self.folder)
+        if not self.unigrams.count[tags[np.repeat(np.tile(training, len(sides)), lengths)]].all():
+            raise _altered(self.folder)  # a rule would draw from nothing
         spaces = flat("spaces").astype(np.int16) if self.raw else None
         texts = self.decode(words, offsets, spaces)
         n = len(table)
         text_digests = tables.content_digests(texts.slice(0, n), texts.slice(n) if self.pairs else None)
-        return Originals(
-            tables.id_digests(_column(table, "id")),
-            training,
-            Sentences(offsets, words, tags),
-            spaces,
-            texts,
-            text_digests,
-        )
+        ids = tables.id_digests(_column(table, "id"))
+        return Originals(ids, training, Sentences(offsets, words, tags), spaces, texts, text_digests)
 
     def check(self, rows: Iterable[bytes]) -> None:
-        """Check that the rows are complete and unchanged.
-
-        :param rows: The results of `tables.digest_rows` for the originals, in order.
-        :raises InputError: If they are not the rows that the tag stage wrote.
-        """
+        """Raise an InputError if `tables.digest_rows` of all originals, in order, are not those of the rows that the tag stage wrote."""
         if tables.digest_of_rows(rows) != self.digest:
             raise _altered(self.folder)
 
@@ -160,27 +136,14 @@ class Corpus:
     def _words_and_spaces(self) -> pa.StringArray:
         return pa.concat_arrays([self.words, self.space_strings])
 
-    def decode_rows(self, originals: Originals, block: Block, which: Bool) -> pa.StringArray:
-        """Return the text of some rows of a block.
-
-        :param originals: The originals that the block copies.
-        :param block: Any block of this corpus.
-        :param which: [rows] whether to decode each.
-        """
-        words = np.repeat(which, block.size)
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(block.size[which], dtype=np.int64)])
-        spaces = None if originals.spaces is None else originals.spaces[block.origin[words]]
-        return self.decode(block.words[words], offsets, spaces)
-
     def decode(self, words: I32, offsets: I64, spaces: NDArray[np.int16] | None = None) -> pa.StringArray:
         """Return the texts of word ids.
 
         One `take` from a vocabulary whose strings include the white space: the buffer that it returns is the text.
 
         :param words: [words] word ids.
-        :param offsets: [n + 1] the first word of each text; no text is empty.
+        :param offsets: [n + 1] the first word of each of the n texts; no text is empty.
         :param spaces: [words] raw text: the white space after each word, which is ignored for the last word of a text.
-        :return: [n] texts.
         """
         last = offsets[1:] - 1
         if spaces is None:
@@ -208,10 +171,3 @@ def _altered(folder: Path) -> InputError:
 def _column(table: pa.Table, name: str) -> pa.Array:
     column = table[name]
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
-def _by_id(folder: Path, vocabulary: pa.Table) -> pa.StringArray:
-    ids, first = np.unique(vocabulary["word_id"].to_numpy(), return_index=True)
-    if not np.array_equal(ids, np.arange(len(ids))):
-        raise _altered(folder)
-    return vocabulary["word"].take(pa.array(first)).combine_chunks()

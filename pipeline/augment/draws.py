@@ -40,13 +40,11 @@ def name_key(name: str) -> np.uint64:
 
 
 def row_keys(seed: int, parents: U64, copies: NDArray[np.int64], sides: NDArray[np.int64]) -> U64:
-    """Return the key of each sentence copy.
+    """Return the key of each sentence copy, one for each combination.
 
-    :param seed: Any integer.
     :param parents: [n, 2] the parent's 128-bit id as two words.
     :param copies: [n] which copy of the parent, from 0.
     :param sides: [n] 0 for the first sentence, 1 for the second.
-    :return: [n] keys, one for each combination.
     """
     key = mix(name_key(str(seed)) + parents[:, 0])
     key = mix(key + parents[:, 1])
@@ -68,7 +66,6 @@ class Draws:
 
         :param use: The name of its purpose.
         :param rows: [n] the rows to draw for; None for all.
-        :return: [n]
         """
         keys = self.keys if rows is None else self.keys[rows]
         return _unit(mix(mix(self._at(use, keys))))  # counter 0; words count from 1
@@ -76,12 +73,9 @@ class Draws:
     def per_word(self, use: str, rows: NDArray[np.integer], positions: NDArray[np.integer]) -> NDArray[np.float64]:
         """Return one uniform draw from [0, 1) per word.
 
-        The position is the word's place in the parent, so a word's draw does not depend on the words removed around it.
-
         :param use: The name of its purpose.
         :param rows: [words] the row of each word.
-        :param positions: [words] its place in the parent.
-        :return: [words]
+        :param positions: [words] its place in the parent, so a word's draw does not depend on the words removed around it.
         """
         found = np.empty(len(rows), np.float64)
         for chunk, bits in self._chunks(use, rows, positions):
@@ -89,11 +83,7 @@ class Draws:
         return found
 
     def fires(self, use: str, rows: NDArray[np.integer], positions: NDArray[np.integer], p: float) -> NDArray[np.bool_]:
-        """Return `per_word(use, rows, positions) < p`, in half the time.
-
-        :param p: A probability.
-        :return: [words]
-        """
+        """Return `per_word(use, rows, positions) < p`, in half the time."""
         limit = math.ceil(p * 2**53) << 11  # a draw is the upper 53 bits of 64
         if limit >= 2**64:
             return np.ones(len(rows), np.bool_)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.augment.block import I64
+from pipeline.augment.block import I64, Bool
 from pipeline.augment.scratch import Arrays
 
 U64 = NDArray[np.uint64]
@@ -33,40 +33,45 @@ class Spread:
 
 
 def spread(
-    ranges: int, begin: int, ids: U64, parents: I64, originals: U64, training: NDArray[np.bool_]
-) -> tuple[dict[str, NDArray[Any]], I64, I64]:
-    """Sort a shard's ids by range.
+    path: Path,
+    ranges: int,
+    begin: int,
+    ids: U64,
+    parents: I64,
+    texts: U64,
+    training: Bool,
+    **others: NDArray[Any],
+) -> Spread:
+    """Write a shard's ids by range.
 
-    :param ranges: The number of ranges.
+    :param path: The scratch file.
     :param begin: The number of the shard's first original.
     :param ids: [copies, 2] the ids of the copies' texts.
     :param parents: [copies] the shard's original that each copies.
-    :param originals: [n, 2] the ids of the originals' texts.
+    :param texts: [n, 2] the ids of the originals' texts.
     :param training: [n] whether each is in the training split.
-    :return: The arrays that `judge` and `judged` read, and the numbers of copies and of originals in each range.
+    :param others: More arrays for the file, by name.
     """
     order, copies = _by_range(ids, ranges)
-    texts_order, texts = _by_range(originals, ranges)
-    numbers = np.arange(begin, begin + len(originals))
+    texts_order, originals = _by_range(texts, ranges)
+    numbers = np.arange(begin, begin + len(texts))
     arrays: dict[str, NDArray[Any]] = {
         "order": order.astype(np.int32),
         "copies": _numbered(ids, parents + begin).take(order, axis=0),
-        "texts": _numbered(originals, 2 * numbers + training).take(texts_order, axis=0),
+        "texts": _numbered(texts, 2 * numbers + training).take(texts_order, axis=0),
     }
-    return arrays, copies, texts
+    return Spread(Arrays.write(path, arrays | others), copies, originals)
 
 
 def _numbered(ids: U64, numbers: I64) -> U64:
     """Return [n, 3]: each id with a number."""
-    found = np.empty((len(ids), 3), np.uint64)
-    found[:, :2], found[:, 2] = ids, numbers
-    return found
+    return np.column_stack([ids, numbers.astype(np.uint64)])
 
 
 def judge(spreads: Sequence[Spread], number: int, verdict: Path) -> None:
     """Judge the copies of one range of ids: the first copy with a text is kept, unless an original of any split has the text.
 
-    :param spreads: One for each shard, with the arrays of `spread`.
+    :param spreads: One for each shard.
     :param number: The number of the range.
     :param verdict: The file to write: KEPT, DUPLICATE, LEAK or UNCHANGED for the copies in the range, shard after shard.
     """
@@ -131,8 +136,6 @@ def first_of_equals(digests: U64) -> I64:
     return first
 
 
-def _differ(ordered: U64) -> NDArray[np.bool_]:
+def _differ(ordered: U64) -> Bool:
     """Return whether each number differs from the one before it."""
-    found = np.ones(len(ordered), np.bool_)
-    found[1:] = ordered[1:] != ordered[:-1]
-    return found
+    return np.concatenate([np.ones(min(1, len(ordered)), np.bool_), ordered[1:] != ordered[:-1]])

@@ -19,12 +19,10 @@ class RandomDeletion:
     """Random deletion: each word is dropped with probability p, independently.
 
     If all words of a row would be dropped, one of them stays, each with the same probability. A row of one word keeps it.
-
-    :param p: The share of words dropped.
     """
 
     drops_words: ClassVar[bool] = True
-    p: float = 0.1
+    p: float = 0.1  # the share of words dropped
 
     def __post_init__(self) -> None:
         check_probability("p", self.p)
@@ -52,11 +50,9 @@ class RandomSwap:
 
     The two are distinct, and all pairs are equally likely. A row of one word does not change. A later swap can undo an earlier one: a
     word counts as edited if its final place is not its first.
-
-    :param alpha: Swaps per word of a row; 0 for none.
     """
 
-    alpha: float = 0.1
+    alpha: float = 0.1  # swaps per word of a row; 0 for none
 
     def __post_init__(self) -> None:
         check_probability("alpha", self.alpha)
@@ -85,9 +81,7 @@ class RandomSwap:
         # Words take their edits with them. Tags, positions and white space belong to the place in the parent, so they stay.
         block.words[moved] = block.words[source[moved]]
         block.edits[moved] = np.where(edits == 0, EDITED, edits)
-        block.moves[moved] = block.moves[source[moved]] + (
-            edits != 0
-        )  # a masked word that moves is both masked and edited
+        block.moves[moved] = block.moves[source[moved]] + (edits != 0)  # masked and moved: both masked and edited
         block.count("swap: swaps", len(rows))
         block.count("swap: words moved", len(moved))
         return block

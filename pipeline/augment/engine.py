@@ -13,7 +13,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +28,6 @@ from pipeline.augment.block import I64
 from pipeline.augment.copies import Plan, changed_sides, draw, scratch_schema
 from pipeline.augment.corpus import Corpus
 from pipeline.augment.duplicates import FATES, KEPT, Spread
-from pipeline.augment.scratch import Arrays
 from pipeline.console import progress
 from pipeline.params.augment import Augment
 from pipeline.storage import new_folder, write_json
@@ -71,7 +70,6 @@ def augment(
 
     :param tokens: The folder that the tag stage wrote.
     :param out: The folder to write: augmented-00000.parquet, ... in the schema of tables.AUGMENTED, and the summary.
-    :param augment: The parameters.
     :param workers: Processes; None for one per core.
     :param shard_rows: The maximum number of copies drawn for one file (the copies of a parent are in one file); None to choose it by
         the size of the task.
@@ -100,11 +98,11 @@ def augment(
         shards = [Path(name) / f"{number:05}" for number in range(len(begins))]
         verdicts = [Path(name) / f"verdict-{number:05}" for number in range(ranges)]
         drawn = []
+        draws = (
+            delayed(draw_shard)(run, begin, min(begin + per_shard, corpus.rows), ranges, shard)
+            for begin, shard in zip(begins, shards, strict=True)
+        )
         with progress(corpus.rows, "augmenting", "originals") as advance:
-            draws = (
-                delayed(draw_shard)(run, begin, min(begin + per_shard, corpus.rows), ranges, shard)
-                for begin, shard in zip(begins, shards, strict=True)
-            )
             for found in parallel(draws):
                 drawn.append(found)
                 advance(found.originals)
@@ -115,11 +113,9 @@ def augment(
         before = np.cumsum([np.zeros(ranges, np.int64), *(spread.copies for spread in spreads)], axis=0)
         writes = (
             delayed(write_shard)(
-                *(begin, shard, spread, earlier, verdicts),
-                folder / f"augmented-{number:05}.parquet",
-                metadata,
+                begin, shard, spread, earlier, verdicts, folder / f"augmented-{shard.name}.parquet", metadata
             )
-            for number, (begin, shard, spread, earlier) in enumerate(zip(begins, shards, spreads, before, strict=False))
+            for begin, shard, spread, earlier in zip(begins, shards, spreads, before, strict=False)
         )
         written = list(parallel(writes))
         if not shards:
@@ -131,33 +127,25 @@ def augment(
 
 def _per_shard(rows: int, n_iter: int, shard_rows: int | None) -> int:
     """Return the number of originals per shard, by `shard_rows` or else by the size of the task."""
-    smallest, largest = SHARD_ROWS
-    wanted = shard_rows or min(max(rows * n_iter // SHARDS, smallest), largest)
+    wanted = shard_rows or int(np.clip(rows * n_iter // SHARDS, *SHARD_ROWS))
     most = max(1, wanted // max(1, n_iter))
     return most if shard_rows else -(-rows // max(1, round(rows / most)))  # shards of about the same size
 
 
-def _summary(plan: Plan, drawn: Sequence["Drawn"], written: Sequence["Written"]) -> dict[str, Any]:
+def _summary(plan: Plan, drawn: Sequence["Drawn"], written: Sequence[tuple[I64, I64]]) -> dict[str, Any]:
     copies = plan.n_iter * sum(found.training for found in drawn)
-    fates = sum((found.fates for found in written), start=np.zeros(len(FATES), np.int64))
+    fates = sum((fates for fates, _ in written), start=np.zeros(len(FATES), np.int64))
     counts = dict(zip(FATES, fates.tolist(), strict=True))
     counts["unchanged"] += copies - sum(found.touched for found in drawn)  # and the copies that no rule changed
     if sum(counts.values()) != copies:
         raise AssertionError(f"{copies} copies drawn, but the outcomes are {counts}")
     tally = sum((Counter(found.tally) for found in drawn), start=Counter())
-    originals, kept = (
-        sum((getattr(found, name) for found in some), start=np.zeros(len(LENGTHS), np.int64))
-        for some, name in ((drawn, "by_length"), (written, "kept_by_length"))
-    )
-    summary = {
-        "drawn": copies,
-        **counts,
-        "rules": dict(sorted(tally.items())),
-        "rates": _rates(plan, tally),
-        "kept per example by words": _means(originals, kept),
-    }
-    logger.info("augment: %s", ", ".join(f"{key} {summary[key]:,}" for key in ("drawn", *FATES)))
-    return summary
+    originals = sum((found.by_length for found in drawn), start=np.zeros(len(LENGTHS), np.int64))
+    kept = sum((kept for _, kept in written), start=np.zeros(len(LENGTHS), np.int64))
+    counts = {"drawn": copies, **counts}
+    logger.info("augment: %s", ", ".join(f"{key} {count:,}" for key, count in counts.items()))
+    rates, means = _rates(plan, tally), _means(originals, kept)
+    return {**counts, "rules": dict(sorted(tally.items())), "rates": rates, "kept per example by words": means}
 
 
 # --- workers ------------------------------------------------------------------------------------------------------------
@@ -198,7 +186,8 @@ class Run:
                 corpus = Corpus.read(self.tokens)
                 for rule in plan.rules.values():
                     if hasattr(rule, "extra_words"):
-                        corpus = corpus.with_words(rule.extra_words(corpus.words.to_pylist()))
+                        extra = pa.array(rule.extra_words(corpus.words.to_pylist()), pa.string())
+                        corpus = replace(corpus, words=pa.concat_arrays([corpus.words, extra]))
                 _prepared[self.name] = (corpus, plan)
             return _prepared[self.name]
 
@@ -215,19 +204,10 @@ class Drawn:
     spread: Spread
 
 
-@dataclass(frozen=True)
-class Written:
-    """The outcomes for a shard's changed copies."""
-
-    fates: I64  # by FATES
-    kept_by_length: I64  # by LENGTHS of the original
-
-
 def draw_shard(run: Run, begin: int, end: int, ranges: int, shard: Path) -> Drawn:
     """Draw the copies of some originals into scratch files: .arrow for the rows that a rule changed; .numbers for the ids of their texts.
 
-    :param begin: The first original.
-    :param end: The one after the last.
+    :param begin: The first original; `end` is the one after the last.
     :param ranges: The number of ranges of ids.
     :param shard: The scratch files, without their suffix.
     """
@@ -246,23 +226,18 @@ def draw_shard(run: Run, begin: int, end: int, ranges: int, shard: Path) -> Draw
             writer.write_table(rows)
             tally.update(counts)
     bins = np.searchsorted([low for low, _ in LENGTHS[1:]], lengths, side="right").astype(np.int8)
-    arrays, copies_in, originals_in = duplicates.spread(
-        *(ranges, begin, np.concatenate(ids), np.concatenate(row_parents)),
+    spread = duplicates.spread(
+        *(Path(f"{shard}.numbers"), ranges, begin, np.concatenate(ids), np.concatenate(row_parents)),
         *(originals.text_digests, originals.training),
+        originals=tables.digest_rows(originals.digests, originals.text_digests, originals.training),
+        lengths=bins,
     )
-    arrays["originals"] = tables.digest_rows(originals.digests, originals.text_digests, originals.training)
-    arrays["lengths"] = bins
-    spread = Spread(Arrays.write(Path(f"{shard}.numbers"), arrays), copies_in, originals_in)
     by_length = np.bincount(bins[parents], minlength=len(LENGTHS))
     return Drawn(end - begin, len(parents), by_length, sum(map(len, ids)), dict(tally), spread)
 
 
 def _blocks(parents: I64, words: I64) -> Iterator[I64]:
-    """Divide parents into blocks whose copies have about BLOCK_WORDS words.
-
-    :param parents: [n]
-    :param words: [n] the words of all copies of each; 0 with n_iter: 0.
-    """
+    """Divide parents into blocks whose copies have about BLOCK_WORDS words; `words` are those of all copies of each, 0 with n_iter: 0."""
     if words.any():
         yield from np.split(parents, np.flatnonzero(np.diff(np.cumsum(words) // BLOCK_WORDS)) + 1)
 
@@ -275,14 +250,13 @@ def write_shard(
     verdicts: Sequence[Path],
     path: Path,
     metadata: Mapping[str, Any],
-) -> Written:
+) -> tuple[I64, I64]:
     """Write the copies of a shard that are kept.
 
     :param begin: The shard's first original.
     :param shard: Its scratch files, which are removed.
     :param spread: As in `duplicates.judged`, like `before` and `verdicts`.
-    :param path: The file to write.
-    :param metadata: The metadata of the file.
+    :return: The numbers of changed copies by FATES, and of those kept by LENGTHS of the original.
     """
     fates, ids, parents = duplicates.judged(spread, before, verdicts)
     keep = fates == KEPT
@@ -295,20 +269,15 @@ def write_shard(
             columns = {field.name: pa.nulls(len(rows), field.type) for field in tables.AUGMENTED}
             columns |= dict(zip(rows.column_names, rows.columns, strict=True))
             columns["id"] = tables.hex_ids(ids[first : first + len(rows)])
-            columns["side"] = _sides(rows)
             columns["parent_id"] = parent_ids.take(pa.array(kept[first : first + len(rows)]))
+            sides = changed_sides(rows["copy"].to_numpy(), pairs="sentence2" in rows.column_names)
+            columns["side"] = pa.DictionaryArray.from_arrays(pa.array(sides, pa.int32()), list(tables.SIDES))
             writer.write_table(pa.table([columns[name] for name in schema.names], schema=schema))
             first += len(rows)
     bins = spread.arrays.read("lengths")
     Path(f"{shard}.arrow").unlink()
     spread.arrays.path.unlink()
-    return Written(np.bincount(fates, minlength=len(FATES)), np.bincount(bins[kept], minlength=len(LENGTHS)))
-
-
-def _sides(rows: pa.Table) -> pa.DictionaryArray:
-    """Return the sentence that was augmented in each row."""
-    sides = changed_sides(rows["copy"].to_numpy(), pairs="sentence2" in rows.column_names)
-    return pa.DictionaryArray.from_arrays(pa.array(sides, pa.int32()), list(tables.SIDES))
+    return np.bincount(fates, minlength=len(FATES)), np.bincount(bins[kept], minlength=len(LENGTHS))
 
 
 def _kept_rows(shard: Path, keep: NDArray[np.bool_]) -> Iterator[pa.Table]:
@@ -328,12 +297,12 @@ def _kept_rows(shard: Path, keep: NDArray[np.bool_]) -> Iterator[pa.Table]:
 
 def _rates(plan: Plan, tally: Mapping[str, int]) -> dict[str, dict[str, float]]:
     """Return the rate of each count that a rule has a target for, next to the rate asked for."""
-    rates = {}
-    for rule in plan.rules.values():
-        for name, (whole, asked) in getattr(rule, "asked", {}).items():
-            if tally.get(whole):
-                rates[name] = {"asked": asked, "found": round(tally[name] / tally[whole], 5)}
-    return rates
+    return {
+        name: {"asked": asked, "found": round(tally[name] / tally[whole], 5)}
+        for rule in plan.rules.values()
+        for name, (whole, asked) in getattr(rule, "asked", {}).items()
+        if tally.get(whole)
+    }
 
 
 def _means(originals: I64, kept: I64) -> dict[str, float]:

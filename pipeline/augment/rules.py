@@ -55,13 +55,10 @@ class MaskOrReplace:
 
     X < p_mask: the word becomes [MASK]. p_mask <= X < p_mask + p_pos: it becomes a word drawn from the training set's unigram
     distribution within its own tag, which can be the same word. Otherwise it does not change.
-
-    :param p_mask: The share of words masked.
-    :param p_pos: The share of words replaced.
     """
 
-    p_mask: float = 0.1
-    p_pos: float = 0.1
+    p_mask: float = 0.1  # the share of words masked
+    p_pos: float = 0.1  # the share of words replaced
 
     def __post_init__(self) -> None:
         check_probability("p_mask", self.p_mask)
@@ -102,16 +99,12 @@ class KeepNgram:
     """n-gram sampling: with probability p_ng keep one window of n words and remove the rest, n uniform from n_min..n_max.
 
     All windows that fit are equally likely. A sentence shorter than n is kept in full.
-
-    :param p_ng: The share of rows cut.
-    :param n_min: The shortest window, in words.
-    :param n_max: The longest.
     """
 
     keeps_window: ClassVar[bool] = True
-    p_ng: float = 0.25
-    n_min: int = 1
-    n_max: int = 5
+    p_ng: float = 0.25  # the share of rows cut
+    n_min: int = 1  # the shortest window, in words
+    n_max: int = 5  # the longest
 
     def __post_init__(self) -> None:
         check_probability("p_ng", self.p_ng)

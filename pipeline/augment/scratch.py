@@ -14,20 +14,11 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Location:
-    """The position of an array in its file."""
-
-    offset: int  # bytes
-    dtype: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Arrays:
     """The arrays of a file, by name. Only their locations are sent between processes."""
 
     path: Path
-    locations: Mapping[str, Location]
+    locations: Mapping[str, tuple[int, str, tuple[int, ...]]]  # offset in bytes, dtype, shape
 
     @classmethod
     def write(cls, path: Path, arrays: Mapping[str, NDArray[Any]]) -> "Arrays":
@@ -36,19 +27,13 @@ class Arrays:
         with path.open("wb") as file:
             for name, array in arrays.items():
                 array.tofile(file)
-                locations[name] = Location(offset, array.dtype.str, array.shape)
+                locations[name] = (offset, array.dtype.str, array.shape)
                 offset += array.nbytes
         return cls(path, locations)
 
     def read(self, name: str, first: int = 0, rows: int | None = None) -> NDArray[Any]:
-        """Read some rows of an array, along its first dimension.
-
-        :param name: The name of the array.
-        :param first: The first row.
-        :param rows: The number of rows; None for all after the first.
-        """
-        array = self.locations[name]
-        rows = array.shape[0] - first if rows is None else rows
-        dtype, width = np.dtype(array.dtype), prod(array.shape[1:])
-        offset = array.offset + first * width * dtype.itemsize
-        return np.fromfile(self.path, dtype, rows * width, offset=offset).reshape(rows, *array.shape[1:])
+        """Read some rows of an array, along its first dimension: all from `first` on where `rows` is None."""
+        offset, dtype, (length, *row) = self.locations[name]
+        rows = length - first if rows is None else rows
+        offset += first * prod(row) * np.dtype(dtype).itemsize
+        return np.fromfile(self.path, dtype, rows * prod(row), offset=offset).reshape(rows, *row)

@@ -7,6 +7,7 @@ rule itself draws from arrays.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
@@ -39,11 +40,9 @@ class Synonyms:
     A synonym is one word (lemmas of several words are skipped) and not the word itself. Function words, single characters, words that
     WordNet does not have and words that an earlier rule edited are not replaced and not counted. WordNet looks up the word in any part
     of speech, and its base form, so "films" can become "movie" and "film".
-
-    :param p: The share of words with synonyms that are replaced.
     """
 
-    p: float = 0.1
+    p: float = 0.1  # the share of words with synonyms that are replaced
     _count: I64 = field(init=False, repr=False, compare=False)  # [vocabulary] number of synonyms of a word
     _start: I64 = field(init=False, repr=False, compare=False)  # [vocabulary] the first of them in _synonyms
     _synonyms: I32 = field(init=False, repr=False, compare=False)  # word ids, grouped by word
@@ -52,24 +51,18 @@ class Synonyms:
         check_probability("p", self.p)
 
     def extra_words(self, words: list[str]) -> list[str]:
-        """Look up the synonyms of the vocabulary, and return those that are not in it.
+        """Look up the synonyms of the vocabulary, in which words[i] has the id i, and return those that are not in it, for the next ids.
 
-        :param words: The vocabulary; words[i] has the id i.
-        :return: The words for the next ids, in this order.
         :raises InputError: If NLTK or its WordNet data is not installed.
         """
         lemmas = wordnet()
-        ids = {word: i for i, word in enumerate(words)}
-        extra: list[str] = []
         found = [synonyms_of(word, lemmas) for word in words]
-        for synonyms in found:
-            for synonym in synonyms:
-                if synonym not in ids:
-                    ids[synonym] = len(words) + len(extra)
-                    extra.append(synonym)
+        ids = {word: i for i, word in enumerate(words)}
+        extra = list(dict.fromkeys(synonym for synonym in chain.from_iterable(found) if synonym not in ids))
+        ids |= {word: i for i, word in enumerate(extra, start=len(words))}
         self._count = np.array([len(synonyms) for synonyms in found], np.int64)
         self._start = np.cumsum(self._count) - self._count
-        self._synonyms = np.array([ids[synonym] for synonyms in found for synonym in synonyms], np.int32)
+        self._synonyms = np.array([ids[synonym] for synonym in chain.from_iterable(found)], np.int32)
         logger.info("synonyms: for %d of %d words; %d new words", np.count_nonzero(self._count), len(words), len(extra))
         return extra
 
@@ -95,11 +88,7 @@ class Synonyms:
 
 
 def synonyms_of(word: str, lemmas: Callable[[str], set[str]]) -> list[str]:
-    """Return the synonyms of a word, sorted.
-
-    :param word: A word of the text.
-    :param lemmas: The result of `wordnet`.
-    """
+    """Return the synonyms of a word, sorted; `lemmas` is the result of `wordnet`."""
     if len(word) == 1 or word.lower() in FUNCTION_WORDS:
         return []
     return sorted(lemma for lemma in lemmas(word) if "_" not in lemma and lemma.lower() != word.lower())

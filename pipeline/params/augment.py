@@ -1,6 +1,6 @@
 """The `augment` block: the rules and the number of copies."""
 
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,5 +23,5 @@ class Augment(Model):
     """The augmentation procedure (Tang et al. 2019, section 3.2 of arXiv 1903.12136)."""
 
     seed: int = 0
-    n_iter: Annotated[int, Field(ge=0)] = Field(description="Copies drawn of each training example")
-    rules: dict[str, Rule] = Field(description="Applied in this order, by name")
+    n_iter: int = Field(ge=0)  # copies drawn of each training example
+    rules: dict[str, Rule]  # by name, applied in this order

@@ -7,7 +7,7 @@ outside DVC's sight re-runs what it affects: the source files of a task, code of
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,6 @@ class Hashes:
                 self._known = dict(read_json(memory))
             except ValueError:  # written by a process that was killed: it costs time and nothing else
                 logger.info("%s: not valid JSON; files are hashed again", memory)
-        self._found: dict[str, list[Any]] = {}
 
     def of(self, path: Path) -> str | None:
         """Return the SHA-256 of a file, in hex; None where there is no such file."""
@@ -50,26 +49,19 @@ class Hashes:
             return None
         stat, key = path.stat(), str(path.resolve())
         state = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        known = self._known.get(key)
-        self._found[key] = known if known is not None and known[:3] == state else [*state, sha256_of(path)]
-        return str(self._found[key][3])
-
-    def of_all(self, paths: Iterable[Path], root: Path) -> dict[str, str | None] | None:
-        """Return the hashes of files by their names under a folder; None where there is no file."""
-        found = {path.relative_to(root).as_posix(): self.of(path) for path in sorted(paths)}
-        return found or None
+        if self._known.get(key, [])[:3] != state:
+            self._known[key] = [*state, sha256_of(path)]
+        return str(self._known[key][3])
 
     def save(self) -> None:
         """Keep the hashes for the next run."""
         if self._memory is not None:
-            write_json(self._memory, self._known | self._found)
+            write_json(self._memory, self._known)
 
 
 def inputs(settings: Settings, hashes: Hashes, before: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the stages of a task depend on, by section.
 
-    :param settings: The task's settings.
-    :param hashes: Hashes files.
     :param before: What this returned the last time. Where something is not on this machine (the teacher, in the clone of somebody who only
         trains students), its recorded value is kept.
     :return: As JSON: `text` (source files), `tagger`, `rules` (code), `teachers` (settings, weights or code), `labelling` (settings), `vectors`
@@ -95,44 +87,30 @@ def inputs(settings: Settings, hashes: Hashes, before: Mapping[str, Any]) -> dic
             name: {"settings": _digest(student), "code": code(student.model)} for name, student in students.items()
         },
     }
-    kept: dict[str, Any] = _kept(found, before)
-    return kept
+    return {section: _kept(value, before.get(section)) for section, value in found.items()}
 
 
 def code(path: str) -> str:
-    """Return the hash of the code behind an import path, or CODE.
-
-    :param path: `package.module:Name`.
-    :raises InputError: If there is no such module, or it is not valid Python.
-    """
+    """Return the hash of the code behind an import path, or CODE; InputError if there is no such module, or it is not valid Python."""
     return plugins.code_digest(path) or CODE
 
 
 def _kept(found: Any, before: Any) -> Any:
     """Return what was found, with the earlier value where there is none now."""
-    if found is None:
-        return before
     if isinstance(found, Mapping):
         earlier = before if isinstance(before, Mapping) else {}
         return {key: _kept(value, earlier.get(key)) for key, value in found.items()}
-    return found
+    return before if found is None else found
 
 
 def _source(source: Source, hashes: Hashes) -> dict[str, Any]:
     """Hash the files of a source. Which of `files` and `otherwise` is read follows from what is there, so both count."""
-    paths: list[Path] = []
-    if source.files is not None:
-        paths = (
-            [Path(source.files)] if isinstance(source.files, str) else [Path(name) for name in source.files.values()]
-        )
-    elif source.package is not None:
-        names = [source.path] if isinstance(source.path, str) else list((source.path or {}).values())
-        folders = plugins.folders_of(source.package)
-        paths = [folder / str(name) for name in names for folder in folders[:1]]
-        return {str(name): hashes.of(path) for name, path in zip(names, paths, strict=False)}
-    elif source.logits is not None and source.logits.startswith("folder:"):
-        paths = [Path(source.logits.removeprefix("folder:")) / "manifest.json"]
-    found: dict[str, Any] = {path.as_posix(): hashes.of(path) for path in paths}
+    given = source.files if source.package is None else source.path
+    if source.logits is not None and source.logits.startswith("folder:"):
+        given = f"{source.logits.removeprefix('folder:')}/manifest.json"
+    names = [given] if isinstance(given, str) else (given or {}).values()
+    folders = [Path()] if source.package is None else plugins.folders_of(source.package)[:1]
+    found: dict[str, Any] = {Path(name).as_posix(): hashes.of(folder / name) for folder in folders for name in names}
     return found if source.otherwise is None else found | {"otherwise": _source(source.otherwise, hashes)}
 
 
@@ -147,7 +125,8 @@ def _teacher(model: TeacherModel, hashes: Hashes) -> dict[str, Any]:
         folder = next((found / inside for found in plugins.folders_of(package)), None)
     if folder is None:
         return {}  # a Hub's revision is pinned
-    return {"weights": hashes.of_all((path for glob in MODEL_FILES for path in folder.glob(glob)), folder)}
+    paths = sorted(path for glob in MODEL_FILES for path in folder.glob(glob))
+    return {"weights": {path.relative_to(folder).as_posix(): hashes.of(path) for path in paths} or None}
 
 
 def _fingerprint(path: str, params: Mapping[str, Any]) -> str | None:

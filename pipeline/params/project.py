@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -23,18 +23,15 @@ class Teacher(Model):
     """A sequence classifier of transformers, or an encoder that the finetune stage turns into one."""
 
     model: TeacherModel
-    label: Labelling = Field(description="Required, `{}` for the defaults: DVC tracks the key")
+    label: Labelling  # required, `{}` for the defaults: DVC tracks the key
 
 
 class Task(Model):
     """tasks/<name>.yaml. The five overrides are required, `{}` if empty: DVC tracks each key."""
 
     description: str
-    metrics: list[Literal["accuracy", "f1"]] = Field(
-        ["accuracy"],
-        min_length=1,
-        description="The metrics of the result table; students are chosen and ranked by accuracy. A regression has its own metrics",
-    )
+    # The metrics of the result table. Students are chosen and ranked by accuracy. A regression has its own metrics.
+    metrics: list[Literal["accuracy", "f1"]] = Field(["accuracy"], min_length=1)
     text: Text
     tag: dict[str, Any]
     augment: dict[str, Any]
@@ -43,54 +40,7 @@ class Task(Model):
     students: dict[str, Any]
 
 
-class Settings(Model):
-    """All settings of one task: params.yaml with the task's overrides applied."""
-
-    name: str
-    task: Task
-    tag: Tag
-    augment: Augment
-    teachers: dict[str, Teacher]
-    vectors: dict[str, Vectors]
-    students: dict[str, Student]
-
-    def teacher(self, name: str) -> Teacher:
-        """Return a teacher by its name.
-
-        :raises InputError: If no teacher has this name.
-        """
-        if name not in self.teachers:
-            raise InputError(f"params.yaml: teachers: there is no {name!r} (there are {', '.join(self.teachers)})")
-        return self.teachers[name]
-
-    def student(self, name: str) -> Student:
-        """Return a student by its name.
-
-        :raises InputError: If no student has this name.
-        """
-        if name not in self.students:
-            raise InputError(f"params.yaml: students: there is no {name!r} (there are {', '.join(self.students)})")
-        return self.students[name]
-
-    def file_of(self, section: str, *keys: str) -> str:
-        """Return the file that sets a value: the task's if it overrides the value, else params.yaml."""
-        value: Any = getattr(self.task, section)
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        return "params.yaml" if value is None else f"tasks/{self.name}.yaml"
-
-
-Tasks = Annotated[list[str], Field(min_length=1)]
-
-
-class _ActiveTasks(BaseModel):
-    tasks: Tasks
-
-
-class _ParamsFile(Model):
-    """params.yaml by itself, or with a task's overrides applied."""
-
-    tasks: Tasks
+class _Blocks(Model):
     tag: Tag
     augment: Augment
     teachers: dict[str, Teacher] = Field(min_length=1)
@@ -101,21 +51,48 @@ class _ParamsFile(Model):
     def _names_exist(self) -> Self:
         for name, vectors in self.vectors.items():
             kind, _, teacher = vectors.source.partition(":")
-            if kind == "teacher" and teacher not in self.teachers:
-                raise ValueError(
-                    f"vectors.{name}.source: there is no teacher {teacher!r} (there are {', '.join(self.teachers)})"
-                )
+            if kind == "teacher":
+                _check_name(f"vectors.{name}.source: there is no teacher", teacher, self.teachers)
         for name, student in self.students.items():
             for teacher in student.teachers:
-                if teacher not in self.teachers:
-                    raise ValueError(
-                        f"students.{name}.teacher: there is no teacher {teacher!r} (there are {', '.join(self.teachers)})"
-                    )
-            if student.vectors is not None and student.vectors not in self.vectors:
-                raise ValueError(
-                    f"students.{name}.vectors: there are no vectors {student.vectors!r} (there are {', '.join(self.vectors) or 'none'})"
-                )
+                _check_name(f"students.{name}.teacher: there is no teacher", teacher, self.teachers)
+            if student.vectors is not None:
+                _check_name(f"students.{name}.vectors: there are no vectors", student.vectors, self.vectors)
         return self
+
+
+def _check_name(problem: str, name: str, there: Collection[str], error: type[Exception] = ValueError) -> None:
+    if name not in there:
+        raise error(f"{problem} {name!r} (there are {', '.join(there) or 'none'})")
+
+
+class Settings(_Blocks):
+    """All settings of one task: params.yaml with the task's overrides applied."""
+
+    name: str
+    task: Task
+
+    def teacher(self, name: str) -> Teacher:
+        """Return a teacher by its name; InputError if no teacher has it."""
+        _check_name("params.yaml: teachers: there is no", name, self.teachers, InputError)
+        return self.teachers[name]
+
+    def student(self, name: str) -> Student:
+        """Return a student by its name; InputError if no student has it."""
+        _check_name("params.yaml: students: there is no", name, self.students, InputError)
+        return self.students[name]
+
+    @property
+    def rules_file(self) -> str:
+        """The file that sets augment.rules: the task's if it overrides a rule, else params.yaml."""
+        return f"tasks/{self.name}.yaml" if "rules" in self.task.augment else "params.yaml"
+
+
+class _ActiveTasks(BaseModel):
+    tasks: list[str] = Field(min_length=1)
+
+
+class _ParamsFile(_Blocks, _ActiveTasks): ...
 
 
 OVERRIDES = ("tag", "augment", "teachers", "vectors", "students")
@@ -127,7 +104,6 @@ M = TypeVar("M", bound=BaseModel)
 def active_tasks(folder: Path = Path()) -> list[str]:
     """Return the names of the tasks that `dvc repro` runs: the key `tasks` of params.yaml.
 
-    :param folder: The project's folder.
     :raises InputError: If params.yaml cannot be read, or the key is not a list of one or more names.
     """
     path = folder / "params.yaml"
@@ -137,27 +113,25 @@ def active_tasks(folder: Path = Path()) -> list[str]:
 def load(task: str, folder: Path = Path()) -> Settings:
     """Read params.yaml and the task's file, check both, and apply the task's overrides.
 
-    :param task: The task's name: `tasks/<task>.yaml`.
-    :param folder: The project's folder.
+    :param folder: The project's folder, with params.yaml and tasks/<task>.yaml.
     :raises InputError: For any error in either file, before any work is done.
     """
-    params_path = folder / "params.yaml"
-    task_path = folder / "tasks" / f"{task}.yaml"
+    params_path, task_path = folder / "params.yaml", folder / "tasks" / f"{task}.yaml"
     params = read_yaml(params_path)
     validated(_ParamsFile, params, params_path)
     overrides = read_yaml(task_path)
     checked = validated(Task, overrides, task_path)
     overrides["students"] = _for_each_seed(overrides["students"], params["students"])
     merged = {key: _overlay(params.get(key, {}), overrides[key]) for key in OVERRIDES}
-    parts = validated(_ParamsFile, {"tasks": [task], **merged}, task_path)
+    settings = validated(Settings, {"name": task, "task": checked, **merged}, task_path)
     if checked.text.is_regression:
-        _check_regression(parts, task_path)
-    return Settings(name=task, task=checked, **{key: getattr(parts, key) for key in OVERRIDES})
+        _check_regression(settings.students, task_path)
+    return settings
 
 
-def _check_regression(params: _ParamsFile, path: Path) -> None:
+def _check_regression(students: Mapping[str, Student], path: Path) -> None:
     """Refuse settings that compare or average distributions over classes: a regression has no classes."""
-    for name, student in params.students.items():
+    for name, student in students.items():
         for key, value, only in (
             ("objective.soft", student.objective.soft, "mse"),
             ("weights.confidence", student.weights.confidence, 0.0),
@@ -208,9 +182,6 @@ def _overlay(base: Any, over: Any) -> Any:
 def validated(model: type[M], value: Mapping[str, Any], path: Path) -> M:
     """Return the content of a file as a model.
 
-    :param model: The model.
-    :param value: The content.
-    :param path: The file, for messages.
     :raises InputError: If it is not valid: one line with the file, the key and the value.
     """
     try:
@@ -225,11 +196,8 @@ def _message(error: Mapping[str, Any], value: Mapping[str, Any]) -> str:
     shown = repr(given) if len(repr(given)) <= SHOWN else f"{repr(given)[:SHOWN]}..."
     if error["type"] == "missing":
         key = ".".join(map(str, error["loc"]))
-        return f"{key}: missing; " + (
-            f"write `{key}: {{}}` to use the values of params.yaml (DVC tracks the key)"
-            if key in OVERRIDES
-            else "the key is required"
-        )
+        empty = f"write `{key}: {{}}` to use the values of params.yaml (DVC tracks the key)"
+        return f"{key}: missing; {empty if key in OVERRIDES else 'the key is required'}"
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key (value {shown})"
     message: str = error["msg"].removeprefix("Value error, ")

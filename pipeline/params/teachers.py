@@ -1,6 +1,6 @@
 """The `model` block of a teacher: its weights and its fine-tuning."""
 
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -12,32 +12,25 @@ class Finetune(Model):
 
     epochs: Positive = 2
     batch_size: Positive = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    warmup: Fraction = Field(0.1, description="The share of the steps over which the learning rate rises")
-    max_length: Positive = Field(128, description="Tokens; longer rows are truncated for fine-tuning")
+    learning_rate: float = Field(5e-5, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: Fraction = 0.1  # the share of the steps over which the learning rate rises
+    max_length: Positive = 128  # tokens; longer rows are truncated for fine-tuning
     seed: int = 0
 
 
 class TeacherModel(Model):
     """The weights and their fine-tuning. A change makes a new teacher."""
 
-    source: str = Field(
-        pattern=r"^(package:[^:]+:.+|hub:[^/]+/[^@]+@\w+|folder:.+|python:[^:]+:\w+)$",
-        description="package:NAME:FOLDER_INSIDE, hub:OWNER/NAME@REVISION, folder:PATH, or python:MODULE:NAME, your own class",
-    )
-    params: dict[str, Any] = Field({}, description="With python: the class's keyword parameters")
-    files: list[str] = Field(
-        [], description="With python: files that its logits depend on, such as weights; their hashes are recorded"
-    )
-    sha256: str | None = Field(None, description="The SHA-256 of its model.safetensors, which is checked")
-    licence: str = Field("unknown", description="The weights' licence, for the cards of data sets and students")
-    labels: dict[str, str] = Field(
-        {}, description="The teacher's class name -> the task's class name, if they differ (LABEL_0: negative)"
-    )
-    finetune: Finetune | None = Field(
-        None, description="For an encoder without a classifier; absent: the model has one"
-    )
+    # package:NAME:FOLDER_INSIDE, hub:OWNER/NAME@REVISION, folder:PATH, or python:MODULE:NAME, your own class.
+    source: str = Field(pattern=r"^(package:[^:]+:.+|hub:[^/]+/[^@]+@\w+|folder:.+|python:[^:]+:\w+)$")
+    params: dict[str, Any] = Field({})  # with python: the class's keyword parameters
+    # With python: files that its logits depend on, such as weights; their hashes are recorded.
+    files: list[str] = Field([])
+    sha256: str | None = None  # the SHA-256 of its model.safetensors, which is checked
+    licence: str = "unknown"  # the weights' licence, for the cards of data sets and students
+    labels: dict[str, str] = Field({})  # the teacher's class name -> the task's, if they differ (LABEL_0: negative)
+    finetune: Finetune | None = None  # for an encoder without a classifier; absent: the model has one
 
     @model_validator(mode="after")
     def _own(self) -> Self:

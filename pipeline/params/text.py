@@ -20,37 +20,21 @@ class Columns(Model):
 class Source(Model):
     """The source of the rows: exactly one of `files`, `package`, `hub`, `logits`."""
 
-    files: str | dict[str, str] | None = Field(
-        None, description="A csv, tsv, jsonl or parquet file, or one for each split"
-    )
-    package: str | None = Field(
-        None, description="An installed Python package that contains the file `path`; it is not imported"
-    )
-    path: str | dict[str, str] | None = Field(
-        None, description="With `package`: the file inside it, or one for each split"
-    )
-    hub: str | None = Field(None, description="A Hugging Face data set, owner/name")
-    logits: str | None = Field(
-        None,
-        pattern=r"^(folder:.+|hub:[^/]+/[^@]+@\w+)$",
-        description="A logit data set, folder:PATH or hub:OWNER/NAME@REVISION: students train on its rows, and no teacher is loaded",
-    )
-    config: str | None = Field(None, description="With `hub`: the configuration")
-    revision: str | None = Field(None, description="With `hub`: the commit; a branch name can move")
-    hub_splits: dict[Split, str] = Field(
-        {}, description="With `hub`: our split -> its split, if they differ; other splits are not read"
-    )
-    sha256: str | dict[str, str] | None = Field(
-        None, description="The SHA-256 of the file, or of each split's, which is checked"
-    )
-    where: dict[str, str | int | float | bool] = Field(
-        {}, description="Keep only the rows with these values in these columns"
-    )
-    columns: Columns | None = Field(
-        None, description="The names of this source's columns, if they are not those of text.columns"
-    )
-    licence: str = Field("unknown", description="The text's licence, for the cards of data sets and students")
-    otherwise: "Source | None" = Field(None, description="With `files`: the source to read if none of the files exists")
+    files: str | dict[str, str] | None = None  # a csv, tsv, jsonl or parquet file, or one for each split
+    package: str | None = None  # an installed Python package that contains the file `path`; it is not imported
+    path: str | dict[str, str] | None = None  # with `package`: the file inside it, or one for each split
+    hub: str | None = None  # a Hugging Face data set, owner/name
+    # A logit data set, folder:PATH or hub:OWNER/NAME@REVISION: students train on its rows, and no teacher is loaded.
+    logits: str | None = Field(None, pattern=r"^(folder:.+|hub:[^/]+/[^@]+@\w+)$")
+    config: str | None = None  # with `hub`: the configuration
+    revision: str | None = None  # with `hub`: the commit; a branch name can move
+    # With `hub`: our split -> its split, if they differ; other splits are not read.
+    hub_splits: dict[Split, str] = Field({})
+    sha256: str | dict[str, str] | None = None  # the SHA-256 of the file, or of each split's, which is checked
+    where: dict[str, str | int | float | bool] = Field({})  # keep only the rows with these values in these columns
+    columns: Columns | None = None  # the names of this source's columns, if they are not those of text.columns
+    licence: str = "unknown"  # the text's licence, for the cards of data sets and students
+    otherwise: "Source | None" = None  # with `files`: the source to read if none of the files exists
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -88,22 +72,16 @@ class Source(Model):
 class BadRows(Model):
     """What to do with each kind of invalid row. Every kind is always counted and reported with line numbers."""
 
-    fields: RefuseOrDrop = Field("refuse", description="A row with too few or too many fields")
-    encoding: RefuseOrDrop = Field("refuse", description="Bytes that are not UTF-8")
-    unknown_label: RefuseOrDrop = Field(
-        "refuse", description="A label outside the task's set; in a regression, one that is not a finite number"
-    )
-    mask: RefuseOrDrop = Field("refuse", description="Text that contains [MASK], which augmented rows use")
-    blank: RefuseOrDrop = Field("drop", description="Null or blank text")
-    repeat: RefuseOrDrop = Field("drop", description="The same text with the same label again: the first is kept")
-    conflict: Policy = Field(
-        "keep",
-        description="The same text with two labels; keep: one row with the most frequent label, the first on a tie; in a regression, with "
-        "the mean of its numbers",
-    )
-    leak: RefuseOrDrop = Field(
-        "drop", description="A training or validation text that a later split also has: the later split keeps it"
-    )
+    fields: RefuseOrDrop = "refuse"  # a row with too few or too many fields
+    encoding: RefuseOrDrop = "refuse"  # bytes that are not UTF-8
+    unknown_label: RefuseOrDrop = "refuse"  # not one of the task's labels; in a regression, not a finite number
+    mask: RefuseOrDrop = "refuse"  # text that contains [MASK], which augmented rows use
+    blank: RefuseOrDrop = "drop"  # null or blank text
+    repeat: RefuseOrDrop = "drop"  # the same text with the same label again: the first is kept
+    # The same text with two labels. keep: one row with the most frequent label, the first on a tie; in a regression, with the mean of
+    # its numbers.
+    conflict: Policy = "keep"
+    leak: RefuseOrDrop = "drop"  # a training or validation text that a later split also has: the later split keeps it
 
 
 class Text(Model):
@@ -111,16 +89,12 @@ class Text(Model):
 
     source: Source
     columns: Columns
-    labels: list[str] = Field(
-        min_length=1,
-        description="Class names, in the order of the integer labels; a single name is a regression, whose label column has numbers",
-    )
-    label_values: dict[str, str | None] = Field(
-        {}, description="The source's value -> class name (null: no label); absent: the values are the names"
-    )
-    splits: dict[Split, Fraction] = Field(
-        {}, description="Shares for a source of one file, which is split by content hash; absent: one file per split"
-    )
+    # Class names, in the order of the integer labels. A single name is a regression, whose label column has numbers.
+    labels: list[str] = Field(min_length=1)
+    # The source's value -> class name (null: no label); absent: the values are the names.
+    label_values: dict[str, str | None] = Field({})
+    # Shares for a source of one file, which is split by content hash; absent: one file per split.
+    splits: dict[Split, Fraction] = Field({})
     bad_rows: BadRows = BadRows()
 
     @property
@@ -133,9 +107,7 @@ class Text(Model):
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels: a name is listed twice")
         if self.label_values and self.is_regression:
-            raise ValueError(
-                "label_values: goes with class names; a task with one label is a regression, whose column has numbers"
-            )
+            raise ValueError("label_values: goes with class names; one label is a regression, whose column has numbers")
         for value, name in self.label_values.items():
             if name is not None and name not in self.labels:
                 raise ValueError(f"label_values.{value}: {name!r} is not one of labels {self.labels}")

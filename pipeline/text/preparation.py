@@ -25,8 +25,6 @@ def prepare(rows: Mapping[str, SourceRows], text: Text, mode: TextMode) -> tuple
     """Check every row and make the table of examples.
 
     :param rows: The rows of each split, or of `sources.ALL` alone, as `sources.read` returns them.
-    :param text: The task's description of its text.
-    :param mode: How the task splits text into words.
     :return: The table (`tables.examples_schema(C)`, in the order of SPLITS and then of the file) and the report.
     :raises InputError: If there are rows that the task refuses (all kinds in one message), or a split is missing or ends up empty.
     """
@@ -44,7 +42,8 @@ def prepare(rows: Mapping[str, SourceRows], text: Text, mode: TextMode) -> tuple
     if len(kept) + sum(problem.dropped for problem in problems.values()) != len(every):
         raise AssertionError("a row is neither kept nor counted as dropped")
     refuse(problems, text)
-    table = _table(kept, tables.examples_schema(len(text.labels)))
+    schema = tables.examples_schema(len(text.labels))
+    table = pa.table({name: pa.array([getattr(row, name) for row in kept]) for name in schema.names}).cast(schema)
     report = Report.of(table, len(every), sum(part.left_out for part in rows.values()), problems, text)
     report.log()
     if empty := [split for split in _wanted(rows, text) if not report.kept[split]]:
@@ -59,8 +58,7 @@ def prepare(rows: Mapping[str, SourceRows], text: Text, mode: TextMode) -> tuple
 
 def _shares(text: Text) -> dict[str, float]:
     """Return the shares that are not 0, in the order of SPLITS."""
-    given = {str(split): share for split, share in text.splits.items()}
-    return {split: given[split] for split in SPLITS if given.get(split, 0.0) > 0}
+    return {split: share for split in SPLITS for given, share in text.splits.items() if given == split and share > 0}
 
 
 def _wanted(rows: Mapping[str, SourceRows], text: Text) -> list[str]:
@@ -108,7 +106,7 @@ class _Row:
 
     @property
     def text(self) -> str:
-        return _quoted(self.sentence1) + ("" if self.sentence2 is None else f" | {_quoted(self.sentence2)}")
+        return " | ".join(_quoted(sentence) for sentence in (self.sentence1, self.sentence2) if sentence is not None)
 
 
 def _not_dropped(rows: Iterable[_Row]) -> list[_Row]:
@@ -161,10 +159,10 @@ class _Check:
         """Return the problems found, by kind."""
         return {
             kind: Problem(
-                action=getattr(self._text.bad_rows, kind),
                 count=len(found),
+                action=getattr(self._text.bad_rows, kind),
                 dropped=sum(row.dropped == kind for row, _ in found),
-                locations=sorted(
+                rows=sorted(
                     (RowLocation(row.file, row.line, value) for row, value in found), key=lambda at: (at.file, at.line)
                 ),
             )
@@ -172,8 +170,7 @@ class _Check:
         }
 
     def _cleaned(self, text: str | None) -> str:
-        if text is None:
-            return ""
+        text = text or ""
         return text.strip() if self._mode == "raw" else " ".join(text.split())  # splits as tagging.split_words does
 
     def rows(self, split: str, rows: SourceRows) -> list[_Row]:
@@ -206,9 +203,7 @@ class _Check:
         groups: dict[tuple[str, str], list[_Row]] = defaultdict(list)
         for row in rows:
             groups[row.split, row.id].append(row)
-        for group in groups.values():
-            if len(group) == 1:
-                continue
+        for group in (group for group in groups.values() if len(group) > 1):
             votes = Counter(row.label for row in group if row.label is not None)
             label = max(votes, key=votes.__getitem__, default=None)  # the first on a tie
             chosen = next(row for row in group if row.label == label)
@@ -236,12 +231,7 @@ class _Check:
     def leaks(self, rows: Iterable[_Row]) -> None:
         """Keep each text in the last split that has it."""
         last: dict[str, _Row] = {}
-        found = sorted(rows, key=lambda row: SPLITS.index(row.split), reverse=True)
-        for row in found:
+        for row in sorted(rows, key=lambda row: SPLITS.index(row.split), reverse=True):
             other = last.setdefault(row.id, row)
             if other is not row:
                 self._drop(row, "leak", f"also in {other.split}, line {other.line}: {row.text}")
-
-
-def _table(rows: Sequence[_Row], schema: pa.Schema) -> pa.Table:
-    return pa.table({field.name: pa.array([getattr(row, field.name) for row in rows]) for field in schema}).cast(schema)

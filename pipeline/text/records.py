@@ -11,7 +11,7 @@ Files are UTF-8, with or without a byte order mark, with lines that end in LF or
 import csv
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,18 +38,12 @@ Record = tuple[int, Sequence[str | None] | Fault]
 def read_records(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
     """Read a file's records.
 
-    :param path: The file.
-    :param name: Its name in messages.
+    :param name: The file's name in messages.
     :param asked_for: The columns to read, each once.
     :yields: Line and values of each row; bytes that are not UTF-8 become lone surrogates.
     :raises InputError: If the suffix is none of those above, the file cannot be read at all, or a column is missing.
     """
-    readers: dict[str, Callable[[Path, str, Sequence[str]], Iterator[Record]]] = {
-        ".csv": _csv,
-        ".tsv": _tsv,
-        ".jsonl": _jsonl,
-        ".parquet": _parquet,
-    }
+    readers = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".parquet": _parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{name}: the suffix must be one of {', '.join(readers)}")
@@ -89,9 +83,7 @@ def _csv_fields(file: Iterable[str], name: str) -> Iterator[tuple[int, list[str]
         except StopIteration:
             return
         except csv.Error as error:
-            if (
-                str(error) == "unexpected end of data"
-            ):  # all later rows are inside the quotes, so they must not be dropped
+            if str(error) == "unexpected end of data":  # all later rows are in the quotes: they must not be dropped
                 raise InputError(f"{name}, line {line}: a quote opens in this row and never closes") from None
             until = "" if reader.line_num == line else f" (the row ends at line {reader.line_num})"
             yield line, Fault("fields", f"{error}{until}")
@@ -101,15 +93,11 @@ def _csv_fields(file: Iterable[str], name: str) -> Iterator[tuple[int, list[str]
 
 def _tsv(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
     with _open(path, name) as file:
-        lines = (line.removesuffix("\n").removesuffix("\r") for line in file)
-        yield from _select(
-            name, ((n, line.split("\t") if line else []) for n, line in enumerate(lines, start=1)), asked_for
-        )
+        lines = enumerate((line.removesuffix("\n").removesuffix("\r") for line in file), start=1)
+        yield from _select(name, ((n, line.split("\t") if line else []) for n, line in lines), asked_for)
 
 
-def _select(
-    name: str, rows: Iterator[tuple[int, list[str] | Fault]], asked_for: Sequence[str]
-) -> Iterator[tuple[int, list[str | None] | Fault]]:
+def _select(name: str, rows: Iterator[tuple[int, list[str] | Fault]], asked_for: Sequence[str]) -> Iterator[Record]:
     """Select columns from rows of fields; the first row is the header."""
     _, header = next(rows, (0, []))
     if isinstance(header, Fault) or not header:
@@ -171,8 +159,6 @@ def table_records(name: str, table: pa.Table, asked_for: Sequence[str]) -> Itera
     """Return the records of a table, numbered from 1.
 
     :param name: Its name in messages.
-    :param table: The table.
-    :param asked_for: The columns to read.
     :raises InputError: If one of them holds something else than texts, numbers or truth values.
     """
     texts = [_texts(name, column, table[column]) for column in asked_for]
@@ -180,10 +166,9 @@ def table_records(name: str, table: pa.Table, asked_for: Sequence[str]) -> Itera
 
 
 def _texts(name: str, column: str, values: pa.ChunkedArray) -> list[str | None]:
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
     kind = values.type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-        values = values.cast(kind)
     if pa.types.is_nested(kind):
         raise InputError(f"{name}: column {column!r} is {kind}, not text or a number")
     if any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
@@ -195,13 +180,7 @@ def _texts(name: str, column: str, values: pa.ChunkedArray) -> list[str | None]:
 
 
 def check_columns(name: str, columns: Sequence[str], asked_for: Sequence[str]) -> None:
-    """Check that a file has the columns of a task.
-
-    :param name: The file's name in messages.
-    :param columns: The columns of the file.
-    :param asked_for: The columns of the task.
-    :raises InputError: If one is missing, or the file has it twice.
-    """
+    """Check that a file has each column that a task asks for, once; otherwise raise an InputError that starts with `name`."""
     shown = ", ".join(repr(column) for column in columns)
     for column in asked_for:
         if column not in columns:
@@ -211,10 +190,7 @@ def check_columns(name: str, columns: Sequence[str], asked_for: Sequence[str]) -
 
 
 def as_text(value: object) -> str | None:
-    """Return a value as text: 1 and 1.0 as "1", true as "true"; None and NaN as None.
-
-    :param value: A string, number, truth value or None.
-    """
+    """Return a string, number or truth value as text: 1 and 1.0 as "1", true as "true"; None and NaN as None."""
     match value:
         case None | str():
             return value

@@ -1,9 +1,10 @@
 """What is wrong with the rows of a source, and how many rows are kept: counts, log lines, errors."""
 
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -33,81 +34,50 @@ class RowLocation:
 
 @dataclass(frozen=True)
 class Problem:
-    """The rows with one kind of problem.
+    """The rows with one kind of problem."""
 
-    :param action: refuse, drop or keep, as the task's file sets it.
-    :param count: How many rows have it.
-    :param dropped: How many of them were dropped for it.
-    :param locations: Where each is, in the order of files and lines.
-    """
-
-    action: str
     count: int
-    dropped: int
-    locations: list[RowLocation]
+    action: str  # refuse, drop or keep, as the task's file sets it
+    dropped: int  # how many of the rows were dropped for it
+    rows: list[RowLocation]  # in the order of files and lines
 
     def as_json(self) -> dict[str, Any]:
-        """Return the problem with the first LOCATIONS_IN_JSON locations; `count` is not cut."""
-        return {
-            "count": self.count,
-            "action": self.action,
-            "dropped": self.dropped,
-            "rows": [asdict(location) for location in self.locations[:LOCATIONS_IN_JSON]],
-        }
+        """Return the problem with the first LOCATIONS_IN_JSON rows; `count` is not cut."""
+        return asdict(replace(self, rows=self.rows[:LOCATIONS_IN_JSON]))
 
     def by_file(self, values: bool) -> list[str]:
-        """Return a text for each file: how many rows have the problem, and the first of their lines.
-
-        :param values: Whether to add the value in each line.
-        """
-        files: dict[str, list[RowLocation]] = defaultdict(list)
-        for location in self.locations:
-            files[location.file].append(location)
+        """Return a text for each file: how many rows have the problem, and the first of their lines, with the `values` in them."""
         texts = []
-        for file, locations in files.items():
-            first = locations[:LOCATIONS_IN_MESSAGE]
+        for file, group in groupby(self.rows, lambda row: row.file):
+            rows = list(group)
+            first = rows[:LOCATIONS_IN_MESSAGE]
             lines = ", ".join(f"line {at.line} ({at.value})" if values else f"line {at.line}" for at in first)
-            more = ", ..." if len(locations) > len(first) else ""
-            texts.append(f"{file}: {len(locations):,} {'row' if len(locations) == 1 else 'rows'}: {lines}{more}")
+            more = ", ..." if len(rows) > len(first) else ""
+            texts.append(f"{file}: {len(rows):,} {'row' if len(rows) == 1 else 'rows'}: {lines}{more}")
         return texts
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was read, what was kept, what was wrong.
+    """What was read, what was kept, what was wrong."""
 
-    :param read: Rows read, without those that `where` left out.
-    :param left_out: Rows that `where` did not select.
-    :param kept: Rows in the table, by split.
-    :param labels: Rows in the table by split and class name. In a regression, by split: the labelled rows, and the minimum, mean,
-        maximum and standard deviation of their numbers.
-    :param unlabelled: Rows in the table without a label, by split.
-    :param words: Minimum, median and maximum number of words, split at white space, of each sentence column.
-    :param problems: By kind, in the order of KINDS.
-    """
-
-    read: int
-    left_out: int
-    kept: dict[str, int]
+    read: int  # rows read, without those that `where` left out
+    left_out_by_where: int
+    kept: dict[str, int]  # rows in the table, by split
+    # Rows in the table by split and class name. In a regression, by split: the labelled rows, and the minimum, mean, maximum and standard
+    # deviation of their numbers.
     labels: dict[str, dict[str, float]]
-    unlabelled: dict[str, int]
-    words: dict[str, dict[str, float]]
-    problems: dict[str, Problem]
+    unlabelled: dict[str, int]  # rows in the table without a label, by split
+    words: dict[str, dict[str, float]]  # minimum, median and maximum number of words of each sentence column
+    problems: dict[str, Problem]  # by kind, in the order of KINDS
 
     @classmethod
     def of(cls, table: pa.Table, read: int, left_out: int, problems: dict[str, Problem], text: Text) -> "Report":
-        """Return the report on a table of examples.
-
-        :param table: The rows that were kept.
-        :param read: See the class.
-        :param left_out: See the class.
-        :param problems: See the class.
-        :param text: The task's description of its text.
-        """
+        """Return the report on a table of examples, the rows that were kept."""
         labels = {split: table["label"].filter(pc.equal(table["split"], split)) for split in SPLITS}
         return cls(
             read=read,
-            left_out=left_out,
+            left_out_by_where=left_out,
             kept={split: len(values) for split, values in labels.items()},
             labels={split: _label_counts(values, text) for split, values in labels.items()},
             unlabelled={split: values.null_count for split, values in labels.items()},
@@ -132,23 +102,15 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Return the whole report as JSON values."""
-        return {
-            "read": self.read,
-            "left_out_by_where": self.left_out,
-            "kept": self.kept,
-            "labels": self.labels,
-            "unlabelled": self.unlabelled,
-            "words": self.words,
-            "problems": {kind: problem.as_json() for kind, problem in self.problems.items()},
-        }
+        return {**vars(self), "problems": {kind: problem.as_json() for kind, problem in self.problems.items()}}
 
     def log(self) -> None:
         """Log every problem with its lines, and the counts."""
         for kind, problem in self.problems.items():
             for rows in problem.by_file(values=False):
                 logger.warning("bad_rows.%s: %s: %s", kind, problem.action, rows)
-        if self.left_out:
-            logger.info("%s rows left out by text.source.where", f"{self.left_out:,}")
+        if self.left_out_by_where:
+            logger.info("%s rows left out by text.source.where", f"{self.left_out_by_where:,}")
         logger.info(
             "%s rows read, %s kept (%s), %s of them without a label",
             f"{self.read:,}",
@@ -159,12 +121,7 @@ class Report:
 
 
 def refuse(problems: Mapping[str, Problem], text: Text) -> None:
-    """Raise one error for all rows that the task refuses.
-
-    :param problems: By kind.
-    :param text: The task's description of its text.
-    :raises InputError: If there are any.
-    """
+    """Raise one InputError for all rows that the task refuses, if there are any."""
     refused = {kind: problem for kind, problem in problems.items() if problem.action == "refuse" and problem.count}
     if not refused:
         return

@@ -6,6 +6,7 @@ records.py reads the files. Two faults show only while the bytes are read, so th
 
 import importlib.metadata
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 ALL = "all"
 """The key of a source of one file, which is not split yet."""
+_BYTES = re.compile("[\ud800-\udfff]")
+"""Surrogates. Bytes that are not UTF-8 were read as the lone surrogates U+DC80 to U+DCFF."""
 
 
 @dataclass
@@ -41,24 +44,20 @@ class SourceRows:
     def __len__(self) -> int:
         return len(self.lines)
 
-    def add(self, line: int, values: Sequence[str | None], fault: Fault | None = None) -> None:
-        """Add a row.
-
-        :param line: Where it starts.
-        :param values: sentence1, sentence2, label.
-        :param fault: Why it could not be read, if it could not.
-        """
-        if fault is not None:
-            self.faults[len(self)] = fault
+    def add(self, line: int, row: Sequence[str | None] | Fault) -> None:
+        """Add a row that starts in a line: its sentence1, sentence2 and label, or its fault."""
+        if isinstance(row, Fault):
+            self.faults[len(self)] = row
+            row = (None, None, None)
         self.lines.append(line)
-        for column, value in zip((self.sentence1, self.sentence2, self.labels), values, strict=True):
+        for column, value in zip((self.sentence1, self.sentence2, self.labels), row, strict=True):
             column.append(value)
 
 
 def read(source: Source, columns: Columns) -> tuple[dict[str, SourceRows], dict[str, Any]]:
     """Read a task's rows.
 
-    :param source: Where they are. Paths are relative to the working folder. If none of its files exists, `otherwise` is read.
+    :param source: Paths are relative to the working folder. If none of its files exists, `otherwise` is read.
     :param columns: The source's names for the project's columns.
     :return: The rows of each split (of `ALL` for a source of one file), and the provenance for the table's metadata.
     :raises InputError: If a file, package or column is missing, a SHA-256 differs, a file has no rows, or `where` selects none.
@@ -76,24 +75,21 @@ def read(source: Source, columns: Columns) -> tuple[dict[str, SourceRows], dict[
 
 
 def _read_files(source: Source, columns: Columns) -> tuple[dict[str, SourceRows], dict[str, Any]]:
-    if source.package is None:
-        provenance: dict[str, Any] = {}
-        given = _by_split(source.files)
-        paths = {split: Path(name) for split, name in given.items()}
-        names = given
-    else:
-        provenance = {"package": source.package, "version": _version(source.package)}
-        given = _by_split(source.path)
-        paths = {split: _inside(source.package, name) for split, name in given.items()}
-        names = {split: f"{source.package}/{name}" for split, name in given.items()}
-    wanted = _by_split(source.sha256)
-    digests = {split: _digest(path, names[split], wanted.get(split)) for split, path in paths.items()}
-    asked_for = _asked_for(source, columns)
-    rows = {
-        split: _collect(names[split], read_records(path, names[split], asked_for), source, columns)
-        for split, path in paths.items()
+    package, wanted, asked_for = source.package, _by_split(source.sha256), _asked_for(source, columns)
+    given = _by_split(source.files if package is None else source.path)
+    places = {
+        split: (Path(path), path) if package is None else (_inside(package, path), f"{package}/{path}")
+        for split, path in given.items()
     }
-    files = {split: {"path": given[split], "sha256": digests[split]} for split in given}
+    files = {
+        split: {"path": given[split], "sha256": _digest(path, name, wanted.get(split))}
+        for split, (path, name) in places.items()
+    }
+    rows = {
+        split: _collect(name, read_records(path, name, asked_for), source, columns)
+        for split, (path, name) in places.items()
+    }
+    provenance = {} if package is None else {"package": package, "version": _version(package)}
     return rows, {**provenance, "files": files}
 
 
@@ -156,25 +152,20 @@ def _read_hub(source: Source, columns: Columns) -> tuple[dict[str, SourceRows], 
     asked_for = _asked_for(source, columns)
     rows = {}
     for split in (split for split in SPLITS if split in names):
-        name, part = f"{label}, {names[split]}", found[names[split]]
-        check_columns(name, part.column_names, asked_for)
-        records = _hub_records(name, part.select_columns(asked_for), asked_for)
-        rows[split] = _collect(name, records, source, columns)
+        name = f"{label}, {names[split]}"
+        rows[split] = _collect(name, _hub_records(name, found[names[split]], asked_for), source, columns)
     if len(rows) == 1:
         rows = {ALL: next(iter(rows.values()))}
-    return rows, {
-        "hub": source.hub,
-        "config": source.config,
-        "revision": source.revision,
-        "splits": dict(source.hub_splits),
-    }
+    provenance = {name: getattr(source, name) for name in ("hub", "config", "revision")}
+    return rows, {**provenance, "splits": dict(source.hub_splits)}
 
 
 def _hub_records(name: str, split: Any, asked_for: Sequence[str]) -> Iterator[Record]:
     """Read a split of a Hub data set. Class numbers become class names; -1, which means no label on the Hub, becomes null."""
     from datasets import ClassLabel
 
-    table = split.with_format("arrow")[:]
+    check_columns(name, split.column_names, asked_for)
+    table = split.select_columns(asked_for).with_format("arrow")[:]
     for index, column in enumerate(table.column_names):
         feature = split.features[column]
         if isinstance(feature, ClassLabel):
@@ -200,36 +191,19 @@ def _collect(name: str, records: Iterable[Record], source: Source, columns: Colu
     rows = SourceRows(name)
     for line, record in records:
         if isinstance(record, Fault):
-            rows.add(line, (None, None, None), record)
+            rows.add(line, record)
         elif any(record[n] != value for n, value in filters):
             rows.left_out += 1
         else:
             values = [None if n is None else record[n] for n in wanted]
-            broken = next((value for value in values if value and not _is_unicode(value)), None)
-            if broken is None:
-                rows.add(line, values)
-            else:
-                rows.add(line, (None, None, None), Fault("encoding", _shown(broken)))
+            broken = next((value for value in values if value and not value.isascii() and _BYTES.search(value)), None)
+            rows.add(line, values if broken is None else Fault("encoding", _shown(broken)))
     if not len(rows):
         chosen = ", ".join(f"{column}: {value}" for column, value in source.where.items())
-        raise InputError(
-            f"{name}: text.source.where {{{chosen}}} selects none of its {rows.left_out:,} rows"
-            if rows.left_out
-            else f"{name}: has no rows"
-        )
+        none = f"text.source.where {{{chosen}}} selects none of its {rows.left_out:,} rows"
+        raise InputError(f"{name}: {none if rows.left_out else 'has no rows'}")
     return rows
 
 
-def _is_unicode(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _shown(text: str) -> str:
-    # Bytes that are not UTF-8 were read as the lone surrogates U+DC80 to U+DCFF.
     return text.encode("utf-8", "backslashreplace").decode().replace("\\udc", "\\x")

@@ -7,8 +7,9 @@ processes, which costs what it gains.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,8 @@ class TaggedTexts:
 def tag_texts(texts: Iterable[str], tagger: str, mode: TextMode, workers: int | None = None) -> TaggedTexts:
     """Return the tagged words of texts. They are tagged in parallel; the result does not depend on the number of workers.
 
-    :param texts: The texts; none may be blank.
+    :param texts: None may be blank.
     :param tagger: "spacy:PIPELINE", any installed pipeline with a tagger, or "nltk:perceptron".
-    :param mode: "pretokenised" or "raw".
     :param workers: Processes; None for one per core.
     :raises InputError: If the tagger or its data is not installed.
     """
@@ -54,46 +54,30 @@ def tag_texts(texts: Iterable[str], tagger: str, mode: TextMode, workers: int | 
 
     texts = list(texts)
     load_tagger(tagger, mode)  # raises here rather than in a worker
-    shards = [texts[i : i + SHARD] for i in range(0, len(texts), SHARD)]
-    workers = min(workers or effective_n_jobs(-1), max(1, len(shards)))
-    counts: list[np.ndarray] = []
-    words: list[pa.Array] = []
-    tags: list[pa.Array] = []
-    spaces: list[pa.Array] = []
+    shards = [texts[i : i + SHARD] for i in range(0, len(texts), SHARD)] or [[]]
+    run = Parallel(n_jobs=min(workers or effective_n_jobs(-1), len(shards)), return_as="generator")
+    tagged = []
     with progress(len(texts), "tagging", "texts") as advance:
-        run = Parallel(n_jobs=workers, return_as="generator")
         for shard in run(delayed(_tag_shard)(shard, tagger, mode) for shard in shards):
-            counts.append(shard[0])
-            words.append(shard[1])
-            tags.append(shard[2])
-            spaces.append(shard[3])
+            tagged.append(shard)
             advance(len(shard[0]))
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(counts or [np.zeros(0, np.int64)]))])
+    counts, words, tags, spaces = zip(*tagged, strict=True)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(counts))])
     return TaggedTexts(offsets, _encode(words), _encode(tags), _encode(spaces) if mode == "raw" else None)
 
 
-def _encode(arrays: list[pa.Array]) -> pa.DictionaryArray:
+def _encode(arrays: Sequence[pa.Array]) -> pa.DictionaryArray:
     """Return the strings with a sorted dictionary, so that the index of a string does not depend on the order of the rows."""
-    encoded = pa.chunked_array(arrays, pa.string()).combine_chunks().dictionary_encode()
-    order = np.asarray(pc.sort_indices(encoded.dictionary))
-    rank = np.empty(len(order), np.int32)
-    rank[order] = np.arange(len(order))
-    return pa.DictionaryArray.from_arrays(
-        pa.array(rank[np.asarray(encoded.indices)]), encoded.dictionary.take(pa.array(order))
-    )
+    strings = pa.chunked_array(arrays, pa.string()).combine_chunks()
+    dictionary = strings.unique().sort()
+    return pa.DictionaryArray.from_arrays(pc.index_in(strings, value_set=dictionary), dictionary)
 
 
 def _tag_shard(texts: list[str], tagger: str, mode: TextMode) -> tuple[np.ndarray, pa.Array, pa.Array, pa.Array]:
-    counts = np.zeros(len(texts), np.int64)
-    words: list[str] = []
-    tags: list[str] = []
-    spaces: list[str] = []
-    for i, (text_words, text_tags, text_spaces) in enumerate(load_tagger(tagger, mode)(texts)):
-        counts[i] = len(text_words)
-        words += text_words
-        tags += text_tags
-        spaces += text_spaces
-    return counts, pa.array(words, pa.string()), pa.array(tags, pa.string()), pa.array(spaces, pa.string())
+    tagged = list(load_tagger(tagger, mode)(texts))
+    counts = np.array([len(words) for words, _, _ in tagged], np.int64)
+    words, tags, spaces = (pa.array(chain.from_iterable(text[i] for text in tagged), pa.string()) for i in range(3))
+    return counts, words, tags, spaces
 
 
 _loaded: dict[tuple[str, TextMode], Callable[[list[str]], Iterator[Tagged]]] = {}
@@ -102,8 +86,6 @@ _loaded: dict[tuple[str, TextMode], Callable[[list[str]], Iterator[Tagged]]] = {
 def load_tagger(tagger: str, mode: TextMode) -> Callable[[list[str]], Iterator[Tagged]]:
     """Return a function from texts to their words, tags and white space. Each process loads a tagger once.
 
-    :param tagger: "spacy:PIPELINE" or "nltk:perceptron".
-    :param mode: "pretokenised" or "raw".
     :raises InputError: If it is not installed, with the command that installs it.
     """
     if (tagger, mode) not in _loaded:
@@ -139,7 +121,7 @@ def _spacy(name: str, mode: TextMode) -> Callable[[list[str]], Iterator[Tagged]]
 
 
 def _batch_size(texts: list[str]) -> int:
-    return max(1, BATCH_CHARACTERS * len(texts) // sum(map(len, texts)))
+    return max(1, BATCH_CHARACTERS * len(texts) // max(1, sum(map(len, texts))))
 
 
 def _fold_spaces(doc: Any) -> Tagged:
@@ -194,10 +176,7 @@ def tokens_tables(
 ) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
     """Tag every sentence of the examples.
 
-    :param examples: The table of tables.EXAMPLES.
-    :param tagger: As in `tag_texts`.
-    :param mode: As in `tag_texts`.
-    :param workers: As in `tag_texts`.
+    :param examples: The table of tables.EXAMPLES. The other parameters are those of `tag_texts`.
     :return: The tables of tables.TOKENS, in the order of the ids, and of tables.VOCABULARY, and the metadata of both (tags, spaces,
         pairs, tagger, text, corpus).
     :raises InputError: If a sentence has no words or contains tables.MASK, or the tagger is not installed.
@@ -208,20 +187,13 @@ def tokens_tables(
     sides = [_checked(examples, f"sentence{number}") for number in ((1, 2) if pairs else (1,))]
     tagged = tag_texts([text for side in sides for text in side.to_pylist()], tagger, mode, workers)
 
-    columns: dict[str, pa.Array] = {"id": examples["id"], "split": examples["split"]}
-    for number in (1, 2):
-        rows = slice((number - 1) * n, number * n + 1)
-        for name, values, kind in (
-            ("words", tagged.words.indices, pa.int32()),
-            ("tags", tagged.tags.indices, pa.int16()),
-            ("spaces", tagged.spaces.indices if tagged.spaces is not None else None, pa.int16()),
-        ):
-            if values is None or number > len(sides):
-                columns[f"{name}{number}"] = pa.nulls(n, pa.list_(kind))
-            else:
-                columns[f"{name}{number}"] = pa.ListArray.from_arrays(
-                    pa.array(tagged.offsets[rows], pa.int32()), values.cast(kind)
-                )
+    columns: dict[str, pa.Array] = {field.name: pa.nulls(n, field.type) for field in TOKENS}
+    columns |= {"id": examples["id"], "split": examples["split"]}
+    for side in range(len(sides)):
+        offsets = pa.array(tagged.offsets[side * n : (side + 1) * n + 1], pa.int32())
+        for name, strings in (("words", tagged.words), ("tags", tagged.tags), ("spaces", tagged.spaces)):
+            if strings is not None:
+                columns[f"{name}{side + 1}"] = pa.ListArray.from_arrays(offsets, strings.indices)
     tokens = pa.table(columns).cast(TOKENS)
     in_training = np.asarray(pc.equal(examples["split"].cast(pa.string()), SPLITS[0]))
     metadata = {

@@ -211,6 +211,6 @@ def test_ids_are_converted_to_bytes_and_an_invalid_id_is_refused():
     assert len(tables.id_bytes(pa.chunked_array([], pa.string()))) == 0
     sliced = pa.chunked_array([pa.array(given)]).slice(3, 2)
     assert [value.hex() for value in tables.id_bytes(sliced).to_pylist()] == given[3:5]
-    for wrong in ("p", "z" * 32, "a" * 34, "é" * 16):
+    for wrong in ("p", "z" * 32, "a" * 34, "é" * 16, "a" * 30 + "  ", None):
         with pytest.raises(InputError, match="an id is not 32 hex digits"):
             tables.id_bytes(pa.chunked_array([[given[0], wrong]]))

@@ -129,7 +129,7 @@ def test_a_text_with_two_numbers_has_their_mean():
     by_text = dict(zip(table["sentence1"].to_pylist(), table["label"].to_pylist(), strict=True))
     assert (by_text["a"], by_text["b"]) == (3.0, 5.0)
     assert found.problems["conflict"].count == 4
-    assert [row.value for row in found.problems["conflict"].locations][1] == "2: 'a'"
+    assert [row.value for row in found.problems["conflict"].rows][1] == "2: 'a'"
     assert found.problems["repeat"].count == 1
     dropped, _ = preparation.prepare(
         rows_of(labels + ["0"] * 20, texts + more), text_of(bad_rows={"conflict": "drop"}), "pretokenised"

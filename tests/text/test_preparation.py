@@ -162,7 +162,7 @@ def test_drop(kind, caplog):
     assert kept_lines(table)[:-1] == kept
     problem = report.problems[kind]
     assert (problem.count, problem.dropped, problem.action) == (len(lines), len(lines), "drop")
-    assert [(place.file, place.line) for place in problem.locations] == [("train.csv", line) for line in lines]
+    assert [(place.file, place.line) for place in problem.rows] == [("train.csv", line) for line in lines]
     assert sum(other.count for other in report.problems.values()) == len(lines)
     assert f"bad_rows.{kind}: drop: train.csv: {len(lines)} row" in caplog.text
     assert f"line {lines[0]}" in caplog.text
@@ -215,7 +215,7 @@ def test_the_last_split_keeps_a_leak():
     everywhere = [("a", "positive")]
     _, report = prepare(given_splits(everywhere, everywhere, everywhere), text())
     assert report.kept == {"train": 1, "validation": 1, "test": 2}
-    assert {(place.file, place.line) for place in report.problems["leak"].locations} == {
+    assert {(place.file, place.line) for place in report.problems["leak"].rows} == {
         ("train.csv", 2),
         ("validation.csv", 2),
     }
@@ -303,7 +303,7 @@ SPACED = ["good  film", "good\tfilm", " good\u00a0 film", "good\x85film\n", "goo
 def test_pretokenised_texts_with_the_same_words_are_the_same_text(spaced):
     rows = given_splits(train=[(spaced, "positive"), ("a", "positive")], validation=[("good film", "positive")])
     table, report = prepare(rows, text())
-    assert report.problems["leak"].locations == [RowLocation("train.csv", 2, "also in validation, line 2: 'good film'")]
+    assert report.problems["leak"].rows == [RowLocation("train.csv", 2, "also in validation, line 2: 'good film'")]
     assert "good film" in table["sentence1"].to_pylist()
     train = [(spaced, "positive"), ("good film", "positive"), ("bad", "negative"), (" bad  ", "positive")]
     _, report = prepare(given_splits(train=train), text())
@@ -370,7 +370,7 @@ def test_every_row_is_kept_or_accounted_for(parts, one_file, conflict):
     assert table.num_rows == sum(report.kept.values())
     for split in SPLITS:
         assert report.kept[split] == sum(report.labels[split].values()) + report.unlabelled[split]
-    assert all(problem.count == len(problem.locations) >= problem.dropped for problem in problems)
+    assert all(problem.count == len(problem.rows) >= problem.dropped for problem in problems)
 
     found = table.to_pylist()
     assert len({row["id"] for row in found}) == len(found)
@@ -419,7 +419,7 @@ def test_the_example_task():
         "dropped": 0,
         "problems": dict.fromkeys(KINDS, 0),
     }
-    assert report.left_out == 25_000
+    assert report.left_out_by_where == 25_000
     assert {name: sum(report.labels[split][name] for split in SPLITS) for name in LABELS} == dict.fromkeys(LABELS, 4265)
     assert report.words == {"sentence1": {"min": 1, "median": 20.0, "max": 59}}
     assert len(set(table["id"].to_pylist())) == 8530
