@@ -1,7 +1,5 @@
 """Hash the code that ablation/params.yaml names: stamps/TASK/ablation.json, which belongs in Git.
 
-python stages/ablate_inputs.py TASK
-
 It runs at every `dvc repro ablation/dvc.yaml`. The stages after it run again where their part of the file has changed.
 """
 

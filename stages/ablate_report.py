@@ -1,7 +1,4 @@
-"""Summarise the ablation's results: data/TASK/results/ablation.json, ablation.md and ablation.csv.
-
-python stages/ablate_report.py TASK
-"""
+"""Summarise the ablation's results: data/TASK/results/ablation.json, ablation.md and ablation.csv."""
 
 import sys
 from pathlib import Path

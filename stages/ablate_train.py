@@ -1,7 +1,5 @@
 """Train and measure the ablation's students: data/TASK/ablation/cells, a JSON file each.
 
-python stages/ablate_train.py TASK
-
 It trains one student per GPU, or one per core without a GPU, at a time. A killed run resumes with the missing students.
 """
 

@@ -1,7 +1,4 @@
-"""Draw n_iter copies of each training example with the augmentation rules.
-
-python stages/augment.py TASK
-"""
+"""Draw n_iter copies of each training example with the augmentation rules."""
 
 import re
 from pathlib import Path

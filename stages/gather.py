@@ -1,7 +1,5 @@
 """Gather what a student learns from, its soft targets: its teacher's logits, or the average of several teachers'.
 
-python stages/gather.py TASK STUDENT
-
 DVC cannot express which teachers a student has. So this stage depends on the stamps of all logits, stamps/TASK/logits, and reads the data
 sets of its teachers alone. No weights are read, and nothing is computed for a single teacher.
 """

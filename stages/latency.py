@@ -1,7 +1,5 @@
 """Time a task's shipped students and their teachers on this machine: data/TASK/results/latency.json, which the result table shows.
 
-python stages/latency.py TASK
-
 This is not a stage of dvc.yaml, because times depend on the machine: run it on the target machine while nothing else runs. It loads the
 teacher, so that one run measures all.
 """

@@ -1,7 +1,4 @@
-"""Read the task's text, check every row, split it: data/TASK/examples, data/TASK/source and data/TASK/results/prepare.json.
-
-python stages/prepare.py TASK
-"""
+"""Read the task's text, check every row, split it: data/TASK/examples, data/TASK/source and data/TASK/results/prepare.json."""
 
 from pathlib import Path
 from typing import Any
