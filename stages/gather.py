@@ -16,10 +16,9 @@ def main(task: str, student: str) -> None:
     """Read data/TASK/logits, write data/TASK/targets/STUDENT, a logit data set."""
     how = project.load(task).student(student)
     data = Path("data") / task
-    for teacher in how.teachers:
-        folder = data / "logits" / teacher
-        check_stamp(Path("stamps") / task / "logits" / f"{teacher}.json", f"dvc pull {folder.as_posix()}")
     folders = {data / "logits" / teacher: weight for teacher, weight in how.teachers.items()}
+    for folder in folders:
+        check_stamp(Path("stamps") / task / "logits" / f"{folder.name}.json", f"dvc pull {folder.as_posix()}")
     gather(folders, data / "targets" / student, how.average, originals=how.rows == "originals")
 
 

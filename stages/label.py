@@ -5,7 +5,6 @@ stamps/TASK/logits/TEACHER.json, belongs in Git.
 """
 
 from pathlib import Path
-from typing import Any
 
 from pipeline.console import run_stage
 from pipeline.labelling.label import label_task
@@ -20,23 +19,18 @@ def main(task: str, name: str) -> None:
     """Read the task's examples, augmented rows and teacher; write its logit data set and a summary."""
     settings = project.load(task)
     how = settings.teacher(name).label
-    data = Path("data") / task
-    if (note := note_of(data / "examples" / "examples.parquet")) is not None:
-        _finish(task, name, imported.place(note, name, data / "logits" / name))
-        return
-    summary = label_task(data, name, data / "augmented", data / "logits" / name, how, settings.tag.text)
-    _finish(task, name, summary)
-
-
-def _finish(task: str, name: str, summary: dict[str, Any]) -> None:
-    """Write the summary, and the stamp in Git by which a clone without the data set sees that it is another one."""
     data, stamps = Path("data") / task, Path("stamps") / task / "logits"
+    out = data / "logits" / name
+    if (note := note_of(data / "examples" / "examples.parquet")) is not None:
+        summary = imported.place(note, name, out)
+    else:
+        summary = label_task(data, name, data / "augmented", out, how, settings.tag.text)
     with writing(data / "results"):
         remove_temporaries(data / "results", f"label-{name}.json")
         write_json(data / "results" / f"label-{name}.json", summary)
-    with writing(stamps):
+    with writing(stamps):  # by the stamp a clone without the data set sees that it changed
         remove_temporaries(stamps, f"{name}.json")
-        write_stamp(stamps / f"{name}.json", data / "logits" / name / "manifest.json")
+        write_stamp(stamps / f"{name}.json", out / "manifest.json")
 
 
 if __name__ == "__main__":

@@ -75,8 +75,6 @@ def label_task(data: Path, name: str, augmented: Path, out: Path, how: Labelling
     """Label a task's examples and augmented rows with the teacher that its finetune stage recorded, as `label` does.
 
     :param data: The task's folder; the label stores are next to it, in `labelled`.
-    :param name: The teacher.
-    :param augmented: The folder of the augmented rows.
     :param text: How text was split into words: pretokenised or raw.
     """
     examples, source = tables.read_examples(data / "examples", data / "source")
@@ -180,15 +178,10 @@ def _label_missing(
                 teacher.model.to("cpu")  # each worker opens its own, one of them on this GPU
             for pool, *found in labelled_pools(labeller, pools, texts, how, check, opening, many):
                 writer.put(tables.id_bytes(pool["id"]), *found)
-    seconds = time.perf_counter() - started
-    logger.info(
-        "labelled %d texts of %d rows in %.1f s (%.0f per second); %d texts already labelled",
-        texts,
-        len(rows.text_of),
-        seconds,
-        texts / max(seconds, 1e-9),
-        len(rows.texts) - texts,
-    )
+    seconds = max(time.perf_counter() - started, 1e-9)
+    known = len(rows.texts) - texts
+    message = "labelled %d texts of %d rows in %.1f s (%.0f per second); %d texts already labelled"
+    logger.info(message, texts, len(rows.text_of), seconds, texts / seconds, known)
 
 
 def harvest(folder: Path, store: LabelStore, wanted: pa.Array, labeller: Labeller) -> None:
@@ -219,14 +212,8 @@ def harvest(folder: Path, store: LabelStore, wanted: pa.Array, labeller: Labelle
         logger.info("reused %d cached logits from %s", added, folder)
 
 
-# --- the rows -----------------------------------------------------------------------------------------------------------
-
-
 def _rows_kept(rows: LabelRows, too_long: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which rows remain if texts that are too long, and the copies of such originals, are dropped: bool [rows].
-
-    :param too_long: Which texts, bool [n].
-    """
+    """Return which rows remain if texts that are too long, bool [n], and the copies of such originals, are dropped: bool [rows]."""
     kept = ~too_long[rows.text_of]
     dropped = rows.examples["id"].filter(pa.array(~kept[: rows.examples.num_rows])).combine_chunks()
     if len(dropped):
@@ -276,12 +263,11 @@ def _with_logits(rows: pa.Table, values: NDArray[np.float32]) -> pa.Table:
 def _scores(
     examples: pa.Table, values: NDArray[np.float32], kept: NDArray[np.bool_]
 ) -> dict[str, dict[str, float | None]]:
-    """Return the teacher's scores on the labelled rows of validation and test; None for a split without labels.
+    """Return the teacher's accuracy, or pearson and rmse with one class, on validation and test, by split; None without labels.
 
     :param examples: The originals, n rows.
     :param values: Their logits, [n, C].
     :param kept: Which were not dropped, [n].
-    :return: By split, `accuracy`; with one class, `pearson` and `rmse`.
     """
     measures: dict[str, Callable[[Any, Any], float]] = {"accuracy": accuracy}
     predicted = values.argmax(axis=1)

@@ -1,5 +1,6 @@
 """The rows that a teacher labels: originals in memory, augmented rows read file by file, each text once."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import tables
@@ -41,10 +41,7 @@ class LabelRows:
 
     @classmethod
     def read(cls, examples: pa.Table, files: Sequence[Path]) -> "LabelRows":
-        """Read the ids of all rows.
-
-        :raises InputError: If a file has another schema.
-        """
+        """Read the ids of all rows. Raises an InputError if a file has another schema."""
         ids = [tables.id_bytes(examples["id"])]
         ids += [tables.id_bytes(tables.read(path, tables.AUGMENTED, ["id"])["id"]) for path in files]
         found = pa.concat_arrays(ids).dictionary_encode()
@@ -63,7 +60,6 @@ class LabelRows:
         Removing the texts of whole pools leaves the remaining pools unchanged. So a run that resumes after a kill has the same pools left.
 
         :param wanted: Which texts, bool [n].
-        :param size: Texts per pool.
         :yields: id, sentence1, sentence2, split and line (both null in augmented rows), in the order of `texts`.
         """
         chosen = self.first[wanted]
@@ -86,10 +82,9 @@ class LabelRows:
         """Count chosen texts, bool [n], by the split of their first row; augmented rows are counted separately."""
         first = self.first[chosen]
         originals = first[first < self.examples.num_rows]
-        found = pc.value_counts(self.examples["split"].cast(pa.string()).take(pa.array(originals)))
-        counts = {entry["values"].as_py(): entry["counts"].as_py() for entry in found}
+        counts = Counter(self.examples["split"].take(pa.array(originals)).to_pylist())
         counts["augmented"] = len(first) - len(originals)
-        return {name: counts.get(name, 0) for name in (*tables.SPLITS, "augmented")}
+        return {name: counts[name] for name in (*tables.SPLITS, "augmented")}
 
     def named(self, chosen: NDArray[np.bool_]) -> str:
         """Return chosen texts, bool [n], as text for a message: the first `SHOWN`, then a count of the rest."""
