@@ -74,6 +74,11 @@ class Layout:
         return np.cumsum(self.lengths) - self.lengths
 
     @cached_property
+    def first(self) -> torch.Tensor:
+        """The offset of each sequence, int64 [b], on the device."""
+        return to_device(self.starts, self.device)
+
+    @cached_property
     def cumulative(self) -> torch.Tensor:
         """The offset of each sequence and the end of the last one, int32 [b + 1], on the device."""
         return to_device(np.append(self.starts, self.lengths.sum()).astype(np.int32), self.device)
@@ -133,7 +138,7 @@ def _stack(layout: Layout, means: bool, module: torch.nn.Module, inputs: Any, ou
         lengths = to_device(layout.lengths, layout.device)
         pooled = torch.segment_reduce(states[0].float(), "mean", lengths=lengths).to(states.dtype)[:, None]
     else:
-        pooled = states[0, layout.cumulative[:-1]][:, None]
+        pooled = states[0, layout.first][:, None]
     if isinstance(output, torch.Tensor):
         return pooled
     output.last_hidden_state = pooled

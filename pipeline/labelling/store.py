@@ -159,9 +159,8 @@ class LabelStore:
         self._count()
 
     def places(self, ids: pa.Array, with_unlabelled: bool) -> NDArray[np.int64]:
-        """Return the arguments of `take` for texts, int64 [n]; -1 for a text that is missing.
+        """Return the arguments of `take` for texts, [n] ids of 16 bytes: int64 [n]; -1 for a text that is missing.
 
-        :param ids: Texts, [n] of 16 bytes.
         :param with_unlabelled: Also find texts that were too long and not labelled.
         """
         if not len(self):
@@ -176,10 +175,7 @@ class LabelStore:
         return places
 
     def take(self, places: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return the logits of texts, float32 [n, C], and which texts were truncated, bool [n].
-
-        :param places: From `places`, none -1, [n].
-        """
+        """Return the logits of texts, given their `places`, none -1: float32 [n, C], and which texts were truncated, bool [n]."""
         logits = np.empty((len(places), self._schema.field("logits").type.list_size), dtype=np.float32)
         truncated = np.empty(len(places), dtype=np.bool_)
         order = np.argsort(places, kind="stable")
