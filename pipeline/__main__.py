@@ -25,36 +25,34 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline", description="Distil text classifiers, offline.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(function: Callable[..., None], text: str, name: str = "") -> argparse.ArgumentParser:
-        added: argparse.ArgumentParser = commands.add_parser(name or function.__name__, help=text, description=text)
+    def command(function: Callable[..., None], *positional: str) -> argparse.ArgumentParser:
+        name, text = function.__name__.replace("_", "-"), function.__doc__
+        added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
         added.set_defaults(function=function)
+        for argument in positional:
+            added.add_argument(argument, type=Path)
         return added
 
-    command(check, "check params.yaml and the active tasks, and import every rule and student")
-    command(results, "print the result table of each active task")
-    data_sets: tuple[tuple[Callable[..., None], str], ...] = (
-        (verify, "check a logit data set: hashes, ids, lineage, logits; exit code 1 if anything is wrong"),
-        (card, "print the card of a logit data set, generated from its rows"),
-        (stats, "plot confidences, classes, lengths and entropies of a logit data set as text"),
-    )
-    for function, text in data_sets:
-        command(function, text).add_argument("folder", type=Path)
-    head_ = command(head, "show a few rows of a logit data set, and what augmentation changed in them")
-    head_.add_argument("folder", type=Path)
+    command(check)
+    command(results)
+    command(verify, "folder")
+    command(card, "folder")
+    command(stats, "folder")
+    command(plots_page, "path")
+    head_ = command(head, "folder")
     head_.add_argument("-n", "--rows", type=int, default=10, help="number of rows (default: 10)")
     head_.add_argument("--split", default="train", help="train, validation or test (default: train)")
-    merge_ = command(merge, "merge logit data sets of one task and one teacher")
+    merge_ = command(merge)
     merge_.add_argument("folders", type=Path, nargs="+", metavar="folder")
     merge_.add_argument("-o", "--out", type=Path, required=True, help="the folder to write")
     merge_.add_argument(
         "--tolerance", type=float, default=1e-3, help="largest difference of two logits of one text (default: 0.001)"
     )
-    publish_ = command(publish, "upload a logit data set to the Hugging Face Hub if it passes verify")
-    publish_.add_argument("folder", type=Path)
+    publish_ = command(publish, "folder")
     publish_.add_argument("repository", metavar="OWNER/NAME")
     publish_.add_argument("--private", action="store_true", help="make a new repository private")
     publish_.add_argument("--dry-run", action="store_true", help="list the files, and upload nothing")
-    predict_ = command(predict, "predict the class of each line of text, as JSON lines")
+    predict_ = command(predict)
     predict_.add_argument("folder", type=Path, help="a student's folder: data/TASK/artefacts/STUDENT")
     predict_.add_argument(
         "file", type=Path, nargs="?", help="one text per line, a pair separated by a tab (default: standard input)"
@@ -63,11 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     predict_.add_argument(
         "--batch", type=int, default=1024, help="lines that are read and answered together (default: 1024)"
     )
-    command(plots_page, "write the HTML template that shows plots offline", "plots-page").add_argument(
-        "path", type=Path
-    )
-    text = "label some rows of a logit data set again; exit code 1 if a logit differs by more than the tolerance"
-    audit_ = command(audit, text)
+    audit_ = command(audit)
     audit_.add_argument("folder", type=Path, help="data/TASK/logits/TEACHER")
     audit_.add_argument("--percent", type=float, default=1.0, help="share of the rows, drawn at random (default: 1)")
     audit_.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
@@ -86,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def audit(folder: Path, percent: float, seed: int, dtype: list[str], tolerance: float, teacher: Path | None) -> None:
-    """Print how much the teacher's logits differ from the stored ones."""
+    """Label some rows of a logit data set again; exit code 1 if a logit differs by more than the tolerance."""
     from pipeline.labelling.audit import audit as run
     from pipeline.labelling.audit import show
 
@@ -101,7 +95,7 @@ def audit(folder: Path, percent: float, seed: int, dtype: list[str], tolerance: 
 
 
 def check() -> None:
-    """Check all settings, and import and build what they name, before hours of work depend on it."""
+    """Check params.yaml and the active tasks, and import every rule and student."""
     from pipeline import plugins
     from pipeline.augment.copies import Plan
     from pipeline.params import project
@@ -114,7 +108,7 @@ def check() -> None:
 
 
 def results() -> None:
-    """Print a table for each active task."""
+    """Print the result table of each active task."""
     from pipeline.params import project
     from pipeline.report.table import result_table
 
@@ -124,7 +118,7 @@ def results() -> None:
 
 
 def verify(folder: Path) -> None:
-    """Check a logit data set, and exit with 1 if anything is wrong."""
+    """Check a logit data set: hashes, ids, lineage, logits; exit code 1 if anything is wrong."""
     from pipeline.logits import verify
 
     checks = verify.verify(folder)
@@ -134,7 +128,7 @@ def verify(folder: Path) -> None:
 
 
 def card(folder: Path) -> None:
-    """Print the card of a logit data set."""
+    """Print the card of a logit data set, generated from its rows."""
     from pipeline.logits import card, dataset
 
     found = dataset.manifest(folder)
@@ -142,21 +136,21 @@ def card(folder: Path) -> None:
 
 
 def stats(folder: Path) -> None:
-    """Plot what is in a logit data set."""
+    """Plot confidences, classes, lengths and entropies of a logit data set as text."""
     from pipeline.logits import stats
 
     sys.stdout.write(stats.stats(folder) + "\n")
 
 
 def head(folder: Path, rows: int, split: str) -> None:
-    """Show rows of a logit data set."""
+    """Show a few rows of a logit data set, and what augmentation changed in them."""
     from pipeline.logits import stats
 
     sys.stdout.write(stats.head(folder, rows, split) + "\n")
 
 
 def merge(folders: list[Path], out: Path, tolerance: float) -> None:
-    """Merge logit data sets."""
+    """Merge logit data sets of one task and one teacher."""
     from pipeline.logits import merge
 
     rows = merge.merge(folders, out, tolerance)
@@ -164,7 +158,7 @@ def merge(folders: list[Path], out: Path, tolerance: float) -> None:
 
 
 def publish(folder: Path, repository: str, private: bool, dry_run: bool) -> None:
-    """Upload a logit data set."""
+    """Upload a logit data set to the Hugging Face Hub if it passes verify."""
     from pipeline.logits import publish
 
     for path, size in publish.publish(folder, repository, private, dry_run):
@@ -172,14 +166,14 @@ def publish(folder: Path, repository: str, private: bool, dry_run: bool) -> None
 
 
 def predict(folder: Path, file: Path | None, int8: bool, batch: int) -> None:
-    """Answer lines of text."""
+    """Predict the class of each line of text, as JSON lines."""
     from pipeline.serving import predict as predicting
 
     predicting.predict(folder, file, int8, batch)
 
 
 def plots_page(path: Path) -> None:
-    """Write the template for `dvc plots show`."""
+    """Write the HTML template that shows plots offline."""
     from pipeline.report.dvc_plots import plots_page as page
 
     write_text(path, page())

@@ -1,7 +1,4 @@
-"""Draw the copies of each rule set of the ablation, with each n_iter.
-
-python stages/ablate_augment.py TASK
-"""
+"""Draw the copies of each rule set of the ablation, with each n_iter."""
 
 from pathlib import Path
 

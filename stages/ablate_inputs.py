@@ -1,7 +1,5 @@
 """Hash the code that ablation/params.yaml names: stamps/TASK/ablation.json, which belongs in Git.
 
-python stages/ablate_inputs.py TASK
-
 It runs at every `dvc repro ablation/dvc.yaml`. The stages after it run again where their part of the file has changed.
 """
 
@@ -16,9 +14,7 @@ from pipeline.storage import write_json
 def main(task: str) -> None:
     """Write the stamp."""
     _, ablation = params.load(task)
-    rules = {
-        name: {key: code(rule.rule) for key, rule in rule_set.rules.items()} for name, rule_set in ablation.sets.items()
-    }
+    rules = {n: {key: code(rule.rule) for key, rule in drawn.rules.items()} for n, drawn in ablation.sets.items()}
     found = {"rules": rules, "student": code(ablation.student.model)}
     write_json(Path("stamps") / task / "ablation.json", found)
 

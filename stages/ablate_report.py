@@ -1,7 +1,4 @@
-"""Summarise the ablation's results: data/TASK/results/ablation.json, ablation.md and ablation.csv.
-
-python stages/ablate_report.py TASK
-"""
+"""Summarise the ablation's results: data/TASK/results/ablation.json, ablation.md and ablation.csv."""
 
 import sys
 from pathlib import Path
@@ -18,15 +15,14 @@ def main(task: str) -> None:
     _, ablation = params.load(task)
     data = Path("data") / task
     cells, labelled = data / "ablation" / "cells", data / "ablation" / "logits"
-    splits = [results.measure(cells, labelled, ablation, split) for split in SPLITS]
-    measured = [each for each in splits if each is not None]
+    measured = [found for split in SPLITS if (found := results.measure(cells, labelled, ablation, split))]
     if not measured:
         raise InputError(f"{labelled}: no validation or test row has a label, so there is nothing to compare")
-    found = results.summary(measured[-1], cells, ablation)
-    table = results.table(measured, found)
+    summary = results.summary(measured[-1], cells, ablation)
+    table = results.table(measured, summary)
     write_text(data / "results" / "ablation.md", table)
-    write_text(data / "results" / "ablation.csv", results.curves(found))
-    write_json(data / "results" / "ablation.json", found)
+    write_text(data / "results" / "ablation.csv", results.curves(summary))
+    write_json(data / "results" / "ablation.json", summary)
     sys.stdout.write(table)
 
 

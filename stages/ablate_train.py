@@ -1,7 +1,5 @@
 """Train and measure the ablation's students: data/TASK/ablation/cells, a JSON file each.
 
-python stages/ablate_train.py TASK
-
 It trains one student per GPU, or one per core without a GPU, at a time. A killed run resumes with the missing students.
 """
 
@@ -17,11 +15,8 @@ def main(task: str) -> None:
     _, ablation = params.load(task)
     data = Path("data") / task
     vectors = ablation.student.vectors
-    where = Tables(
-        labelled=data / "ablation" / "logits",
-        sets=data / "ablation" / "augmented",
-        vectors=data / "vectors" / f"{vectors}.parquet" if vectors else None,
-    )
+    path = data / "vectors" / f"{vectors}.parquet" if vectors else None
+    where = Tables(data / "ablation" / "logits", data / "ablation" / "augmented", path)
     train_all(where, ablation, data / "ablation" / "cells")
 
 

@@ -1,11 +1,7 @@
-"""Draw n_iter copies of each training example with the augmentation rules.
-
-python stages/augment.py TASK
-"""
+"""Draw n_iter copies of each training example with the augmentation rules."""
 
 import re
 from pathlib import Path
-from typing import Any
 
 from pipeline.augment import engine
 from pipeline.console import run_stage
@@ -19,19 +15,16 @@ def main(task: str) -> None:
     data = Path("data") / task
     if (note := note_in(data / "tokens")) is not None:
         leave_note(note, data / "augmented")
-        _write(data / "results", {"imported": note["logits"]}, {})
-        return
-    settings = project.load(task)
-    summary = engine.augment(data / "tokens", data / "augmented", settings.augment, file=settings.rules_file)
-    _write(data / "results", summary, summary["kept per example by words"])
-
-
-def _write(results: Path, summary: dict[str, Any], kept: dict[str, float]) -> None:
-    write_json(results / "augment.json", summary)
+        summary = {"imported": note["logits"]}
+    else:
+        settings = project.load(task)
+        summary = engine.augment(data / "tokens", data / "augmented", settings.augment, file=settings.rules_file)
+    kept = summary.get("kept per example by words", {})
+    write_json(data / "results" / "augment.json", summary)
     # The plot sorts bars as text, which is the numeric order for 01-02 and 03-05.
     bars = {re.sub(r"\d+", lambda number: number[0].zfill(2), words): copies for words, copies in kept.items()}
     lines = [f"{words},{copies}\n" for words, copies in bars.items()]
-    write_text(results / "curves" / "copies-kept.csv", "words,copies kept\n" + "".join(lines))
+    write_text(data / "results" / "curves" / "copies-kept.csv", "words,copies kept\n" + "".join(lines))
 
 
 if __name__ == "__main__":

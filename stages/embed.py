@@ -1,7 +1,4 @@
-"""Look up pretrained word vectors, or a teacher's, for the words of a task's training text and augmented rows.
-
-python stages/embed.py TASK
-"""
+"""Look up pretrained word vectors, or a teacher's, for the words of a task's training text and augmented rows."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""Measure a student, and its teachers from its soft targets, on validation and test.
-
-python stages/evaluate.py TASK STUDENT
-"""
+"""Measure a student, and its teachers from its soft targets, on validation and test."""
 
 from pathlib import Path
 

@@ -1,7 +1,4 @@
-"""Export a trained student: its own files, ONNX, int8 ONNX and a card.
-
-python stages/export.py TASK STUDENT
-"""
+"""Export a trained student: its own files, ONNX, int8 ONNX and a card."""
 
 from pathlib import Path
 

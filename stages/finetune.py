@@ -1,7 +1,4 @@
-"""Train the teacher's classifier on the task, or record the one it brings: data/TASK/teachers/TEACHER.
-
-python stages/finetune.py TASK TEACHER
-"""
+"""Train the teacher's classifier on the task, or record the one it brings: data/TASK/teachers/TEACHER."""
 
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Gather what a student learns from, its soft targets: its teacher's logits, or the average of several teachers'.
 
-python stages/gather.py TASK STUDENT
-
 DVC cannot express which teachers a student has. So this stage depends on the stamps of all logits, stamps/TASK/logits, and reads the data
 sets of its teachers alone. No weights are read, and nothing is computed for a single teacher.
 """
@@ -18,10 +16,9 @@ def main(task: str, student: str) -> None:
     """Read data/TASK/logits, write data/TASK/targets/STUDENT, a logit data set."""
     how = project.load(task).student(student)
     data = Path("data") / task
-    for teacher in how.teachers:
-        folder = data / "logits" / teacher
-        check_stamp(Path("stamps") / task / "logits" / f"{teacher}.json", f"dvc pull {folder.as_posix()}")
     folders = {data / "logits" / teacher: weight for teacher, weight in how.teachers.items()}
+    for folder in folders:
+        check_stamp(Path("stamps") / task / "logits" / f"{folder.name}.json", f"dvc pull {folder.as_posix()}")
     gather(folders, data / "targets" / student, how.average, originals=how.rows == "originals")
 
 

@@ -1,7 +1,5 @@
 """Hash what a task depends on outside DVC's sight: stamps/TASK/inputs.json, which belongs in Git.
 
-python stages/inputs.py TASK
-
 It runs at every `dvc repro`. The stages after it run again where their part of the file has changed.
 """
 

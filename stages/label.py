@@ -1,60 +1,36 @@
 """Label every unique text with the teacher's logits: data/TASK/logits/TEACHER, data/TASK/results/label-TEACHER.json and a stamp.
 
-python stages/label.py TASK TEACHER
-
 Logits are cached per text in data/labelled: a killed run resumes, and no text is labelled twice. The stamp,
 stamps/TASK/logits/TEACHER.json, belongs in Git.
 """
 
 from pathlib import Path
-from typing import Any
 
-from pipeline import tables
 from pipeline.console import run_stage
-from pipeline.labelling.label import describe_data_set, label
-from pipeline.labelling.labellers import Opening
-from pipeline.labelling.rows import LabelRows, augmented_files
+from pipeline.labelling.label import label_task
 from pipeline.labelling.store import writing
 from pipeline.logits import imported
 from pipeline.logits.note import note_of
 from pipeline.params import project
 from pipeline.storage import remove_temporaries, write_json, write_stamp
-from pipeline.teacher.recorded import open_recorded
 
 
 def main(task: str, name: str) -> None:
     """Read the task's examples, augmented rows and teacher; write its logit data set and a summary."""
     settings = project.load(task)
     how = settings.teacher(name).label
-    data = Path("data") / task
-    if (note := note_of(data / "examples" / "examples.parquet")) is not None:
-        _finish(task, name, imported.place(note, name, data / "logits" / name))
-        return
-    examples, source = tables.read_examples(data / "examples", data / "source")
-    files, augmentation = augmented_files(data / "augmented")
-    folder = (data / "teachers" / name).resolve()
-    teacher, record = open_recorded(folder, source["labels"])
-    summary = label(
-        teacher,
-        LabelRows.read(examples, files),
-        how,
-        stores=Path("data") / "labelled",
-        out=data / "logits" / name,
-        about=describe_data_set(source, augmentation, settings.tag.text, {"name": name, **record}),
-        opening=Opening(folder, tuple(source["labels"]), how),
-    )
-    _finish(task, name, summary)
-
-
-def _finish(task: str, name: str, summary: dict[str, Any]) -> None:
-    """Write the summary, and the stamp in Git by which a clone without the data set sees that it is another one."""
     data, stamps = Path("data") / task, Path("stamps") / task / "logits"
+    out = data / "logits" / name
+    if (note := note_of(data / "examples" / "examples.parquet")) is not None:
+        summary = imported.place(note, name, out)
+    else:
+        summary = label_task(data, name, data / "augmented", out, how, settings.tag.text)
     with writing(data / "results"):
         remove_temporaries(data / "results", f"label-{name}.json")
         write_json(data / "results" / f"label-{name}.json", summary)
-    with writing(stamps):
+    with writing(stamps):  # by the stamp a clone without the data set sees that it changed
         remove_temporaries(stamps, f"{name}.json")
-        write_stamp(stamps / f"{name}.json", data / "logits" / name / "manifest.json")
+        write_stamp(stamps / f"{name}.json", out / "manifest.json")
 
 
 if __name__ == "__main__":

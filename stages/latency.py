@@ -1,7 +1,5 @@
 """Time a task's shipped students and their teachers on this machine: data/TASK/results/latency.json, which the result table shows.
 
-python stages/latency.py TASK
-
 This is not a stage of dvc.yaml, because times depend on the machine: run it on the target machine while nothing else runs. It loads the
 teacher, so that one run measures all.
 """
@@ -42,23 +40,17 @@ def main(task: str) -> None:
             contenders = {}
             for name in names:
                 teacher, _ = open_recorded((data / "teachers" / name).resolve(), about["labels"])
-                contenders[name, "teacher"] = direct.as_function(teacher, settings.teacher(name).label.max_length)
+                contenders[f"{name} teacher"] = direct.as_function(teacher, settings.teacher(name).label.max_length)
             for name in settings.students:
                 for kind, predict in latency.of_student(data / "artefacts" / name, threads).items():
-                    contenders[name, kind] = predict
-            keys = {f"{name} {kind}": (name, kind) for name, kind in contenders}
-            measured = latency.measure({key: contenders[pair] for key, pair in keys.items()}, texts)
+                    contenders[f"{name} {kind}"] = predict
+            measured = latency.measure(contenders, texts)
         by_name: dict[str, dict[str, dict[str, float]]] = {}
         for key, times in measured.items():
-            name, kind = keys[key]
+            name, kind = key.rsplit(" ", 1)
             by_name.setdefault(name, {})[kind] = {what: round(value, 4) for what, value in times.items()}
-            logger.info(
-                "%d threads, %s: %.3f ms at one text, %.0f texts/s",
-                threads,
-                key,
-                times["p50 ms"],
-                times["texts per second"],
-            )
+            single, rate = times["p50 ms"], times["texts per second"]
+            logger.info("%d threads, %s: %.3f ms at one text, %.0f texts/s", threads, key, single, rate)
         found[str(threads)] = by_name
     write_json(data / "results" / "latency.json", {"texts": len(texts), "threads": found})
 

@@ -1,7 +1,5 @@
 """Write the report of a task: data/TASK/report/index.html, a page that needs no network, and data/TASK/report/summary.md.
 
-python stages/report.py TASK
-
 It includes data/TASK/results/latency.json and data/TASK/results/ablation.json if they exist; run it again after they change.
 """
 

@@ -1,7 +1,4 @@
-"""Split a task's text into words and tag their parts of speech.
-
-python stages/tag.py TASK
-"""
+"""Split a task's text into words and tag their parts of speech."""
 
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Train a student from its soft targets alone.
 
-python stages/train.py TASK STUDENT
-
 A killed run resumes after its last epoch, from data/TASK/students/STUDENT.tmp-checkpoint.safetensors.
 """
 

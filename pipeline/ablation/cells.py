@@ -41,7 +41,6 @@ def training_rows(cell: Cell, labelled: pa.Table, copies: pa.Table | None) -> pa
     1901.11196), although a rule may have removed the very word that decided the label. That is what the ablation measures; nowhere else does
     this project give an augmented row a gold label. Rows without a gold label are then left out, and the logits are ignored (`Cell.settings`).
 
-    :param cell: The cell.
     :param labelled: The training split of the union's logit data set, with COLUMNS.
     :param copies: The cell's augmented rows: id, parent_id, sentence1, sentence2; None without augmentation.
     :return: COLUMNS; labels of augmented rows are null where the cell is distilled.
@@ -57,28 +56,23 @@ def training_rows(cell: Cell, labelled: pa.Table, copies: pa.Table | None) -> pa
                 "%s: %d augmented rows have no logits (label.too_long: drop) and are left out", cell.copies, lost
             )
         copies, places, parents = copies.filter(known), places.filter(known), parents.filter(known)
-        gold = pa.nulls(len(copies), originals.schema.field("label").type)
-        columns = {name: copies[name] for name in _COPIES} | {
-            "label": gold if cell.distilled else originals["label"].take(parents),
-            "logits": labelled["logits"].take(places),
-        }
-        added = pa.table([columns[name] for name in COLUMNS], names=list(COLUMNS)).cast(originals.schema)
-        rows = pa.concat_tables([originals, added])
+        none = pa.nulls(len(copies), originals.schema.field("label").type)
+        added = copies.append_column("label", none if cell.distilled else originals["label"].take(parents))
+        added = added.append_column("logits", labelled["logits"].take(places))
+        rows = pa.concat_tables([originals, added.select(COLUMNS).cast(originals.schema)])
     return rows if cell.distilled else rows.filter(pc.is_valid(rows["label"]))
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The paths of a task's tables.
-
-    :param labelled: The union's logit data set.
-    :param sets: The folder of the augmented rows, a folder each rule set and n_iter.
-    :param vectors: The file of the word vectors; None for random ones.
-    """
+    """The paths of a task's tables."""
 
     labelled: Path
+    """The union's logit data set."""
     sets: Path
+    """The folder of the augmented rows, a folder each rule set and n_iter."""
     vectors: Path | None
+    """The file of the word vectors; None for random ones."""
 
     def copies(self, cell: Cell) -> list[Path]:
         """Return the files of a cell's augmented rows."""
@@ -91,8 +85,6 @@ def train_all(where: Tables, settings: Ablation, out: Path, workers: int | None 
     A student's result is written when it is measured, with a hash of what it depends on: data, settings, code, torch. A killed run resumes
     with the missing students; a changed cell is trained again, and no other. No byte depends on the workers or on the order.
 
-    :param where: The tables.
-    :param settings: The ablation's.
     :param out: The folder of the results, `<cell>-seed<n>.json` each; files of cells that are no longer asked for are removed.
     :param workers: Processes; `default_workers` where None.
     :raises InputError: If a table is missing or wrong, or training fails.
@@ -100,21 +92,21 @@ def train_all(where: Tables, settings: Ablation, out: Path, workers: int | None 
     from joblib import Parallel, delayed
 
     out.mkdir(parents=True, exist_ok=True)
-    jobs = [(cell, seed) for cell in settings.cells for seed in settings.seeds]
     shared = _shared_facts(where, settings.student)
-    keys = {cell: _hash([shared, *(_named_hash(path) for path in where.copies(cell))]) for cell in settings.cells}
-    todo = []
-    for cell, seed in jobs:
-        student = cell.settings(settings.student, seed)
-        key = _hash([keys[cell], asdict(cell), student.model_dump(mode="json"), settings.rows_seen])
-        if not _is_finished(out / f"{cell.name(seed)}.json", key):
-            todo.append((where, cell, student, settings.rows_seen, key, out / f"{cell.name(seed)}.json"))
-    wanted = {f"{cell.name(seed)}.json" for cell, seed in jobs}
-    for path in sorted(out.iterdir()):
-        if path.name not in wanted:
-            logger.info("removed %s: no longer part of the ablation", path)
-            path.unlink()
-    logger.info("ablation: training %d of %d students; the rest is already trained", len(todo), len(jobs))
+    todo, wanted = [], set()
+    for cell in settings.cells:
+        data = _hash([shared, *([path.name, sha256_of(path)] for path in where.copies(cell))])
+        for seed in settings.seeds:
+            path = out / f"{cell.name(seed)}.json"
+            wanted.add(path)
+            student = cell.settings(settings.student, seed)
+            key = _hash([data, asdict(cell), student.model_dump(mode="json"), settings.rows_seen])
+            if not _is_finished(path, key):
+                todo.append((where, cell, student, settings.rows_seen, key, path))
+    for path in sorted({*out.iterdir()} - wanted):
+        logger.info("removed %s: no longer part of the ablation", path)
+        path.unlink()
+    logger.info("ablation: training %d of %d students; the rest is already trained", len(todo), len(wanted))
     todo.sort(key=lambda job: -job[1].n_iter)  # longest first, so that processes end at about the same time
     with (
         Parallel(n_jobs=workers or default_workers(), return_as="generator_unordered") as parallel,
@@ -135,10 +127,7 @@ def default_workers() -> int:
 def train_one(where: Tables, cell: Cell, settings: Student, rows_seen: int, key: str, path: Path) -> str:
     """Train a student, measure it, and write its result.
 
-    :param where: The tables.
-    :param cell: Its cell.
     :param settings: From `Cell.settings`; its epochs are replaced so that it sees about `rows_seen` rows, in at least one epoch.
-    :param rows_seen: Rows.
     :param key: The hash of what it depends on.
     :param path: The file to write: key, cell, seed, rows, epochs, kept epoch, and for each split with gold labels the number of rows and the
         ids of those that it gets wrong.
@@ -161,12 +150,11 @@ def train_one(where: Tables, cell: Cell, settings: Student, rows_seen: int, key:
             vectors=None if where.vectors is None else read_vectors(where.vectors),
         )
         found: dict[str, Any] = {}
+        sides = ("sentence1", "sentence2")[: 1 + about["pairs"]]
         for split in SPLITS:
             measured = read_labelled(where.labelled, split, ("id", "sentence1", "sentence2", "label"))
             if measured is not None:
-                logits = student.predict_columns(
-                    *(measured[name] for name in ("sentence1", "sentence2")[: 1 + about["pairs"]])
-                )
+                logits = student.predict_columns(*(measured[side] for side in sides))
                 wrong = logits.argmax(-1) != measured["label"].to_numpy()
                 found[split] = {"rows": len(wrong), "wrong": measured["id"].filter(pa.array(wrong)).to_pylist()}
     kept = best_of(history) + 1 if history else None
@@ -195,11 +183,7 @@ def _shared_facts(where: Tables, student: Student) -> str:
         if not path.is_file():
             raise InputError(f"{path}: no such file; run the stage that makes it with `dvc repro`")
     code = plugins.library_digest(*CODE, student.model.partition(":")[0]), plugins.code_digest(student.model)
-    return _hash([torch.__version__, *code, *(_named_hash(path) for path in files)])
-
-
-def _named_hash(path: Path) -> list[str]:
-    return [path.name, sha256_of(path)]
+    return _hash([torch.__version__, *code, *([path.name, sha256_of(path)] for path in files)])
 
 
 def _hash(facts: Sequence[Any]) -> str:

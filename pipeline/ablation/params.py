@@ -1,6 +1,5 @@
 """ablation/params.yaml as a frozen model, and the cells that it defines."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -66,11 +65,7 @@ class Ablation(Model):
         return next(iter(self.student.teachers))
 
     def augment(self, name: str, n_iter: int) -> Augment:
-        """Return how the copies of a rule set are drawn.
-
-        :param name: The rule set.
-        :param n_iter: The copies of each training example.
-        """
+        """Return how n_iter copies of each training example are drawn with a rule set."""
         return Augment(seed=self.augment_seed, n_iter=n_iter, rules=self.sets[name].rules)
 
     @property
@@ -82,16 +77,14 @@ class Ablation(Model):
 
 @dataclass(frozen=True)
 class Cell:
-    """A setting that is trained with several seeds.
-
-    :param distilled: Whether students learn the teacher's logits; otherwise gold labels.
-    :param rules: The name of the rule set, or NONE.
-    :param n_iter: Copies of each training example; 0 with NONE.
-    """
+    """A setting that is trained with several seeds."""
 
     distilled: bool
+    """Whether students learn the teacher's logits; otherwise gold labels."""
     rules: str
+    """The name of the rule set, or NONE."""
     n_iter: int
+    """Copies of each training example; 0 with NONE."""
 
     @property
     def copies(self) -> str:
@@ -99,32 +92,23 @@ class Cell:
         return f"{self.rules}-{self.n_iter}"
 
     def name(self, seed: int) -> str:
-        """Return the name of the result of one of its students.
-
-        :param seed: The student's.
-        """
+        """Return the name of the result of its student with a seed."""
         return f"{'distilled' if self.distilled else 'hard'}-{self.copies}-seed{seed}"
 
     def settings(self, student: Student, seed: int) -> Student:
-        """Return the settings of one of its students. Without distillation nothing of the teacher counts.
+        """Return the settings of its student with a seed. Without distillation nothing of the teacher counts.
 
         :param student: The ablation's.
-        :param seed: The student's own.
         """
-        changes: Mapping[str, object] = {"seed": seed}
+        changes: dict[str, object] = {"seed": seed}
         if not self.distilled:
-            weights = RowWeights(augmented=student.weights.augmented, confidence=0.0)
-            changes = {**changes, "objective": Objective(alpha=1.0), "weights": weights}
+            changes["objective"] = Objective(alpha=1.0)
+            changes["weights"] = RowWeights(augmented=student.weights.augmented, confidence=0.0)
         return student.model_copy(update=changes)
 
 
 def load(task: str, folder: Path = Path()) -> tuple[project.Settings, Ablation]:
-    """Read ablation/params.yaml, and the settings of its task, teacher and vectors.
-
-    :param task: The task's name.
-    :param folder: The project's folder.
-    :raises InputError: If any of the files is invalid, before any work is done.
-    """
+    """Read a project's ablation/params.yaml, and the settings of a task. Raises an InputError if any of the files is invalid."""
     settings = project.load(task, folder)
     path = folder / PATH
     found = project.validated(Ablation, project.read_yaml(path), path)

@@ -1,7 +1,7 @@
 """The result of an ablation: accuracies with confidence intervals, and the gain of each ingredient."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,40 +24,29 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Measured:
-    """The scores of all cells on one split.
-
-    :param split: validation or test.
-    :param cells: The k cells.
-    :param scores: Accuracy of each student, [k, S].
-    :param draws: From `over_seeds_and_rows`, [DRAWS, k].
-    :param teacher: The teacher's accuracy.
-    """
+    """The scores of k cells on one split, validation or test."""
 
     split: str
     cells: list[Cell]
     scores: Doubles
+    """Accuracy of each student, [k, S]."""
     draws: Doubles
+    """From `over_seeds_and_rows`, [DRAWS, k]."""
     teacher: float
+    """The teacher's accuracy."""
 
     def difference(self, cell: Cell, base: Cell) -> tuple[float, float, float]:
-        """Return the difference between two cells, and the ends of its interval.
-
-        :param cell: The cell.
-        :param base: The cell that it is compared with.
-        """
+        """Return the difference between a cell and the one that it is compared with, and the ends of its interval."""
         i, j = self.cells.index(cell), self.cells.index(base)
         low, high = ends(self.draws[:, i] - self.draws[:, j])
         return float(self.scores[i].mean() - self.scores[j].mean()), low, high
 
 
 def measure(results: Path, labelled: Path, settings: Ablation, split: str) -> Measured | None:
-    """Read which rows the students get wrong on a split.
+    """Read which rows the students get wrong on a split; None where no row of the split has a gold label.
 
     :param results: The folder that `cells.train_all` wrote.
     :param labelled: The union's logit data set.
-    :param settings: The ablation's.
-    :param split: validation or test.
-    :return: None where no row of the split has a gold label.
     :raises InputError: If a result is missing, or belongs to other rows.
     """
     rows = read_labelled(labelled, split, ("id", "label", "logits"))
@@ -88,23 +77,19 @@ def _result(path: Path) -> dict[str, Any]:
 
 
 def summary(measured: Measured, results: Path, settings: Ablation) -> dict[str, Any]:
-    """Return the result as JSON.
+    """Return the result on a split as JSON.
 
-    :param measured: The scores on the split that is shown.
     :param results: The folder that `cells.train_all` wrote.
-    :param settings: The ablation's.
     :return: metric, split, teacher (its accuracy), student (its import path), and for each cell distilled, rules, n_iter, seeds, scores (one a
         seed), their mean, the ends `low` and `high` of its interval, and the rows that were trained on.
     """
     cells = []
     for i, cell in enumerate(measured.cells):
-        low, high = ends(measured.draws[:, i])
-        facts = {"distilled": cell.distilled, "rules": cell.rules, "n_iter": cell.n_iter, "seeds": list(settings.seeds)}
         scores = [round(score, DIGITS) for score in measured.scores[i].tolist()]
-        numbers = {"mean": measured.scores[i].mean(), "low": low, "high": high}
+        numbers = (float(measured.scores[i].mean()), *ends(measured.draws[:, i]))
+        rounded = {name: round(value, DIGITS) for name, value in zip(("mean", "low", "high"), numbers, strict=True)}
         rows = _result(results / f"{cell.name(settings.seeds[0])}.json")["rows"]
-        rounded = {name: round(float(value), DIGITS) for name, value in numbers.items()}
-        cells.append({**facts, "scores": scores, **rounded, "rows": rows})
+        cells.append({**asdict(cell), "seeds": list(settings.seeds), "scores": scores, **rounded, "rows": rows})
     return {
         "metric": "accuracy",
         "split": measured.split,
@@ -115,10 +100,7 @@ def summary(measured: Measured, results: Path, settings: Ablation) -> dict[str, 
 
 
 def curves(found: dict[str, Any]) -> str:
-    """Return accuracy against n_iter as CSV, for `dvc plots`: each rule set's curve starts at n_iter 0, without augmentation.
-
-    :param found: What `summary` returns.
-    """
+    """Return a `summary` as CSV for `dvc plots`: accuracy against n_iter; each rule set's curve starts at 0, without augmentation."""
     sets = list(dict.fromkeys(cell["rules"] for cell in found["cells"] if cell["rules"] != NONE))
     lines = ["n_iter,accuracy,low,high,rules,labels"]
     for cell in found["cells"]:
@@ -129,11 +111,7 @@ def curves(found: dict[str, Any]) -> str:
 
 
 def table(measured: Sequence[Measured], found: dict[str, Any]) -> str:
-    """Return the result as a Markdown table.
-
-    :param measured: The scores on each split; differences are on the last one.
-    :param found: What `summary` returns.
-    """
+    """Return the accuracies on each split, and the differences on the last one, whose `summary` is given, as a Markdown table."""
     last = measured[-1]
     seeds = len(found["cells"][0]["seeds"])
     heads = [f"{each.split} accuracy" for each in measured]

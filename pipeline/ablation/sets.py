@@ -28,7 +28,6 @@ def draw(tokens: Path, out: Path, settings: Ablation, workers: int | None = None
     :param tokens: The folder that the tag stage wrote.
     :param out: The folder to write: a folder `<rules>-<n_iter>` each in the schema of tables.AUGMENTED, and `union`, with every text
         once, with its lineage in the first of the folders.
-    :param settings: The ablation's.
     :param workers: As in `engine.augment`.
     :raises InputError: If a table or a parameter is wrong.
     """
@@ -36,9 +35,8 @@ def draw(tokens: Path, out: Path, settings: Ablation, workers: int | None = None
         for cell in settings.cells:
             if cell.n_iter and cell.distilled:  # cells with gold labels have the same rows
                 file = f"{PATH}: sets.{cell.rules}"
-                engine.augment(
-                    tokens, folder / cell.copies, settings.augment(cell.rules, cell.n_iter), workers, file=file
-                )
+                drawn = settings.augment(cell.rules, cell.n_iter)
+                engine.augment(tokens, folder / cell.copies, drawn, workers, file=file)
         about = {
             "seed": settings.augment_seed,
             "n_iter": max(cell.n_iter for cell in settings.cells),

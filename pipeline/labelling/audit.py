@@ -23,24 +23,23 @@ from pipeline.teacher.recorded import RECORD, open_recorded
 WORDS = ((1, 2), (3, 5), (6, 8), (9, 12), (13, 20), (21, math.inf))
 """Rows are grouped by their number of words, both sentences of a pair together."""
 
-
 IDENTITY = ("sha256", "fingerprint", "code_sha256", "files_sha256")
 """Keys of teacher.json that must be those of the data set's teacher, as far as the data set has them."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """The difference between stored and new logits of a group of rows, in one dtype."""
+    """The difference between stored and new logits of a group of rows, in one dtype.
+
+    `largest` and `mean` are absolute differences over rows and classes; `flips` counts the rows whose predicted class differs.
+    """
 
     dtype: str
     words: str
     rows: int
     largest: float
-    """The largest absolute difference of a logit."""
     mean: float
-    """The mean absolute difference over rows and classes."""
     flips: int
-    """Rows whose predicted class differs."""
 
 
 def audit(
@@ -48,9 +47,7 @@ def audit(
 ) -> list[Drift]:
     """Label a random share of a logit data set's rows again.
 
-    :param folder: The data set.
     :param share: The share of the rows of all splits, above 0 and up to 1; at least one row is labelled.
-    :param seed: The seed of the sample.
     :param dtypes: The dtypes to compute in; if empty, the dtype of the data set.
     :param teacher_folder: The folder with its teacher.json; None: the folder that the stages use, next to the data set's.
     :return: For each dtype, the differences by length, and then of all rows, with words "all".
@@ -115,8 +112,7 @@ def _drifts(
         rows = (lengths >= low) & (lengths <= high)
         if rows.any():
             name = "all" if low == 0 else f"{low}+" if high == math.inf else f"{low}-{high}"
-            of_rows = differences[rows]
-            largest, mean = float(of_rows.max()), float(of_rows.mean())
+            largest, mean = float(differences[rows].max()), float(differences[rows].mean())
             found.append(Drift(dtype, name, int(rows.sum()), largest, mean, int(flips[rows].sum())))
     return found
 

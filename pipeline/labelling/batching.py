@@ -1,8 +1,7 @@
 """Texts to tokens to batches: sorted by length and split by a token budget, so that batches contain little padding."""
 
-import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -33,24 +32,8 @@ class Tokens:
         return np.diff(self.starts)
 
 
-def tokenise(tokenizer: Any, texts: pa.Table, limit: int) -> tuple[Tokens, NDArray[np.bool_]]:
-    """Tokenise sentences or pairs, with special tokens; a pair is truncated at its longer sentence.
-
-    :param tokenizer: A fast tokenizer of transformers.
-    :param texts: sentence1 and sentence2, n rows; sentence2 is null in all or in none.
-    :param limit: The maximum number of tokens per row.
-    :return: The tokens, and which rows were truncated, bool [n].
-    """
-    return encode(prepare(tokenizer, limit), limit, texts)
-
-
 def prepare(tokenizer: Any, limit: int) -> Tokenizer:
-    """Set a tokenizer to truncate rows and not to pad them.
-
-    :param tokenizer: A fast tokenizer of transformers.
-    :param limit: The maximum number of tokens per row.
-    :return: Its backend, which does not need transformers.
-    """
+    """Return the backend of a fast tokenizer, which does not need transformers, set to truncate rows and not to pad them."""
     backend: Tokenizer = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.enable_truncation(limit, strategy="longest_first", direction=tokenizer.truncation_side)
@@ -58,34 +41,26 @@ def prepare(tokenizer: Any, limit: int) -> Tokenizer:
 
 
 def encode(backend: Tokenizer, limit: int, texts: pa.Table) -> tuple[Tokens, NDArray[np.bool_]]:
-    """Tokenise as `tokenise` does, with a backend from `prepare`."""
+    """Tokenise sentences or pairs, with special tokens; a pair is truncated at its longer sentence.
+
+    :param backend: From `prepare`, with the same limit: the maximum number of tokens per row.
+    :param texts: sentence1 and sentence2, n rows; sentence2 is null in all or in none.
+    :return: The tokens, and which rows were truncated, bool [n].
+    """
     pairs = texts["sentence2"].null_count < texts.num_rows
-    parts, truncated = [], []
+    ids, types, lengths, truncated = [], [], [0], []
     for start in range(0, texts.num_rows, TOKENISED_ROWS):
         some = texts.slice(start, TOKENISED_ROWS)
         first = some["sentence1"].to_pylist()
         rows = backend.encode_batch_fast(
             list(zip(first, some["sentence2"].to_pylist(), strict=True)) if pairs else first
         )
-        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-        ids, types = (
-            np.fromiter(itertools.chain.from_iterable(values), np.int64, lengths.sum())
-            for values in ((row.ids for row in rows), (row.type_ids for row in rows))
-        )
-        parts.append(Tokens(ids, types, _starts(lengths)))
+        ids.append(np.fromiter(chain.from_iterable(row.ids for row in rows), np.int64))
+        types.append(np.fromiter(chain.from_iterable(row.type_ids for row in rows), np.int64))
+        lengths += map(len, rows)
         truncated += [len(row) >= limit and bool(row.overflowing) for row in rows]
-    return _join(parts), np.array(truncated, dtype=np.bool_)
-
-
-def _join(parts: Sequence[Tokens]) -> Tokens:
-    lengths = np.concatenate([part.lengths for part in parts])
-    return Tokens(
-        np.concatenate([part.ids for part in parts]), np.concatenate([part.types for part in parts]), _starts(lengths)
-    )
-
-
-def _starts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(lengths)])
+    starts = np.cumsum(lengths, dtype=np.int64)
+    return Tokens(np.concatenate(ids), np.concatenate(types), starts), np.array(truncated, dtype=np.bool_)
 
 
 def cut(lengths: NDArray[np.int64], budget: int, padded: bool = True) -> list[NDArray[np.int64]]:
@@ -112,12 +87,10 @@ def cut(lengths: NDArray[np.int64], budget: int, padded: bool = True) -> list[ND
 
 
 def pack(values: NDArray[np.int64], starts: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Gather rows into one array without padding.
+    """Return the concatenated values of some rows, [b] row numbers.
 
     :param values: The concatenated values of all rows, [total].
     :param starts: The offset of each row, [n + 1].
-    :param rows: The rows to gather, [b].
-    :return: The concatenated values of these rows.
     """
     lengths = starts[rows + 1] - starts[rows]
     ends = np.cumsum(lengths)
@@ -132,14 +105,9 @@ def pad(
     fill: int,
     side: str = "right",
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Gather rows into one padded array.
+    """Return the values of some rows padded with `fill` on a side, right or left, [b, longest], and which are not padding.
 
-    :param values: The concatenated values of all rows, [total].
-    :param starts: The offset of each row, [n + 1].
-    :param rows: The rows to gather, [b].
-    :param fill: The padding value.
-    :param side: The side of the padding: right or left.
-    :return: The values [b, longest], and which of them are not padding [b, longest].
+    The first three parameters are those of `pack`.
     """
     lengths = (starts[rows + 1] - starts[rows])[:, None]
     position = np.arange(lengths.max(initial=0))

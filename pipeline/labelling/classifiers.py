@@ -25,17 +25,9 @@ TOKEN_BUDGETS = {"cpu": 2_048, "cuda": 65_536}
 
 
 def open_classifier(teacher: Teacher, how: Labelling) -> "Classifier":
-    """Return the fastest classifier that is correct for a teacher's architecture.
-
-    :param teacher: The teacher; its model is moved, cast and changed in place.
-    :param how: The dtype and the token budget.
-    """
-    return kind_of(teacher)(teacher, how)
-
-
-def kind_of(teacher: Teacher) -> "type[PackedClassifier | PaddedClassifier]":
-    """Return the class that `open_classifier` opens; its `attention` is packed or padded."""
-    return PackedClassifier if packing.supports(teacher.model) else PaddedClassifier
+    """Return the fastest `Classifier` that is correct for a teacher's architecture."""
+    kind = PackedClassifier if packing.supports(teacher.model) else PaddedClassifier
+    return kind(teacher, how)
 
 
 IN_FLIGHT = 2
@@ -43,13 +35,10 @@ IN_FLIGHT = 2
 
 
 class Classifier(ABC):
-    """A teacher that labels tokenised rows.
-
-    :param teacher: The teacher; its model is moved, cast and changed in place.
-    :param how: The dtype and the token budget.
-    """
+    """A teacher that labels tokenised rows; its model is moved, cast and changed in place."""
 
     attention: ClassVar[str]
+    """packed or padded."""
 
     def __init__(self, teacher: Teacher, how: Labelling) -> None:
         self._tokenizer = teacher.tokenizer
@@ -69,7 +58,6 @@ class Classifier(ABC):
         """Label rows in batches within the token budget, which is halved on out-of-memory errors.
 
         :param tokens: The tokens of a pool; no row is empty.
-        :param rows: The rows to label.
         :yields: Rows and their logits, float32 [b, C] in the order of the task's labels; each row once.
         :raises InputError: If the memory is too small for a single row.
         """
@@ -111,9 +99,7 @@ class Classifier(ABC):
     def _start(self, tokens: Tokens, rows: NDArray[np.int64]) -> Callable[[], NDArray[np.float32]]:
         """Queue a batch on the device; return a function that waits for its logits, float32 [b, C]."""
         logits = self._forward(tokens, rows)[:, self._columns].float().to("cpu", non_blocking=True)
-        done = torch.cuda.Event() if self._device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        if done is not None:
-            done.record()
+        done = torch.cuda.current_stream().record_event() if self._device.type == "cuda" else None
 
         def fetch() -> NDArray[np.float32]:
             if done is not None:

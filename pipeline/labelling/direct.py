@@ -17,9 +17,8 @@ LONGEST = 8192
 
 
 def as_function(teacher: Teacher | OwnTeacher, max_length: int | None = None) -> Callable[[Sequence[Any]], Any]:
-    """Return a function that runs a teacher as the label stage does, in float32: packed if its architecture allows it, else padded.
+    """Return a function that runs a teacher, changed in place, as the label stage does, in float32: packed if possible, else padded.
 
-    :param teacher: The teacher; it is changed in place.
     :param max_length: The truncation length in tokens; None: the model's maximum.
     """
 

@@ -23,15 +23,17 @@ from pipeline.labelling.labellers import (
     open_labeller,
     processes_wanted,
 )
-from pipeline.labelling.rows import LabelRows
+from pipeline.labelling.rows import LabelRows, augmented_files
 from pipeline.labelling.store import LabelStore, Writer, fingerprint, locked, writing
 from pipeline.logits import dataset
 from pipeline.logits.shards import Stream, stored_as
 from pipeline.logits.writing import write as write_dataset
 from pipeline.metrics import regression
+from pipeline.metrics.classification import accuracy
 from pipeline.params.labelling import Labelling
 from pipeline.teacher.model import Teacher
 from pipeline.teacher.own import OwnTeacher
+from pipeline.teacher.recorded import open_recorded
 
 logger = logging.getLogger(__name__)
 
@@ -41,14 +43,12 @@ POOL_ROWS = 16_384
 
 @dataclass(frozen=True)
 class Labelled:
-    """A teacher's logits of n texts.
-
-    :param logits: float32 [n, C], in the order of the task's labels; NaN for texts that are too long and dropped.
-    :param too_long: Which texts have more tokens than the teacher reads, bool [n].
-    """
+    """A teacher's logits of n texts."""
 
     logits: NDArray[np.float32]
+    """[n, C], in the order of the task's labels; NaN for texts that are too long and dropped."""
     too_long: NDArray[np.bool_]
+    """Which texts have more tokens than the teacher reads, [n]."""
 
 
 def predict(teacher: Teacher | OwnTeacher, texts: pa.Table, how: Labelling) -> Labelled:
@@ -56,12 +56,8 @@ def predict(teacher: Teacher | OwnTeacher, texts: pa.Table, how: Labelling) -> L
 
     :param teacher: The teacher. A model is moved to the GPU, if there is one, and cast in place: open a new one for each labelling.
     :param texts: id, sentence1 and sentence2; sentence2 is null in all rows or in none. Optional: split and line, which name a row in messages.
-    :param how: Maximum length, dtype, token budget, what to do with rows that are too long.
     :raises InputError: If a text is too long and how.too_long is refuse, has no tokens, or its logits are not finite.
     """
-    for name, dtype in (("split", pa.string()), ("line", pa.int64())):
-        if name not in texts.column_names:
-            texts = texts.append_column(name, pa.nulls(texts.num_rows, dtype))
     labeller = open_labeller(teacher, how)
     pools = _slices(texts)
     with progress(texts.num_rows, "labelling", "texts") as advance:
@@ -73,6 +69,21 @@ def predict(teacher: Teacher | OwnTeacher, texts: pa.Table, how: Labelling) -> L
 
 def _slices(texts: pa.Table) -> Iterator[pa.Table]:
     return (texts.slice(start, POOL_ROWS) for start in range(0, texts.num_rows, POOL_ROWS))
+
+
+def label_task(data: Path, name: str, augmented: Path, out: Path, how: Labelling, text: str) -> dict[str, Any]:
+    """Label a task's examples and augmented rows with the teacher that its finetune stage recorded, as `label` does.
+
+    :param data: The task's folder; the label stores are next to it, in `labelled`.
+    :param text: How text was split into words: pretokenised or raw.
+    """
+    examples, source = tables.read_examples(data / "examples", data / "source")
+    files, augmentation = augmented_files(augmented)
+    folder = (data / "teachers" / name).resolve()
+    teacher, record = open_recorded(folder, source["labels"])
+    about = describe_data_set(source, augmentation, text, {"name": name, **record})
+    opening = Opening(folder, tuple(source["labels"]), how)
+    return label(teacher, LabelRows.read(examples, files), how, data.parent / "labelled", out, about, opening)
 
 
 def label(
@@ -90,8 +101,6 @@ def label(
     The run can be killed at any time: every finished pool is in the store, and the next run resumes from there.
 
     :param teacher: The teacher; see `predict`.
-    :param rows: The originals of every split and the augmented rows of the training split.
-    :param how: Maximum length, dtype, token budget, what to do with rows that are too long.
     :param stores: The folder of the label stores.
     :param out: The data set's folder. Intact shards of an earlier data set with the same fingerprint are reused.
     :param about: The provenance from `describe_data_set`; `versions` and `labelling` are added.
@@ -114,7 +123,10 @@ def label(
             places = store.places(rows.texts, with_unlabelled=drop)
         missing = places < 0
         if how.too_long == "refuse":
-            _refuse_stored(rows, store, places, labeller)
+            stored_long = np.zeros_like(missing)
+            stored_long[~missing] = store.take(places[~missing])[1]
+            if stored_long.any():
+                raise InputError(f"{longer_than_limit(labeller)}: {rows.named(stored_long)}")
         _label_missing(teacher, labeller, rows, missing, how, store, opening, processes)
         if missing.any():
             places = store.places(rows.texts, with_unlabelled=drop)
@@ -139,13 +151,6 @@ def label(
             "dropped": int((~kept).sum()),
             **_scores(rows.examples, store.take(places_of[:originals])[0], kept[:originals]),
         }
-
-
-def _refuse_stored(rows: LabelRows, store: LabelStore, places: NDArray[np.int64], labeller: Labeller) -> None:
-    long = np.zeros(len(places), np.bool_)
-    long[places >= 0] = store.take(places[places >= 0])[1]
-    if long.any():
-        raise InputError(f"{longer_than_limit(labeller)}: {rows.named(long)}")
 
 
 def _label_missing(
@@ -173,38 +178,31 @@ def _label_missing(
                 teacher.model.to("cpu")  # each worker opens its own, one of them on this GPU
             for pool, *found in labelled_pools(labeller, pools, texts, how, check, opening, many):
                 writer.put(tables.id_bytes(pool["id"]), *found)
-    seconds = time.perf_counter() - started
-    logger.info(
-        "labelled %d texts of %d rows in %.1f s (%.0f per second); %d texts already labelled",
-        texts,
-        len(rows.text_of),
-        seconds,
-        texts / max(seconds, 1e-9),
-        len(rows.texts) - texts,
-    )
+    seconds = max(time.perf_counter() - started, 1e-9)
+    known = len(rows.texts) - texts
+    message = "labelled %d texts of %d rows in %.1f s (%.0f per second); %d texts already labelled"
+    logger.info(message, texts, len(rows.text_of), seconds, texts / seconds, known)
 
 
 def harvest(folder: Path, store: LabelStore, wanted: pa.Array, labeller: Labeller) -> None:
     """Add the logits of an existing data set, for example one from `dvc pull`, to the store, with its library versions.
 
     :param folder: The data set; skipped if there is none, its fingerprint differs, or its logits are rounded.
-    :param store: The store.
     :param wanted: The texts to add, [n] of 16 bytes.
     :param labeller: The teacher, which recomputes which texts are too long.
     """
     try:
         about = dataset.provenance(folder)
-        same = about.get("labelling", {}).get("fingerprint") == fingerprint(labeller.facts)
-        same = same and stored_as(about) == "float32"
-    except (InputError, OSError):
+        if stored_as(about) != "float32" or about["labelling"]["fingerprint"] != fingerprint(labeller.facts):
+            return
+    except (InputError, OSError, KeyError):
         return
     added = 0
-    for path in dataset.intact_shards(folder) if same else ():
+    for path in dataset.intact_shards(folder):
         table = tables.read(path, dataset.stored_schema(folder), ["id", "sentence1", "sentence2", "logits"])
-        ids = tables.id_bytes(table["id"])
-        found = table.filter(pc.and_(pc.is_in(ids, value_set=wanted), pa.array(_firsts(ids))))
-        for name, dtype in (("split", pa.string()), ("line", pa.int64())):
-            found = found.append_column(name, pa.nulls(found.num_rows, dtype))
+        found = table.filter(pc.is_in(tables.id_bytes(table["id"]), value_set=wanted))
+        _, firsts = np.unique(tables.id_bytes(found["id"]).dictionary_encode().indices, return_index=True)
+        found = found.take(pa.array(firsts))
         pools = (pool.combine_chunks() for pool in _slices(found))
         for pool, _, truncated in labeller.prepare(pools, found.num_rows):
             values = pool["logits"].combine_chunks().flatten().to_numpy().reshape(pool.num_rows, -1)
@@ -214,21 +212,8 @@ def harvest(folder: Path, store: LabelStore, wanted: pa.Array, labeller: Labelle
         logger.info("reused %d cached logits from %s", added, folder)
 
 
-def _firsts(ids: pa.Array) -> NDArray[np.bool_]:
-    codes = ids.dictionary_encode().indices.to_numpy()
-    first = np.zeros(len(ids), dtype=np.bool_)
-    first[np.unique(codes, return_index=True)[1]] = True
-    return first
-
-
-# --- the rows -----------------------------------------------------------------------------------------------------------
-
-
 def _rows_kept(rows: LabelRows, too_long: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which rows remain if texts that are too long, and the copies of such originals, are dropped: bool [rows].
-
-    :param too_long: Which texts, bool [n].
-    """
+    """Return which rows remain if texts that are too long, bool [n], and the copies of such originals, are dropped: bool [rows]."""
     kept = ~too_long[rows.text_of]
     dropped = rows.examples["id"].filter(pa.array(~kept[: rows.examples.num_rows])).combine_chunks()
     if len(dropped):
@@ -243,8 +228,6 @@ def assemble(
 ) -> dict[str, Stream]:
     """Give each row its logits.
 
-    :param rows: The rows.
-    :param store: The store.
     :param places: The place of each row's text in the store, int64 [rows].
     :param kept: Which rows are written, bool [rows].
     :return: The rows of each split that has any, as `tables.logits_schema(C)`: originals in the order of the examples, then, in the training
@@ -280,27 +263,23 @@ def _with_logits(rows: pa.Table, values: NDArray[np.float32]) -> pa.Table:
 def _scores(
     examples: pa.Table, values: NDArray[np.float32], kept: NDArray[np.bool_]
 ) -> dict[str, dict[str, float | None]]:
-    """Return the teacher's scores on the labelled rows of validation and test; None for a split without labels.
+    """Return the teacher's accuracy, or pearson and rmse with one class, on validation and test, by split; None without labels.
 
     :param examples: The originals, n rows.
     :param values: Their logits, [n, C].
     :param kept: Which were not dropped, [n].
-    :return: By split, `accuracy`; with one class, `pearson` and `rmse`.
     """
-    measures: dict[str, Callable[[Any, Any], float]]
+    measures: dict[str, Callable[[Any, Any], float]] = {"accuracy": accuracy}
+    predicted = values.argmax(axis=1)
     if values.shape[1] == 1:
         measures = {"pearson": regression.pearson, "rmse": regression.rmse}
-        predicted, type_ = values[:, 0], pa.float32()
-    else:
-        measures = {"accuracy": lambda labels, predicted: float((labels == predicted).mean())}
-        predicted, type_ = values.argmax(axis=1), pa.int32()
-    labels = examples["label"].cast(type_)
-    gold = pc.fill_null(labels, pa.scalar(-1, type_)).to_numpy()
+        predicted = values[:, 0]
+    gold = examples["label"].to_numpy()  # NaN: no label
     found: dict[str, dict[str, float | None]] = {name: {} for name in measures}
     for split in ("validation", "test"):
         of_split = pc.equal(examples["split"].cast(pa.string()), split).to_numpy() & kept
         if of_split.any():
-            labelled = of_split & pc.is_valid(labels).to_numpy()
+            labelled = of_split & ~np.isnan(gold)
             for name, measure in measures.items():
                 found[name][split] = measure(gold[labelled], predicted[labelled]) if labelled.any() else None
     return found

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,27 +39,12 @@ WORTH_PROCESSES = 50_000
 Batches = Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]
 
 
-class Labeller(Protocol):
-    """Labels texts. `prepare` runs in the main process, `label` in the process of the device."""
-
-    labels: tuple[str, ...]
-    facts: dict[str, Any]
-    """Everything that determines a logit except the text, as JSON."""
-
-    def prepare(self, pools: Iterable[pa.Table], texts: int) -> Iterator[tuple[pa.Table, Any, NDArray[np.bool_]]]:
-        """Yield each pool (`texts` texts in total), the input of `label`, and which texts are too long, bool [n]."""
-        ...
-
-    def label(self, work: Any, rows: NDArray[np.int64]) -> Batches:
-        """Yield rows of a pool and their logits, float32 [b, C]; each of `rows` once."""
-        ...
-
-
 class ModelLabeller:
-    """Labels with a classifier of transformers.
+    """Labels with a classifier of transformers, which is moved to the GPU, if there is one, and cast in place.
 
-    :param teacher: The teacher. Its model is moved to the GPU, if there is one, and cast in place: open a new one for each labelling.
-    :param how: Maximum length, dtype, token budget.
+    `prepare` runs in the main process, `label` in the process of the device. `facts` is everything that determines a logit except the text, as
+    JSON.
+
     :raises InputError: If the maximum length is unknown or impossible.
     """
 
@@ -67,13 +52,11 @@ class ModelLabeller:
         self._teacher = teacher
         self._limit = length_limit(teacher, how)
         self.labels = teacher.labels
-        config = {
-            key: value
-            for key, value in teacher.model.config.to_diff_dict().items()
-            if key not in {"_name_or_path", "transformers_version", "dtype", "id2label", "label2id"}
-        }
+        config = teacher.model.config.to_diff_dict()
+        for key in ("_name_or_path", "transformers_version", "dtype", "id2label", "label2id"):
+            config.pop(key, None)
         self._classifier: Classifier = open_classifier(teacher, how)
-        self.facts = {
+        self.facts: dict[str, Any] = {
             "numerics": NUMERICS,
             "sha256": teacher.files.sha256,
             "config": config,
@@ -86,7 +69,7 @@ class ModelLabeller:
         }
 
     def prepare(self, pools: Iterable[pa.Table], texts: int) -> Iterator[tuple[pa.Table, Any, NDArray[np.bool_]]]:
-        """Tokenise. See `Labeller`.
+        """Yield each pool (`texts` texts in total), its tokens for `label`, and which texts are too long, bool [n].
 
         :raises InputError: If the tokenizer fails or returns no tokens for a text.
         """
@@ -100,17 +83,12 @@ class ModelLabeller:
                 yield pool, tokens, truncated
 
     def label(self, work: Any, rows: NDArray[np.int64]) -> Batches:
-        """Run the model. See `Labeller`."""
+        """Yield rows of a pool and their logits, float32 [b, C]; each of `rows` once."""
         return self._classifier.run(work, rows)
 
 
 class OwnLabeller:
-    """Labels with a user's teacher. No text counts as too long.
-
-    :param teacher: The teacher.
-    :param how: Without max_length.
-    :raises InputError: If it has a max_length.
-    """
+    """Labels with a user's teacher, as `ModelLabeller` does. No text counts as too long, so a max_length raises an InputError."""
 
     def __init__(self, teacher: OwnTeacher, how: Labelling) -> None:
         if how.max_length is not None:
@@ -120,26 +98,26 @@ class OwnLabeller:
         self._teacher = teacher
         self.labels = teacher.labels
         described = describe_own(teacher, "")
-        self.facts = {
+        self.facts: dict[str, Any] = {
             "numerics": NUMERICS,
             **{key: described[key] for key in ("source", "params", "fingerprint", "code_sha256", "files_sha256")},
             "columns": list(teacher.columns),
         }
 
     def prepare(self, pools: Iterable[pa.Table], texts: int) -> Iterator[tuple[pa.Table, Any, NDArray[np.bool_]]]:
-        """Insert the mask token. See `Labeller`."""
+        """Insert the mask token."""
         mask = str(getattr(self._teacher.model, "mask_token", tables.MASK))
         for pool in pools:
             yield pool, _with_masks(pool, lambda: mask), np.zeros(pool.num_rows, dtype=np.bool_)
 
     def label(self, work: Any, rows: NDArray[np.int64]) -> Batches:
-        """Call predict_logits. See `Labeller`.
-
-        :raises InputError: If it fails or does not return logits.
-        """
+        """Call predict_logits. Raises an InputError if it fails or does not return logits."""
         for start in range(0, len(rows), OWN_ROWS):
             some = rows[start : start + OWN_ROWS]
             yield some, self._teacher.predict(work.take(pa.array(some)))
+
+
+Labeller = ModelLabeller | OwnLabeller
 
 
 @contextlib.contextmanager
@@ -153,18 +131,12 @@ def _closing(generator: Any) -> Iterator[None]:
 
 
 def open_labeller(teacher: Teacher | OwnTeacher, how: Labelling) -> Labeller:
-    """Return the labeller of a teacher.
-
-    :raises InputError: If the teacher cannot label with these settings.
-    """
+    """Return the labeller of a teacher. Raises an InputError if the teacher cannot label with these settings."""
     return OwnLabeller(teacher, how) if isinstance(teacher, OwnTeacher) else ModelLabeller(teacher, how)
 
 
 def length_limit(teacher: Teacher, how: Labelling) -> int:
-    """Return the truncation length, in tokens.
-
-    :raises InputError: If it exceeds the teacher's maximum, or neither the teacher nor label.max_length has one.
-    """
+    """Return the truncation length, in tokens. Raises an InputError if it exceeds the teacher's maximum, or there is none."""
     limit = how.max_length or teacher.max_length
     if limit is None:
         raise InputError(f"{teacher.files.source}: has no maximum length; set label.max_length")
@@ -189,18 +161,13 @@ def _with_masks(texts: pa.Table, mask: Callable[[], str]) -> pa.Table:
 
 @dataclass(frozen=True)
 class Opening:
-    """What a worker process needs to open the teacher, once per run.
-
-    :param folder: The folder of teacher.json.
-    :param labels: The task's class names.
-    :param how: The settings.
-    :param root: The working folder for relative paths and the user's modules.
-    """
+    """What a worker process needs to open the teacher of the folder with its teacher.json, once per run."""
 
     folder: Path
     labels: tuple[str, ...]
     how: Labelling
     root: Path = field(default_factory=Path.cwd)
+    """The working folder for relative paths and the user's modules."""
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -226,10 +193,8 @@ def labelled_pools(
 ) -> Iterator[tuple[pa.Table, NDArray[np.float32], NDArray[np.bool_], dict[str, str]]]:
     """Label pools, in order.
 
-    :param labeller: The teacher, in this process.
-    :param pools: The pools: id, sentence1, sentence2, split, line.
+    :param pools: id, sentence1, sentence2; optional: split and line.
     :param texts: The total number of texts.
-    :param how: What to do with texts that are too long.
     :param check: Called with the number of texts of each batch.
     :param opening: How worker processes open the teacher.
     :param processes: The number of labelling processes; 1: this process.
@@ -314,10 +279,7 @@ _claimed: list[FileLock] = []
 
 
 def _label_here(opening: Opening, work: Any, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], dict[str, str]]:
-    """Label a pool in a worker.
-
-    :return: The logits of `rows`, float32 [len(rows), C], and the library versions of the worker.
-    """
+    """Return the logits of rows of a pool, float32 [len(rows), C], computed in this worker, and its library versions."""
     with _opening:
         if opening.run not in _opened:
             _opened.clear()
@@ -326,10 +288,9 @@ def _label_here(opening: Opening, work: Any, rows: NDArray[np.int64]) -> tuple[N
                 teacher, _ = open_recorded(opening.folder, opening.labels)
                 _opened[opening.run] = open_labeller(teacher, opening.how)
         labeller = _opened[opening.run]
-        found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = list(labeller.label(work, rows))
-    logits = np.empty((len(rows), len(labeller.labels)), dtype=np.float32)
-    for batch, values in found:
-        logits[np.searchsorted(rows, batch)] = values
+        logits = np.empty((len(rows), len(labeller.labels)), dtype=np.float32)
+        for batch, values in labeller.label(work, rows):
+            logits[np.searchsorted(rows, batch)] = values
     return logits, library_versions()
 
 

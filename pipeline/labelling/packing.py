@@ -21,6 +21,9 @@ from transformers import AttentionInterface
 ATTENTION = "packed"
 """The name of the attention function in transformers."""
 
+QKV = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Queries, keys and values, each [1, heads, total, head size]."""
+
 LAST_MIXING = {
     "albert": "encoder",  # all its layers share one module
     "bert": "encoder.layer.{last}.attention.output",
@@ -89,10 +92,7 @@ class Layout:
 
 
 class PackedModel:
-    """A sequence classifier of transformers that runs on packed batches.
-
-    :param model: A classifier that `supports` accepts. It is changed in place, and cannot be called directly any more.
-    """
+    """Runs a classifier that `supports` accepts on packed batches. It is changed in place, and cannot be called directly any more."""
 
     def __init__(self, model: Any) -> None:
         model.set_attn_implementation(ATTENTION)
@@ -105,12 +105,10 @@ class PackedModel:
         self._padding = embeddings.padding_idx if hasattr(embeddings, "create_position_ids_from_input_ids") else None
 
     def __call__(self, ids: NDArray[np.int64], types: NDArray[np.int64] | None, layout: Layout) -> torch.Tensor:
-        """Return the logits of packed sequences.
+        """Return the logits of packed sequences, [b, classes] in the model's dtype.
 
         :param ids: Concatenated token ids, [total].
         :param types: Token type ids, [total]; None if the model takes none.
-        :param layout: The positions of the sequences.
-        :return: [b, classes] in the model's dtype.
         """
         inputs = {"input_ids": ids, "position_ids": self._positions(ids, layout)}
         if types is not None:
@@ -164,12 +162,11 @@ def packed_attention(
     :param query: [1, heads, total, head size]; `key` and `value` likewise.
     :param scaling: The factor of query-key products; None: 1 / sqrt(head size).
     :param sliding_window: One more than the tokens before and after itself that a token attends to; None: all.
-    :param packed: The positions of the sequences.
     :return: [1, total, heads, head size], and None instead of weights.
     """
     window = None if sliding_window is None or sliding_window > packed.lengths.max() else sliding_window - 1
     attend = _flash if _has_flash(query, window) else _block_diagonal
-    return attend(query, key, value, scaling, window, packed), None
+    return attend((query, key, value), scaling, window, packed), None
 
 
 AttentionInterface.register(ATTENTION, packed_attention)
@@ -186,41 +183,26 @@ def _has_flash(query: torch.Tensor, window: int | None) -> bool:
     )
 
 
-def _flash(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    scaling: float | None,
-    window: int | None,
-    packed: Layout,
-) -> torch.Tensor:
+def _flash(qkv: QKV, scaling: float | None, window: int | None, packed: Layout) -> torch.Tensor:
     """Attend with PyTorch's build of flash attention, which supports packed sequences."""
-    head = query.shape[-1]
+    q, k, v = (part[0].transpose(0, 1) for part in qkv)
+    head = q.shape[-1]
     if scaling is not None and scaling != head**-0.5:
-        query = query * (scaling * head**0.5)  # varlen_attn of PyTorch 2.10 has no scale argument
+        q = q * (scaling * head**0.5)  # varlen_attn of PyTorch 2.10 has no scale argument
     longest = int(packed.lengths.max())
     more: dict[str, Any] = {} if window is None else {"window_size": (window, window)}
-    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
     found = varlen.varlen_attn(q, k, v, packed.cumulative, packed.cumulative, longest, longest, **more)
     assert isinstance(found, torch.Tensor)  # a tuple only with return_aux
     return found[None]
 
 
-def _block_diagonal(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    scaling: float | None,
-    window: int | None,
-    packed: Layout,
-) -> torch.Tensor:
+def _block_diagonal(qkv: QKV, scaling: float | None, window: int | None, packed: Layout) -> torch.Tensor:
     """Attend within runs of sequences of equal length, each as one batch. Batches sorted by length have few runs."""
+    query, *_ = qkv
     found = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3])
     for start, count, length in packed.runs:
         tokens = slice(start, start + count * length)
-        q, k, v = (
-            part[0, :, tokens].view(-1, count, length, part.shape[-1]).transpose(0, 1) for part in (query, key, value)
-        )
+        q, k, v = (part[0, :, tokens].view(-1, count, length, part.shape[-1]).transpose(0, 1) for part in qkv)
         near = _near(length, window, query.device)
         run = F.scaled_dot_product_attention(q, k, v, attn_mask=near, scale=scaling)
         found[0, tokens].view(count, length, *found.shape[2:]).copy_(run.transpose(1, 2))

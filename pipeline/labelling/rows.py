@@ -1,5 +1,6 @@
 """The rows that a teacher labels: originals in memory, augmented rows read file by file, each text once."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import tables
@@ -18,13 +18,6 @@ SHOWN = 10
 """Rows that a message names before it counts the rest."""
 
 _TEXT = ("id", "sentence1", "sentence2")
-_POOL = pa.schema(
-    [
-        *(tables.AUGMENTED.field(name) for name in _TEXT),
-        pa.field("split", pa.string()),  # split and line are null in augmented rows
-        pa.field("line", pa.int64()),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -48,12 +41,7 @@ class LabelRows:
 
     @classmethod
     def read(cls, examples: pa.Table, files: Sequence[Path]) -> "LabelRows":
-        """Read the ids of all rows.
-
-        :param examples: The originals, `tables.EXAMPLES`.
-        :param files: The files of the augmented rows.
-        :raises InputError: If a file has another schema.
-        """
+        """Read the ids of all rows. Raises an InputError if a file has another schema."""
         ids = [tables.id_bytes(examples["id"])]
         ids += [tables.id_bytes(tables.read(path, tables.AUGMENTED, ["id"])["id"]) for path in files]
         found = pa.concat_arrays(ids).dictionary_encode()
@@ -72,7 +60,6 @@ class LabelRows:
         Removing the texts of whole pools leaves the remaining pools unchanged. So a run that resumes after a kill has the same pools left.
 
         :param wanted: Which texts, bool [n].
-        :param size: Texts per pool.
         :yields: id, sentence1, sentence2, split and line (both null in augmented rows), in the order of `texts`.
         """
         chosen = self.first[wanted]
@@ -81,8 +68,9 @@ class LabelRows:
             low, high = np.searchsorted(chosen, self.starts[number : number + 2])
             if low == high:
                 continue
-            parts.append(self._texts_of(source).take(pa.array(chosen[low:high] - self.starts[number])))
-            waiting = pa.concat_tables(parts)
+            rows = tables.read(source, tables.AUGMENTED, _TEXT) if source else self.examples.drop_columns("label")
+            parts.append(rows.take(pa.array(chosen[low:high] - self.starts[number])))
+            waiting = pa.concat_tables(parts, promote_options="default")
             while waiting.num_rows >= size:
                 yield waiting.slice(0, size).combine_chunks()
                 waiting = waiting.slice(size)
@@ -90,36 +78,21 @@ class LabelRows:
         if parts and parts[0].num_rows:
             yield parts[0].combine_chunks()
 
-    def _texts_of(self, source: Path | None) -> pa.Table:
-        if source is None:
-            return self.examples.select([*_TEXT, "split", "line"]).cast(_POOL)
-        rows = tables.read(source, tables.AUGMENTED, _TEXT)
-        nulls = [pa.nulls(rows.num_rows, _POOL.field(name).type) for name in ("split", "line")]
-        return pa.table([*rows.columns, *nulls], schema=_POOL)
-
     def counts(self, chosen: NDArray[np.bool_]) -> dict[str, int]:
-        """Count chosen texts by the split of their first row; augmented rows are counted separately.
-
-        :param chosen: bool [n].
-        """
+        """Count chosen texts, bool [n], by the split of their first row; augmented rows are counted separately."""
         first = self.first[chosen]
         originals = first[first < self.examples.num_rows]
-        found = pc.value_counts(self.examples["split"].cast(pa.string()).take(pa.array(originals)))
-        counts = {entry["values"].as_py(): entry["counts"].as_py() for entry in found}
+        counts = Counter(self.examples["split"].take(pa.array(originals)).to_pylist())
         counts["augmented"] = len(first) - len(originals)
-        return {name: counts.get(name, 0) for name in (*tables.SPLITS, "augmented")}
+        return {name: counts[name] for name in (*tables.SPLITS, "augmented")}
 
     def named(self, chosen: NDArray[np.bool_]) -> str:
         """Return chosen texts, bool [n], as text for a message: the first `SHOWN`, then a count of the rest."""
         texts = np.flatnonzero(chosen)
-        rows = []
-        for text in texts[:SHOWN].tolist():
-            row = int(self.first[text])
-            if row < self.examples.num_rows:
-                rows += self.examples.select(["id", "split", "line"]).slice(row, 1).to_pylist()
-            else:
-                rows.append({"id": self.texts[text].as_py().hex(), "split": None, "line": None})
-        return _listed(rows, len(texts))
+        first = self.first[texts[:SHOWN]]  # ascending, so originals come first
+        originals = self.examples.take(pa.array(first[first < self.examples.num_rows])).to_pylist()
+        augmented = self.texts.take(pa.array(texts[len(originals) : SHOWN])).to_pylist()
+        return _listed([*originals, *({"id": text.hex()} for text in augmented)], len(texts))
 
 
 def augmented_files(folder: Path) -> tuple[list[Path], dict[str, Any]]:
@@ -136,23 +109,19 @@ def augmented_files(folder: Path) -> tuple[list[Path], dict[str, Any]]:
 
 
 def refuse(texts: pa.Table, rows: NDArray[np.int64], fault: str) -> None:
-    """Raise an error that names invalid rows of a pool, if there are any.
+    """Raise an InputError that names invalid rows of a pool and their fault, if there are any.
 
-    :param texts: The pool: id, split, line.
-    :param rows: The invalid rows.
-    :param fault: What is wrong with them.
-    :raises InputError: If there is at least one.
+    :param texts: The pool: id; optional: split and line.
     """
     if len(rows):
-        shown = texts.select(["id", "split", "line"]).take(pa.array(rows[:SHOWN])).to_pylist()
-        raise InputError(f"{fault}: {_listed(shown, len(rows))}")
+        raise InputError(f"{fault}: {_listed(texts.take(pa.array(rows[:SHOWN])).to_pylist(), len(rows))}")
 
 
 def _listed(rows: Sequence[dict[str, Any]], total: int) -> str:
     """Return rows as text: originals with the line of their source, augmented rows by id only."""
     shown = [
         f"augmented row {row['id']}"
-        if row["line"] is None
+        if row.get("line") is None
         else f"{row['split']} row {row['id']} (line {row['line']} of its source)"
         for row in rows
     ]

@@ -40,11 +40,7 @@ AHEAD = 2
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
-    """Return a hash of what determines a logit.
-
-    :param facts: All of it, as JSON.
-    :return: The first 32 hex digits of the SHA-256 of the JSON with sorted keys.
-    """
+    """Return the first 32 hex digits of the SHA-256 of what determines a logit, as JSON with sorted keys."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
@@ -76,11 +72,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a file system error into one line that names the file.
-
-    :param path: The file or folder that is written.
-    :raises InputError: If it cannot be written.
-    """
+    """Turn a file system error into an InputError that names the file; `path` if the error names none."""
     try:
         yield
     except OSError as error:
@@ -92,11 +84,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 class LabelStore:
-    """A cache of logits by text. Use `opened`, which holds the lock.
-
-    :param folder: The store's folder.
-    :param classes: C, the logits of a text.
-    """
+    """A cache of C logits by text. Use `opened`, which holds the lock."""
 
     def __init__(self, folder: Path, classes: int) -> None:
         self.folder = folder
@@ -117,7 +105,6 @@ class LabelStore:
 
         :param root: The folder of all stores.
         :param facts: Everything that determines a logit except the text, as JSON; its fingerprint selects the store.
-        :param classes: C.
         :raises InputError: If another process has it open, or it cannot be written.
         """
         folder = root / fingerprint(facts)
@@ -156,7 +143,6 @@ class LabelStore:
         :param ids: Texts, [n] of 16 bytes.
         :param logits: float32 [n, C]; NaN if the text is too long and was not labelled.
         :param truncated: Which texts are longer than the teacher reads, bool [n].
-        :param versions: The versions of the libraries that computed the logits.
         :raises InputError: If it cannot be written.
         """
         values = pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), logits.shape[1])
@@ -173,11 +159,9 @@ class LabelStore:
         self._count()
 
     def places(self, ids: pa.Array, with_unlabelled: bool) -> NDArray[np.int64]:
-        """Find texts.
+        """Return the arguments of `take` for texts, [n] ids of 16 bytes: int64 [n]; -1 for a text that is missing.
 
-        :param ids: Texts, [n] of 16 bytes.
         :param with_unlabelled: Also find texts that were too long and not labelled.
-        :return: The argument of `take`, int64 [n]; -1 for a text that is missing.
         """
         if not len(self):
             return np.full(len(ids), -1, dtype=np.int64)
@@ -186,19 +170,12 @@ class LabelStore:
         if not with_unlabelled:
             rows = np.flatnonzero(np.concatenate([np.isfinite(_logits_of(part)[:, 0]) for part in self._parts]))
             stored = stored.take(pa.array(rows))
-        found = pc.index_in(ids, value_set=stored)
-        at = pc.fill_null(found, 0).to_numpy().astype(np.int64)
-        present = pc.is_valid(found).to_numpy(zero_copy_only=False)
-        places = np.full(len(ids), -1, dtype=np.int64)
-        places[present] = rows[at[present]]
+        found = pc.fill_null(pc.index_in(ids, value_set=stored), -1).to_numpy()
+        places: NDArray[np.int64] = np.append(rows, -1)[found]  # a missing text's index, -1, selects the appended -1
         return places
 
     def take(self, places: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return the logits of texts.
-
-        :param places: From `places`, none -1, [n].
-        :return: The logits, float32 [n, C], and which texts were truncated, bool [n].
-        """
+        """Return the logits of texts, given their `places`, none -1: float32 [n, C], and which texts were truncated, bool [n]."""
         logits = np.empty((len(places), self._schema.field("logits").type.list_size), dtype=np.float32)
         truncated = np.empty(len(places), dtype=np.bool_)
         order = np.argsort(places, kind="stable")
@@ -212,10 +189,7 @@ class LabelStore:
         return logits, truncated
 
     def versions(self, places: NDArray[np.int64]) -> dict[str, str]:
-        """Return the versions of the libraries that computed the logits of texts, as `versions.merged` does.
-
-        :param places: From `places`, none -1, [n].
-        """
+        """Return the versions of the libraries that computed the logits of texts, `places` as in `take`; see `versions.merged`."""
         parts = [self._parts[number] for number in np.unique(self._parts_of(places))]
         return merged(json.loads(part.schema.metadata[VERSIONS]) for part in parts)
 
@@ -229,10 +203,7 @@ def _logits_of(part: pa.RecordBatch) -> NDArray[np.float32]:
 
 
 class Writer:
-    """A thread that writes parts during labelling. It writes what was queued even if labelling fails; its own error fails the run.
-
-    :param store: The store.
-    """
+    """A thread that writes parts during labelling. It writes what was queued even if labelling fails; its own error fails the run."""
 
     def __init__(self, store: LabelStore) -> None:
         self._store = store
@@ -240,10 +211,7 @@ class Writer:
         self._pending: deque[Future[None]] = deque()
 
     def put(self, *part: Any) -> None:
-        """Queue the arguments of `LabelStore.add`; waits while `AHEAD` parts are unwritten.
-
-        :raises InputError: If an earlier part could not be written.
-        """
+        """Queue the arguments of `LabelStore.add`; waits while `AHEAD` parts are unwritten, and raises their errors."""
         while len(self._pending) >= AHEAD:
             self._pending.popleft().result()
         self._pending.append(self._executor.submit(self._store.add, *part))

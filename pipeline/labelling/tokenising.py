@@ -24,14 +24,12 @@ AHEAD = 2
 def tokenised_pools(
     tokenizer: Any, pools: Iterable[pa.Table], limit: int, processes: int
 ) -> Iterator[tuple[pa.Table, Tokens, NDArray[np.bool_]]]:
-    """Tokenise pools ahead of the consumer, each as `batching.tokenise` does.
+    """Tokenise pools ahead of the consumer, each as `batching.encode` does.
 
     The tokenizer is copied, so the original can be used at the same time. Pools are read in the caller's thread, a few ahead. If the
     caller stops early, closing the generator ends the thread or the processes.
 
     :param tokenizer: A fast tokenizer of transformers.
-    :param pools: Rows with sentence1 and sentence2; sentence2 is null in all rows of a pool or in none.
-    :param limit: The maximum number of tokens per row.
     :param processes: The number of tokenising processes; 0: a thread of this process.
     :yields: In the order of `pools`: the pool, its tokens, and which rows were truncated, bool [n].
     :raises InputError: If a process dies, or the tokenizer fails.

@@ -1,6 +1,7 @@
 """The versions of the libraries that compute logits."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib import metadata
 
 LIBRARIES = ("offline-distill", "torch", "transformers", "tokenizers")
@@ -8,14 +9,11 @@ LIBRARIES = ("offline-distill", "torch", "transformers", "tokenizers")
 
 def library_versions() -> dict[str, str]:
     """Return the version of each of `LIBRARIES` in this process."""
-    return {name: _version(name) for name in LIBRARIES}
-
-
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:  # a checkout that runs without being installed
-        return "not installed"
+    found = dict.fromkeys(LIBRARIES, "not installed")  # a checkout can run without being installed
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def merged(versions: Iterable[Mapping[str, str]]) -> dict[str, str]:

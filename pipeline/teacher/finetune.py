@@ -34,33 +34,23 @@ logger = logging.getLogger(__name__)
 
 
 def make_teacher(model: TeacherModel, examples: pa.Table, labels: list[str], folder: Path) -> None:
-    """Write what `recorded.open_recorded` opens: teacher.json, and the classifier if it is fine-tuned.
+    """Write what `recorded.open_recorded` opens to an empty folder: teacher.json, and the classifier if it is fine-tuned.
 
-    :param model: The source of the weights, and how to fine-tune them.
-    :param examples: The task's rows, `tables.EXAMPLES`.
-    :param labels: The task's class names, in the order of the integer labels.
-    :param folder: An empty folder.
     :raises InputError: If the model is missing, is unsafe to load, or does not fit the task.
     """
+    more: dict[str, Any] = {"finetuned": False}
     if model.source.startswith(own.SCHEME):
         opened = own.open_own(model.source, model.params, labels, model.labels, model.files)
-        write_json(folder / RECORD, {**own.describe_own(opened, model.licence), "finetuned": False})
-        return
-    source = find_files(model.source, model.sha256)
-    if model.finetune is None:
-        teacher = open_teacher(source, labels, model.labels)
-        record = {**describe(teacher, model.licence), "finetuned": False}
+        record = own.describe_own(opened, model.licence)
+    elif model.finetune is None:
+        record = describe(open_teacher(find_files(model.source, model.sha256), labels, model.labels), model.licence)
     else:
+        source = find_files(model.source, model.sha256)
         outcome = finetune(source, examples, labels, model.finetune, folder)
-        teacher = open_teacher(find_files(f"folder:{folder}"), labels, {})
-        record = {
-            **describe(teacher, model.licence),
-            "source": source.source,
-            "revision": source.revision,
-            "finetuned": True,
-            "finetuning": {"base_sha256": source.sha256, **model.finetune.model_dump(), **outcome},
-        }
-    write_json(folder / RECORD, record)
+        record = describe(open_teacher(find_files(f"folder:{folder}"), labels, {}), model.licence)
+        finetuning = {"base_sha256": source.sha256, **model.finetune.model_dump(), **outcome}
+        more = {"source": source.source, "revision": source.revision, "finetuned": True, "finetuning": finetuning}
+    write_json(folder / RECORD, record | more)
 
 
 def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune, folder: Path) -> dict[str, Any]:
@@ -72,7 +62,6 @@ def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune
     :param source: The encoder's files.
     :param examples: The task's rows, `tables.EXAMPLES`.
     :param labels: The task's class names, in the order of the integer labels.
-    :param how: Epochs, batch size, learning rate and other hyperparameters.
     :param folder: The classifier, its configuration and its tokenizer are written here.
     :return: The result, as JSON: the rows, the dtype of the computation, the validation accuracy (`pearson` for a regression) by
         epoch, and the best one.
@@ -83,13 +72,12 @@ def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune
     from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, set_seed
 
     set_seed(how.seed)  # the new head is initialised at random
-    id2label = dict(enumerate(labels))
     score = "pearson" if len(labels) == 1 else "accuracy"
     model, missing = load_classifier(
         source,
         num_labels=len(labels),
-        id2label=id2label,
-        label2id={name: i for i, name in id2label.items()},
+        id2label=dict(enumerate(labels)),
+        label2id={name: i for i, name in enumerate(labels)},
         **({"problem_type": "regression"} if len(labels) == 1 else {}),
     )
     logger.info("fine-tuning %s: randomly initialised parameters: %s", source.source, ", ".join(missing) or "none")
@@ -112,13 +100,8 @@ def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune
         trainer.train()
     scores = [entry[f"eval_{score}"] for entry in trainer.state.log_history if f"eval_{score}" in entry]
     best = max(scores)
-    logger.info(
-        "fine-tuned on %d rows: validation %s %.4f in epoch %d",
-        len(rows["train"]),
-        score,
-        best,
-        scores.index(best) + 1,
-    )
+    epoch, trained = scores.index(best) + 1, len(rows["train"])
+    logger.info("fine-tuned on %d rows: validation %s %.4f in epoch %d", trained, score, best, epoch)
     shutil.rmtree(checkpoints)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -159,13 +142,8 @@ def _encoded(tokenizer: Any, examples: pa.Table, split: str, length: int) -> lis
     rows = examples.filter(pc.and_(pc.equal(examples["split"], split), pc.is_valid(examples["label"])))
     if rows.num_rows == 0:
         raise InputError(f"the {split} split has no labelled rows; fine-tuning the teacher needs some")
-    pairs = rows["sentence2"].null_count < rows.num_rows
-    encoded = tokenizer(
-        rows["sentence1"].to_pylist(),
-        rows["sentence2"].to_pylist() if pairs else None,
-        truncation=True,
-        max_length=length,
-    )
+    sides = ("sentence1", "sentence2") if rows["sentence2"].null_count < rows.num_rows else ("sentence1",)
+    encoded = tokenizer(*(rows[side].to_pylist() for side in sides), truncation=True, max_length=length)
     encoded["labels"] = rows["label"].to_pylist()
     return [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
 

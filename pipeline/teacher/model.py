@@ -3,7 +3,8 @@
 import hashlib
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,42 +21,35 @@ from pipeline.storage import read_json, sha256_of
 logger = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
+PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 
 
 @dataclass(frozen=True)
 class Files:
-    """A model's files on this machine.
-
-    :param source: Where they come from, as in params.yaml.
-    :param folder: The folder that holds them.
-    :param revision: The commit of a model from the Hugging Face Hub.
-    :param sha256: The hash of model.safetensors, or of the lines that `sha256sum` prints for the shards that its index lists.
-    """
+    """A model's files on this machine."""
 
     source: str
+    """As in params.yaml."""
     folder: Path
     revision: str | None
+    """The commit of a model from the Hugging Face Hub."""
     sha256: str
+    """The hash of model.safetensors, or of the lines that `sha256sum` prints for the shards that its index lists."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A sequence classifier, ready to label.
-
-    :param files: Its files.
-    :param model: The classifier, in float32, on the CPU, in evaluation mode.
-    :param tokenizer: Its (fast) tokenizer.
-    :param labels: The task's class names.
-    :param columns: For each of `labels`, the column of the model's output that holds it.
-    :param max_length: The most tokens that it can read, including special tokens; None if unknown.
-    """
+    """A sequence classifier, ready to label: in float32, on the CPU, in evaluation mode, with a fast tokenizer."""
 
     files: Files
     model: Any
     tokenizer: Any
     labels: tuple[str, ...]
+    """The task's class names."""
     columns: tuple[int, ...]
+    """For each of `labels`, the column of the model's output that holds it."""
     max_length: int | None
+    """The most tokens that it can read, including special tokens; None if unknown."""
 
 
 def find_files(source: str, sha256: str | None = None) -> Files:
@@ -69,18 +63,17 @@ def find_files(source: str, sha256: str | None = None) -> Files:
     kind, _, place = source.partition(":")
     match kind:
         case "package":
-            folder, revision = _package_folder(source, *place.split(":", 1)), None
+            folder = _package_folder(source, *place.split(":", 1))
         case "hub":
             folder = _hub_folder(source, *place.rsplit("@", 1))
-            revision = folder.name
         case _:
-            folder, revision = Path(place), None
+            folder = Path(place)
     if not folder.is_dir():
         raise InputError(f"{source}: {folder} is not a folder")
     found = _weights_sha256(source, folder)
     if sha256 is not None and found != sha256.lower():
         raise InputError(f"{source}: the weights in {folder} have sha256 {found}, not {sha256}")
-    return Files(source, folder, revision, found)
+    return Files(source, folder, folder.name if kind == "hub" else None, found)
 
 
 def _package_folder(source: str, package: str, inside: str) -> Path:
@@ -92,16 +85,10 @@ def _package_folder(source: str, package: str, inside: str) -> Path:
 
 def _hub_folder(source: str, name: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
-        return Path(
-            snapshot_download(
-                name, revision=revision, allow_patterns=["*.json", "model*.safetensors", "*.txt", "*.model"]
-            )
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(f"{source}: download failed: {_first_line(error)}") from error
+    with _clear_fault(source, "download failed"):
+        wanted = ["*.json", "model*.safetensors", "*.txt", "*.model"]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
 
 
 def _weights_sha256(source: str, folder: Path) -> str:
@@ -112,9 +99,7 @@ def _weights_sha256(source: str, folder: Path) -> str:
         shards = sorted(set(read_json(index)["weight_map"].values()))
         lines = "".join(f"{sha256_of(folder / name)}  {name}\n" for name in shards)
         return hashlib.sha256(lines.encode()).hexdigest()
-    pickled = [
-        path.name for path in sorted(folder.iterdir()) if path.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
-    ]
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
     only = f", only {', '.join(pickled)}" if pickled else ""
     raise InputError(
         f"{source}: {folder} has no {WEIGHTS}{only}; pickled weights can run code, so they are never loaded: convert them "
@@ -122,8 +107,14 @@ def _weights_sha256(source: str, folder: Path) -> str:
     )
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+@contextmanager
+def _clear_fault(source: str, fault: str) -> Iterator[None]:
+    """Turn an error of a library into an InputError with its first line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(f"{source}: {fault}: {first}") from error
 
 
 def quieten() -> None:
@@ -134,14 +125,9 @@ def quieten() -> None:
 
 
 def load_tokenizer(files: Files) -> Any:
-    """Load a model's tokenizer.
-
-    :raises InputError: If it does not load, or is not a fast tokenizer.
-    """
-    try:
+    """Load a model's tokenizer. Raises an InputError if it does not load, or is not a fast tokenizer."""
+    with _clear_fault(files.source, "its tokenizer does not load"):
         tokenizer = AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{files.source}: its tokenizer does not load: {_first_line(error)}") from error
     if not tokenizer.is_fast:
         raise InputError(f"{files.source}: has no fast tokenizer (tokenizer.json)")
     return tokenizer
@@ -150,13 +136,12 @@ def load_tokenizer(files: Files) -> Any:
 def load_classifier(files: Files, **config: Any) -> tuple[Any, list[str]]:
     """Load a sequence classifier in float32.
 
-    :param files: The model's files.
     :param config: Changes to its configuration: num_labels, id2label, label2id.
     :return: The model, and the names of the parameters that are missing in its file, which are random.
     :raises InputError: If transformers cannot open it.
     """
     quieten()
-    try:
+    with _clear_fault(files.source, "transformers cannot open it as a classifier"):
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             files.folder,
             local_files_only=True,
@@ -167,10 +152,6 @@ def load_classifier(files: Files, **config: Any) -> tuple[Any, list[str]]:
             output_loading_info=True,
             **config,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise InputError(
-            f"{files.source}: transformers cannot open it as a classifier: {_first_line(error)}"
-        ) from error
     missing = {*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])}
     return model, sorted(missing)
 
@@ -178,7 +159,6 @@ def load_classifier(files: Files, **config: Any) -> tuple[Any, list[str]]:
 def open_teacher(files: Files, labels: Sequence[str], names: Mapping[str, str]) -> Teacher:
     """Load a classifier that is ready to label.
 
-    :param files: Its files.
     :param labels: The task's class names.
     :param names: The teacher's class name -> the task's, where they differ.
     :raises InputError: If it has no trained classification head, or other classes.
@@ -195,23 +175,14 @@ def open_teacher(files: Files, labels: Sequence[str], names: Mapping[str, str]) 
 
 
 def align(files: Files, labels: Sequence[str], names: Mapping[str, str]) -> tuple[int, ...]:
-    """Match a teacher's classes with the task's by name, ignoring case.
-
-    :param files: The teacher's files; its configuration holds the class names.
-    :param labels: The task's class names.
-    :param names: The teacher's class name -> the task's, where they differ.
-    :return: For each of `labels`, its column in the teacher's logits.
-    :raises InputError: If the two sets of names differ; the message shows both.
-    """
-    try:
+    """Match the classes in a model's config.json with the task's, as `match` does."""
+    with _clear_fault(files.source, "its config.json does not load"):
         id2label = AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False).id2label
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{files.source}: its config.json does not load: {_first_line(error)}") from error
     return match(files.source, [str(id2label[i]) for i in range(len(id2label))], labels, names)
 
 
 def match(source: str, classes: Sequence[str], labels: Sequence[str], names: Mapping[str, str]) -> tuple[int, ...]:
-    """Match class names as `align` does.
+    """Match a teacher's classes with the task's by name, ignoring case.
 
     :param source: The teacher, for the message.
     :param classes: Its class names, in the order of its logits.
@@ -248,10 +219,7 @@ def max_length(model: Any, tokenizer: Any) -> int | None:
 
 
 def mask_token(teacher: Teacher) -> str:
-    """Return the teacher's mask token, after checking that its tokenizer keeps it as one token.
-
-    :raises InputError: If it has none, or the tokenizer splits it.
-    """
+    """Return the teacher's mask token. Raises an InputError if it has none, or its tokenizer splits it."""
     tokenizer = teacher.tokenizer
     if tokenizer.mask_token is None:
         raise InputError(f"{teacher.files.source}: has no mask token, but augmented rows contain masked words")
@@ -262,11 +230,7 @@ def mask_token(teacher: Teacher) -> str:
 
 
 def describe(teacher: Teacher, licence: str) -> dict[str, Any]:
-    """Return what identifies a teacher, as JSON, for users of its logits.
-
-    :param teacher: The teacher.
-    :param licence: Its weights' licence.
-    """
+    """Return what identifies a teacher, as JSON, for users of its logits; the licence is that of its weights."""
     id2label = teacher.model.config.id2label
     return {
         "source": teacher.files.source,

@@ -34,29 +34,25 @@ class OwnTeacher:
     It has `predict_logits(texts)`: a list of n strings, or of n pairs of strings, to floats [n, C]. Optional attributes: `labels`, the class
     names of the C columns (default: the task's, in its order); `fingerprint`, a string that changes when the logits change; `mask_token`, the
     word that it reads as a mask.
-
-    :param source: Its import path, as in params.yaml.
-    :param params: Its keyword parameters.
-    :param model: The object.
-    :param labels: The task's class names.
-    :param columns: For each of `labels`, the column of the object's output that holds it.
-    :param code_sha256: `plugins.code_digest` of its module.
-    :param files_sha256: Path -> SHA-256 of the files that it reads, as far as params.yaml lists them.
     """
 
     source: str
+    """Its import path, as in params.yaml."""
     params: Mapping[str, Any]
     model: Any
     labels: tuple[str, ...]
+    """The task's class names."""
     columns: tuple[int, ...]
+    """For each of `labels`, the column of the object's output that holds it."""
     code_sha256: str | None = None
+    """`plugins.code_digest` of its module."""
     files_sha256: Mapping[str, str] = field(default_factory=dict)
+    """Path -> SHA-256 of the files that it reads, as far as params.yaml lists them."""
 
     def predict(self, texts: pa.Table) -> NDArray[np.float32]:
-        """Return the logits of texts.
+        """Return the logits of texts, float32 [n, C], in the order of the task's labels.
 
         :param texts: sentence1 and sentence2, n rows; sentence2 is null in all or in none.
-        :return: float32 [n, C], in the order of the task's labels.
         :raises InputError: If the object fails, or does not return [n, C] numbers.
         """
         first = texts["sentence1"].to_pylist()
@@ -83,8 +79,6 @@ def open_own(
     """Build a user's teacher.
 
     :param source: `python:package.module:Name`.
-    :param params: Its keyword parameters.
-    :param labels: The task's class names.
     :param names: The teacher's class name -> the task's, where they differ.
     :param files: Files that its logits depend on.
     :raises InputError: If it does not import, rejects the parameters, has no predict_logits or other classes, its code changed after it
@@ -118,11 +112,7 @@ def _hash_of(source: str, file: str) -> str:
 
 
 def describe_own(teacher: OwnTeacher, licence: str) -> dict[str, Any]:
-    """Return what identifies a user's teacher, as JSON, with the keys of `model.describe`.
-
-    :param teacher: The teacher.
-    :param licence: Its licence.
-    """
+    """Return what identifies a user's teacher, as JSON, with the keys of `model.describe`."""
     classes = _classes(teacher.model, teacher.labels)
     fingerprint = getattr(teacher.model, "fingerprint", None)
     return {

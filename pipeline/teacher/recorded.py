@@ -13,11 +13,8 @@ RECORD = "teacher.json"
 
 
 def open_recorded(folder: Path, labels: Sequence[str]) -> tuple[Teacher | OwnTeacher, dict[str, Any]]:
-    """Open the teacher that the finetune stage recorded.
+    """Open the teacher that the finetune stage recorded in a folder; return it and its teacher.json.
 
-    :param folder: The folder of its teacher.json.
-    :param labels: The task's class names.
-    :return: The teacher, and teacher.json.
     :raises InputError: If the teacher is missing, or its weights, code or files changed since they were recorded.
     """
     path = folder / RECORD

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.errors import InputError
 from pipeline.params.vectors import Vectors
@@ -27,13 +28,8 @@ def look_up(
     """Return a teacher's vectors of words.
 
     The teacher reads each word alone, and the word's vector is the mean of the last layer's states over its tokens (Tulkens and van Dongen
-    2024, Model2Vec). Then the vectors are `reduced`.
+    2024, Model2Vec). Then the vectors are `reduced` to the dimensions in the block of params.yaml.
 
-    :param teacher: The teacher.
-    :param name: Its name.
-    :param licence: Its licence.
-    :param words: n words.
-    :param block: The block of params.yaml, for the dimensions.
     :return: Words and vectors, and facts about the source. A word for which the tokenizer returns no token is left out.
     :raises InputError: If the teacher is not a model of transformers.
     """
@@ -51,20 +47,13 @@ def look_up(
     real = [~np.array(mask, dtype=np.bool_) for mask in encoded["special_tokens_mask"]]
     kept = [i for i, mask in enumerate(real) if mask.any()]
     means = _means(teacher, [np.array(encoded["input_ids"][i]) for i in kept], [real[i] for i in kept])
-    about = {
-        "source": block.source,
-        "name": f"{name}, encoded",
-        "version": teacher.files.sha256,
-        "licence": licence,
-    }
+    version = teacher.files.sha256
+    about = {"source": block.source, "name": f"{name}, encoded", "version": version, "licence": licence}
     return WordVectors([words[i] for i in kept], reduced(means, block.dimensions)), about
 
 
 def listed_words(teacher: Teacher | OwnTeacher) -> list[str]:
-    """Return the words that are a single token, in the order of the teacher's vocabulary; none for a teacher that is a class of your own.
-
-    :param teacher: The teacher.
-    """
+    """Return the words that are a single token, in the order of the teacher's vocabulary; none for a teacher that is a class of your own."""
     if isinstance(teacher, OwnTeacher):
         return []
     tokenizer = teacher.tokenizer
@@ -85,14 +74,11 @@ def _means(teacher: Teacher, ids: Tokens, real: Sequence[npt.NDArray[np.bool_]])
     found: list[Floats] = []
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH].tolist()
-        shape = (len(rows), max(len(ids[row]) for row in rows))
-        tokens = np.full(shape, padding)
-        attended, kept = np.zeros((2, *shape), dtype=np.bool_)
-        for i, row in enumerate(rows):
-            length = len(ids[row])
-            tokens[i, :length], attended[i, :length], kept[i, :length] = ids[row], True, real[row]
-        mask = torch.from_numpy(attended).long().to(device)
-        output = model(input_ids=torch.from_numpy(tokens).to(device), attention_mask=mask)
+        parts = [torch.from_numpy(ids[row]) for row in rows]
+        tokens = pad_sequence(parts, batch_first=True, padding_value=padding)
+        attended = pad_sequence([torch.ones_like(part) for part in parts], batch_first=True)
+        kept = pad_sequence([torch.from_numpy(real[row]) for row in rows], batch_first=True).numpy()
+        output = model(input_ids=tokens.to(device), attention_mask=attended.to(device))
         states = output.last_hidden_state.float().cpu().numpy()
         found.append((states * kept[:, :, None]).sum(axis=1, dtype=np.float64) / kept.sum(axis=1)[:, None])
     back = np.argsort(order)

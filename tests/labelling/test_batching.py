@@ -9,7 +9,7 @@ from tiny import tiny_teacher
 from transformers import AutoTokenizer
 
 from pipeline.labelling import batching
-from pipeline.labelling.batching import cut, pack, pad, tokenise
+from pipeline.labelling.batching import cut, encode, pack, pad, prepare
 
 LENGTHS = st.lists(st.integers(0, 60), max_size=80).map(lambda lengths: np.array(lengths, dtype=np.int64))
 
@@ -67,9 +67,8 @@ def test_tokens_are_those_of_the_tokenizer_and_truncated_rows_are_flagged(tmp_pa
     monkeypatch.setattr(batching, "TOKENISED_ROWS", 3)
     tokenizer = AutoTokenizer.from_pretrained(tiny_teacher(tmp_path, ["good", "film"], ["a", "b"], architecture))
     second = TEXTS[::-1] if pairs else [None] * len(TEXTS)
-    tokens, truncated = tokenise(
-        tokenizer, pa.table({"sentence1": TEXTS, "sentence2": pa.array(second, pa.string())}), limit=20
-    )
+    texts = pa.table({"sentence1": TEXTS, "sentence2": pa.array(second, pa.string())})
+    tokens, truncated = encode(prepare(tokenizer, 20), 20, texts)
     given = (TEXTS, second) if pairs else (TEXTS,)
     expected = tokenizer(*given, truncation=True, max_length=20, return_token_type_ids=True)
     whole = [len(ids) for ids in tokenizer(*given)["input_ids"]]

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from pipeline.errors import InputError
 from pipeline.labelling import tokenising
-from pipeline.labelling.batching import tokenise
+from pipeline.labelling.batching import encode, prepare
 from pipeline.labelling.tokenising import AHEAD, tokenised_pools
 
 IN = pytest.mark.parametrize("processes", [0, 2], ids=["thread", "processes"])
@@ -42,7 +42,7 @@ def test_pools_come_in_order_with_the_tokens_of_each(tokenizer, processes, pairs
     assert [pool for pool, _, _ in found] == given
     cut = 0
     for pool, tokens, truncated in found:
-        expected, expected_truncated = tokenise(tokenizer, pool, 12)
+        expected, expected_truncated = encode(prepare(tokenizer, 12), 12, pool)
         for name in ("ids", "types", "starts"):
             assert getattr(tokens, name).tolist() == getattr(expected, name).tolist()
             assert getattr(tokens, name).dtype == np.int64
