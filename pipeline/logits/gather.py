@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import InputError
 from pipeline.logits import dataset, writing
-from pipeline.logits.shards import Stream, logits_of
+from pipeline.logits.shards import Stream, logits_of, with_logits
 from pipeline.metrics.calibration import softmax
 from pipeline.storage import new_folder
 
@@ -46,8 +46,7 @@ def gather(folders: Mapping[Path, float], out: Path, average: Average = "logits"
         if originals:
             about = _without_augmentation(about)
             rows = {split: len(_ids(first, split, originals)) for split in rows}
-        parts = _averaged if others else _rows_of_one
-        splits = {split: Stream(n, parts(folders, split, average, originals)) for split, n in rows.items()}
+        splits = {split: Stream(n, _rows(folders, split, average, originals)) for split, n in rows.items()}
         writing.write(temporary, splits, about)
 
 
@@ -73,12 +72,6 @@ def common_provenance(folders: Sequence[Path]) -> dict[str, Any]:
 # --- the rows -----------------------------------------------------------------------------------------------------------
 
 
-def _rows_of_one(folders: Mapping[Path, float], split: str, _: Average, originals: bool) -> Iterator[pa.Table]:
-    """Yield the rows of the first data set, a batch at a time."""
-    for part in dataset.stream_split(next(iter(folders)), split):
-        yield _chosen(part, originals)
-
-
 def _chosen(rows: pa.Table, originals: bool) -> pa.Table:
     return rows.filter(pc.is_null(rows["parent_id"])) if originals else rows
 
@@ -87,7 +80,7 @@ def _ids(folder: Path, split: str, originals: bool) -> pa.Array:
     return _chosen(dataset.read_split(folder, split, ("id", "parent_id")), originals)["id"].combine_chunks()
 
 
-def _averaged(folders: Mapping[Path, float], split: str, average: Average, originals: bool) -> Iterator[pa.Table]:
+def _rows(folders: Mapping[Path, float], split: str, average: Average, originals: bool) -> Iterator[pa.Table]:
     """Yield the first data set's rows with average logits, a batch at a time. Of the other ones, only ids and logits are in memory."""
     (first, weight), *others = folders.items()
     labels, total = common_provenance(list(folders))["labels"], sum(folders.values())
@@ -97,14 +90,14 @@ def _averaged(folders: Mapping[Path, float], split: str, average: Average, origi
     for folder, share in others:
         rest += share / total * terms(_matched(folder, split, ids, labels, first, originals))
     start = 0
-    for part in _rows_of_one(folders, split, average, originals):
-        end = start + part.num_rows
-        mean = weight / total * terms(logits_of(part)) + rest[start:end]
-        found = mean if average == "logits" else np.log(np.maximum(mean, np.finfo(np.float32).tiny))
-        column = pa.FixedSizeListArray.from_arrays(pa.array(found.astype(np.float32).ravel()), len(labels))
-        place = part.schema.get_field_index("logits")
-        yield part.set_column(place, part.schema.field(place), column)
-        start = end
+    for part in dataset.stream_split(first, split):
+        part = _chosen(part, originals)
+        if others:
+            end = start + part.num_rows
+            mean = weight / total * terms(logits_of(part)) + rest[start:end]
+            found = mean if average == "logits" else np.log(np.maximum(mean, np.finfo(np.float32).tiny))
+            part, start = with_logits(part, found.astype(np.float32)), end
+        yield part
 
 
 def _matched(
@@ -145,14 +138,14 @@ def _average_provenance(folders: Mapping[Path, float], average: Average) -> dict
         for weight, each in zip(folders.values(), about, strict=True)
     ]
     names = {folder.name: weight for folder, weight in folders.items()}
-    labellings: list[dict[str, Any]] = [member["labelling"] for member in members]
+    labellings = [dict(member["labelling"]) for member in members]
     return found | {
         "teacher": {
             "name": name_of(names, average),
             "source": f"the average of the {average} of {len(members)} teachers",
             "fingerprint": _digest([[average, *members]]),
-            "licence": " and ".join(_each(members, "licence")) or "unknown",
-            "architecture": " and ".join(_each(members, "architecture")) or "unknown",
+            "licence": _each(members, "licence"),
+            "architecture": _each(members, "architecture"),
             "labels": {name: name for name in found["labels"]},
             "parameters": _sum(members, "parameters"),
             "bytes": _sum(members, "bytes"),
@@ -180,20 +173,19 @@ def name_of(weights: Mapping[str, float], average: Average) -> str:
     return names if average == "logits" else f"{names} ({average})"
 
 
-def _each(members: Sequence[Mapping[str, Any]], key: str) -> list[str]:
-    """Return the different values of a key, in their order."""
-    return list(dict.fromkeys(str(member[key]) for member in members if member.get(key)))
+def _each(members: Sequence[Mapping[str, Any]], key: str) -> str:
+    return " and ".join(dict.fromkeys(str(member[key]) for member in members if member.get(key))) or "unknown"
 
 
 def _sum(members: Sequence[Mapping[str, Any]], key: str) -> int | None:
-    values = [member.get(key) for member in members]
-    return None if None in values else sum(value for value in values if value is not None)
+    values: list[Any] = [member.get(key) for member in members]
+    return None if None in values else sum(values)
 
 
 def _same(members: Sequence[Mapping[str, Any]], key: str) -> Any:
     """Return the value of a key if all members have the same; else None."""
-    values = [member.get(key) for member in members]
-    return values[0] if all(value == values[0] for value in values) else None
+    value = members[0].get(key)
+    return value if all(member.get(key) == value for member in members) else None
 
 
 def _digest(value: Any) -> str:
