@@ -39,11 +39,10 @@ ENCODINGS = frozenset(
 
 SHARD_PATH = re.compile(rf"data/({'|'.join(tables.SPLITS)})-[0-9a-f]{{16}}\.parquet")
 
-NEEDED = (
-    *("task", "labels", "pairs", "text", "source.licence", "teacher.name", "teacher.source", "teacher.licence"),
-    *("teacher.labels", "labelling.fingerprint", "labelling.stored", "augmentation.n_iter", "augmentation.rules"),
-    *("augmentation.seed", "versions", "rows"),
-)
+NEEDED = """
+task labels pairs text source.licence teacher.name teacher.source teacher.licence teacher.labels labelling.fingerprint
+labelling.stored augmentation.n_iter augmentation.rules augmentation.seed versions rows
+"""
 """Keys that the provenance must have."""
 
 Faults = Iterator[str]
@@ -51,28 +50,22 @@ Faults = Iterator[str]
 
 @dataclass
 class DataSet:
-    """A data set that is being checked.
-
-    :param folder: Its folder.
-    :param manifest: What manifest.json holds; the check `manifest` sets it.
-    """
+    """A data set that is being checked. The check `manifest` sets what manifest.json has."""
 
     folder: Path
-    manifest: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def shards(self) -> list[dict[str, Any]]:
-        """The manifest's entries."""
-        return list(self.manifest["shards"])
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """The manifest's provenance."""
-        return dict(self.manifest["provenance"])
+    provenance: dict[str, Any] = field(default_factory=dict)
+    shards: list[dict[str, Any]] = field(default_factory=list)
 
     def path(self, shard: Mapping[str, Any]) -> Path:
         """Return the file of an entry."""
         return self.folder / str(shard["path"])
+
+
+def value_of(facts: Any, key: str) -> Any:
+    """Return the value of a dotted key in nested mappings; None if one of them lacks it."""
+    for part in key.split("."):
+        facts = facts.get(part) if isinstance(facts, Mapping) else None
+    return facts
 
 
 # --- the manifest -------------------------------------------------------------------------------------------------------
@@ -97,7 +90,7 @@ def manifest(data: DataSet) -> Faults:
             yield f"shards[{number}]: {wrong[0]} is missing or has the wrong type"
         elif shard["rows"] < 1 or shard["split"] not in tables.SPLITS:
             yield f"shards[{number}]: {shard['rows']} rows of split {shard['split']!r}"
-    data.manifest = found
+    data.provenance, data.shards = about, shards
 
 
 def _read_manifest(path: Path) -> Any:
@@ -128,11 +121,8 @@ def _faults_of_facts(about: Mapping[str, Any]) -> Faults:
 
 def provenance(data: DataSet) -> Faults:
     """Check that the provenance has the keys that it must have, and that the teacher's classes are those of the data set."""
-    for key in NEEDED:
-        value: Any = data.provenance
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value is None:
+    for key in NEEDED.split():
+        if value_of(data.provenance, key) is None:
             yield f"{key} is missing"
     teacher, labels = data.provenance.get("teacher", {}), data.provenance["labels"]
     for member in teacher.get("members", [teacher]):  # an average lists its teachers
