@@ -2,6 +2,8 @@
 
 import mmap
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +24,7 @@ def read_text_vectors(path: Path, words: Sequence[str]) -> Found:
     fastText's first line, which has two numbers, is skipped. A word that is listed twice gets its first vector. Files ending in .gz are
     decompressed while reading.
 
-    :param path: The file.
-    :param words: The words to read.
-    :return: The words that are in the file, each with its vector.
+    :return: Those of `words` that are in the file, each with its vector.
     :raises InputError: If the file is missing, or the line of one of the words has not as many numbers as the first line.
     """
     wanted = pa.array(words, pa.string()).cast(pa.binary())
@@ -44,7 +44,6 @@ def read_text_vectors(path: Path, words: Sequence[str]) -> Found:
 def words_of_text(path: Path) -> Iterator[str]:
     """Yield the words of a text file of vectors in its order, which in most files is from frequent to rare.
 
-    :param path: The file.
     :raises InputError: If it is missing.
     """
     for _, lines in _lines_of_vectors(path):
@@ -85,16 +84,15 @@ def _blocks_of_lines(path: Path) -> Iterator[tuple[int, pa.Array]]:
     number, rest = 1, b""
     try:
         with pa.input_stream(str(path), compression="detect") as file:
-            while True:
-                block = file.read(BLOCK_BYTES)
+            for block in chain(
+                iter(partial(file.read, BLOCK_BYTES), b""), [b""]
+            ):  # the empty block is the end of the file
                 data = rest + block
                 end = data.rfind(b"\n") + 1 if block else len(data)
                 lines, rest = _lines(data[:end]), data[end:]
                 if len(lines):
                     yield number, lines
                 number += len(lines)
-                if not block:
-                    return
                 if len(rest) > 4 * BLOCK_BYTES:
                     raise InputError(f"{path}, line {number}: more than {len(rest)} bytes: not a file of word vectors")
     except OSError as error:
@@ -113,9 +111,7 @@ def _lines(data: bytes) -> pa.Array:
 def read_word2vec(path: Path, words: Sequence[str]) -> Found:
     """Read vectors from word2vec's binary format: a line with two numbers, then each word, a space and its float32 numbers.
 
-    :param path: The file.
-    :param words: The words to read.
-    :return: The words that are in the file, each with its vector.
+    :return: Those of `words` that are in the file, each with its vector.
     :raises InputError: If the file is missing, has another format, or is truncated.
     """
     wanted = {word.encode(): word for word in words}
@@ -130,7 +126,6 @@ def read_word2vec(path: Path, words: Sequence[str]) -> Found:
 def words_of_word2vec(path: Path) -> Iterator[str]:
     """Yield the words of a word2vec file in its order, which in most files is from frequent to rare.
 
-    :param path: The file.
     :raises InputError: If the file is missing, has another format, or is truncated.
     """
     for entry, *_ in _word2vec_entries(path):
