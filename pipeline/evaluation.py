@@ -103,9 +103,6 @@ def evaluate(student_folder: Path, targets_folder: Path) -> dict[str, Any]:
             "bytes": size,
             "temperature": None if temperature is None else round(temperature, DIGITS),
         },
-        "teacher": {
-            "name": teacher.get("name", "unknown"),
-            "parameters": teacher.get("parameters"),
-            "bytes": teacher.get("bytes"),
-        },
+        "teacher": {"name": teacher.get("name", "unknown")}
+        | {key: teacher.get(key) for key in ("parameters", "bytes")},
     }

@@ -26,7 +26,7 @@ from pipeline.labelling.labellers import (
 from pipeline.labelling.rows import LabelRows
 from pipeline.labelling.store import LabelStore, Writer, fingerprint, locked, writing
 from pipeline.logits import dataset
-from pipeline.logits.shards import Stream, stored_as
+from pipeline.logits.shards import Stream, shard_schema, stored_as
 from pipeline.logits.writing import write as write_dataset
 from pipeline.metrics import regression
 from pipeline.params.labelling import Labelling
@@ -200,7 +200,7 @@ def harvest(folder: Path, store: LabelStore, wanted: pa.Array, labeller: Labelle
         return
     added = 0
     for path in dataset.intact_shards(folder) if same else ():
-        table = tables.read(path, dataset.stored_schema(folder), ["id", "sentence1", "sentence2", "logits"])
+        table = tables.read(path, shard_schema(about), ["id", "sentence1", "sentence2", "logits"])
         ids = tables.id_bytes(table["id"])
         found = table.filter(pc.and_(pc.is_in(ids, value_set=wanted), pa.array(_firsts(ids))))
         for name, dtype in (("split", pa.string()), ("line", pa.int64())):

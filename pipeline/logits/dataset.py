@@ -62,11 +62,6 @@ def shard_paths(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def stored_schema(folder: Path) -> pa.Schema:
-    """Return the schema of the shards in the files; `read_split` casts it to `tables.logits_schema(C)`."""
-    return shard_schema(provenance(folder))
-
-
 def intact_shards(folder: Path) -> Iterator[Path]:
     """Yield the shards whose sha256 is that of the manifest, and log a warning for each other one."""
     for shard in manifest(folder)["shards"]:

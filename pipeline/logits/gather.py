@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,20 +54,16 @@ def gather(folders: Mapping[Path, float], out: Path, average: Average = "logits"
 def common_provenance(folders: Sequence[Path]) -> dict[str, Any]:
     """Return the provenance of the first data set, after a check that all are of the same task.
 
-    :param folders: The data sets, at least one.
     :raises InputError: If one is missing, or two differ in their classes, in how text is split into words, or in whether texts are pairs.
     """
-    first, *others = ((folder, dataset.provenance(folder)) for folder in folders)
-    for folder, about in others:
-        if sorted(about["labels"]) != sorted(first[1]["labels"]):
+    first = dataset.provenance(folders[0])
+    for folder, key in product(folders[1:], ("labels", "text", "pairs")):
+        found, wanted = dataset.provenance(folder)[key], first[key]
+        if found != wanted and not (key == "labels" and sorted(found) == sorted(wanted)):
             raise InputError(
-                f"{folder}: its classes are {about['labels']}, those of {first[0]} are {first[1]['labels']}; "
-                "only teachers of the same classes can be averaged"
+                f"{folder}: {key} is {found!r}, but {wanted!r} in {folders[0]}; only teachers of the same {key} can be averaged"
             )
-        for key in ("text", "pairs"):
-            if about[key] != first[1][key]:
-                raise InputError(f"{folder}: {key} is {about[key]!r}, but {first[1][key]!r} in {first[0]}")
-    return first[1]
+    return first
 
 
 # --- the rows -----------------------------------------------------------------------------------------------------------

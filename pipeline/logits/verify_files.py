@@ -56,10 +56,6 @@ class DataSet:
     provenance: dict[str, Any] = field(default_factory=dict)
     shards: list[dict[str, Any]] = field(default_factory=list)
 
-    def path(self, shard: Mapping[str, Any]) -> Path:
-        """Return the file of an entry."""
-        return self.folder / str(shard["path"])
-
 
 def value_of(facts: Any, key: str) -> Any:
     """Return the value of a dotted key in nested mappings; None if one of them lacks it."""
@@ -73,7 +69,11 @@ def value_of(facts: Any, key: str) -> Any:
 
 def manifest(data: DataSet) -> Faults:
     """Check the types in manifest.json, and keep it in `data`."""
-    found = _read_manifest(data.folder / "manifest.json")
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not valid JSON")
+
+    found = json.loads(_read(data.folder / "manifest.json"), parse_constant=refuse)
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         shown = found.get("format") if isinstance(found, dict) else type(found).__name__
         yield f"format {shown!r}; this version reads format {FORMAT}"
@@ -93,16 +93,12 @@ def manifest(data: DataSet) -> Faults:
     data.provenance, data.shards = about, shards
 
 
-def _read_manifest(path: Path) -> Any:
+def _read(path: Path) -> str:
     if not path.is_file():
         raise InputError(f"{path}: no such file, so this folder is not a logit data set")
     if path.stat().st_size > TEXT_BYTES:
         raise InputError(f"{path}: has {path.stat().st_size:,} bytes, more than the {TEXT_BYTES:,} allowed")
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not valid JSON")
-
-    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    return path.read_text(encoding="utf-8")
 
 
 def _faults_of_facts(about: Mapping[str, Any]) -> Faults:
@@ -179,7 +175,7 @@ def files(data: DataSet) -> Faults:
 def sha256(data: DataSet) -> Faults:
     """Check that the bytes of each shard have the SHA-256 of its entry and of its name."""
     for shard in data.shards:
-        found = sha256_of(data.path(shard))
+        found = sha256_of(data.folder / shard["path"])
         if found != shard["sha256"]:
             yield f"{shard['path']}: its sha256 is {found[:16]}..., manifest.json has {shard['sha256'][:16]}..."
         elif not shard["path"].endswith(f"-{found[:16]}.parquet"):
@@ -188,14 +184,7 @@ def sha256(data: DataSet) -> Faults:
 
 def card(data: DataSet) -> Faults:
     """Check that the head of README.md has the licences and the shards of the manifest."""
-    path = data.folder / "README.md"
-    if not path.is_file():
-        yield "README.md: is missing"
-        return
-    if path.stat().st_size > TEXT_BYTES:
-        yield f"README.md: has {path.stat().st_size:,} bytes, more than the {TEXT_BYTES:,} allowed"
-        return
-    before, *head = path.read_text(encoding="utf-8").split("---\n", 2)
+    before, *head = _read(data.folder / "README.md").split("---\n", 2)
     head = [] if before else head[:-1]
     if head and len(head[0]) > HEAD_LETTERS:
         yield f"README.md: its YAML head has {len(head[0]):,} characters, more than the {HEAD_LETTERS:,} allowed"
@@ -221,7 +210,8 @@ def card(data: DataSet) -> Faults:
 def sizes(data: DataSet) -> Faults:
     """Check the sizes that the footer of each shard states, before anything is decompressed."""
     for shard in data.shards:
-        yield from (f"{shard['path']}: {fault}" for fault in _faults_of_size(data.path(shard), shard["rows"]))
+        faults = _faults_of_size(data.folder / shard["path"], shard["rows"])
+        yield from (f"{shard['path']}: {fault}" for fault in faults)
 
 
 def _faults_of_size(path: Path, rows: int) -> Faults:
@@ -253,7 +243,7 @@ def schema(data: DataSet) -> Faults:
     """Check that each shard has the columns, types and metadata that follow from the provenance in the manifest."""
     wanted = _described(shard_schema(data.provenance))
     for shard in data.shards:
-        found = _described(pq.read_schema(data.path(shard)))
+        found = _described(pq.read_schema(data.folder / shard["path"]))
         for part in wanted:
             for key, value, right in list(_differences(found[part], wanted[part], part))[:1]:
                 yield f"{shard['path']}: {key} is {value!r:.80}, but manifest.json requires {right!r:.80}"

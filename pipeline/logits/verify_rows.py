@@ -36,14 +36,7 @@ class RowFaults:
         self.first: dict[str, list[str]] = {name: [] for name in self.NAMES}
 
     def add(self, name: str, path: Path, rows: pa.Table, wrong: Any, fault: str) -> None:
-        """Count rows with a fault.
-
-        :param name: The check.
-        :param path: Their shard.
-        :param rows: Rows with the column id.
-        :param wrong: Which of them have the fault, a bool array [n] of NumPy or Arrow.
-        :param fault: The fault in words.
-        """
+        """Count the rows of a shard for which `wrong`, a bool array [n] of NumPy or Arrow, is true."""
         if not isinstance(wrong, np.ndarray):
             wrong = pc.fill_null(wrong, False).to_numpy()
         at = np.flatnonzero(wrong)
@@ -63,15 +56,11 @@ Ids = Mapping[tuple[str, str], list[pa.Array]]
 
 
 def check_rows(data: DataSet, faults: RowFaults) -> None:
-    """Check every row.
-
-    :param data: The data set, whose sizes and schema have passed.
-    :param faults: Faults are added here.
-    """
+    """Check every row of a data set whose sizes and schema have passed, and add the faults to `faults`."""
     classes, pairs = len(data.provenance["labels"]), data.provenance["pairs"]
     ids: Ids = defaultdict(list)
     for shard in data.shards:
-        path, parts = data.path(shard), []
+        path, parts = data.folder / shard["path"], []
         for rows in _batches(path):
             _check_values(path, rows, classes, pairs, faults)
             _check_lineage(path, rows, shard["split"], ids, faults)
