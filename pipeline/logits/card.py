@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import yaml
 
 from pipeline.logits import changes
@@ -174,7 +173,7 @@ def _augmentation(augmentation: Mapping[str, Any]) -> dict[str, Any]:
 def _teacher_on_validation(folder: Path, shards: Sequence[Mapping[str, Any]]) -> Markdown:
     """Return how good the teacher is on the validation rows that have a gold label and finite logits."""
     paths = [folder / shard["path"] for shard in shards if shard["split"] == "validation"]
-    parts = [pq.read_table(path, columns=["label", "logits"]) for path in paths]
+    parts = list(changes.batches(paths, ["label", "logits"]))
     rows = pa.concat_tables(parts).filter(pc.is_valid(pc.field("label"))) if parts else None
     if rows is None or not rows.num_rows:
         return Markdown("No validation row has a gold label, so the teacher is not measured.")

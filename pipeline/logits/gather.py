@@ -121,19 +121,17 @@ def _matched(
 def _without_augmentation(about: Mapping[str, Any]) -> dict[str, Any]:
     found = {**about, "augmentation": NO_AUGMENTATION}
     if "merged" in about:
-        copies = ("augmentation", "rows")
-        found["merged"] = [{key: part[key] for key in part if key not in copies} for part in about["merged"]]
+        found["merged"] = [{k: part[k] for k in part if k not in ("augmentation", "rows")} for part in about["merged"]]
     return found
 
 
 def _average_provenance(folders: Mapping[Path, float], average: Average) -> dict[str, Any]:
     """Return the provenance of an average: that of the first data set, with a teacher that lists all of them."""
     found = common_provenance(list(folders))
-    about = [dataset.provenance(folder) for folder in folders]
-    members = [
-        {"weight": weight, **each.get("teacher", {}), "labelling": each.get("labelling", {})}
-        for weight, each in zip(folders.values(), about, strict=True)
-    ]
+    members = []
+    for folder, weight in folders.items():
+        about = dataset.provenance(folder)
+        members.append({"weight": weight, **about.get("teacher", {}), "labelling": about.get("labelling", {})})
     names = {folder.name: weight for folder, weight in folders.items()}
     labellings = [dict(member["labelling"]) for member in members]
     return found | {
@@ -141,18 +139,15 @@ def _average_provenance(folders: Mapping[Path, float], average: Average) -> dict
             "name": name_of(names, average),
             "source": f"the average of the {average} of {len(members)} teachers",
             "fingerprint": _digest([[average, *members]]),
-            "licence": _each(members, "licence"),
-            "architecture": _each(members, "architecture"),
+            **{key: _each(members, key) for key in ("licence", "architecture")},
             "labels": {name: name for name in found["labels"]},
-            "parameters": _sum(members, "parameters"),
-            "bytes": _sum(members, "bytes"),
+            **{key: _sum(members, key) for key in ("parameters", "bytes")},
             "finetuned": any(member.get("finetuned") for member in members),
             "average": average,
             "members": members,
         },
         "labelling": {
-            "max_length": _same(labellings, "max_length"),
-            "dtype": _same(labellings, "dtype"),
+            **{key: _same(labellings, key) for key in ("max_length", "dtype")},
             "stored": "float32",
             "fingerprint": _digest(labellings),
         },

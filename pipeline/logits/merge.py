@@ -47,9 +47,9 @@ def merge(folders: Sequence[Path], out: Path, tolerance: float = TOLERANCE) -> d
     _refuse_differences(folders, about)
     splits = {}
     for split in tables.SPLITS:
-        having = [folder for folder, facts in zip(folders, about, strict=True) if split in facts["rows"]]
-        if having:
-            splits[split] = _union([dataset.read_split(folder, split) for folder in having], split, tolerance)
+        having = (folder for folder, facts in zip(folders, about, strict=True) if split in facts["rows"])
+        if parts := [dataset.read_split(folder, split) for folder in having]:
+            splits[split] = _union(parts, split, tolerance)
     _refuse_leaks(splits)
     writing.write(out, splits, _provenance(about))
     return {split: rows.num_rows for split, rows in splits.items()}
@@ -107,10 +107,11 @@ def _provenance(about: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the provenance of the first data set, with the source, rules and rows of each part under `merged`."""
     parts: list[Any] = []
     for facts in about:
-        own = {key: facts[key] for key in ("source", "augmentation", "labelling", "rows")}
-        parts += facts.get("merged", [own])
-    first = dict(about[0])
-    licences = list(dict.fromkeys(str(facts["source"]["licence"]) for facts in about))
-    first["source"] = {**first["source"], "licence": " and ".join(licences)}
-    first["augmentation"] = {key: value for key, value in first["augmentation"].items() if key != "summary"}
-    return {**first, "merged": parts}
+        parts += facts.get("merged", [{key: facts[key] for key in ("source", "augmentation", "labelling", "rows")}])
+    licences = dict.fromkeys(str(facts["source"]["licence"]) for facts in about)
+    return {
+        **about[0],
+        "source": {**about[0]["source"], "licence": " and ".join(licences)},
+        "augmentation": {key: value for key, value in about[0]["augmentation"].items() if key != "summary"},
+        "merged": parts,
+    }

@@ -115,12 +115,8 @@ def finite_logits(rows: pa.Table, classes: int) -> NDArray[np.float32]:
     if width != classes:
         raise InputError(f"the logits are of {width} classes, the data set names {classes}")
     logits = logits_of(rows).astype(np.float32)
-    finite = np.isfinite(logits).all(axis=1)
-    if not finite.all():
-        row = int((~finite).argmax())
-        raise InputError(
-            f"row {rows['id'][row].as_py()}: logits {logits[row].tolist()} are not finite; label the text again"
-        )
+    for row in np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist():
+        raise InputError(f"row {rows['id'][row]}: logits {logits[row].tolist()} are not finite; label the text again")
     return logits
 
 

@@ -38,7 +38,6 @@ class Check(NamedTuple):
 def verify(folder: Path) -> list[Check]:
     """Check a logit data set in a process of its own, because a corrupt Parquet file can crash the process that reads it.
 
-    :param folder: As for `check`.
     :return: The result of `check`. If its process crashed: the checks that open no shard, and the crash as a fault.
     :raises InputError: As `check`.
     """

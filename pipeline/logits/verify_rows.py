@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any, ClassVar
@@ -114,11 +115,7 @@ def _check_values(path: Path, rows: pa.Table, classes: int, pairs: bool, faults:
 
 
 def _check_lineage(path: Path, rows: pa.Table, split: str, ids: Ids, faults: RowFaults) -> None:
-    augmented = pc.is_valid(rows["parent_id"])
-
-    def wrong(which: Any, fault: str) -> None:
-        faults.add("lineage", path, rows, which, fault)
-
+    augmented, wrong = pc.is_valid(rows["parent_id"]), partial(faults.add, "lineage", path, rows)
     if split != tables.SPLITS[0]:
         wrong(augmented, f"an augmented row in the split {split}")
     wrong(pc.and_(augmented, pc.is_valid(rows["label"])), "an augmented row with a gold label")

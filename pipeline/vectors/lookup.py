@@ -101,7 +101,6 @@ def words_of(files: Iterable[Path], text: TextMode) -> list[str]:
     """Return the words of augmented rows, the most frequent first, without `[MASK]`. One file at a time is in memory.
 
     :param files: Files in the schema of `tables.AUGMENTED`.
-    :param text: How the texts are split into words.
     :raises InputError: If a file does not hold augmented rows.
     """
     parts = (tables.read(file, tables.AUGMENTED, ["sentence1", "sentence2"]) for file in files)
@@ -122,8 +121,6 @@ def embed(
 
     :param source: Its name, for the log and for errors.
     :param columns: Columns of training texts: first sentences, second sentences.
-    :param text: How they are split into words.
-    :param look: The function that looks words up in the source.
     :param listed: The words of the source, in its order.
     :param extra_words: The number of these to add. A word is left out if it differs only in case from a word of the texts, of the augmented
         rows, or from an earlier one of the source.
