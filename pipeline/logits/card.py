@@ -199,9 +199,6 @@ def _teacher_on_validation(folder: Path, shards: Sequence[Mapping[str, Any]]) ->
     return _table([("measure", "value"), ("rows with a gold label", f"{len(gold):,}"), *measures.items()])
 
 
-# --- examples -----------------------------------------------------------------------------------------------------------
-
-
 def examples(folder: Path, shards: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return rows of the training split that show what the rules do. The same data set gives the same rows.
 

@@ -31,13 +31,11 @@ def pieces(original: str, text: str, start: int | None = None, size: int | None 
     old, new = original.split(), text.split()
     if start is None or size is None or len(old[start : start + size]) != len(new):
         return _joined(_aligned(old, new))
-    end = start + size
-    inner = _aligned(old[start:end], new)
-    found = [*((DROPPED, word) for word in old[:start]), *inner, *((DROPPED, word) for word in old[end:])]
-    if not _one_to_one(old[start:end], new):
+    before, window, after = old[:start], old[start : start + size], old[start + size :]
+    found = [*((DROPPED, word) for word in before), *_aligned(window, new), *((DROPPED, word) for word in after)]
+    if not _one_to_one(window, new):
         # The window of a raw text counts the tagger's words, which can differ from the words between spaces.
-        whole = _aligned(old, new)
-        found = whole if _kept(whole) > _kept(inner) else found
+        found = max(found, _aligned(old, new), key=lambda words: sum(kind == KEPT for kind, _ in words))
     return _joined(found)
 
 
@@ -63,10 +61,6 @@ def _aligned(old: Sequence[str], new: Sequence[str]) -> list[Piece]:
             found += [(REPLACED, word) for word in before[dropped:]]
             found += [(NEW, word) for word in after]
     return found
-
-
-def _kept(found: Sequence[Piece]) -> int:
-    return sum(kind == KEPT for kind, _ in found)
 
 
 def _joined(found: Sequence[Piece]) -> list[Piece]:

@@ -66,9 +66,6 @@ def common_provenance(folders: Sequence[Path]) -> dict[str, Any]:
     return first
 
 
-# --- the rows -----------------------------------------------------------------------------------------------------------
-
-
 def _chosen(rows: pa.Table, originals: bool) -> pa.Table:
     return rows.filter(pc.is_null(rows["parent_id"])) if originals else rows
 
@@ -113,9 +110,6 @@ def _matched(
     values = logits_of(rows)[:, [names.index(name) for name in labels]]
     found: npt.NDArray[np.float32] = values[places.to_numpy()]
     return found
-
-
-# --- the provenance -----------------------------------------------------------------------------------------------------
 
 
 def _without_augmentation(about: Mapping[str, Any]) -> dict[str, Any]:

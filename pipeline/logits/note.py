@@ -19,8 +19,7 @@ NOTE = "imported.json"
 
 def note_of(examples: Path) -> dict[str, Any] | None:
     """Return the note in examples.parquet; None if the examples come from text."""
-    found: dict[str, Any] | None = tables.metadata_of(examples).get(KEY)
-    return found
+    return tables.metadata_of(examples).get(KEY)
 
 
 def leave_note(note: Mapping[str, Any], folder: Path) -> None:

@@ -62,25 +62,21 @@ def _count(rows: pa.Table, classes: int) -> dict[str, Any]:
     confidences = np.minimum((probabilities.max(axis=1) * CONFIDENCES).astype(int), CONFIDENCES - 1)
     entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-300))).sum(axis=1)
     augmented = pc.is_valid(rows["parent_id"]).to_numpy()
-    done = [augmented & _positive(rows, name) for name in ("masked", "replaced", "edited", "ngram_size")]
-    kinds = np.array([~augmented, augmented, *done])
+    kinds = [~augmented, augmented]
+    for name in ("masked", "replaced", "edited", "ngram_size"):
+        one, two = (pc.fill_null(rows[f"{name}{side}"], 0).to_numpy() > 0 for side in (1, 2))
+        kinds.append(augmented & (one | two))
     return found | {
         "gold": np.bincount(labels, minlength=classes + 1),
         "predicted": np.bincount(probabilities.argmax(axis=1), minlength=classes),
         "confidences": np.bincount(confidences, minlength=CONFIDENCES),
-        "kinds": kinds.sum(axis=1),
+        "kinds": np.sum(kinds, axis=1),
         "entropies": np.array([entropy[kind].sum() for kind in kinds]),  # in nats
     }
 
 
 def _add(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     return {key: one[key] + other[key] for key in one}
-
-
-def _positive(rows: pa.Table, name: str) -> NDArray[np.bool_]:
-    one, two = (pc.greater(pc.fill_null(rows[f"{name}{side}"], 0), 0).to_numpy() for side in (1, 2))
-    found: NDArray[np.bool_] = one | two
-    return found
 
 
 def stats(folder: Path) -> str:

@@ -34,8 +34,7 @@ def write(folder: Path, splits: Mapping[str, pa.Table | Stream], provenance: Map
     write_text(folder / "README.md", card.card(folder, provenance, shards))
     write_json(folder / "manifest.json", {"format": FORMAT, "provenance": provenance, "shards": shards})
     remove_temporaries(folder)
-    named = {folder / shard["path"] for shard in shards}
-    for path in sorted((folder / "data").iterdir()):  # temporary files of killed runs, too
-        if path not in named:
-            logger.info("removing %s, which is no longer part of the data set", path)
-            path.unlink()
+    # Temporary files of killed runs, too.
+    for path in sorted({*(folder / "data").iterdir()} - {folder / shard["path"] for shard in shards}):
+        logger.info("removing %s, which is no longer part of the data set", path)
+        path.unlink()
