@@ -94,13 +94,12 @@ def evaluate(student_folder: Path, targets_folder: Path) -> dict[str, Any]:
             elif temperature is None:  # it was fitted on these very rows
                 found[split]["student"].pop("calibration error, scaled", None)
     total, without = parameters_of(student.module)
-    size = sum(file.stat().st_size for file in student_folder.iterdir() if file.is_file())
     teacher = about["teacher"]
     return found | {
         "student": {
             "parameters": total,
             "parameters without embeddings": without,
-            "bytes": size,
+            "bytes": sum(file.stat().st_size for file in student_folder.iterdir() if file.is_file()),
             "temperature": None if temperature is None else round(temperature, DIGITS),
         },
         "teacher": {"name": teacher.get("name", "unknown")}

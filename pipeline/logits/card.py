@@ -149,11 +149,15 @@ def _weights(teacher: Mapping[str, Any]) -> str:
     return str(teacher.get("sha256") or teacher.get("fingerprint") or "")[:16]
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
 def _augmentation(augmentation: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the template shows of the rules: the rules, the summary, and rows of the tables of the summary."""
     rules = augmentation.get("rules", {}) if augmentation.get("n_iter") else {}
     summary = augmentation.get("summary") or {}
-    drawn = max(1, summary.get("drawn", 0))
+    drawn, rates = max(1, summary.get("drawn", 0)), summary.get("rates", {})
     counts = [(name, summary[name]) for name in ("kept", "duplicates", "leaks", "unchanged") if name in summary]
     return {
         "rules": [
@@ -161,11 +165,8 @@ def _augmentation(augmentation: Mapping[str, Any]) -> dict[str, Any]:
             for name, rule in rules.items()
         ],
         "summary": summary,
-        "rates": [
-            (name, f"{100 * rate['asked']:.1f} %", f"{100 * rate['found']:.1f} %")
-            for name, rate in summary.get("rates", {}).items()
-        ],
-        "outcomes": [(name, f"{n:,}", f"{100 * n / drawn:.1f} %") for name, n in counts],
+        "rates": [(name, _percent(rate["asked"]), _percent(rate["found"])) for name, rate in rates.items()],
+        "outcomes": [(name, f"{n:,}", _percent(n / drawn)) for name, n in counts],
         "kept_by_words": list(summary.get("kept per example by words", {}).items()),
     }
 
@@ -183,19 +184,17 @@ def _teacher_on_validation(folder: Path, shards: Sequence[Mapping[str, Any]]) ->
         return Markdown("Its logits are not finite.")
     gold, values = rows["label"].to_numpy()[finite], values[finite]
     if values.shape[1] == 1:
-        numbers = {
-            "Pearson correlation": regression.pearson,
-            "Spearman correlation": regression.spearman,
-            "root mean squared error": regression.rmse,
+        measures = {
+            "Pearson correlation": f"{regression.pearson(gold, values[:, 0]):.3f}",
+            "Spearman correlation": f"{regression.spearman(gold, values[:, 0]):.3f}",
+            "root mean squared error": f"{regression.rmse(gold, values[:, 0]):.3f}",
         }
-        measures = {name: f"{measure(gold, values[:, 0]):.3f}" for name, measure in numbers.items()}
     else:
-        shares = {
-            "accuracy": (values.argmax(axis=1) == gold).mean(),
-            "mean confidence": softmax(values).max(axis=1).mean(),
-            f"expected calibration error ({BINS} bins)": calibration_error(gold, values),
+        measures = {
+            "accuracy": _percent((values.argmax(axis=1) == gold).mean()),
+            "mean confidence": _percent(softmax(values).max(axis=1).mean()),
+            f"expected calibration error ({BINS} bins)": _percent(calibration_error(gold, values)),
         }
-        measures = {name: f"{100 * share:.1f} %" for name, share in shares.items()}
     return _table([("measure", "value"), ("rows with a gold label", f"{len(gold):,}"), *measures.items()])
 
 

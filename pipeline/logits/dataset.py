@@ -89,7 +89,6 @@ def read_split(folder: Path, split: str, columns: Sequence[str] | None = None) -
 def read_labelled(folder: Path, split: str, columns: Sequence[str]) -> pa.Table | None:
     """Return the rows of a split that have a gold label; None if there are none, or the split does not exist.
 
-    :param split: train, validation or test.
     :param columns: The columns to read, with `label`.
     :raises InputError: As `read_split`.
     """
@@ -103,7 +102,6 @@ def read_labelled(folder: Path, split: str, columns: Sequence[str]) -> pa.Table 
 def stream_split(folder: Path, split: str) -> Iterator[pa.Table]:
     """Yield the rows of `read_split`, at most ROW_GROUP_ROWS at a time.
 
-    :param split: train, validation or test.
     :raises InputError: As `read_split`.
     """
     stored, schema, paths = _opened(folder, None, split)
@@ -117,7 +115,6 @@ def read_rows(folder: Path, rows: npt.NDArray[np.int64], columns: Sequence[str])
     """Return rows by number. Only the row groups that hold them are read, one at a time.
 
     :param rows: Row numbers, ascending. They count through all splits, in the order of `rows` in the provenance.
-    :param columns: The columns to read.
     :return: As `read_split`.
     :raises InputError: As `read_split`.
     """
@@ -144,17 +141,14 @@ def copy(folder: Path, out: Path) -> None:
     :param out: An empty folder.
     :raises InputError: If there is no data set, or the shards are not those of the manifest.
     """
-    refuse_other_shards(folder)
+    _refuse_other_shards(folder)
     (out / "data").mkdir()
     for name in ("README.md", "manifest.json", *(shard["path"] for shard in manifest(folder)["shards"])):
         shutil.copyfile(folder / name, out / name)
 
 
-def refuse_other_shards(folder: Path) -> None:
-    """Refuse a data set whose shards are not those of the manifest.
-
-    :raises InputError: If a shard is missing or not in the manifest; or if there is no data set, or one of another format.
-    """
+def _refuse_other_shards(folder: Path) -> None:
+    """Refuse a data set with a shard that is missing or not in the manifest."""
     named = {shard["path"] for shard in manifest(folder)["shards"]}
     found = {f"data/{path.name}" for path in (folder / "data").glob("*.parquet")}
     for path in sorted(named ^ found):
@@ -168,7 +162,7 @@ def _opened(
     folder: Path, columns: Sequence[str] | None, split: str | None = None
 ) -> tuple[pa.Schema, pa.Schema, list[Path]]:
     """Return the schema of the files, the schema to read, and the shards of a split (None: of all splits), after checks of all of these."""
-    refuse_other_shards(folder)
+    _refuse_other_shards(folder)
     found = manifest(folder)
     about = found["provenance"]
     splits = list(about["rows"]) if split is None else [split]

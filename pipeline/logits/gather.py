@@ -35,7 +35,8 @@ def gather(folders: Mapping[Path, float], out: Path, average: Average = "logits"
     :param average: logits: z = sum of w_i z_i. distributions: z = log(sum of w_i softmax(z_i)), so that softmax(z) is the mean of the
         distributions.
     :param originals: Leave out augmented rows, and the augmentation in the provenance: the bytes do not depend on how copies were drawn.
-    :raises InputError: If one data set has a row that another lacks; see also `common_provenance` and `dataset.read_split`.
+    :raises InputError: As `dataset.read_split`; or if one data set has a row that another lacks, or two differ in their classes, in how text
+        is split into words, or in whether texts are pairs.
     """
     first, *others = folders
     with new_folder(out) as temporary:
@@ -51,11 +52,8 @@ def gather(folders: Mapping[Path, float], out: Path, average: Average = "logits"
         writing.write(temporary, splits, about)
 
 
-def common_provenance(folders: Sequence[Path]) -> dict[str, Any]:
-    """Return the provenance of the first data set, after a check that all are of the same task.
-
-    :raises InputError: If one is missing, or two differ in their classes, in how text is split into words, or in whether texts are pairs.
-    """
+def _common_provenance(folders: Sequence[Path]) -> dict[str, Any]:
+    """Return the provenance of the first data set, after a check that all have the same classes, split of text into words, and pairs or not."""
     first = dataset.provenance(folders[0])
     for folder, key in product(folders[1:], ("labels", "text", "pairs")):
         found, wanted = dataset.provenance(folder)[key], first[key]
@@ -77,7 +75,7 @@ def _ids(folder: Path, split: str, originals: bool) -> pa.Array:
 def _rows(folders: Mapping[Path, float], split: str, average: Average, originals: bool) -> Iterator[pa.Table]:
     """Yield the first data set's rows with average logits, a batch at a time. Of the other ones, only ids and logits are in memory."""
     (first, weight), *others = folders.items()
-    labels, total = common_provenance(list(folders))["labels"], sum(folders.values())
+    labels, total = _common_provenance(list(folders))["labels"], sum(folders.values())
     ids = _ids(first, split, originals)
     terms = softmax if average == "distributions" else np.float64  # what is averaged
     rest = np.zeros((len(ids), len(labels)))
@@ -121,7 +119,7 @@ def _without_augmentation(about: Mapping[str, Any]) -> dict[str, Any]:
 
 def _average_provenance(folders: Mapping[Path, float], average: Average) -> dict[str, Any]:
     """Return the provenance of an average: that of the first data set, with a teacher that lists all of them."""
-    found = common_provenance(list(folders))
+    found = _common_provenance(list(folders))
     members = []
     for folder, weight in folders.items():
         about = dataset.provenance(folder)
@@ -130,7 +128,7 @@ def _average_provenance(folders: Mapping[Path, float], average: Average) -> dict
     labellings = [dict(member["labelling"]) for member in members]
     return found | {
         "teacher": {
-            "name": name_of(names, average),
+            "name": _name_of(names, average),
             "source": f"the average of the {average} of {len(members)} teachers",
             "fingerprint": _digest([[average, *members]]),
             **{key: _each(members, key) for key in ("licence", "architecture")},
@@ -148,12 +146,8 @@ def _average_provenance(folders: Mapping[Path, float], average: Average) -> dict
     }
 
 
-def name_of(weights: Mapping[str, float], average: Average) -> str:
-    """Return the name of an average of teachers: `base + large`, `1 base + 3 large (distributions)`.
-
-    :param weights: The teachers, each with its weight. The name has the weights where they differ.
-    :param average: What is averaged; the name has it unless it is logits.
-    """
+def _name_of(weights: Mapping[str, float], average: Average) -> str:
+    """Return the name of an average: `base + large`, or with weights that differ `1 base + 3 large (distributions)`."""
     differ = len(set(weights.values())) > 1
     names = " + ".join(f"{weight:g} {name}" if differ else name for name, weight in weights.items())
     return names if average == "logits" else f"{names} ({average})"

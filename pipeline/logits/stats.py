@@ -145,8 +145,6 @@ def _bars(title: str, names: Sequence[str], values: NDArray[Any]) -> str:
 def head(folder: Path, rows: int, split: str = "train") -> str:
     """Return rows of a logit data set as text: half of them originals, half augmented rows with their changes, where both exist.
 
-    :param rows: The number of rows.
-    :param split: train, validation or test.
     :return: Two lines a row. Words that a rule removed are in [-brackets-], words that it added in {+braces+}.
     :raises InputError: If the data set or the split does not exist.
     """

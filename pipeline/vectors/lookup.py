@@ -16,7 +16,7 @@ from pipeline.plugins import folders_of
 from pipeline.students.vocabulary import Texts, count_words, split_words
 from pipeline.tables import MASK, TextMode
 from pipeline.vectors.files import read_text_vectors, read_word2vec, words_of_text, words_of_word2vec
-from pipeline.vectors.table import WordVectors, vectors_schema
+from pipeline.vectors.table import WordVectors
 
 logger = logging.getLogger(__name__)
 
@@ -151,8 +151,7 @@ def embed(
     if added or extra:
         logger.info("%s: also %d words of augmented rows alone, and %d extra words", source, covered_added, extra)
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(found.matrix.reshape(-1)), found.matrix.shape[1])
-    schema = vectors_schema(found.matrix.shape[1])
-    return pa.table([pa.array(found.words, pa.string()), vectors], schema=schema), metadata
+    return pa.table({"word": pa.array(found.words, pa.string()), "vector": vectors}), metadata
 
 
 def _others(known: Iterable[str], listed: Iterator[str], text: TextMode, many: int) -> list[str]:

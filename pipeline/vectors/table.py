@@ -33,11 +33,6 @@ class WordVectors(NamedTuple):
     """[words, dimensions]."""
 
 
-def vectors_schema(dimensions: int) -> pa.Schema:
-    """Return the schema of the table: word, and vector, a fixed-size list of float32."""
-    return pa.schema([("word", pa.string()), ("vector", pa.list_(pa.float32(), dimensions))])
-
-
 def read_vectors(path: Path) -> WordVectors:
     """Read vectors.parquet, which the embed stage wrote.
 
