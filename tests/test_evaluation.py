@@ -15,8 +15,8 @@ from pipeline.distill.loop import distill
 from pipeline.errors import InputError
 from pipeline.evaluation import evaluate
 from pipeline.logits import writing
+from pipeline.metrics import classification
 from pipeline.metrics.calibration import best_temperature, calibration_error, divergence
-from pipeline.metrics.classification import accuracy, f1, f1_of_counts, intervals, share_equal
 from pipeline.params.students import Student
 from pipeline.students.trained import TrainedStudent
 
@@ -43,9 +43,13 @@ STUDENT = {
 }
 
 
+def f1(labels: np.ndarray, predicted: np.ndarray, classes: int) -> float:
+    return classification.measures(labels, predicted, classes)["f1"][0]
+
+
 def test_f1_is_the_positive_class_s_with_two_and_the_mean_with_more():
     labels, predicted = np.array([1, 1, 1, 0, 0, 0, 0]), np.array([1, 1, 0, 1, 0, 0, 0])
-    assert accuracy(labels, predicted) == pytest.approx(5 / 7)
+    assert classification.measures(labels, predicted, 2)["accuracy"][0] == pytest.approx(5 / 7)
     assert f1(labels, predicted, 2) == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
     assert f1(labels, predicted, 3) == pytest.approx((2 / 3 + 2 * 3 / (2 * 3 + 1 + 1) + 0) / 3)
     assert f1(np.array([0, 0]), np.array([0, 0]), 2) == 0
@@ -60,41 +64,44 @@ def test_macro_f1_is_the_harmonic_mean_of_precision_and_recall_by_class(pairs: l
         precision, recall = hits / predicted if predicted else 0, hits / gold if gold else 0
         scores.append(2 * precision * recall / (precision + recall) if hits else 0)
     labels, predicted = np.array(pairs).T
-    assert f1(labels, predicted, 4) == pytest.approx(sum(scores) / 4)
+    counts = np.bincount(labels * 4 + predicted, minlength=16).reshape(1, 4, 4)
+    assert classification.f1(counts)[0] == pytest.approx(sum(scores) / 4)
 
 
 def test_intervals_are_those_of_resampled_rows():
     draws = np.random.default_rng(3)
     labels = draws.integers(0, 3, 300)
     predicted = np.where(draws.random(300) < 0.8, labels, draws.integers(0, 3, 300))
-    found = intervals((labels, predicted), 3, {"accuracy": share_equal, "f1": f1_of_counts})
+    found = classification.measures(labels, predicted, 3)
+    assert found["accuracy"][0] == (labels == predicted).mean()
     values = {"accuracy": [], "f1": []}
     for _ in range(4000):
         rows_drawn = draws.integers(0, 300, 300)
-        values["accuracy"].append(accuracy(labels[rows_drawn], predicted[rows_drawn]))
-        values["f1"].append(f1(labels[rows_drawn], predicted[rows_drawn], 3))
+        counts = np.zeros((1, 3, 3), np.int64)
+        np.add.at(counts, (0, labels[rows_drawn], predicted[rows_drawn]), 1)
+        values["accuracy"].append((labels[rows_drawn] == predicted[rows_drawn]).mean())
+        values["f1"].append(classification.f1(counts)[0])
     for name, expected in values.items():
-        assert found[name] == pytest.approx(np.quantile(expected, [0.025, 0.975]), abs=0.006), name
+        assert found[name][1:] == pytest.approx(np.quantile(expected, [0.025, 0.975]), abs=0.006), name
     order = draws.permutation(300)
-    again = intervals((labels[order], predicted[order]), 3, {"accuracy": share_equal, "f1": f1_of_counts})
-    assert again == found
+    assert classification.measures(labels[order], predicted[order], 3) == found
 
 
 def test_intervals_do_not_depend_on_how_many_tables_are_made_at_once():
     """2,000 draws of 100 classes go in parts; the classes above the third never occur."""
     labels, predicted = np.array([0, 1, 2, 0, 1, 2, 2]), np.array([0, 1, 2, 1, 1, 0, 2])
-    few, many = (intervals((labels, predicted), classes, {"a": share_equal})["a"] for classes in (3, 100))
+    few, many = (classification.measures(labels, predicted, classes)["accuracy"] for classes in (3, 100))
     assert few == many
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_f1_of_counts_is_f1(classes: int):
+def test_f1_of_several_draws_is_that_of_each(classes: int):
     labels, predicted = np.random.default_rng(0).integers(0, classes, (2, 50))
     counts = np.zeros((2, classes, classes), np.int64)
     np.add.at(counts, (0, labels, predicted), 1)
     counts[1, 0, 0] = 50
-    assert f1_of_counts(counts)[0] == pytest.approx(f1(labels, predicted, classes))
-    assert f1_of_counts(counts)[1] == pytest.approx(f1(np.zeros(50, int), np.zeros(50, int), classes))
+    assert classification.f1(counts)[0] == pytest.approx(f1(labels, predicted, classes))
+    assert classification.f1(counts)[1] == pytest.approx(f1(np.zeros(50, int), np.zeros(50, int), classes))
 
 
 @pytest.fixture(scope="module")

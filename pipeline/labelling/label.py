@@ -26,7 +26,7 @@ from pipeline.labelling.labellers import (
 from pipeline.labelling.rows import LabelRows, augmented_files
 from pipeline.labelling.store import LabelStore, Writer, fingerprint, locked, writing
 from pipeline.logits import dataset
-from pipeline.logits.shards import Stream, stored_as
+from pipeline.logits.shards import Stream, shard_schema, stored_as
 from pipeline.logits.writing import write as write_dataset
 from pipeline.metrics import regression
 from pipeline.metrics.classification import accuracy
@@ -199,7 +199,7 @@ def harvest(folder: Path, store: LabelStore, wanted: pa.Array, labeller: Labelle
         return
     added = 0
     for path in dataset.intact_shards(folder):
-        table = tables.read(path, dataset.stored_schema(folder), ["id", "sentence1", "sentence2", "logits"])
+        table = tables.read(path, shard_schema(about), ["id", "sentence1", "sentence2", "logits"])
         found = table.filter(pc.is_in(tables.id_bytes(table["id"]), value_set=wanted))
         _, firsts = np.unique(tables.id_bytes(found["id"]).dictionary_encode().indices, return_index=True)
         found = found.take(pa.array(firsts))

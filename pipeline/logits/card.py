@@ -5,13 +5,13 @@ The card depends only on the shards and their provenance, so the same data set g
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import yaml
 
 from pipeline.logits import changes
@@ -35,40 +35,11 @@ MARKS = {
 
 SIZES = (("n<1K", 10**3), ("1K<n<10K", 10**4), ("10K<n<100K", 10**5), ("100K<n<1M", 10**6), ("1M<n<10M", 10**7))
 
-LICENCES = frozenset(
-    [
-        "apache-2.0",
-        "mit",
-        "openrail",
-        "bsd",
-        "bsd-2-clause",
-        "bsd-3-clause",
-        "cc",
-        "cc0-1.0",
-        "cc-by-2.0",
-        "cc-by-3.0",
-        "cc-by-4.0",
-        "cc-by-sa-3.0",
-        "cc-by-sa-4.0",
-        "cc-by-nc-2.0",
-        "cc-by-nc-3.0",
-        "cc-by-nc-4.0",
-        "cc-by-nc-sa-3.0",
-        "cc-by-nc-sa-4.0",
-        "cc-by-nd-4.0",
-        "cc-by-nc-nd-4.0",
-        "afl-3.0",
-        "artistic-2.0",
-        "gpl-3.0",
-        "lgpl-3.0",
-        "mpl-2.0",
-        "odbl",
-        "pddl",
-        "unlicense",
-        "unknown",
-        "other",
-    ]
-)
+LICENCES = """
+apache-2.0 mit openrail bsd bsd-2-clause bsd-3-clause cc cc0-1.0 cc-by-2.0 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0
+cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-nc-nd-4.0 afl-3.0 artistic-2.0
+gpl-3.0 lgpl-3.0 mpl-2.0 odbl pddl unlicense unknown other
+"""
 """Names that the Hub accepts as `license`; any other one becomes `other` with a `license_name`."""
 
 
@@ -94,20 +65,12 @@ COLUMN_DESCRIPTIONS = {
     "logits": "The teacher's raw outputs (temperature 1), in the order of the label names",
 }
 
-_REGRESSION = {
-    "Pearson correlation": regression.pearson,
-    "Spearman correlation": regression.spearman,
-    "root mean squared error": regression.rmse,
-}
-
 
 def card(folder: Path, provenance: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> str:
-    """Return the text of README.md.
+    """Return the text of README.md: Markdown with a YAML head, which the Hugging Face Hub and `datasets` read.
 
     :param folder: The data set's folder, with the shards.
-    :param provenance: The data set's provenance.
     :param shards: The manifest's entries of the shards.
-    :return: Markdown with a YAML head, which the Hugging Face Hub and `datasets` read.
     """
     labels, rows = provenance["labels"], provenance["rows"]
     teacher, augmentation = provenance.get("teacher", {}), provenance.get("augmentation", {})
@@ -141,30 +104,23 @@ def _table(rows: Iterable[Sequence[Any]], pad: bool = True) -> Markdown:
 
 
 def front_matter(provenance: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the card's YAML head.
-
-    :param provenance: The data set's provenance.
-    :param shards: The manifest's entries of the shards.
-    """
+    """Return the card's YAML head, from the provenance and the manifest's entries of the shards."""
     rows = provenance["rows"]
+    teacher = provenance.get("teacher", {})
     licence = str(provenance.get("source", {}).get("licence", "unknown"))
-    known = licence.lower() in LICENCES
-    files = [
-        {"split": split, "path": [shard["path"] for shard in shards if shard["split"] == split]}
-        for split in rows
-        if rows[split]
-    ]
+    known = licence.lower() in LICENCES.split()
+    paths = {split: [shard["path"] for shard in shards if shard["split"] == split] for split in rows if rows[split]}
     total = sum(rows.values())
     return {
         "license": licence.lower() if known else "other",
         **({} if known else {"license_name": licence}),
-        "teacher_license": str(provenance.get("teacher", {}).get("licence", "unknown")),
-        "pretty_name": f"{provenance['task']} with logits of {provenance.get('teacher', {}).get('name', 'a teacher')}",
+        "teacher_license": str(teacher.get("licence", "unknown")),
+        "pretty_name": f"{provenance['task']} with logits of {teacher.get('name', 'a teacher')}",
         "task_categories": ["text-classification"],
         "tags": ["knowledge-distillation", "logits"],
         "size_categories": [next((name for name, end in SIZES if total < end), "n>10M")],
         # The names of the shards change with their content. With a pattern, datasets would serve old rows from its cache.
-        "configs": [{"config_name": "default", "data_files": files}],
+        "configs": [{"config_name": "default", "data_files": [{"split": s, "path": p} for s, p in paths.items()]}],
     }
 
 
@@ -193,11 +149,15 @@ def _weights(teacher: Mapping[str, Any]) -> str:
     return str(teacher.get("sha256") or teacher.get("fingerprint") or "")[:16]
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
 def _augmentation(augmentation: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the template shows of the rules: the rules, the summary, and rows of the tables of the summary."""
     rules = augmentation.get("rules", {}) if augmentation.get("n_iter") else {}
     summary = augmentation.get("summary") or {}
-    drawn = max(1, summary.get("drawn", 0))
+    drawn, rates = max(1, summary.get("drawn", 0)), summary.get("rates", {})
     counts = [(name, summary[name]) for name in ("kept", "duplicates", "leaks", "unchanged") if name in summary]
     return {
         "rules": [
@@ -205,11 +165,8 @@ def _augmentation(augmentation: Mapping[str, Any]) -> dict[str, Any]:
             for name, rule in rules.items()
         ],
         "summary": summary,
-        "rates": [
-            (name, f"{100 * rate['asked']:.1f} %", f"{100 * rate['found']:.1f} %")
-            for name, rate in summary.get("rates", {}).items()
-        ],
-        "outcomes": [(name, f"{n:,}", f"{100 * n / drawn:.1f} %") for name, n in counts],
+        "rates": [(name, _percent(rate["asked"]), _percent(rate["found"])) for name, rate in rates.items()],
+        "outcomes": [(name, f"{n:,}", _percent(n / drawn)) for name, n in counts],
         "kept_by_words": list(summary.get("kept per example by words", {}).items()),
     }
 
@@ -217,7 +174,7 @@ def _augmentation(augmentation: Mapping[str, Any]) -> dict[str, Any]:
 def _teacher_on_validation(folder: Path, shards: Sequence[Mapping[str, Any]]) -> Markdown:
     """Return how good the teacher is on the validation rows that have a gold label and finite logits."""
     paths = [folder / shard["path"] for shard in shards if shard["split"] == "validation"]
-    parts = [pq.read_table(path, columns=["label", "logits"]) for path in paths]
+    parts = list(changes.batches(paths, ["label", "logits"]))
     rows = pa.concat_tables(parts).filter(pc.is_valid(pc.field("label"))) if parts else None
     if rows is None or not rows.num_rows:
         return Markdown("No validation row has a gold label, so the teacher is not measured.")
@@ -227,46 +184,41 @@ def _teacher_on_validation(folder: Path, shards: Sequence[Mapping[str, Any]]) ->
         return Markdown("Its logits are not finite.")
     gold, values = rows["label"].to_numpy()[finite], values[finite]
     if values.shape[1] == 1:
-        measures = {name: f"{measure(gold, values[:, 0]):.3f}" for name, measure in _REGRESSION.items()}
-    else:
-        shares = {
-            "accuracy": (values.argmax(axis=1) == gold).mean(),
-            "mean confidence": softmax(values).max(axis=1).mean(),
-            f"expected calibration error ({BINS} bins)": calibration_error(gold, values),
+        measures = {
+            "Pearson correlation": f"{regression.pearson(gold, values[:, 0]):.3f}",
+            "Spearman correlation": f"{regression.spearman(gold, values[:, 0]):.3f}",
+            "root mean squared error": f"{regression.rmse(gold, values[:, 0]):.3f}",
         }
-        measures = {name: f"{100 * share:.1f} %" for name, share in shares.items()}
+    else:
+        measures = {
+            "accuracy": _percent((values.argmax(axis=1) == gold).mean()),
+            "mean confidence": _percent(softmax(values).max(axis=1).mean()),
+            f"expected calibration error ({BINS} bins)": _percent(calibration_error(gold, values)),
+        }
     return _table([("measure", "value"), ("rows with a gold label", f"{len(gold):,}"), *measures.items()])
-
-
-# --- examples -----------------------------------------------------------------------------------------------------------
 
 
 def examples(folder: Path, shards: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return rows of the training split that show what the rules do. The same data set gives the same rows.
 
-    :param folder: The data set's folder.
-    :param shards: The manifest's entries of the shards.
     :return: Up to EXAMPLES rows, two of them originals. An augmented row has `original`, the row that it was made from.
     """
     paths = [folder / shard["path"] for shard in shards if shard["split"] == "train"]
     originals, copies = changes.first_rows(paths, EXAMPLES, CANDIDATES)
     chosen: list[int] = []
-    for shows in (
-        lambda row: row["ngram_size1"] is not None or row["ngram_size2"] is not None,
-        lambda row: row["masked1"] or row["masked2"],
-        lambda row: row["replaced1"] or row["replaced2"],
-        lambda row: row["edited1"] or row["edited2"],
-        lambda row: row["side"] == "second",
-        lambda row: row["side"] == "both",
-    ):
-        if (found := next((i for i, row in enumerate(copies) if i not in chosen and shows(row)), None)) is not None:
-            chosen.append(found)
+    for shows in ("ngram_size", "masked", "replaced", "edited", "second", "both"):
+        found = (i for i, row in enumerate(copies) if i not in chosen and _shows(row, shows))
+        chosen += islice(found, 1)
     rest = [i for i in range(len(copies)) if i not in chosen]
     missing = min(EXAMPLES - min(2, len(originals)) - len(chosen), len(rest))
     chosen += [rest[k * len(rest) // missing] for k in range(missing)]
     shown = [copies[i] for i in sorted(chosen)]
     changes.add_originals(paths, shown)
     return [*originals[: EXAMPLES - len(shown)], *shown]
+
+
+def _shows(row: Mapping[str, Any], what: str) -> bool:
+    return bool(row["side"] == what or row.get(f"{what}1") or row.get(f"{what}2"))
 
 
 def _example(row: Mapping[str, Any], labels: Sequence[str]) -> tuple[str, str, str, str]:

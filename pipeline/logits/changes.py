@@ -31,13 +31,11 @@ def pieces(original: str, text: str, start: int | None = None, size: int | None 
     old, new = original.split(), text.split()
     if start is None or size is None or len(old[start : start + size]) != len(new):
         return _joined(_aligned(old, new))
-    end = start + size
-    inner = _aligned(old[start:end], new)
-    found = [*((DROPPED, word) for word in old[:start]), *inner, *((DROPPED, word) for word in old[end:])]
-    if not _one_to_one(old[start:end], new):
+    before, window, after = old[:start], old[start : start + size], old[start + size :]
+    found = [*((DROPPED, word) for word in before), *_aligned(window, new), *((DROPPED, word) for word in after)]
+    if not _one_to_one(window, new):
         # The window of a raw text counts the tagger's words, which can differ from the words between spaces.
-        whole = _aligned(old, new)
-        found = whole if _kept(whole) > _kept(inner) else found
+        found = max(found, _aligned(old, new), key=lambda words: sum(kind == KEPT for kind, _ in words))
     return _joined(found)
 
 
@@ -63,10 +61,6 @@ def _aligned(old: Sequence[str], new: Sequence[str]) -> list[Piece]:
             found += [(REPLACED, word) for word in before[dropped:]]
             found += [(NEW, word) for word in after]
     return found
-
-
-def _kept(found: Sequence[Piece]) -> int:
-    return sum(kind == KEPT for kind, _ in found)
 
 
 def _joined(found: Sequence[Piece]) -> list[Piece]:
@@ -96,7 +90,8 @@ def marked(
     if original is not None:
         found = pieces(original, text, row[f"ngram_start{side}"], row[f"ngram_size{side}"])
     if MASKED in marks:
-        found = [piece for each in found for piece in (_by_mask(each[1]) if each[0] == NEW else [each])]
+        each = [(kind, word) for kind, words in found for word in words.split(" ")]
+        found = _joined([(MASKED if kind == NEW and MASK in word else kind, word) for kind, word in each])
     shown: list[str] = []
     left = sys.maxsize if limit is None else limit
     for (before, after), same in groupby(found, key=lambda piece: marks[piece[0]]):
@@ -113,53 +108,32 @@ def marked(
     return " ".join(shown)
 
 
-def _by_mask(words: str) -> list[Piece]:
-    return _joined([(MASKED if MASK in word else NEW, word) for word in words.split(" ")])
-
-
 def describe(row: Mapping[str, Any]) -> str:
-    """Return what was done to a row, in words.
-
-    :param row: The row's lineage columns.
-    :return: For instance "copy 3: 2 masked, 1 replaced, kept 5 words from word 4"; "original" for an original.
-    """
+    """Return what was done to a row: "original", or for instance "copy 3: 2 masked, 1 replaced, kept 5 words from word 4"."""
     if row["parent_id"] is None:
         return "original"
     done = []
     for side in (1, 2):
         where = f" in sentence {side}" if row["side"] == "both" or side == 2 else ""
-        done += [
-            f"{row[f'{what}{side}']} {what}{where}" for what in ("masked", "replaced", "edited") if row[f"{what}{side}"]
-        ]
-        if row[f"ngram_size{side}"] is not None:
-            size, start = row[f"ngram_size{side}"], (row[f"ngram_start{side}"] or 0) + 1
+        counts = {what: row[f"{what}{side}"] for what in ("masked", "replaced", "edited")}
+        done += [f"{count} {what}{where}" for what, count in counts.items() if count]
+        if (size := row[f"ngram_size{side}"]) is not None:
+            start = (row[f"ngram_start{side}"] or 0) + 1
             done.append(f"kept {size} word{'s' * (size != 1)} from word {start}{where}")
     name = "copy" if row["copy"] is None else f"copy {row['copy']}"
     return f"{name}: {', '.join(done) or 'changed'}"
 
 
 def batches(paths: Sequence[Path], columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the rows of shards, a batch at a time.
-
-    :param paths: The shards.
-    :param columns: The columns to read; None for all.
-    """
+    """Yield the rows of shards, of all columns or of some, a batch at a time."""
     for path in paths:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(columns=columns):
                 yield pa.Table.from_batches([batch])
 
 
-def first_rows(
-    paths: Sequence[Path], originals: int, copies: int | None = None
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the first originals and the first augmented rows of some shards.
-
-    :param paths: The shards.
-    :param originals: The most originals to return.
-    :param copies: The most augmented rows to return; None for as many as originals.
-    """
-    copies = originals if copies is None else copies
+def first_rows(paths: Sequence[Path], originals: int, copies: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return up to so many of the first originals and of the first augmented rows of some shards."""
     found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = [], []
     for batch in batches(paths):
         augmented = pc.is_valid(batch["parent_id"])
@@ -189,11 +163,7 @@ def add_originals(paths: Sequence[Path], rows: Sequence[dict[str, Any]]) -> None
 
 
 def gold_label(label: float | None, labels: Sequence[str]) -> str:
-    """Return a gold label in words: the class name, or the number of a regression; empty where there is none.
-
-    :param label: The label of the row.
-    :param labels: The class names.
-    """
+    """Return a gold label in words: the name of its class, or the number of a regression; empty where there is none."""
     if label is None or (len(labels) > 1 and not 0 <= label < len(labels)):
         return ""
     return f"{label:.7g}" if len(labels) == 1 else labels[int(label)]

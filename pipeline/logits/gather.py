@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import InputError
 from pipeline.logits import dataset, writing
-from pipeline.logits.shards import Stream, logits_of
+from pipeline.logits.shards import Stream, logits_of, with_logits
 from pipeline.metrics.calibration import softmax
 from pipeline.storage import new_folder
 
@@ -34,7 +35,8 @@ def gather(folders: Mapping[Path, float], out: Path, average: Average = "logits"
     :param average: logits: z = sum of w_i z_i. distributions: z = log(sum of w_i softmax(z_i)), so that softmax(z) is the mean of the
         distributions.
     :param originals: Leave out augmented rows, and the augmentation in the provenance: the bytes do not depend on how copies were drawn.
-    :raises InputError: If one data set has a row that another lacks; see also `common_provenance` and `dataset.read_split`.
+    :raises InputError: As `dataset.read_split`; or if one data set has a row that another lacks, or two differ in their classes, in how text
+        is split into words, or in whether texts are pairs.
     """
     first, *others = folders
     with new_folder(out) as temporary:
@@ -46,37 +48,20 @@ def gather(folders: Mapping[Path, float], out: Path, average: Average = "logits"
         if originals:
             about = _without_augmentation(about)
             rows = {split: len(_ids(first, split, originals)) for split in rows}
-        parts = _averaged if others else _rows_of_one
-        splits = {split: Stream(n, parts(folders, split, average, originals)) for split, n in rows.items()}
+        splits = {split: Stream(n, _rows(folders, split, average, originals)) for split, n in rows.items()}
         writing.write(temporary, splits, about)
 
 
-def common_provenance(folders: Sequence[Path]) -> dict[str, Any]:
-    """Return the provenance of the first data set, after a check that all are of the same task.
-
-    :param folders: The data sets, at least one.
-    :raises InputError: If one is missing, or two differ in their classes, in how text is split into words, or in whether texts are pairs.
-    """
-    first, *others = ((folder, dataset.provenance(folder)) for folder in folders)
-    for folder, about in others:
-        if sorted(about["labels"]) != sorted(first[1]["labels"]):
+def _common_provenance(folders: Sequence[Path]) -> dict[str, Any]:
+    """Return the provenance of the first data set, after a check that all have the same classes, split of text into words, and pairs or not."""
+    first = dataset.provenance(folders[0])
+    for folder, key in product(folders[1:], ("labels", "text", "pairs")):
+        found, wanted = dataset.provenance(folder)[key], first[key]
+        if found != wanted and not (key == "labels" and sorted(found) == sorted(wanted)):
             raise InputError(
-                f"{folder}: its classes are {about['labels']}, those of {first[0]} are {first[1]['labels']}; "
-                "only teachers of the same classes can be averaged"
+                f"{folder}: {key} is {found!r}, but {wanted!r} in {folders[0]}; only teachers of the same {key} can be averaged"
             )
-        for key in ("text", "pairs"):
-            if about[key] != first[1][key]:
-                raise InputError(f"{folder}: {key} is {about[key]!r}, but {first[1][key]!r} in {first[0]}")
-    return first[1]
-
-
-# --- the rows -----------------------------------------------------------------------------------------------------------
-
-
-def _rows_of_one(folders: Mapping[Path, float], split: str, _: Average, originals: bool) -> Iterator[pa.Table]:
-    """Yield the rows of the first data set, a batch at a time."""
-    for part in dataset.stream_split(next(iter(folders)), split):
-        yield _chosen(part, originals)
+    return first
 
 
 def _chosen(rows: pa.Table, originals: bool) -> pa.Table:
@@ -87,24 +72,24 @@ def _ids(folder: Path, split: str, originals: bool) -> pa.Array:
     return _chosen(dataset.read_split(folder, split, ("id", "parent_id")), originals)["id"].combine_chunks()
 
 
-def _averaged(folders: Mapping[Path, float], split: str, average: Average, originals: bool) -> Iterator[pa.Table]:
+def _rows(folders: Mapping[Path, float], split: str, average: Average, originals: bool) -> Iterator[pa.Table]:
     """Yield the first data set's rows with average logits, a batch at a time. Of the other ones, only ids and logits are in memory."""
     (first, weight), *others = folders.items()
-    labels, total = common_provenance(list(folders))["labels"], sum(folders.values())
+    labels, total = _common_provenance(list(folders))["labels"], sum(folders.values())
     ids = _ids(first, split, originals)
     terms = softmax if average == "distributions" else np.float64  # what is averaged
     rest = np.zeros((len(ids), len(labels)))
     for folder, share in others:
         rest += share / total * terms(_matched(folder, split, ids, labels, first, originals))
     start = 0
-    for part in _rows_of_one(folders, split, average, originals):
-        end = start + part.num_rows
-        mean = weight / total * terms(logits_of(part)) + rest[start:end]
-        found = mean if average == "logits" else np.log(np.maximum(mean, np.finfo(np.float32).tiny))
-        column = pa.FixedSizeListArray.from_arrays(pa.array(found.astype(np.float32).ravel()), len(labels))
-        place = part.schema.get_field_index("logits")
-        yield part.set_column(place, part.schema.field(place), column)
-        start = end
+    for part in dataset.stream_split(first, split):
+        part = _chosen(part, originals)
+        if others:
+            end = start + part.num_rows
+            mean = weight / total * terms(logits_of(part)) + rest[start:end]
+            found = mean if average == "logits" else np.log(np.maximum(mean, np.finfo(np.float32).tiny))
+            part, start = with_logits(part, found.astype(np.float32)), end
+        yield part
 
 
 def _matched(
@@ -125,75 +110,62 @@ def _matched(
     return found
 
 
-# --- the provenance -----------------------------------------------------------------------------------------------------
-
-
 def _without_augmentation(about: Mapping[str, Any]) -> dict[str, Any]:
     found = {**about, "augmentation": NO_AUGMENTATION}
     if "merged" in about:
-        copies = ("augmentation", "rows")
-        found["merged"] = [{key: part[key] for key in part if key not in copies} for part in about["merged"]]
+        found["merged"] = [{k: part[k] for k in part if k not in ("augmentation", "rows")} for part in about["merged"]]
     return found
 
 
 def _average_provenance(folders: Mapping[Path, float], average: Average) -> dict[str, Any]:
     """Return the provenance of an average: that of the first data set, with a teacher that lists all of them."""
-    found = common_provenance(list(folders))
-    about = [dataset.provenance(folder) for folder in folders]
-    members = [
-        {"weight": weight, **each.get("teacher", {}), "labelling": each.get("labelling", {})}
-        for weight, each in zip(folders.values(), about, strict=True)
-    ]
+    found = _common_provenance(list(folders))
+    members = []
+    for folder, weight in folders.items():
+        about = dataset.provenance(folder)
+        members.append({"weight": weight, **about.get("teacher", {}), "labelling": about.get("labelling", {})})
     names = {folder.name: weight for folder, weight in folders.items()}
-    labellings: list[dict[str, Any]] = [member["labelling"] for member in members]
+    labellings = [dict(member["labelling"]) for member in members]
     return found | {
         "teacher": {
-            "name": name_of(names, average),
+            "name": _name_of(names, average),
             "source": f"the average of the {average} of {len(members)} teachers",
             "fingerprint": _digest([[average, *members]]),
-            "licence": " and ".join(_each(members, "licence")) or "unknown",
-            "architecture": " and ".join(_each(members, "architecture")) or "unknown",
+            **{key: _each(members, key) for key in ("licence", "architecture")},
             "labels": {name: name for name in found["labels"]},
-            "parameters": _sum(members, "parameters"),
-            "bytes": _sum(members, "bytes"),
+            **{key: _sum(members, key) for key in ("parameters", "bytes")},
             "finetuned": any(member.get("finetuned") for member in members),
             "average": average,
             "members": members,
         },
         "labelling": {
-            "max_length": _same(labellings, "max_length"),
-            "dtype": _same(labellings, "dtype"),
+            **{key: _same(labellings, key) for key in ("max_length", "dtype")},
             "stored": "float32",
             "fingerprint": _digest(labellings),
         },
     }
 
 
-def name_of(weights: Mapping[str, float], average: Average) -> str:
-    """Return the name of an average of teachers: `base + large`, `1 base + 3 large (distributions)`.
-
-    :param weights: The teachers, each with its weight. The name has the weights where they differ.
-    :param average: What is averaged; the name has it unless it is logits.
-    """
+def _name_of(weights: Mapping[str, float], average: Average) -> str:
+    """Return the name of an average: `base + large`, or with weights that differ `1 base + 3 large (distributions)`."""
     differ = len(set(weights.values())) > 1
     names = " + ".join(f"{weight:g} {name}" if differ else name for name, weight in weights.items())
     return names if average == "logits" else f"{names} ({average})"
 
 
-def _each(members: Sequence[Mapping[str, Any]], key: str) -> list[str]:
-    """Return the different values of a key, in their order."""
-    return list(dict.fromkeys(str(member[key]) for member in members if member.get(key)))
+def _each(members: Sequence[Mapping[str, Any]], key: str) -> str:
+    return " and ".join(dict.fromkeys(str(member[key]) for member in members if member.get(key))) or "unknown"
 
 
 def _sum(members: Sequence[Mapping[str, Any]], key: str) -> int | None:
-    values = [member.get(key) for member in members]
-    return None if None in values else sum(value for value in values if value is not None)
+    values: list[Any] = [member.get(key) for member in members]
+    return None if None in values else sum(values)
 
 
 def _same(members: Sequence[Mapping[str, Any]], key: str) -> Any:
     """Return the value of a key if all members have the same; else None."""
-    values = [member.get(key) for member in members]
-    return values[0] if all(value == values[0] for value in values) else None
+    value = members[0].get(key)
+    return value if all(member.get(key) == value for member in members) else None
 
 
 def _digest(value: Any) -> str:

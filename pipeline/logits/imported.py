@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -44,7 +43,6 @@ def fetch(source: str) -> Path:
 def examples(task: str, text: Text, mode: str) -> tuple[pa.Table, dict[str, Any]]:
     """Return the originals of a logit data set as examples.
 
-    :param task: The task's name.
     :param text: The block `text` of the task's file, whose source is a logit data set.
     :param mode: How the task splits text into words: pretokenised or raw.
     :return: `tables.examples_schema(C)`, with the row number in its split as `line`, and the metadata of the table.
@@ -65,10 +63,10 @@ def examples(task: str, text: Text, mode: str) -> tuple[pa.Table, dict[str, Any]
     parts, schema = [], tables.examples_schema(len(text.labels))
     for split in about["rows"]:
         rows = dataset.read_split(folder, split, ["id", "sentence1", "sentence2", "label", "parent_id"])
-        rows = rows.filter(pc.is_null(rows["parent_id"])).drop_columns(["parent_id"])
-        known = {"split": [split] * rows.num_rows, "line": np.arange(1, rows.num_rows + 1)}
-        columns = [rows[f.name] if f.name not in known else pa.array(known[f.name], f.type) for f in schema]
-        parts.append(pa.table(columns, schema=schema))
+        rows = rows.filter(pc.is_null(rows["parent_id"]))
+        rows = rows.append_column("split", pa.array([split] * rows.num_rows, pa.string()))
+        rows = rows.append_column("line", pa.array(range(1, rows.num_rows + 1), pa.int64()))
+        parts.append(rows.select(schema.names).cast(schema))
     return pa.concat_tables(parts).unify_dictionaries(), {
         "task": task,
         "labels": text.labels,
@@ -83,11 +81,9 @@ def examples(task: str, text: Text, mode: str) -> tuple[pa.Table, dict[str, Any]
 
 
 def place(found: Mapping[str, Any], teacher: str, out: Path) -> dict[str, Any]:
-    """Copy a data set to the folder in which the label stage writes.
+    """Copy the data set in the note of the examples to `out`, the folder in which the label stage writes.
 
-    :param found: The note of the examples.
     :param teacher: The teacher's name in params.yaml, which must be that of the data set.
-    :param out: The folder to write.
     :return: A summary as JSON: the source, and the rows of each split.
     :raises InputError: If the data set has another teacher, has changed since the examples were made, or does not pass `verify`.
     """

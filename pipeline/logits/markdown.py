@@ -30,9 +30,7 @@ def escape_markdown(text: str) -> str:
 def render(template: Path, finalize: Callable[[Any], Any] | None = None, **values: Any) -> str:
     """Return a Jinja template filled in. A value that it misses is an error.
 
-    :param template: The file.
     :param finalize: Applied to every value that the template prints.
-    :param values: The values.
     """
     from jinja2 import Environment, StrictUndefined
 

@@ -1,6 +1,7 @@
 """Merging logit data sets of one task and one teacher."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,15 @@ from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.logits import dataset, verify, writing
 from pipeline.logits.shards import logits_of
+from pipeline.logits.verify_files import value_of
 
 TOLERANCE = 1e-3
 """The largest allowed difference between two logits of one text. Another machine or another order of sums causes smaller ones."""
 
-SAME = (
-    *("task", "labels", "pairs", "text", "teacher.sha256", "teacher.tokenizer_sha256"),
-    *(
-        "teacher.params",
-        "teacher.fingerprint",
-        "teacher.labels",
-        "labelling.max_length",
-        "labelling.dtype",
-        "labelling.stored",
-    ),
-)
+SAME = """
+task labels pairs text teacher.sha256 teacher.tokenizer_sha256 teacher.params teacher.fingerprint teacher.labels
+labelling.max_length labelling.dtype labelling.stored
+"""
 """Keys whose values must be equal: the classes, the teacher, the tokenisation, and how the logits were computed and stored."""
 
 
@@ -52,9 +47,9 @@ def merge(folders: Sequence[Path], out: Path, tolerance: float = TOLERANCE) -> d
     _refuse_differences(folders, about)
     splits = {}
     for split in tables.SPLITS:
-        having = [folder for folder, facts in zip(folders, about, strict=True) if split in facts["rows"]]
-        if having:
-            splits[split] = _union([dataset.read_split(folder, split) for folder in having], split, tolerance)
+        having = (folder for folder, facts in zip(folders, about, strict=True) if split in facts["rows"])
+        if parts := [dataset.read_split(folder, split) for folder in having]:
+            splits[split] = _union(parts, split, tolerance)
     _refuse_leaks(splits)
     writing.write(out, splits, _provenance(about))
     return {split: rows.num_rows for split, rows in splits.items()}
@@ -62,20 +57,13 @@ def merge(folders: Sequence[Path], out: Path, tolerance: float = TOLERANCE) -> d
 
 def _refuse_differences(folders: Sequence[Path], about: Sequence[Mapping[str, Any]]) -> None:
     # The same weights can come from several sources; a Python class has no weights, so its import path identifies it.
-    keys = SAME if about[0]["teacher"].get("sha256") else (*SAME, "teacher.source")
-    for key in keys:
-        values = [_value(facts, key) for facts in about]
+    for key in SAME.split() + ([] if about[0]["teacher"].get("sha256") else ["teacher.source"]):
+        values = [value_of(facts, key) for facts in about]
         for folder, value in zip(folders, values, strict=True):
             if value != values[0]:
                 raise InputError(
                     f"{folder}: its {key} is {value!r}, that of {folders[0]} is {values[0]!r}; only data sets of one task and teacher can be merged"
                 )
-
-
-def _value(facts: Any, key: str) -> Any:
-    for part in key.split("."):
-        facts = facts.get(part) if isinstance(facts, Mapping) else None
-    return facts
 
 
 def _union(parts: Sequence[pa.Table], split: str, tolerance: float) -> pa.Table:
@@ -107,24 +95,23 @@ def _union(parts: Sequence[pa.Table], split: str, tolerance: float) -> pa.Table:
 
 
 def _refuse_leaks(splits: Mapping[str, pa.Table]) -> None:
-    names = list(splits)
-    for number, split in enumerate(names):
-        for later in names[number + 1 :]:
-            both = splits[split]["id"].filter(pc.is_in(splits[split]["id"], value_set=splits[later]["id"]))
-            if len(both):
-                raise InputError(
-                    f"{len(both)} texts are {split} texts of one data set and {later} texts of another, for example {both[0].as_py()}"
-                )
+    for split, later in combinations(splits, 2):
+        both = splits[split]["id"].filter(pc.is_in(splits[split]["id"], value_set=splits[later]["id"]))
+        if len(both):
+            raise InputError(
+                f"{len(both)} texts are {split} texts of one data set and {later} texts of another, for example {both[0].as_py()}"
+            )
 
 
 def _provenance(about: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the provenance of the first data set, with the source, rules and rows of each part under `merged`."""
     parts: list[Any] = []
     for facts in about:
-        own = {key: facts[key] for key in ("source", "augmentation", "labelling", "rows")}
-        parts += facts.get("merged", [own])
-    first = dict(about[0])
-    licences = list(dict.fromkeys(str(facts["source"]["licence"]) for facts in about))
-    first["source"] = {**first["source"], "licence": " and ".join(licences)}
-    first["augmentation"] = {key: value for key, value in first["augmentation"].items() if key != "summary"}
-    return {**first, "merged": parts}
+        parts += facts.get("merged", [{key: facts[key] for key in ("source", "augmentation", "labelling", "rows")}])
+    licences = dict.fromkeys(str(facts["source"]["licence"]) for facts in about)
+    return {
+        **about[0],
+        "source": {**about[0]["source"], "licence": " and ".join(licences)},
+        "augmentation": {key: value for key, value in about[0]["augmentation"].items() if key != "summary"},
+        "merged": parts,
+    }

@@ -18,36 +18,26 @@ NOTE = "imported.json"
 
 
 def note_of(examples: Path) -> dict[str, Any] | None:
-    """Return the note of a task's examples; None if they come from text.
-
-    :param examples: examples.parquet.
-    """
-    found: dict[str, Any] | None = tables.metadata_of(examples).get(KEY)
-    return found
+    """Return the note in examples.parquet; None if the examples come from text."""
+    return tables.metadata_of(examples).get(KEY)
 
 
 def leave_note(note: Mapping[str, Any], folder: Path) -> None:
-    """Write a folder with the note instead of a table.
-
-    :param note: From `note_of`.
-    :param folder: The folder to write.
-    """
+    """Write a folder with the note of `note_of` instead of a table."""
     with new_folder(folder) as temporary:
         write_json(temporary / NOTE, dict(note))
 
 
 def note_in(folder: Path) -> dict[str, Any] | None:
     """Return the note that `leave_note` wrote; None if the folder has a table."""
-    note: dict[str, Any] | None = read_json(folder / NOTE) if (folder / NOTE).exists() else None
-    return note
+    return dict(read_json(folder / NOTE)) if (folder / NOTE).exists() else None
 
 
 def teacher_of(note: Mapping[str, Any], teacher: str) -> dict[str, Any]:
-    """Return the teacher in the data set's provenance.
+    """Return the teacher in the data set's provenance, of which the note of `note_of` has a copy.
 
-    :param note: From `note_of`.
-    :param teacher: The teacher's name in params.yaml, which must be that of the data set.
-    :raises InputError: If the names differ.
+    :param teacher: The teacher's name in params.yaml.
+    :raises InputError: If the data set has the logits of another teacher.
     """
     found = note["teacher"]["name"]
     if found != teacher:

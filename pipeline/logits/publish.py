@@ -13,10 +13,9 @@ REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def publish(folder: Path, repository: str, private: bool = False, dry_run: bool = False) -> list[tuple[str, int]]:
-    """Upload a logit data set as one commit, which also deletes its old shards. The account is that of `hf auth login`.
+    """Upload a logit data set as one commit, which also deletes its old shards. The data set is verified first.
 
-    :param folder: The data set's folder; it is verified first.
-    :param repository: OWNER/NAME. It is created if it does not exist.
+    :param repository: OWNER/NAME, of the account of `hf auth login`. It is created if it does not exist.
     :param private: Whether a new repository is private.
     :param dry_run: Only list the files.
     :return: The files, and their sizes in bytes.

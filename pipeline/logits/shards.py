@@ -3,9 +3,8 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,34 +25,39 @@ ROW_GROUP_ROWS = 131_072
 _TEXTS = ("id", "sentence1", "sentence2")
 
 
-@dataclass(frozen=True)
-class Stream:
-    """Rows as a sequence of tables, which are not in memory together.
-
-    :param num_rows: The total number of rows.
-    :param parts: The tables; they can be read once.
-    """
+class Stream(NamedTuple):
+    """Rows as a sequence of tables, which are not in memory together."""
 
     num_rows: int
     parts: Iterable[pa.Table]
+    """The tables; they can be read once."""
 
 
 def write_shards(folder: Path, split: str, rows: pa.Table | Stream, schema: pa.Schema) -> Iterator[dict[str, Any]]:
-    """Write the shards of a split.
+    """Write the shards of a split into a folder.
 
-    :param folder: The folder for the files.
-    :param split: The split.
     :param rows: The rows, as `tables.logits_schema(C)`.
     :param schema: The schema from `shard_schema`.
     :yields: The manifest's entry of each shard.
     :raises InputError: If logits are too large for float16.
     """
-    parts = (_stored(part, schema) for part in (rows.parts if isinstance(rows, Stream) else [rows]))
+    half = schema.field("logits").type.value_type == pa.float16()
+    encodings = {} if half else {"logits.list.element": "BYTE_STREAM_SPLIT"}
+    parts = (cast(part, schema) for part in (rows.parts if isinstance(rows, Stream) else [rows]))
     for table in _regrouped(parts):  # An empty split has no shard: datasets fails on one without rows.
         # One chunk a column, so that page boundaries depend on the rows and not on the batches in which they came.
         shard = table.combine_chunks()
         sink = pa.BufferOutputStream()
-        pq.write_table(shard, sink, row_group_size=ROW_GROUP_ROWS, **_parquet(schema))
+        pq.write_table(  # small files in bench/logits.py, which pyarrow, polars, DuckDB and datasets all read
+            shard,
+            sink,
+            row_group_size=ROW_GROUP_ROWS,
+            compression="zstd",
+            # Ids and texts are unique: their dictionary would be built and discarded.
+            use_dictionary=[name for name in schema.names if name not in (*_TEXTS, "logits")],
+            column_encoding=dict.fromkeys(_TEXTS, "DELTA_LENGTH_BYTE_ARRAY") | encodings,
+            write_statistics=False,  # no reader filters by a range of texts or of random ids
+        )
         content = sink.getvalue()
         sha256 = hashlib.sha256(content).hexdigest()
         path = folder / f"{split}-{sha256[:16]}.parquet"
@@ -68,52 +72,33 @@ def write_shards(folder: Path, split: str, rows: pa.Table | Stream, schema: pa.S
         }
 
 
-def _parquet(schema: pa.Schema) -> dict[str, Any]:
-    """Return the options of `pq.write_table`: small files in bench/logits.py, which pyarrow, polars, DuckDB and datasets all read."""
-    half = schema.field("logits").type.value_type == pa.float16()
-    return {
-        "compression": "zstd",
-        # Ids and texts are unique: their dictionary would be built and discarded.
-        "use_dictionary": [name for name in schema.names if name not in (*_TEXTS, "logits")],
-        "column_encoding": {
-            **dict.fromkeys(_TEXTS, "DELTA_LENGTH_BYTE_ARRAY"),
-            **({} if half else {"logits.list.element": "BYTE_STREAM_SPLIT"}),
-        },
-        "write_statistics": False,  # no reader filters by a range of texts or of random ids
-    }
+def cast(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return rows in another schema, which may store the logits in another precision.
 
-
-def _stored(part: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Cast rows to the types of the files."""
-    if schema.field("logits").type.value_type == pa.float16():
-        part = as_floats(part, np.float16)
-    return part.cast(schema)
-
-
-def as_floats(rows: pa.Table, dtype: type[np.float16] | type[np.float32]) -> pa.Table:
-    """Return rows with their logits in another precision.
-
-    :param rows: Rows with the column logits.
-    :param dtype: float16 or float32.
     :raises InputError: If a finite logit is out of range.
     """
-    index = rows.schema.get_field_index("logits")
-    values = logits_of(rows)
-    with np.errstate(over="ignore"):
-        found = values.astype(dtype)
-    if (lost := np.flatnonzero((np.isfinite(values) & ~np.isfinite(found)).any(axis=1))).size:
-        raise InputError(
-            f"logits {values[lost[0]].tolist()} are out of range for {np.dtype(dtype)}; set label.stored: float32 for this teacher"
-        )
-    column = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), values.shape[1])
-    return rows.set_column(index, pa.field("logits", column.type, nullable=False), column)
+    wanted = schema.field("logits").type if "logits" in schema.names else None
+    if wanted is not None and rows.schema.field("logits").type != wanted:
+        values, dtype = logits_of(rows), wanted.value_type.to_pandas_dtype()
+        with np.errstate(over="ignore"):
+            found = values.astype(dtype)
+        if (lost := np.flatnonzero((np.isfinite(values) & ~np.isfinite(found)).any(axis=1))).size:
+            raise InputError(
+                f"logits {values[lost[0]].tolist()} are out of range for {np.dtype(dtype)}; set label.stored: float32 for this teacher"
+            )
+        rows = with_logits(rows, found)
+    return rows.cast(schema)
+
+
+def with_logits(rows: pa.Table, values: NDArray[Any]) -> pa.Table:
+    """Return rows with other logits, an array [n, C]."""
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+    field = pa.field("logits", column.type, nullable=False)
+    return rows.set_column(rows.schema.get_field_index("logits"), field, column)
 
 
 def logits_of(rows: pa.Table) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return the logits of rows as an array [n, C], in the precision of the column.
-
-    :param rows: Rows with the column logits.
-    """
+    """Return the column logits of rows as an array [n, C], in the precision of the column."""
     column = rows["logits"]
     values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     empty = np.empty(0, column.type.value_type.to_pandas_dtype())
@@ -124,19 +109,14 @@ def finite_logits(rows: pa.Table, classes: int) -> NDArray[np.float32]:
     """Return the logits of rows as float32 [n, C], all of them finite.
 
     :param rows: Rows with the columns id and logits.
-    :param classes: The number of classes C.
     :raises InputError: If the logits have another number of classes, or one is not finite.
     """
     width = rows["logits"].type.list_size
     if width != classes:
         raise InputError(f"the logits are of {width} classes, the data set names {classes}")
     logits = logits_of(rows).astype(np.float32)
-    finite = np.isfinite(logits).all(axis=1)
-    if not finite.all():
-        row = int((~finite).argmax())
-        raise InputError(
-            f"row {rows['id'][row].as_py()}: logits {logits[row].tolist()} are not finite; label the text again"
-        )
+    for row in np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist():
+        raise InputError(f"row {rows['id'][row]}: logits {logits[row].tolist()} are not finite; label the text again")
     return logits
 
 
@@ -165,16 +145,9 @@ def rows_digest(rows: pa.Table) -> str:
             strings = pc.fill_null(column.cast(pa.string()), "").take(order)
             digest.update(pc.binary_length(strings).to_numpy().astype("<i4").tobytes())
             for chunk in strings.chunks:
-                if len(chunk):
-                    start, end = _ends(chunk)
-                    digest.update(memoryview(chunk.buffers()[2] or b"")[start:end])
+                joined = pc.binary_join(pa.ListArray.from_arrays([0, len(chunk)], chunk), "")
+                digest.update(joined[0].as_buffer())
     return digest.hexdigest()
-
-
-def _ends(strings: pa.StringArray) -> tuple[int, int]:
-    """Return the start and end of an array of strings in its buffer."""
-    offsets = np.frombuffer(strings.buffers()[1], np.int32)
-    return int(offsets[strings.offset]), int(offsets[strings.offset + len(strings)])
 
 
 def _regrouped(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -193,10 +166,7 @@ def _regrouped(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def stored_as(provenance: Mapping[str, Any]) -> str:
-    """Return the precision of the stored logits, float32 or float16.
-
-    :param provenance: The data set's provenance.
-    """
+    """Return the precision of the stored logits, float32 or float16."""
     return str(provenance.get("labelling", {}).get("stored", "float32"))
 
 
@@ -205,25 +175,19 @@ def shard_schema(provenance: Mapping[str, Any]) -> pa.Schema:
 
     :param provenance: The data set's, of which `labels` and `labelling.stored` count.
     """
-    schema = tables.logits_schema(len(provenance["labels"]), pa.type_for_alias(stored_as(provenance)))
+    labels, stored = list(provenance["labels"]), stored_as(provenance)
+    schema = tables.logits_schema(len(labels), pa.type_for_alias(stored))
     for i, field in enumerate(schema):
         if pa.types.is_dictionary(field.type):
             schema = schema.set(i, field.with_type(field.type.value_type))
-        elif (
-            pa.types.is_integer(field.type) and field.name == "label"
-        ):  # a ClassLabel is int64; datasets drops the class names of any other type
+        elif field.name == "label" and len(labels) > 1:  # datasets drops the class names of any other type
             schema = schema.set(i, field.with_type(pa.int64()))
-    features: dict[str, Any] = {
-        field.name: {"dtype": str(field.type), "_type": "Value"} for field in schema if field.name != "logits"
-    }
-    if len(provenance["labels"]) > 1:
-        features["label"] = {"names": list(provenance["labels"]), "_type": "ClassLabel"}
-    else:  # a number, whose Arrow type is called float
-        features["label"] = {"dtype": "float32", "_type": "Value"}
-    logits = schema.field("logits").type
+    features: dict[str, Any] = {field.name: {"dtype": str(field.type), "_type": "Value"} for field in schema}
+    number = {"dtype": "float32", "_type": "Value"}  # the Arrow type is called float
+    features["label"] = {"names": labels, "_type": "ClassLabel"} if len(labels) > 1 else number
     features["logits"] = {  # the format of datasets < 4: later versions read it, while older ones fail on "List"
-        "feature": {"dtype": stored_as(provenance), "_type": "Value"},
-        "length": logits.list_size,
+        "feature": {"dtype": stored, "_type": "Value"},
+        "length": len(labels),
         "_type": "Sequence",
     }
     info = json.dumps({"info": {"features": features}}, ensure_ascii=False)

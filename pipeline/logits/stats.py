@@ -1,7 +1,7 @@
 """Statistics and sample rows of a logit data set as text for a terminal."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import reduce
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.logits import changes, dataset
 from pipeline.logits.changes import gold_label
@@ -38,110 +39,81 @@ MARKS = {
 """The marks of `git diff --word-diff`."""
 
 
-@dataclass
-class Statistics:
-    """Counts over rows. A regression (one class) has numbers in place of classes, confidences and entropies.
+def _count(rows: pa.Table, classes: int) -> dict[str, Any]:
+    """Return counts of rows of a logit data set, which add up over rows.
 
-    :param classes: C.
+    Rows whose logits are NaN or infinite count in `rows`, `gold` and `lengths` alone. A regression (one class) has lists of numbers in place of
+    classes, confidences and entropies.
     """
-
-    classes: int
-    rows: int = 0
-    not_finite: int = 0  # rows whose logits are NaN or infinite: they count in `rows`, `gold` and `lengths` alone
-    gold: NDArray[np.int64] = field(init=False)  # by class; the last is for rows without a gold label
-    predicted: NDArray[np.int64] = field(init=False)  # by the teacher's class
-    confidences: NDArray[np.int64] = field(init=False)
-    lengths: NDArray[np.int64] = field(init=False)
-    kinds: NDArray[np.int64] = field(init=False)
-    entropies: NDArray[np.float64] = field(init=False)  # sums by kind, in nats
-    gold_numbers: list[NDArray[Any]] = field(default_factory=list)
-    teacher_numbers: list[NDArray[Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.gold, self.predicted = np.zeros(self.classes + 1, np.int64), np.zeros(self.classes, np.int64)
-        self.confidences, self.lengths = np.zeros(CONFIDENCES, np.int64), np.zeros(len(LENGTHS), np.int64)
-        self.kinds, self.entropies = np.zeros(len(KINDS), np.int64), np.zeros(len(KINDS))
-
-    def add(self, rows: pa.Table) -> None:
-        """Count rows of a logit data set, as they are stored."""
-        self.rows += rows.num_rows
-        words = pc.add(*(_words(rows[name]) for name in ("sentence1", "sentence2"))).to_numpy()
-        places = np.searchsorted(LENGTHS, words, side="right") - 1
-        self.lengths += np.bincount(np.maximum(places, 0), minlength=len(LENGTHS))
-        values = logits_of(rows)
-        finite = np.isfinite(values).all(axis=1)
-        self.not_finite += int((~finite).sum())
-        if self.classes == 1:
-            self.gold_numbers.append(rows["label"].drop_null().to_numpy())
-            self.teacher_numbers.append(values[finite, 0])
-            return
-        labels = pc.fill_null(rows["label"], self.classes).to_numpy()
-        self.gold += np.bincount(labels, minlength=self.classes + 1)
-        self._add_predictions(rows.filter(pa.array(finite)), softmax(values[finite]))
-
-    def _add_predictions(self, rows: pa.Table, found: NDArray[Any]) -> None:
-        self.predicted += np.bincount(found.argmax(axis=1), minlength=self.classes)
-        places = np.minimum((found.max(axis=1) * CONFIDENCES).astype(int), CONFIDENCES - 1)
-        self.confidences += np.bincount(places, minlength=CONFIDENCES)
-        entropy = -(found * np.log(np.maximum(found, 1e-300))).sum(axis=1)
-        augmented = pc.is_valid(rows["parent_id"]).to_numpy()
-        done = [_positive(rows, name) for name in ("masked", "replaced", "edited", "ngram_size")]
-        for kind, of in enumerate([~augmented, augmented, *(augmented & which for which in done)]):
-            self.kinds[kind] += of.sum()
-            self.entropies[kind] += entropy[of].sum()
+    texts = (pc.fill_null(rows[name], "") for name in ("sentence1", "sentence2"))
+    words = pc.add(*(pc.count_substring_regex(text, r"\S+") for text in texts)).to_numpy()
+    places = np.searchsorted(LENGTHS, words, side="right") - 1
+    values = logits_of(rows)
+    finite = np.isfinite(values).all(axis=1)
+    found: dict[str, Any] = {
+        "rows": rows.num_rows,
+        "not finite": int((~finite).sum()),
+        "lengths": np.bincount(np.maximum(places, 0), minlength=len(LENGTHS)),
+    }
+    if classes == 1:
+        return found | {"gold": [rows["label"].drop_null().to_numpy()], "predicted": [values[finite, 0]]}
+    labels = pc.fill_null(rows["label"], classes).to_numpy()  # the last class is for rows without a gold label
+    rows, probabilities = rows.filter(pa.array(finite)), softmax(values[finite])
+    confidences = np.minimum((probabilities.max(axis=1) * CONFIDENCES).astype(int), CONFIDENCES - 1)
+    entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-300))).sum(axis=1)
+    augmented = pc.is_valid(rows["parent_id"]).to_numpy()
+    kinds = [~augmented, augmented]
+    for name in ("masked", "replaced", "edited", "ngram_size"):
+        one, two = (pc.fill_null(rows[f"{name}{side}"], 0).to_numpy() > 0 for side in (1, 2))
+        kinds.append(augmented & (one | two))
+    return found | {
+        "gold": np.bincount(labels, minlength=classes + 1),
+        "predicted": np.bincount(probabilities.argmax(axis=1), minlength=classes),
+        "confidences": np.bincount(confidences, minlength=CONFIDENCES),
+        "kinds": np.sum(kinds, axis=1),
+        "entropies": np.array([entropy[kind].sum() for kind in kinds]),  # in nats
+    }
 
 
-def _words(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    trimmed = pc.utf8_trim_whitespace(pc.fill_null(column, ""))
-    some = pc.cast(pc.greater(pc.binary_length(trimmed), 0), pa.int64())
-    return pc.add(pc.cast(pc.count_substring_regex(trimmed, r"\s+"), pa.int64()), some)
-
-
-def _positive(rows: pa.Table, name: str) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = np.zeros(rows.num_rows, np.bool_)
-    for side in (1, 2):
-        found |= pc.greater(pc.fill_null(rows[f"{name}{side}"], 0), 0).to_numpy()
-    return found
+def _add(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: one[key] + other[key] for key in one}
 
 
 def stats(folder: Path) -> str:
     """Return statistics of a logit data set, drawn as bars.
 
-    :param folder: The data set's folder.
     :return: For each split, gold labels and predicted classes. For all splits together, the teacher's confidence, the length of the text, and
         the mean entropy of the teacher's distribution by what was done to a row. For a regression, gold numbers, the teacher's numbers, and
         lengths. Rows whose logits are not finite are counted apart.
     :raises InputError: If there is no data set.
     """
     labels = dataset.provenance(folder)["labels"]
-    total = Statistics(len(labels))
+    classes = len(labels)
+    total = nothing = _count(tables.logits_schema(classes).empty_table(), classes)
     parts = []
     for split, paths in dataset.shard_paths(folder).items():
-        found = Statistics(len(labels))
-        for rows in changes.batches(paths):
-            found.add(rows)
-            total.add(rows)
-        head, not_finite = f"{split}, {found.rows:,} rows", found.not_finite
-        if len(labels) == 1:
-            parts.append(_numbers(f"{head}: gold {labels[0]}", found.gold_numbers))
-            parts.append(_numbers(f"{split}: the teacher's {labels[0]}", found.teacher_numbers, not_finite))
+        found = reduce(_add, (_count(rows, classes) for rows in changes.batches(paths)), nothing)
+        total = _add(total, found)
+        head, not_finite = f"{split}, {found['rows']:,} rows", found["not finite"]
+        if classes == 1:
+            parts.append(_numbers(f"{head}: gold {labels[0]}", found["gold"]))
+            parts.append(_numbers(f"{split}: the teacher's {labels[0]}", found["predicted"], not_finite))
         else:
             names = [*labels, "not finite"] if not_finite else labels
-            counts = np.append(found.predicted, not_finite)[: len(names)]
-            parts.append(_bars(f"{head}: gold label", [*labels, "none"], found.gold))
+            counts = np.append(found["predicted"], not_finite)[: len(names)]
+            parts.append(_bars(f"{head}: gold label", [*labels, "none"], found["gold"]))
             parts.append(_bars(f"{split}: the teacher's class", names, counts))
     ends = [f"{low}-{high - 1}" for low, high in pairwise(LENGTHS)] + [f"{LENGTHS[-1]}+"]
-    words = _bars("words of the text, in rows", ends, total.lengths)
-    if len(labels) == 1:
+    words = _bars("words of the text, in rows", ends, total["lengths"])
+    if classes == 1:
         return "\n\n".join([*parts, words])
+    confidences, kinds = total["confidences"], total["kinds"]
     edges = [f"{i / CONFIDENCES:.1f}-{(i + 1) / CONFIDENCES:.1f}" for i in range(CONFIDENCES)]
-    first = int(np.flatnonzero(total.confidences).min(initial=CONFIDENCES))
-    parts.append(_bars("the teacher's confidence, in rows", edges[first:], total.confidences[first:]))
-    parts.append(words)
-    kinds = np.flatnonzero(total.kinds)
-    means = total.entropies[kinds] / total.kinds[kinds]
-    kind_names = [f"{KINDS[i]} ({total.kinds[i]:,} rows)" for i in kinds]
-    parts.append(_bars("mean entropy of the teacher, in nats", kind_names, means))
+    first = int(np.flatnonzero(confidences).min(initial=CONFIDENCES))
+    parts += [_bars("the teacher's confidence, in rows", edges[first:], confidences[first:]), words]
+    some = np.flatnonzero(kinds)
+    names = [f"{KINDS[i]} ({kinds[i]:,} rows)" for i in some]
+    parts.append(_bars("mean entropy of the teacher, in nats", names, total["entropies"][some] / kinds[some]))
     return "\n\n".join(parts)
 
 
@@ -173,16 +145,13 @@ def _bars(title: str, names: Sequence[str], values: NDArray[Any]) -> str:
 def head(folder: Path, rows: int, split: str = "train") -> str:
     """Return rows of a logit data set as text: half of them originals, half augmented rows with their changes, where both exist.
 
-    :param folder: The data set's folder.
-    :param rows: The number of rows.
-    :param split: train, validation or test.
     :return: Two lines a row. Words that a rule removed are in [-brackets-], words that it added in {+braces+}.
     :raises InputError: If the data set or the split does not exist.
     """
     labels, found = dataset.provenance(folder)["labels"], dataset.shard_paths(folder)
     if split not in found:
         raise InputError(f"{folder}: has no split {split!r} (it has {', '.join(found)})")
-    originals, copies = changes.first_rows(found[split], rows)
+    originals, copies = changes.first_rows(found[split], rows, rows)
     few = min(len(copies), rows - min(len(originals), rows - rows // 2))
     shown = [*originals[: rows - few], *copies[:few]]
     changes.add_originals(found[split], shown)

@@ -19,12 +19,9 @@ import pyarrow as pa
 from pipeline.errors import InputError
 from pipeline.logits import verify_files as files
 from pipeline.logits.verify_files import DataSet, Faults
-from pipeline.logits.verify_rows import RowFaults, check_rows
+from pipeline.logits.verify_rows import SHOWN, RowFaults, check_rows
 
 OK, FAILED, SKIPPED = "ok", "FAILED", "skipped"
-
-SHOWN = 3
-"""Faults of a check that are listed; the rest is counted."""
 
 DAMAGE = (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException)
 """What the libraries that read a damaged file raise."""
@@ -41,16 +38,12 @@ class Check(NamedTuple):
 def verify(folder: Path) -> list[Check]:
     """Check a logit data set in a process of its own, because a corrupt Parquet file can crash the process that reads it.
 
-    :param folder: As for `check`.
     :return: The result of `check`. If its process crashed: the checks that open no shard, and the crash as a fault.
     :raises InputError: As `check`.
     """
     _require_xxhash()
     root = str(Path(__file__).parents[2])
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep),
-    }
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
     command = [sys.executable, "-P", "-m", "pipeline.logits.verify", str(folder.resolve())]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode == 0:
@@ -87,7 +80,16 @@ def check(folder: Path, sizes: Callable[[DataSet], Faults] = files.sizes) -> lis
     for step in steps:
         skip = not is_whole(checks)
         checks += [Check(name, SKIPPED, "") if skip else _made(name, faults, data) for name, faults in step.items()]
-    return checks + (_of_rows(data) if is_whole(checks) else _skipped_rows())
+    rows = RowFaults()
+    if is_whole(checks):
+        try:
+            check_rows(data, rows)
+        except DAMAGE as error:
+            checks.append(_unreadable("rows", error))
+    skip = not is_whole(checks)
+    return checks + [
+        Check(n, SKIPPED, "") if skip else _outcome(n, many, rows.first[n]) for n, many in rows.counts.items()
+    ]
 
 
 def is_whole(checks: Sequence[Check]) -> bool:
@@ -98,7 +100,6 @@ def is_whole(checks: Sequence[Check]) -> bool:
 def refuse_damaged(folder: Path) -> None:
     """Refuse a data set that does not pass.
 
-    :param folder: Its folder.
     :raises InputError: If a check fails; the message lists the faults.
     """
     faults = [f"{check.name}: {check.detail}" for check in verify(folder) if check.outcome == FAILED]
@@ -115,31 +116,19 @@ def listed(checks: Sequence[Check]) -> str:
 
 def _made(name: str, check: Callable[[DataSet], Faults], data: DataSet) -> Check:
     try:
-        return _outcome(name, list(check(data)))
+        faults = list(check(data))
     except DAMAGE as error:
         return _unreadable(name, error)
+    return _outcome(name, len(faults), faults[:SHOWN])
 
 
-def _outcome(name: str, faults: Sequence[str]) -> Check:
-    more = f"; and {len(faults) - SHOWN:,} more" if len(faults) > SHOWN else ""
-    return Check(name, FAILED if faults else OK, "; ".join(faults[:SHOWN]) + more)
+def _outcome(name: str, many: int, first: Sequence[str]) -> Check:
+    more = f"; and {many - SHOWN:,} more" if many > SHOWN else ""
+    return Check(name, FAILED if many else OK, "; ".join(first) + more)
 
 
 def _unreadable(name: str, error: Exception) -> Check:
     return Check(name, FAILED, f"cannot be read: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
-
-
-def _of_rows(data: DataSet) -> list[Check]:
-    found = RowFaults()
-    try:
-        check_rows(data, found)
-    except DAMAGE as error:
-        return [_unreadable("rows", error), *_skipped_rows()]
-    return [Check(name, FAILED if count else OK, found.listed(name)) for name, count in found.counts.items()]
-
-
-def _skipped_rows() -> list[Check]:
-    return [Check(name, SKIPPED, "") for name in RowFaults.NAMES]
 
 
 if __name__ == "__main__":

@@ -39,11 +39,10 @@ ENCODINGS = frozenset(
 
 SHARD_PATH = re.compile(rf"data/({'|'.join(tables.SPLITS)})-[0-9a-f]{{16}}\.parquet")
 
-NEEDED = (
-    *("task", "labels", "pairs", "text", "source.licence", "teacher.name", "teacher.source", "teacher.licence"),
-    *("teacher.labels", "labelling.fingerprint", "labelling.stored", "augmentation.n_iter", "augmentation.rules"),
-    *("augmentation.seed", "versions", "rows"),
-)
+NEEDED = """
+task labels pairs text source.licence teacher.name teacher.source teacher.licence teacher.labels labelling.fingerprint
+labelling.stored augmentation.n_iter augmentation.rules augmentation.seed versions rows
+"""
 """Keys that the provenance must have."""
 
 Faults = Iterator[str]
@@ -51,28 +50,18 @@ Faults = Iterator[str]
 
 @dataclass
 class DataSet:
-    """A data set that is being checked.
-
-    :param folder: Its folder.
-    :param manifest: What manifest.json holds; the check `manifest` sets it.
-    """
+    """A data set that is being checked. The check `manifest` sets what manifest.json has."""
 
     folder: Path
-    manifest: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    shards: list[dict[str, Any]] = field(default_factory=list)
 
-    @property
-    def shards(self) -> list[dict[str, Any]]:
-        """The manifest's entries."""
-        return list(self.manifest["shards"])
 
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """The manifest's provenance."""
-        return dict(self.manifest["provenance"])
-
-    def path(self, shard: Mapping[str, Any]) -> Path:
-        """Return the file of an entry."""
-        return self.folder / str(shard["path"])
+def value_of(facts: Any, key: str) -> Any:
+    """Return the value of a dotted key in nested mappings; None if one of them lacks it."""
+    for part in key.split("."):
+        facts = facts.get(part) if isinstance(facts, Mapping) else None
+    return facts
 
 
 # --- the manifest -------------------------------------------------------------------------------------------------------
@@ -80,7 +69,11 @@ class DataSet:
 
 def manifest(data: DataSet) -> Faults:
     """Check the types in manifest.json, and keep it in `data`."""
-    found = _read_manifest(data.folder / "manifest.json")
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not valid JSON")
+
+    found = json.loads(_read(data.folder / "manifest.json"), parse_constant=refuse)
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         shown = found.get("format") if isinstance(found, dict) else type(found).__name__
         yield f"format {shown!r}; this version reads format {FORMAT}"
@@ -97,19 +90,15 @@ def manifest(data: DataSet) -> Faults:
             yield f"shards[{number}]: {wrong[0]} is missing or has the wrong type"
         elif shard["rows"] < 1 or shard["split"] not in tables.SPLITS:
             yield f"shards[{number}]: {shard['rows']} rows of split {shard['split']!r}"
-    data.manifest = found
+    data.provenance, data.shards = about, shards
 
 
-def _read_manifest(path: Path) -> Any:
+def _read(path: Path) -> str:
     if not path.is_file():
         raise InputError(f"{path}: no such file, so this folder is not a logit data set")
     if path.stat().st_size > TEXT_BYTES:
         raise InputError(f"{path}: has {path.stat().st_size:,} bytes, more than the {TEXT_BYTES:,} allowed")
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not valid JSON")
-
-    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    return path.read_text(encoding="utf-8")
 
 
 def _faults_of_facts(about: Mapping[str, Any]) -> Faults:
@@ -128,11 +117,8 @@ def _faults_of_facts(about: Mapping[str, Any]) -> Faults:
 
 def provenance(data: DataSet) -> Faults:
     """Check that the provenance has the keys that it must have, and that the teacher's classes are those of the data set."""
-    for key in NEEDED:
-        value: Any = data.provenance
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value is None:
+    for key in NEEDED.split():
+        if value_of(data.provenance, key) is None:
             yield f"{key} is missing"
     teacher, labels = data.provenance.get("teacher", {}), data.provenance["labels"]
     for member in teacher.get("members", [teacher]):  # an average lists its teachers
@@ -189,7 +175,7 @@ def files(data: DataSet) -> Faults:
 def sha256(data: DataSet) -> Faults:
     """Check that the bytes of each shard have the SHA-256 of its entry and of its name."""
     for shard in data.shards:
-        found = sha256_of(data.path(shard))
+        found = sha256_of(data.folder / shard["path"])
         if found != shard["sha256"]:
             yield f"{shard['path']}: its sha256 is {found[:16]}..., manifest.json has {shard['sha256'][:16]}..."
         elif not shard["path"].endswith(f"-{found[:16]}.parquet"):
@@ -198,14 +184,7 @@ def sha256(data: DataSet) -> Faults:
 
 def card(data: DataSet) -> Faults:
     """Check that the head of README.md has the licences and the shards of the manifest."""
-    path = data.folder / "README.md"
-    if not path.is_file():
-        yield "README.md: is missing"
-        return
-    if path.stat().st_size > TEXT_BYTES:
-        yield f"README.md: has {path.stat().st_size:,} bytes, more than the {TEXT_BYTES:,} allowed"
-        return
-    before, *head = path.read_text(encoding="utf-8").split("---\n", 2)
+    before, *head = _read(data.folder / "README.md").split("---\n", 2)
     head = [] if before else head[:-1]
     if head and len(head[0]) > HEAD_LETTERS:
         yield f"README.md: its YAML head has {len(head[0]):,} characters, more than the {HEAD_LETTERS:,} allowed"
@@ -231,7 +210,8 @@ def card(data: DataSet) -> Faults:
 def sizes(data: DataSet) -> Faults:
     """Check the sizes that the footer of each shard states, before anything is decompressed."""
     for shard in data.shards:
-        yield from (f"{shard['path']}: {fault}" for fault in _faults_of_size(data.path(shard), shard["rows"]))
+        faults = _faults_of_size(data.folder / shard["path"], shard["rows"])
+        yield from (f"{shard['path']}: {fault}" for fault in faults)
 
 
 def _faults_of_size(path: Path, rows: int) -> Faults:
@@ -263,7 +243,7 @@ def schema(data: DataSet) -> Faults:
     """Check that each shard has the columns, types and metadata that follow from the provenance in the manifest."""
     wanted = _described(shard_schema(data.provenance))
     for shard in data.shards:
-        found = _described(pq.read_schema(data.path(shard)))
+        found = _described(pq.read_schema(data.folder / shard["path"]))
         for part in wanted:
             for key, value, right in list(_differences(found[part], wanted[part], part))[:1]:
                 yield f"{shard['path']}: {key} is {value!r:.80}, but manifest.json requires {right!r:.80}"

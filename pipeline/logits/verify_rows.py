@@ -1,7 +1,9 @@
 """The checks of `verify` that read rows."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,72 +21,50 @@ BATCH_BYTES = 1 << 30
 """The most bytes that a column of text may take in one batch."""
 
 SHOWN = 3
+"""Faults of a check that are listed; the rest is counted."""
+
 HEX = "^[0-9a-f]{32}$"
 STRINGS = ("id", "sentence1", "sentence2", "parent_id", "side")
 
 
 class RowFaults:
-    """The faults of rows, by check: their number, and the first few in words."""
+    """The faults of rows, by check: their number, and the first SHOWN in words."""
 
     NAMES: ClassVar = ("text", "ids", "labels", "logits", "rows digest", "lineage", "unique", "leaks")
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = dict.fromkeys(self.NAMES, 0)
-        self._first: dict[str, list[str]] = {name: [] for name in self.NAMES}
+        self.first: dict[str, list[str]] = {name: [] for name in self.NAMES}
 
     def add(self, name: str, path: Path, rows: pa.Table, wrong: Any, fault: str) -> None:
-        """Count rows with a fault.
-
-        :param name: The check.
-        :param path: Their shard.
-        :param rows: Rows with the column id.
-        :param wrong: Which of them have the fault, a bool array [n] of NumPy or Arrow.
-        :param fault: The fault in words.
-        """
+        """Count the rows of a shard for which `wrong`, a bool array [n] of NumPy or Arrow, is true."""
         if not isinstance(wrong, np.ndarray):
             wrong = pc.fill_null(wrong, False).to_numpy()
         at = np.flatnonzero(wrong)
         self.counts[name] += len(at)
-        for row in at[: SHOWN - len(self._first[name])].tolist():
-            self._first[name].append(f"{path.name}: row {rows['id'][row].as_py()!r:.40}: {fault}")
-
-    def listed(self, name: str) -> str:
-        """Return the first few faults of a check in words, and how many more it has found."""
-        more = self.counts[name] - len(self._first[name])
-        return "; ".join(self._first[name]) + (f"; and {more:,} more" if more else "")
+        for row in at[: SHOWN - len(self.first[name])].tolist():
+            self.first[name].append(f"{path.name}: row {rows['id'][row].as_py()!r:.40}: {fault}")
 
     def add_one(self, name: str, fault: str) -> None:
         """Count a fault that belongs to no single row."""
         self.counts[name] += 1
-        if len(self._first[name]) < SHOWN:
-            self._first[name].append(fault)
+        if len(self.first[name]) < SHOWN:
+            self.first[name].append(fault)
 
 
-class _Ids:
-    """The ids of the originals, the augmented rows and the parents of a split, 16 bytes each."""
-
-    def __init__(self) -> None:
-        self.originals: list[pa.Array] = []
-        self.copies: list[pa.Array] = []
-        self.parents: list[pa.Array] = []
-
-    def of_all(self) -> pa.Array:
-        return _joined([*self.originals, *self.copies])
+Ids = Mapping[tuple[str, str], list[pa.Array]]
+"""By split and kind ("original", "augmented row", "parent"): ids, 16 bytes each."""
 
 
 def check_rows(data: DataSet, faults: RowFaults) -> None:
-    """Check every row.
-
-    :param data: The data set, whose sizes and schema have passed.
-    :param faults: Faults are added here.
-    """
+    """Check every row of a data set whose sizes and schema have passed, and add the faults to `faults`."""
     classes, pairs = len(data.provenance["labels"]), data.provenance["pairs"]
-    ids = {split: _Ids() for split in tables.SPLITS}
+    ids: Ids = defaultdict(list)
     for shard in data.shards:
-        path, parts = data.path(shard), []
+        path, parts = data.folder / shard["path"], []
         for rows in _batches(path):
             _check_values(path, rows, classes, pairs, faults)
-            _check_lineage(path, rows, shard["split"], ids[shard["split"]], faults)
+            _check_lineage(path, rows, shard["split"], ids, faults)
             parts.append(rows.drop_columns(["sentence1", "sentence2"]))
         if rows_digest(pa.concat_tables(parts).combine_chunks()) != shard["rows_digest"]:
             fault = "the logits, labels or lineage differ from those that were written (rows_digest)"
@@ -95,8 +75,8 @@ def check_rows(data: DataSet, faults: RowFaults) -> None:
 def _batches(path: Path) -> Iterator[pa.Table]:
     """Yield the rows of a shard, a batch at a time. Dictionaries of text are expanded only where the result fits in memory."""
     metadata = pq.read_metadata(path)
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    columns = [group.column(i) for group in groups for i in range(metadata.num_columns)]
+    places = product(range(metadata.num_row_groups), range(metadata.num_columns))
+    columns = [metadata.row_group(group).column(i) for group, i in places]
     with_dictionary = {
         column.path_in_schema for column in columns if column.has_dictionary_page and column.path_in_schema in STRINGS
     }
@@ -104,8 +84,7 @@ def _batches(path: Path) -> Iterator[pa.Table]:
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
             rows = pa.Table.from_batches([batch])
             for name in with_dictionary:
-                column = rows[name].combine_chunks()
-                column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+                column = rows[name].chunk(0)
                 size = pc.sum(pc.binary_length(column.dictionary).take(column.indices)).as_py() or 0
                 if size > BATCH_BYTES:
                     raise ValueError(f"{path.name}: decompression bomb: {size:,} bytes of {name} in {len(rows):,} rows")
@@ -120,11 +99,10 @@ def _check_values(path: Path, rows: pa.Table, classes: int, pairs: bool, faults:
         faults.add("text", path, rows, pc.is_valid(rows["sentence2"]), "a second sentence in a task without pairs")
     hexadecimal = pc.match_substring_regex(rows["id"], HEX)
     faults.add("ids", path, rows, pc.invert(hexadecimal), "is not 32 hex digits")
-    known = rows.filter(pc.and_(hexadecimal, pc.is_valid(rows["sentence2"])) if pairs else hexadecimal).combine_chunks()
+    known = rows.filter(pc.and_(hexadecimal, pc.is_valid(rows["sentence2"])) if pairs else hexadecimal)
     if known.num_rows:
-        second = _array(known["sentence2"]) if pairs else None
-        digests = tables.content_digests(_array(known["sentence1"]), second)
-        wrong = (digests != tables.id_digests(_array(known["id"]))).any(axis=1)
+        identifier, *texts = (known[n].combine_chunks() for n in ("id", "sentence1", "sentence2")[: 2 + pairs])
+        wrong = (tables.content_digests(*texts) != tables.id_digests(identifier)).any(axis=1)
         faults.add("ids", path, known, wrong, "is not the id of its text")
     label = rows["label"]
     if classes == 1:
@@ -136,12 +114,8 @@ def _check_values(path: Path, rows: pa.Table, classes: int, pairs: bool, faults:
     faults.add("logits", path, rows, ~finite, "logits that are not finite")
 
 
-def _check_lineage(path: Path, rows: pa.Table, split: str, ids: _Ids, faults: RowFaults) -> None:
-    augmented = pc.is_valid(rows["parent_id"])
-
-    def wrong(which: Any, fault: str) -> None:
-        faults.add("lineage", path, rows, which, fault)
-
+def _check_lineage(path: Path, rows: pa.Table, split: str, ids: Ids, faults: RowFaults) -> None:
+    augmented, wrong = pc.is_valid(rows["parent_id"]), partial(faults.add, "lineage", path, rows)
     if split != tables.SPLITS[0]:
         wrong(augmented, f"an augmented row in the split {split}")
     wrong(pc.and_(augmented, pc.is_valid(rows["label"])), "an augmented row with a gold label")
@@ -154,21 +128,23 @@ def _check_lineage(path: Path, rows: pa.Table, split: str, ids: _Ids, faults: Ro
     named = pc.fill_null(pc.match_substring_regex(rows["parent_id"], HEX), True)
     wrong(pc.invert(named), "a parent_id that is not 32 hex digits")
     rows, augmented = (values.filter(pc.and_(readable, named)) for values in (rows, augmented))
-    ids.originals.append(tables.id_bytes(rows["id"].filter(pc.invert(augmented))))
-    ids.copies.append(tables.id_bytes(rows["id"].filter(augmented)))
-    ids.parents.append(tables.id_bytes(rows["parent_id"].filter(augmented)))
+    ids[split, "original"].append(tables.id_bytes(rows["id"].filter(pc.invert(augmented))))
+    ids[split, "augmented row"].append(tables.id_bytes(rows["id"].filter(augmented)))
+    ids[split, "parent"].append(tables.id_bytes(rows["parent_id"].filter(augmented)))
 
 
-def _check_ids(ids: Mapping[str, _Ids], faults: RowFaults) -> None:
-    everything = {split: found.of_all() for split, found in ids.items()}
-    for split, found in ids.items():
-        mine = everything[split]
+def _check_ids(ids: Ids, faults: RowFaults) -> None:
+    def joined(split: str, *kinds: str) -> pa.Array:
+        return pa.concat_arrays([pa.array([], pa.binary(16)), *(part for kind in kinds for part in ids[split, kind])])
+
+    everything = {split: joined(split, "original", "augmented row") for split in tables.SPLITS}
+    for split, mine in everything.items():
         if len(mine) != (distinct := pc.count_distinct(mine).as_py()):
             twice = Counter(mine.to_pylist()).most_common(1)[0][0].hex()
             faults.add_one(
                 "unique", f"{split}: {len(mine) - distinct:,} rows have the id of another row, for example {twice}"
             )
-        originals, parents, copies = (_joined(of) for of in (found.originals, found.parents, found.copies))
+        originals, copies, parents = (joined(split, kind) for kind in ("original", "augmented row", "parent"))
         lost = pc.invert(pc.is_in(parents, value_set=originals))
         for parent, copy in zip(parents.filter(lost)[:SHOWN], copies.filter(lost)[:SHOWN], strict=True):
             elsewhere = [other for other in everything if pc.is_in(parent, value_set=everything[other]).as_py()]
@@ -176,19 +152,9 @@ def _check_ids(ids: Mapping[str, _Ids], faults: RowFaults) -> None:
             faults.add_one(
                 "lineage", f"{split}: row {copy.as_py().hex()}: its parent {parent.as_py().hex()} is {where}"
             )
-        for later in tables.SPLITS[tables.SPLITS.index(split) + 1 :]:
-            for kind, of in (("augmented row", copies), ("original", originals)):
-                both = of.filter(pc.is_in(of, value_set=everything[later]))
-                if len(both):
-                    shown = both[0].as_py().hex()
-                    faults.add_one(
-                        "leaks", f"{len(both):,} rows of {split} have texts of {later}, for example the {kind} {shown}"
-                    )
-
-
-def _joined(arrays: Sequence[pa.Array]) -> pa.Array:
-    return pa.concat_arrays(arrays) if arrays else pa.array([], pa.binary(16))
-
-
-def _array(column: pa.ChunkedArray) -> pa.Array:
-    return pa.concat_arrays(column.chunks) if column.num_chunks != 1 else column.chunk(0)
+    for split, later in combinations(tables.SPLITS, 2):
+        for kind in ("augmented row", "original"):
+            of = joined(split, kind)
+            if both := of.filter(pc.is_in(of, value_set=everything[later])).to_pylist():
+                example = f"for example the {kind} {both[0].hex()}"
+                faults.add_one("leaks", f"{len(both):,} rows of {split} have texts of {later}, {example}")

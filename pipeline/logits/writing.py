@@ -18,10 +18,8 @@ logger = logging.getLogger(__name__)
 def write(folder: Path, splits: Mapping[str, pa.Table | Stream], provenance: Mapping[str, Any]) -> None:
     """Write a logit data set, or update an existing one. The same rows and provenance give the same bytes.
 
-    New shards are written first, then the card and the manifest. Only then are the shards removed that the manifest does not list. Readers
-    refuse what a killed run leaves, and the next run cleans up.
+    Shards that the manifest does not list are removed last. The next run cleans up what a killed run leaves.
 
-    :param folder: The data set's folder; it may exist.
     :param splits: The rows of each split, as `tables.logits_schema(C)`. One shard is in memory at a time.
     :param provenance: The origin of the rows, as JSON. `labels` are the C class names in the order of the logits; `labelling.stored` is the
         precision of the stored logits. The number of rows of each split is added as `rows`.
@@ -36,8 +34,7 @@ def write(folder: Path, splits: Mapping[str, pa.Table | Stream], provenance: Map
     write_text(folder / "README.md", card.card(folder, provenance, shards))
     write_json(folder / "manifest.json", {"format": FORMAT, "provenance": provenance, "shards": shards})
     remove_temporaries(folder)
-    named = {folder / shard["path"] for shard in shards}
-    for path in sorted((folder / "data").iterdir()):  # temporary files of killed runs, too
-        if path not in named:
-            logger.info("removing %s, which is no longer part of the data set", path)
-            path.unlink()
+    # Temporary files of killed runs, too.
+    for path in sorted({*(folder / "data").iterdir()} - {folder / shard["path"] for shard in shards}):
+        logger.info("removing %s, which is no longer part of the data set", path)
+        path.unlink()

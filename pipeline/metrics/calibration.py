@@ -1,6 +1,9 @@
-"""The calibration of a model's probabilities, and their divergence from another model's."""
+"""The calibration of a model's probabilities, and their divergence from another model's.
 
-from dataclasses import dataclass
+Labels are class numbers [n], n > 0. Logits are [n, C]; a temperature divides them.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +32,7 @@ def softmax(logits: Logits) -> Doubles:
     return result
 
 
-@dataclass(frozen=True)
-class Bins:
+class Bins(NamedTuple):
     """Confidence and accuracy in bins of confidence: arrays over the bins that have rows."""
 
     confidence: Doubles
@@ -41,12 +43,7 @@ class Bins:
 
 
 def confidence_bins(labels: Integers, logits: Logits, temperature: float = 1.0) -> Bins:
-    """Return confidence and accuracy in BINS bins of equal width over (0, 1], by the probability of the predicted class.
-
-    :param labels: [n].
-    :param logits: [n, C].
-    :param temperature: The divisor of the logits.
-    """
+    """Return confidence and accuracy in BINS bins of equal width over (0, 1], by the probability of the predicted class."""
     probabilities = softmax(logits / temperature)
     confidence = probabilities.max(axis=-1)
     right = probabilities.argmax(axis=-1) == labels
@@ -63,10 +60,6 @@ def calibration_error(labels: Integers, logits: Logits, temperature: float = 1.0
     """Return the expected calibration error: sum over bins of (rows of the bin / n) * |accuracy - mean confidence|.
 
     Guo et al. 2017 (arXiv 1706.04599), equation 3.
-
-    :param labels: [n], n > 0.
-    :param logits: [n, C].
-    :param temperature: The divisor of the logits.
     """
     bins = confidence_bins(labels, logits, temperature)
     return float((bins.rows * np.abs(bins.accuracy - bins.confidence)).sum() / len(labels))
@@ -78,8 +71,7 @@ def best_temperature(labels: Integers, logits: Logits) -> float:
     Temperature scaling: Guo et al. 2017, section 4.2. The mean is convex in 1 / T, with the slope mean(E[logit] - logit of the label),
     E under softmax(logits / T); bisection finds the zero of the slope.
 
-    :param labels: [n], n > 0; of rows outside the training split.
-    :param logits: [n, C].
+    :param labels: Those of rows outside the training split.
     :return: Between LEAST and MOST.
     """
     scores = logits.astype(np.float64)
@@ -93,10 +85,6 @@ def best_temperature(labels: Integers, logits: Logits) -> float:
 
 
 def divergence(teacher: Logits, student: Logits) -> float:
-    """Return the mean over rows of KL(teacher || student) = sum over classes of p_t * (log p_t - log p_s), in nats, at temperature 1.
-
-    :param teacher: The teacher's logits, [n, C], n > 0.
-    :param student: The student's, [n, C].
-    """
+    """Return the mean over rows of KL(teacher || student) = sum over classes of p_t * (log p_t - log p_s), in nats, at temperature 1."""
     log_teacher, log_student = log_softmax(teacher), log_softmax(student)
     return float((np.exp(log_teacher) * (log_teacher - log_student)).sum(axis=-1).mean())

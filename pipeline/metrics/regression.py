@@ -1,4 +1,4 @@
-"""Correlation and error of predicted numbers, with bootstrap intervals. A task of one class is regression."""
+"""Correlation and error of predicted numbers [n] against gold numbers [n], n > 0, with bootstrap intervals. A task of one class is regression."""
 
 from collections.abc import Callable
 
@@ -50,29 +50,17 @@ def _of_all(measure: Measure, right: Numbers, predicted: Numbers) -> float:
 
 
 def pearson(right: Numbers, predicted: Numbers) -> float:
-    """Return Pearson's correlation, -1 to 1; 0 where it is undefined, since one side has the same number in all rows.
-
-    :param right: Gold numbers, [n], n > 0.
-    :param predicted: Predicted numbers, [n].
-    """
+    """Return Pearson's correlation, -1 to 1; 0 where it is undefined, since one side has the same number in all rows."""
     return _of_all(_correlation, right, predicted)
 
 
 def spearman(right: Numbers, predicted: Numbers) -> float:
-    """Return Spearman's correlation, that of the ranks; equal numbers get the mean of their ranks; 0 as in `pearson`.
-
-    :param right: Gold numbers, [n], n > 0.
-    :param predicted: Predicted numbers, [n].
-    """
+    """Return Spearman's correlation, that of the ranks; equal numbers get the mean of their ranks; 0 as in `pearson`."""
     return _of_all(_spearman, right, predicted)
 
 
 def rmse(right: Numbers, predicted: Numbers) -> float:
-    """Return the square root of the mean squared difference, in the unit of the label.
-
-    :param right: Gold numbers, [n], n > 0.
-    :param predicted: Predicted numbers, [n].
-    """
+    """Return the square root of the mean squared difference, in the unit of the label."""
     return _of_all(_rmse, right, predicted)
 
 
@@ -84,8 +72,6 @@ def measures(right: Numbers, predicted: Numbers) -> dict[str, tuple[float, float
 
     Percentile bootstrap over rows (Efron and Tibshirani 1993, chapter 13): n rows are drawn with replacement, DRAWS times.
 
-    :param right: Gold numbers, [n], n > 0.
-    :param predicted: Predicted numbers, [n].
     :return: By name: the value, and the ends of the interval, which excludes (1 - LEVEL) / 2 of the draws on each side.
     """
     x, y = np.asarray(right, np.float64), np.asarray(predicted, np.float64)

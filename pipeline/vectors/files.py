@@ -1,7 +1,10 @@
 """Readers of word vector files: a file of any size is read once, and only the requested words stay in memory."""
 
 import mmap
+import re
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +25,14 @@ def read_text_vectors(path: Path, words: Sequence[str]) -> Found:
     fastText's first line, which has two numbers, is skipped. A word that is listed twice gets its first vector. Files ending in .gz are
     decompressed while reading.
 
-    :param path: The file.
-    :param words: The words to read.
-    :return: The words that are in the file, each with its vector.
+    :return: Those of `words` that are in the file, each with its vector.
     :raises InputError: If the file is missing, or the line of one of the words has not as many numbers as the first line.
     """
     wanted = pa.array(words, pa.string()).cast(pa.binary())
     found: Found = {}
     width = 0
-    for number, lines in _lines_of_vectors(path):
+    for number, lines, first in _lines_of_vectors(path):
         width = width or len(lines[0].as_py().split()) - 1
-        first = _first_words(lines)
         # A Python loop over the few lines that were asked for.
         for i in np.flatnonzero(pc.is_in(first, value_set=wanted).to_numpy(zero_copy_only=False)).tolist():
             word = first[i].as_py().decode()
@@ -44,26 +44,20 @@ def read_text_vectors(path: Path, words: Sequence[str]) -> Found:
 def words_of_text(path: Path) -> Iterator[str]:
     """Yield the words of a text file of vectors in its order, which in most files is from frequent to rare.
 
-    :param path: The file.
     :raises InputError: If it is missing.
     """
-    for _, lines in _lines_of_vectors(path):
-        for word in _first_words(lines).to_pylist():
-            yield word.decode("utf-8", "replace")
+    for _, _, first in _lines_of_vectors(path):
+        yield from (word.decode("utf-8", "replace") for word in first.to_pylist())
 
 
-def _first_words(lines: pa.Array) -> pa.Array:
-    return pc.list_element(pc.split_pattern(lines, pattern=b" ", max_splits=1), 0)
-
-
-def _lines_of_vectors(path: Path) -> Iterator[tuple[int, pa.Array]]:
-    """Yield the blocks of `_blocks_of_lines` without fastText's first line; no block is empty."""
+def _lines_of_vectors(path: Path) -> Iterator[tuple[int, pa.Array, pa.Array]]:
+    """Yield the blocks of `_blocks_of_lines` without fastText's first line, and the first word of each line; no block is empty."""
     for number, lines in _blocks_of_lines(path):
         head = lines[0].as_py().split()
         if number == 1 and len(head) == 2 and all(part.isdigit() for part in head):
             number, lines = 2, lines[1:]
         if len(lines):
-            yield number, lines
+            yield number, lines, pc.list_element(pc.split_pattern(lines, pattern=b" ", max_splits=1), 0)
 
 
 def _vector(line: bytes, width: int, path: Path, number: int) -> npt.NDArray[np.float32] | None:
@@ -85,16 +79,15 @@ def _blocks_of_lines(path: Path) -> Iterator[tuple[int, pa.Array]]:
     number, rest = 1, b""
     try:
         with pa.input_stream(str(path), compression="detect") as file:
-            while True:
-                block = file.read(BLOCK_BYTES)
+            for block in chain(
+                iter(partial(file.read, BLOCK_BYTES), b""), [b""]
+            ):  # the empty block is the end of the file
                 data = rest + block
                 end = data.rfind(b"\n") + 1 if block else len(data)
                 lines, rest = _lines(data[:end]), data[end:]
                 if len(lines):
                     yield number, lines
                 number += len(lines)
-                if not block:
-                    return
                 if len(rest) > 4 * BLOCK_BYTES:
                     raise InputError(f"{path}, line {number}: more than {len(rest)} bytes: not a file of word vectors")
     except OSError as error:
@@ -113,9 +106,7 @@ def _lines(data: bytes) -> pa.Array:
 def read_word2vec(path: Path, words: Sequence[str]) -> Found:
     """Read vectors from word2vec's binary format: a line with two numbers, then each word, a space and its float32 numbers.
 
-    :param path: The file.
-    :param words: The words to read.
-    :return: The words that are in the file, each with its vector.
+    :return: Those of `words` that are in the file, each with its vector.
     :raises InputError: If the file is missing, has another format, or is truncated.
     """
     wanted = {word.encode(): word for word in words}
@@ -130,7 +121,6 @@ def read_word2vec(path: Path, words: Sequence[str]) -> Found:
 def words_of_word2vec(path: Path) -> Iterator[str]:
     """Yield the words of a word2vec file in its order, which in most files is from frequent to rare.
 
-    :param path: The file.
     :raises InputError: If the file is missing, has another format, or is truncated.
     """
     for entry, *_ in _word2vec_entries(path):
@@ -141,7 +131,12 @@ def _word2vec_entries(path: Path) -> Iterator[tuple[bytes, mmap.mmap, int, int]]
     """Yield each word, the file's bytes, the offset of its numbers in them, and how many numbers it has."""
     try:
         with path.open("rb") as file:
-            count, width = _word2vec_head(path, file.readline(100))
+            head = re.fullmatch(rb"\s*(\d+)\s+([1-9]\d*)\s*\n", line := file.readline(100))
+            if head is None:
+                raise InputError(
+                    f"{path}: not word2vec's binary format, which starts with the numbers of words and of dimensions: {line[:40]!r}"
+                )
+            count, width = map(int, head.groups())
             size = 4 * width
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 at = file.tell()
@@ -155,12 +150,3 @@ def _word2vec_entries(path: Path) -> Iterator[tuple[bytes, mmap.mmap, int, int]]
                     at = end
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-
-
-def _word2vec_head(path: Path, line: bytes) -> tuple[int, int]:
-    parts = line.split()
-    if len(parts) != 2 or not all(part.isdigit() for part in parts) or not line.endswith(b"\n") or int(parts[1]) < 1:
-        raise InputError(
-            f"{path}: not word2vec's binary format, which starts with the numbers of words and of dimensions: {line[:40]!r}"
-        )
-    return int(parts[0]), int(parts[1])

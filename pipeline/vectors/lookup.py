@@ -16,12 +16,15 @@ from pipeline.plugins import folders_of
 from pipeline.students.vocabulary import Texts, count_words, split_words
 from pipeline.tables import MASK, TextMode
 from pipeline.vectors.files import read_text_vectors, read_word2vec, words_of_text, words_of_word2vec
-from pipeline.vectors.table import WordVectors, vectors_schema
+from pipeline.vectors.table import WordVectors
 
 logger = logging.getLogger(__name__)
 
 LISTED = 10_000
 """Words of a source that are read at a time."""
+
+FORMATS = {"word2vec": (read_word2vec, words_of_word2vec), "text": (read_text_vectors, words_of_text)}
+"""By kind of a source: the reader of vectors, and the reader of words."""
 
 LookUp = Callable[[Sequence[str]], tuple[WordVectors, dict[str, Any]]]
 """From words to the ones that have a vector, and the source with its name, version and licence."""
@@ -31,43 +34,29 @@ def look_up(source: str, words: Sequence[str], licence: str = "unknown") -> tupl
     """Look up words in a source of pretrained vectors: in their own case first, then in lower case.
 
     :param source: `spacy:PIPELINE`, an installed spaCy pipeline with vectors, of which the vectors are read and nothing is imported; `word2vec:FILE`, binary; or `text:FILE`, of GloVe or fastText.
-    :param words: The words.
     :param licence: The licence of a file; a pipeline has its own.
     :return: The words that have a vector, in the order of `words`, with their vectors; the source, its name, version and licence.
     :raises InputError: If the source is not found, or has no vectors of whole words.
     """
     kind, _, place = source.partition(":")
-    if kind == "spacy":
-        return _look_up_spacy(source, words)
-    read = {"word2vec": read_word2vec, "text": read_text_vectors}[kind]
     lower = [word.lower() for word in words]
-    by_word = read(Path(place), list(dict.fromkeys([*words, *lower])))
-    vectors = [by_word.get(word, by_word.get(other)) for word, other in zip(words, lower, strict=True)]
-    found = [i for i, vector in enumerate(vectors) if vector is not None]
-    matrix = np.array([vectors[i] for i in found], np.float32)
-    about = {
-        "source": source,
-        "name": Path(place).name,
-        "version": f"{Path(place).stat().st_size} bytes",
-        "licence": licence,
-    }
+    if kind == "spacy":
+        folder, table = _spacy_table(place)
+        rows = table.find(keys=words)
+        rows = np.where(rows >= 0, rows, table.find(keys=lower))
+        found = np.flatnonzero(rows >= 0).tolist()
+        matrix = np.asarray(table.data[rows[found]], np.float32)
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        name, version = f"{meta['lang']}_{meta['name']}", meta["version"]
+        licence = meta.get("license") or "unknown"
+    else:
+        by_word = FORMATS[kind][0](Path(place), list(dict.fromkeys([*words, *lower])))
+        vectors = [by_word.get(word, by_word.get(other)) for word, other in zip(words, lower, strict=True)]
+        found = [i for i, vector in enumerate(vectors) if vector is not None]
+        matrix = np.array([vectors[i] for i in found], np.float32)
+        name, version = Path(place).name, f"{Path(place).stat().st_size} bytes"
+    about = {"source": source, "name": name, "version": version, "licence": licence}
     return WordVectors([words[i] for i in found], matrix), about
-
-
-def _look_up_spacy(source: str, words: Sequence[str]) -> tuple[WordVectors, dict[str, Any]]:
-    folder, table = _spacy_table(source)
-    rows = table.find(keys=words)
-    rows = np.where(rows >= 0, rows, table.find(keys=[word.lower() for word in words]))
-    found = np.flatnonzero(rows >= 0)
-    matrix = np.asarray(table.data[rows[found]], dtype=np.float32)
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    about = {
-        "source": source,
-        "name": f"{meta['lang']}_{meta['name']}",
-        "version": meta["version"],
-        "licence": meta.get("license") or "unknown",
-    }
-    return WordVectors([words[i] for i in found.tolist()], matrix), about
 
 
 def listed_words(source: str) -> Iterator[str]:
@@ -78,11 +67,11 @@ def listed_words(source: str) -> Iterator[str]:
     """
     kind, _, place = source.partition(":")
     if kind != "spacy":
-        yield from {"word2vec": words_of_word2vec, "text": words_of_text}[kind](Path(place))
+        yield from FORMATS[kind][1](Path(place))
         return
     from spacy.strings import StringStore
 
-    folder, table = _spacy_table(source)
+    folder, table = _spacy_table(place)
     strings = StringStore().from_disk(folder / "vocab" / "strings.json")
     first: dict[int, int] = {}
     for key, row in table.key2row.items():
@@ -90,45 +79,33 @@ def listed_words(source: str) -> Iterator[str]:
     yield from (strings[key] for _, key in sorted(first.items()))
 
 
-def _spacy_table(source: str) -> tuple[Path, Any]:
-    """Return the folder of a spaCy pipeline and its table of vectors."""
+def _spacy_table(package: str) -> tuple[Path, Any]:
+    """Return the folder of a spaCy pipeline (meta.json, vocab/) and its table of vectors. Its package is not imported."""
     from spacy.vectors import Vectors
 
-    folder = _spacy_folder(source.removeprefix("spacy:"))
-    table = Vectors().from_disk(folder / "vocab", exclude=["strings"])
-    if table.mode != "default":
-        raise InputError(
-            f"{folder}: its vectors are of parts of words ({table.mode}); name a pipeline with vectors of whole words"
-        )
-    return folder, table
-
-
-def _spacy_folder(package: str) -> Path:
-    """Find the folder of a spaCy pipeline (meta.json, vocab/) inside an installed package without importing it."""
     roots = folders_of(package)
     if not roots:
         raise InputError(f"vectors {'spacy:' + package!r}: no such package; `pip install {package.replace('_', '-')}`")
     folders = [path.parent.parent for root in roots for path in sorted(root.glob("**/vocab/vectors"))]
     if len(folders) != 1 or not (folders[0] / "meta.json").is_file():
         raise InputError(f"vectors {'spacy:' + package!r}: {roots[0]} holds no spaCy pipeline with vectors")
-    return folders[0]
+    table = Vectors().from_disk(folders[0] / "vocab", exclude=["strings"])
+    if table.mode != "default":
+        raise InputError(
+            f"{folders[0]}: its vectors are of parts of words ({table.mode}); name a pipeline with vectors of whole words"
+        )
+    return folders[0], table
 
 
 def words_of(files: Iterable[Path], text: TextMode) -> list[str]:
     """Return the words of augmented rows, the most frequent first, without `[MASK]`. One file at a time is in memory.
 
     :param files: Files in the schema of `tables.AUGMENTED`.
-    :param text: How the texts are split into words.
     :raises InputError: If a file does not hold augmented rows.
     """
-
-    def columns() -> Iterator[Texts]:
-        for file in files:
-            rows = tables.read(file, tables.AUGMENTED, ["sentence1", "sentence2"])
-            yield rows["sentence1"]
-            yield rows["sentence2"].drop_null()
-
-    return [word for word, _ in count_words(columns(), text) if word != MASK]
+    parts = (tables.read(file, tables.AUGMENTED, ["sentence1", "sentence2"]) for file in files)
+    columns = (column.drop_null() for part in parts for column in part.columns)
+    return [word for word, _ in count_words(columns, text) if word != MASK]
 
 
 def embed(
@@ -144,8 +121,6 @@ def embed(
 
     :param source: Its name, for the log and for errors.
     :param columns: Columns of training texts: first sentences, second sentences.
-    :param text: How they are split into words.
-    :param look: The function that looks words up in the source.
     :param listed: The words of the source, in its order.
     :param extra_words: The number of these to add. A word is left out if it differs only in case from a word of the texts, of the augmented
         rows, or from an earlier one of the source.
@@ -176,8 +151,7 @@ def embed(
     if added or extra:
         logger.info("%s: also %d words of augmented rows alone, and %d extra words", source, covered_added, extra)
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(found.matrix.reshape(-1)), found.matrix.shape[1])
-    schema = vectors_schema(found.matrix.shape[1])
-    return pa.table([pa.array(found.words, pa.string()), vectors], schema=schema), metadata
+    return pa.table({"word": pa.array(found.words, pa.string()), "vector": vectors}), metadata
 
 
 def _others(known: Iterable[str], listed: Iterator[str], text: TextMode, many: int) -> list[str]:

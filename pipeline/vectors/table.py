@@ -33,15 +33,9 @@ class WordVectors(NamedTuple):
     """[words, dimensions]."""
 
 
-def vectors_schema(dimensions: int) -> pa.Schema:
-    """Return the schema of the table: word, and vector, a fixed-size list of float32."""
-    return pa.schema([("word", pa.string()), ("vector", pa.list_(pa.float32(), dimensions))])
-
-
 def read_vectors(path: Path) -> WordVectors:
-    """Read the table that the embed stage wrote.
+    """Read vectors.parquet, which the embed stage wrote.
 
-    :param path: vectors.parquet.
     :raises InputError: If it is missing or has other columns.
     """
     words = tables.read(path, pa.schema([("word", pa.string())]))["word"]
@@ -55,10 +49,8 @@ def read_vectors(path: Path) -> WordVectors:
 def initial_embeddings(vocabulary: Vocabulary, vectors: WordVectors | None, seed: int) -> torch.Tensor:
     """Return the initial embeddings of a student.
 
-    :param vocabulary: The student's vocabulary.
     :param vectors: Pretrained vectors, scaled by one factor to the size of random ones (RANDOM_RANGE). Words without one, unknown
         words and `[MASK]` start at random, padding at zero.
-    :param seed: The seed of the random vectors.
     :return: [V, dimensions], float32.
     """
     dimensions = RANDOM_DIMENSIONS if vectors is None else vectors.matrix.shape[1]

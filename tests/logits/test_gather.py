@@ -232,7 +232,7 @@ def test_rows_that_one_teacher_lacks_are_counted(tmp_path: Path):
 @pytest.mark.parametrize(
     ("about", "message"),
     [
-        ({"labels": ["negative", "neutral"]}, "only teachers of the same classes can be averaged"),
+        ({"labels": ["negative", "neutral"]}, "only teachers of the same labels can be averaged"),
         ({"text": "raw"}, "text is 'raw'"),
         ({"pairs": True}, "pairs is True"),
     ],

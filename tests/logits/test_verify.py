@@ -255,7 +255,7 @@ DAMAGE = {
     "an extra shard": (extra_shard, "files", r"data/train-0+\.parquet: is not in manifest\.json"),
     "a script": (a_script, "files", r"large\.py: does not belong to a logit data set"),
     "a flipped bit": (flip_a_bit, "sha256", r"train-\w+\.parquet: its sha256 is"),
-    "no card": (lambda f: (f / "README.md").unlink(), "card", r"README\.md: is missing"),
+    "no card": (lambda f: (f / "README.md").unlink(), "card", r"README\.md: no such file"),
     "a card of other shards": (in_card("data/train-", "data/other-"), "card", "configs does not match manifest.json"),
     "a card of another licence": (in_card("cc-by-4.0", "mit"), "card", "license does not match manifest.json"),
     "a card with classes of its own": (

@@ -5,7 +5,6 @@ import pytest
 
 from pipeline.metrics import bootstrap, classification, regression
 from pipeline.metrics.bootstrap import DRAWS, ends, over_seeds_and_rows
-from pipeline.metrics.classification import f1_of_counts, intervals, share_equal
 
 
 def students(seeds: int, rows: int, share: float, seed: int = 0) -> np.ndarray:
@@ -63,7 +62,6 @@ def test_the_memory_limit_changes_no_interval_of_a_regression(monkeypatch: pytes
 @pytest.mark.parametrize("tables", [0.1, 1, 7, 1999])
 def test_the_memory_limit_changes_no_interval_of_classes(monkeypatch: pytest.MonkeyPatch, classes: int, tables: float):
     labels, predicted = np.random.default_rng(0).integers(0, classes, (2, 300))
-    statistics = {"accuracy": share_equal, "f1": f1_of_counts}
-    before = intervals((labels, predicted), classes, statistics)
+    before = classification.measures(labels, predicted, classes)
     monkeypatch.setattr(classification, "CELLS", max(1, int(tables * classes**2)))
-    assert intervals((labels, predicted), classes, statistics) == before
+    assert classification.measures(labels, predicted, classes) == before
