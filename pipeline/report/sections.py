@@ -161,7 +161,7 @@ def confidences(found: Findings) -> Markup | None:
 
 
 def _reliability(found: Findings, known: Mapping[str, Answers]) -> Markup:
-    measured: dict[Series, Calibration] = {}
+    measured: dict[Series, list[Calibration]] = {}
     for name, answers in known.items():
         fit = found.labelled(name, "validation")
         for series, who in ((found.teacher_series(name), "teacher"), (found.series[name], "student")):
@@ -170,12 +170,12 @@ def _reliability(found: Findings, known: Mapping[str, Answers]) -> Markup:
                 measured[series] = calibration((answers.labels, getattr(answers, who)), fitted)
     rows: list[list[Child]] = [["", "calibration error %", "temperature", "error after scaling %"]]
     panels = []
-    for series, one in measured.items():
-        scaled = "" if one.scaled_error is None else f"{100 * one.scaled_error:.1f}"
-        temperature = "" if one.temperature is None else f"{one.temperature:.3g}"
-        rows.append([named(series), f"{100 * one.error:.1f}", temperature, scaled])
-        note = f"error {100 * one.error:.1f}%" + (f" → {scaled}%" if scaled else "")
-        panels.append(figure(charts.reliability(series, one.raw, one.scaled, 1 / len(found.labels), note)))
+    for series, steps in measured.items():
+        errors = [f"{100 * step.error:.1f}" for step in steps]
+        scaled = [f"{steps[1].temperature:.3g}", errors[1]] if len(steps) > 1 else ["", ""]
+        rows.append([named(series), errors[0], *scaled])
+        bins, note = [step.bins for step in steps], f"error {'% → '.join(errors)}%"
+        panels.append(figure(charts.reliability(series, bins, 1 / len(found.labels), note)))
     text = (
         "Reliability diagrams: accuracy against confidence. Each point is a bin of rows; its area is the number of rows. Below the diagonal "
         "a model is overconfident. Hollow points are the predictions after temperature scaling; the temperature is fitted on validation"
