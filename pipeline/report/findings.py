@@ -18,7 +18,7 @@ from pipeline.params.students import Student
 from pipeline.report.answers import Answers
 from pipeline.report.charts import STAR
 from pipeline.report.drawing import Series
-from pipeline.report.labelled import Confidence, Family
+from pipeline.report.labelled import Confidence, Row
 from pipeline.report.scales import Format, percent, short
 from pipeline.report.table import mean_of, score_of, splits_of, time_of
 
@@ -113,7 +113,7 @@ class Findings:
     :param times: The times that stages/latency.py measured with one thread; None if it did not run.
     :param curves: By student, its training curve.
     :param confidence: By teacher, its confidence on the training rows.
-    :param families: Originals with some of their copies.
+    :param families: Originals, each followed by some of its copies.
     :param ablation: The ablation; None if there is none.
     :param metrics: The metrics in the result table of a classification.
     """
@@ -128,7 +128,7 @@ class Findings:
     times: Mapping[str, Any] | None = None
     curves: Mapping[str, Curve] = field(default_factory=dict)
     confidence: Mapping[str, Confidence] = field(default_factory=dict)
-    families: list[Family] = field(default_factory=list)
+    families: list[list[Row]] = field(default_factory=list)
     ablation: Mapping[str, Any] | None = None
     metrics: Sequence[str] = ("accuracy",)
 

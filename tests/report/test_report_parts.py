@@ -293,15 +293,15 @@ def test_examples_depend_on_ids_and_seed_and_not_on_the_order_of_rows(tmp_path: 
     folders = [write(tmp_path / str(i), np.random.default_rng(i).permutation(9)) for i in range(4)]
     one = families(folders[0], 2, 2, seed=0)
     assert len(one) == 2
-    for family in one:
-        assert family.original["parent_id"] is None
-        assert {copy["parent_id"] for copy in family.copies} == {family.original["id"]}
-        assert all(copy["original"]["sentence1"] == family.original["sentence1"] for copy in family.copies)
+    for original, *copies in one:
+        assert original["parent_id"] is None
+        assert {copy["parent_id"] for copy in copies} == {original["id"]}
+        assert all(copy["original"]["sentence1"] == original["sentence1"] for copy in copies)
     monkeypatch.setattr(labelled, "POOL", 1)  # so that the draw matters
     for seed in range(3):
         drawn = [families(folder, 2, 2, seed) for folder in folders]
         assert drawn == [drawn[0]] * 4
-    assert len({families(folders[0], 2, 2, seed)[0].original["id"] for seed in range(9)}) > 1
+    assert len({families(folders[0], 2, 2, seed)[0][0]["id"] for seed in range(9)}) > 1
 
 
 def test_a_data_set_without_copies_has_no_examples(tmp_path: Path):
