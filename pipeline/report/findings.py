@@ -33,11 +33,8 @@ NO_GAP = 1e-9
 class Gap:
     """The share of the student-teacher gap that distillation closes.
 
-    :param plain: The student trained on the hard labels of the original rows.
-    :param distilled: The same network, distilled.
-    :param plain_score: The score of the plain student.
-    :param score: The score of the distilled one.
-    :param teacher_score: The teacher's score.
+    :param plain: The student trained on the hard labels of the original rows; its score is `plain_score`.
+    :param distilled: The same network, distilled; its score is `score`.
     :param closed: (score - plain_score) / (teacher_score - plain_score).
     :param interval: The 95% bootstrap interval of `closed`; None where it cannot be computed.
     """
@@ -59,14 +56,10 @@ class Gap:
 def shares_closed(
     plain: NDArray[np.float64], distilled: NDArray[np.float64], teacher: NDArray[np.float64]
 ) -> tuple[float, float]:
-    """Return the 95% interval of the share of the gap over bootstrap resamples.
+    """Return the 95% interval of the share of the gap over bootstrap resamples, from the three accuracies in each of them.
 
     A resample in which the teacher is no better than the plain student has no share. It counts as beyond both ends, so that the interval
     is wide where there are many of them.
-
-    :param plain: The plain student's accuracy in each resample.
-    :param distilled: The distilled student's.
-    :param teacher: The teacher's.
     """
     gap = teacher - plain
     has_gap = gap > NO_GAP
@@ -85,11 +78,7 @@ class Curve:
 
 
 def read_curve(path: Path) -> Curve | None:
-    """Read the curve of a student, as the train stage writes it.
-
-    :param path: data/<task>/results/curves/<student>.csv.
-    :return: None if there is no file, or no epoch in it.
-    """
+    """Return the curve of a student, as the train stage writes it; None if there is no file, or no epoch in it."""
     if not path.is_file():
         return None
     with path.open(encoding="utf-8", newline="") as file:
@@ -103,8 +92,6 @@ def read_curve(path: Path) -> Curve | None:
 class Findings:
     """The results of a task's students and teachers.
 
-    :param task: The task's name.
-    :param description: The task's description.
     :param labels: The C class names; one in a regression.
     :param results: By student, the results of the evaluate stage; at least one student, each measured on a split.
     :param settings: By student, its block of params.yaml.
@@ -114,7 +101,6 @@ class Findings:
     :param curves: By student, its training curve.
     :param confidence: By teacher, its confidence on the training rows.
     :param families: Originals, each followed by some of its copies.
-    :param ablation: The ablation; None if there is none.
     :param metrics: The metrics in the result table of a classification.
     """
 
@@ -176,11 +162,7 @@ class Findings:
         return max(self.measured, key=lambda name: (self.mean(name, self.choosing), self.of(name, self.choosing)))
 
     def of(self, name: str, split: str | None = None) -> float:
-        """Return a student's score; -inf where it was not measured.
-
-        :param name: The student.
-        :param split: A split; `split` of the findings where None.
-        """
+        """Return a student's score on a split, on `split` of the findings where None; -inf where it was not measured."""
         measured = self.results[name].get(split or self.split)
         return float(measured["student"][self.score]) if measured else -math.inf
 
