@@ -1,6 +1,6 @@
 """The moving average of a student's weights over training, which changes smoothly where the weights fluctuate."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -24,17 +24,12 @@ class MovingAverage:
         self.module, self.decay = module, decay
         self.weights = learned(module)
 
-    def load(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Continue from a stored average."""
-        self.weights = dict(weights)
-
     @torch.no_grad()
     def update(self, epoch: int, batch: int, batches: int) -> None:
         """Update the average after a batch, if it is an EVERY-th one or the last of its epoch, after which the student is measured.
 
         :param epoch: The epoch, from 0.
-        :param batch: The batch in the epoch, from 0.
-        :param batches: The number of batches in an epoch.
+        :param batch: The batch in the epoch, from 0; an epoch has `batches` of them.
         """
         since = batch % EVERY + 1
         if since < EVERY and batch < batches - 1:

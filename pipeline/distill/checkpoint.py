@@ -22,10 +22,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 def code_of(model: str) -> list[str | None]:
-    """Return hashes of the code that determines the weights of a student: the training code of this library, and the user's own modules.
-
-    :param model: The import path of the student's class.
-    """
+    """Return hashes of the code that determines the weights of a student: the training code of this library, and the user's own modules."""
     return [plugins.library_digest("pipeline.distill.loop", model.partition(":")[0]), plugins.code_digest(model)]
 
 
@@ -72,14 +69,11 @@ class Checkpoint:
         """Write the state after an epoch.
 
         :param history: The measurements after each epoch, as JSON.
-        :param module: The student.
         :param best: The weights of the best epoch, from `learned`; None where they are the module's.
-        :param optimisers: Its optimisers.
         :param average: The moving average of the weights; None without one.
         """
-        tensors = {f"module.{key}": value for key, value in learned(module).items()}
-        tensors |= {f"average.{key}": value for key, value in (average or {}).items()}
-        tensors |= {f"best.{key}": value for key, value in (best or {}).items()}
+        parts = {"module": learned(module), "average": average or {}, "best": best or {}}
+        tensors = {f"{part}.{key}": value for part, weights in parts.items() for key, value in weights.items()}
         numbers: dict[str, Any] = {}
         for name, value in _states(optimisers):
             if isinstance(value, torch.Tensor):
@@ -98,7 +92,6 @@ class Checkpoint:
         """Restore a student and its optimisers from the file, and return the rest of the state.
 
         :param module: The student before training; unchanged if the file is missing, damaged, or of another run.
-        :param optimisers: New optimisers.
         :return: The history, the best epoch's weights, and the moving average of the weights; all empty where training starts from the beginning.
         """
         try:

@@ -13,9 +13,6 @@ class BiLSTM(Siamese):
     One channel is frozen, the other is trained; both start at the given vectors, so an LSTM reads 2d numbers per word. Both sentences of a
     pair go through the same encoder, and the ReLU layer reads [h1, h2, h1 * h2, |h1 - h2|].
 
-    :param embeddings: Initial word vectors, float32 [V, d].
-    :param classes: The number of classes C.
-    :param pairs: Whether a text is a pair of sentences.
     :param hidden: Units of the LSTM, in each direction; the paper uses 150, and also tried 300.
     :param classifier: Units of the ReLU layer; the paper uses 200, and also tried 400.
     """

@@ -16,9 +16,6 @@ class NgramMean(Siamese):
     that of deep averaging networks (Iyyer et al. 2015). A hash of its word ids selects the vector of an n-gram; n-grams with the same
     hash share a vector.
 
-    :param embeddings: Initial word vectors, float32 [V, d].
-    :param classes: The number of classes C.
-    :param pairs: Whether a text is a pair of sentences.
     :param n: The longest n-gram, in words; 1 for words alone.
     :param buckets: The number of n-gram vectors.
     :param dimensions: The dimensions of an n-gram's vector.

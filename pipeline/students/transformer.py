@@ -52,9 +52,6 @@ class Transformer(Siamese):
     Positions are the sines and cosines of Vaswani et al. 2017 (arXiv 1706.03762, section 3.5), so that a text can have any length.
     The defaults give 0.66 M parameters in addition to 300-d word vectors. Train it with AdamW.
 
-    :param embeddings: Initial word vectors, float32 [V, d].
-    :param classes: The number of classes C.
-    :param pairs: Whether a text is a pair of sentences.
     :param layers: The number of Transformer layers.
     :param width: The size of a word's state; a multiple of 2 * heads.
     :param heads: Attention heads.

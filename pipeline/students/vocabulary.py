@@ -112,7 +112,9 @@ class Vocabulary:
         :param max_words: A longer text is cut after this many words.
         """
         if isinstance(texts, pa.ChunkedArray):
-            return _joined([self.encode(chunk, max_words) for chunk in texts.chunks])
+            parts = [self.encode(chunk, max_words) for chunk in texts.chunks or [pa.array([], pa.string())]]
+            lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+            return WordIds(_offsets(lengths), np.concatenate([part.ids for part in parts]))
         lists = split_words(texts, self.text)
         found = self._found(lists.flatten())
         ids = pc.fill_null(pc.add(found, MASKED), UNKNOWN).to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
@@ -150,11 +152,3 @@ class Vocabulary:
 
 def _offsets(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-
-
-def _joined(parts: Sequence[WordIds]) -> WordIds:
-    lengths = [np.diff(part.offsets) for part in parts]
-    return WordIds(
-        _offsets(np.concatenate([np.zeros(0, np.int64), *lengths])),
-        np.concatenate([np.zeros(0, np.int32), *(part.ids for part in parts)]),
-    )
