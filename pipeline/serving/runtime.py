@@ -81,7 +81,6 @@ class Runtime(Predictor):
     def from_pretrained(cls, folder: Path | str, int8: bool = False, threads: int = 0) -> "Runtime":
         """Load a student that the export stage wrote.
 
-        :param folder: Its folder.
         :param int8: Load the quantised network: a quarter of the size, faster, a little less accurate.
         :param threads: Threads for one prediction; 0: one per core. One thread is best for one text at a time.
         :raises InputError: If a file is missing, altered, of a later format, or not an ONNX network; if onnxruntime is not installed.
