@@ -30,7 +30,6 @@ def fingerprint(module: torch.nn.Module, arrays: Iterable[torch.Tensor | np.ndar
     """Return a hash of everything that determines the weights. A checkpoint with another fingerprint is not continued.
 
     :param module: The student before training; its initial weights count.
-    :param arrays: The rows.
     :param facts: The settings and the code (`code_of`), as JSON.
     """
     found = hashlib.sha256(json.dumps([facts, torch.__version__], sort_keys=True).encode())
@@ -49,11 +48,7 @@ def learned(module: torch.nn.Module) -> Tensors:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The file that holds the state of one training run.
-
-    :param path: The file; it is replaced after every epoch.
-    :param key: The run's `fingerprint`.
-    """
+    """The file that holds the state of one training run with the `fingerprint` key; it is replaced after every epoch."""
 
     path: Path
     key: str
@@ -75,11 +70,11 @@ class Checkpoint:
         parts = {"module": learned(module), "average": average or {}, "best": best or {}}
         tensors = {f"{part}.{key}": value for part, weights in parts.items() for key, value in weights.items()}
         numbers: dict[str, Any] = {}
-        for name, value in _states(optimisers):
-            if isinstance(value, torch.Tensor):
-                tensors[name] = value
-            else:
-                numbers[name] = value
+        for i, optimiser in enumerate(optimisers):
+            for j, parameter in enumerate(_parameters(optimiser)):
+                for key, value in optimiser.state.get(parameter, {}).items():
+                    kind = tensors if isinstance(value, torch.Tensor) else numbers
+                    kind[f"optimiser.{i}.{j}.{key}"] = value
         state = {"key": self.key, "history": list(history), "numbers": numbers}
         # Each tensor gets its own memory: safetensors refuses tensors that share it.
         stored = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
@@ -131,10 +126,3 @@ def _part(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 def _parameters(optimiser: torch.optim.Optimizer) -> list[torch.Tensor]:
     return [parameter for group in optimiser.param_groups for parameter in group["params"]]
-
-
-def _states(optimisers: Sequence[torch.optim.Optimizer]) -> Iterable[tuple[str, Any]]:
-    for i, optimiser in enumerate(optimisers):
-        for j, parameter in enumerate(_parameters(optimiser)):
-            for key, value in optimiser.state.get(parameter, {}).items():
-                yield f"optimiser.{i}.{j}.{key}", value

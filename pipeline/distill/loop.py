@@ -56,10 +56,8 @@ def distill(
 
     :param training: Rows of a logit data set with COLUMNS; with `rows: originals`, rows with a parent_id are left out.
     :param validation: Rows of the validation split; rows without a label are left out.
-    :param settings: The student's block of params.yaml.
     :param labels: The C class names, in the order of the logits.
     :param text: How the text is split into words.
-    :param pairs: Whether the rows are pairs of sentences.
     :param vectors: Pretrained word vectors, whose words join the vocabulary; random vectors where None.
     :param checkpoint: The file that is written after every epoch, and from which a killed run resumes; the caller removes it after saving
         the student. None writes no file.

@@ -63,7 +63,6 @@ def hard_labels(labels: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 def combine(alpha: float, soft: Soft, hard: Hard = cross_entropy) -> Objective:
     """Return the objective alpha * hard + (1 - alpha) * soft; a term with weight 0 is not computed.
 
-    :param alpha: The weight of the hard labels, 0 to 1.
     :param soft: `mse`, `cosine`, or `kl` with a fixed temperature.
     :param hard: `cross_entropy`, or `squared_error` in regression.
     """
@@ -95,10 +94,8 @@ def row_weights(
     w is `augmented_weight` for augmented rows and 1 for originals; p is the teacher's greatest probability, so that rows on which the teacher
     is confident count more. With a mean of 1, the weights do not change the size of a step.
 
-    :param augmented: True for augmented rows, bool [n].
-    :param teacher: Logits, [n, C].
-    :param augmented_weight: At least 0.
-    :param confidence: At least 0; with 0 the teacher's confidence has no effect.
+    :param augmented: True for augmented rows, bool [n]; `teacher` has their logits, [n, C].
+    :param confidence: At least 0, as is `augmented_weight`; with 0 the teacher's confidence has no effect.
     :return: float32 [n]; all zeros if no row has weight.
     """
     weights = torch.where(augmented, augmented_weight, 1.0)

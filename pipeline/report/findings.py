@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +95,10 @@ class Findings:
 
     :param labels: The C class names; one in a regression.
     :param results: By student, the results of the evaluate stage; at least one student, each measured on a split.
-    :param settings: By student, its block of params.yaml.
+    :param settings: By student, its block of params.yaml; `curves` are by student too.
     :param answers: By student and split, its predictions and its teacher's.
-    :param provenance: By teacher, the provenance of its logit data set.
+    :param provenance: By teacher, the provenance of its logit data set; `confidence` is by teacher too.
     :param times: The times that stages/latency.py measured with one thread; None if it did not run.
-    :param curves: By student, its training curve.
-    :param confidence: By teacher, its confidence on the training rows.
     :param families: Originals, each followed by some of its copies.
     :param metrics: The metrics in the result table of a classification.
     """
@@ -223,8 +222,7 @@ class Findings:
         """The gap of the best student if its network was trained on hard labels too, else of the best student of which that holds."""
         pairs = [
             (plain, name)
-            for plain in self.measured
-            for name in self.measured
+            for plain, name in permutations(self.measured, 2)
             if self.is_plain(plain) and not self.is_plain(name) and self._same_network(plain, name)
         ]
         if not pairs:

@@ -29,12 +29,7 @@ class BiLSTM(Siamese):
         self.backward_lstm = nn.LSTM(2 * width, hidden)
 
     def encode(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Return the last states of both directions.
-
-        :param ids: Word ids, [B, L].
-        :param lengths: Words of each sentence, [B], at least 1.
-        :return: [B, 2 * hidden]: the forward state at the last word, the backward state at the first.
-        """
+        """Return the forward state at the last word and the backward state at the first, [B, 2 * hidden]; see `Siamese.encode`."""
         words = ids.T  # [L, B]
         if torch.onnx.is_in_onnx_export():
             return exported(self.forward_lstm, self.backward_lstm, self._vectors(words), lengths)[1]

@@ -57,11 +57,7 @@ class NgramMean(Siamese):
         return torch.cat([words, self.ngrams(buckets).sum(dim=1) / counts], dim=-1)
 
     def hashed(self, ids: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """Return the buckets of all n-grams of 2 to n words, int64 [B, (n - 1) * L], 0 where no n-gram starts.
-
-        :param ids: Word ids, [B, L].
-        :param real: True for words, False for padding, bool [B, L].
-        """
+        """Return the buckets of all n-grams of 2 to n words, int64 [B, (n - 1) * L], 0 where no n-gram starts; see `real_words`."""
         found = []
         hashes, whole = ids, real
         for size in range(2, self.n + 1):

@@ -16,8 +16,6 @@ class Siamese(nn.Module, ABC):
     arXiv 1903.12136). A subclass implements `encode`.
 
     :param width: The size of an encoded sentence.
-    :param classes: The number of classes C.
-    :param pairs: Whether a text is a pair of sentences.
     :param classifier: Units of the ReLU layer before the logits; 0 for none.
     :param dropout: The dropout of the features.
     """
@@ -33,11 +31,9 @@ class Siamese(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Return the vectors of sentences.
+        """Return the vectors of sentences, [B, width], from word ids, [B, L], and the words of each sentence, [B], at least 1.
 
-        :param ids: Word ids, [B, L].
-        :param lengths: Words of each sentence, [B], at least 1.
-        :return: [B, width], whatever ids the padding has.
+        They are the same whatever ids the padding has.
         """
 
     def forward(self, batch: Batch) -> torch.Tensor:

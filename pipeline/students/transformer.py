@@ -31,11 +31,7 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, words: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """Return the words' next states.
-
-        :param words: [B, L, width].
-        :param real: True for words, False for padding, bool [B, L].
-        """
+        """Return the words' next states, [B, L, width]; `real` is as from `real_words`."""
         batch, length, width = words.shape
         parts = self.query_key_value(self.attention_norm(words)).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)  # [B, heads, L, width / heads] each
@@ -93,11 +89,7 @@ class Transformer(Siamese):
         return mean
 
     def positions(self, length: int, like: torch.Tensor) -> torch.Tensor:
-        """Return the vectors of positions, [length, width].
-
-        :param length: The number of words L.
-        :param like: A tensor with the device and dtype of the result.
-        """
+        """Return the vectors of positions, [length, width], with the device and dtype of `like`."""
         places = torch.arange(length, device=like.device, dtype=torch.float32)[:, None]
         even = torch.arange(0, self.width, 2, device=like.device, dtype=torch.float32)
         angles = places * torch.exp(even * (-math.log(10_000.0) / self.width))
