@@ -16,7 +16,6 @@ class MovingAverage:
 
     At the k-th update (from 1) the decay is at most k / (k + 9), so that the random initial weights soon lose their influence.
 
-    :param module: The student before training.
     :param decay: The share of the average that remains at each batch.
     """
 

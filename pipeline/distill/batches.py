@@ -62,11 +62,7 @@ class DeviceRows:
         return len(self._longest)
 
     def epoch(self, batch_size: int, draws: np.random.Generator) -> Iterator[tuple[Batch, list[torch.Tensor]]]:
-        """Yield every row once, in batches of similar length, each with its labels, logits and weights, all on the device.
-
-        :param batch_size: Rows in a batch; one batch can have fewer.
-        :param draws: The random stream of this epoch.
-        """
+        """Yield every row once, in `epoch_batches`, each with its labels, logits and weights, all on the device."""
         batches = epoch_batches(self._longest, batch_size, draws)
         sizes = [len(batch) for batch in batches]
         order = np.concatenate(batches)

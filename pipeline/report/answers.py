@@ -46,10 +46,8 @@ class Answers:
 
 
 def answer(folder: Path, splits: Mapping[str, pa.Table]) -> dict[str, Answers]:
-    """Return a student's predictions, by split; splits without rows are left out.
+    """Return a student's predictions on the rows of each split, with COLUMNS; splits without rows are left out.
 
-    :param folder: The student's folder, as training writes it.
-    :param splits: By split, rows with COLUMNS.
     :raises InputError: If the student's files are damaged, or its number of classes differs from that of the logits.
     """
     student = TrainedStudent.from_pretrained(folder)
@@ -62,7 +60,7 @@ def answer(folder: Path, splits: Mapping[str, pa.Table]) -> dict[str, Answers]:
             raise InputError(
                 f"{folder}: the student has {len(student.labels)} classes, its soft targets have {classes}; train it again"
             )
-        texts = [rows[name] for name in (("sentence1", "sentence2") if student.pairs else ("sentence1",))]
+        texts = [rows[name] for name in ("sentence1", "sentence2")[: 1 + student.pairs]]
         found[split] = Answers(rows.drop_columns(["logits"]), teacher, student.predict_columns(*texts))
     return found
 
@@ -99,9 +97,7 @@ class AnsweredRow(NamedTuple):
 def disagreements(answers: Answers, most: int) -> dict[str, tuple[int, list[AnsweredRow]]]:
     """Choose rows on which student, teacher and gold label disagree, the most confident first; ties are ordered by id.
 
-    :param answers: Rows with or without gold labels.
-    :param most: Rows of each kind.
-    :return: By kind, how many there are, and the first of them. Kinds: `missed`, the student contradicts its teacher, which is right or whose
+    :return: By kind, how many there are, and up to `most` of them. Kinds: `missed`, the student contradicts its teacher, which is right or whose
         row has no label; `better`, the student is right and its teacher is wrong; `doubtful`, both predict the same class and the gold label
         is another. In a regression: `far`, the rows with the largest difference.
     """

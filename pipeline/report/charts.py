@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from markupsafe import Markup
@@ -88,8 +88,8 @@ def curves(
     :param lines: The values of epoch 1, 2 and so on; finite, at least one.
     :param level: A value to compare with, drawn across.
     """
-    longest = max(len(values) for values in lines.values())
-    everything = [value for values in lines.values() for value in values] + ([level[1]] if level else [])
+    longest = max(map(len, lines.values()))
+    everything = chain(*lines.values(), [level[1]] if level else [])
     plot = Plot(label, Scale(0.5, longest + 0.5), around(everything, margin=0.1))
     plot.axis_y(y_title, write)
     plot.axis_x("epoch", {float(i): str(i) for i in epochs_below(longest)})

@@ -48,9 +48,8 @@ class Confidence:
 
 
 def confidence(folder: Path) -> Confidence:
-    """Return a teacher's confidence on the training rows, read in batches.
+    """Return a teacher's confidence on the training rows of its logit data set, read in batches.
 
-    :param folder: Its logit data set.
     :raises InputError: If there is no data set.
     """
     paths = dataset.shard_paths(folder).get("train", [])
@@ -97,11 +96,9 @@ def _changed_predictions(
 
 
 def families(folder: Path, many: int, copies: int, seed: int) -> list[list[Row]]:
-    """Choose originals whose copies show what the rules do. The choice depends on the ids and the seed, not on the order of the rows.
+    """Choose originals in a logit data set whose copies show what the rules do. The choice depends on the ids and the seed, not on the order of the rows.
 
-    :param folder: The logit data set.
-    :param many: The number of originals.
-    :param copies: The number of copies of each.
+    :param many: The number of originals, with up to `copies` copies each.
     :return: Each original, followed by copies that have it under `original`; those with the most kinds of change first.
     :raises InputError: If there is no data set.
     """

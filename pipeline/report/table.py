@@ -25,9 +25,8 @@ def result_table(results: Path, metrics: Sequence[str] = ("accuracy",)) -> str:
 
 
 def read_results(results: Path, names: Collection[str] | None = None) -> dict[str, Any]:
-    """Return the results of the evaluate stage, by student.
+    """Return the results of the evaluate stage in data/<task>/results, by student.
 
-    :param results: data/<task>/results.
     :param names: The students to read, in this order; all where None.
     :raises InputError: If no student has been evaluated, or no row had a label.
     """

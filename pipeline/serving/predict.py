@@ -15,10 +15,8 @@ Text = str | tuple[str, str]
 
 
 def open_student(folder: Path, int8: bool) -> Predictor:
-    """Load a student in ONNX Runtime if its folder has an ONNX network, in torch otherwise.
+    """Load a student in ONNX Runtime if its folder has an ONNX network (with int8 the quantised one), in torch otherwise.
 
-    :param folder: A student's folder, of the export or of the train stage.
-    :param int8: Load the quantised network.
     :raises InputError: If the folder is not a complete student, or lacks the quantised network that was asked for.
     """
     if int8 or (folder / MODEL).is_file():
@@ -99,7 +97,6 @@ def predict(folder: Path, file: Path | None, int8: bool, batch: int) -> None:
     """Write a prediction for each line of a file, or of standard input (None or `-`), to standard output.
 
     :param int8: Use the quantised network.
-    :param batch: Lines per batch.
     :raises InputError: If the folder is not a complete student, the file cannot be read, or a line is not what the student reads.
     """
     if batch < 1:

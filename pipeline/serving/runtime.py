@@ -122,8 +122,7 @@ class Runtime(Predictor):
 def batches(lengths: Sequence[int], rows: Sequence[int]) -> Iterator[list[int]]:
     """Yield batches of up to BATCH rows and BATCH_WORDS words, padding included; a longer row is a batch of its own.
 
-    :param lengths: Words of each row, in ascending order.
-    :param rows: The number of each row.
+    The rows have `lengths` words, in ascending order.
     """
     start = 0
     for end, length in enumerate(lengths):

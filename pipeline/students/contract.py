@@ -138,7 +138,7 @@ def predict(module: torch.nn.Module, texts: Encoded, classes: int) -> Floats:
 def parameters_of(module: Any) -> tuple[int, int]:
     """Return the number of a student's parameters: of all, and of those outside word embeddings (torch.nn.Embedding).
 
-    :param module: A torch module, or a student that fits itself and reports its own number.
+    A student that fits itself reports its own number.
     """
     if not isinstance(module, torch.nn.Module):
         return (module.parameter_count(),) * 2

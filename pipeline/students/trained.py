@@ -137,20 +137,18 @@ class FittedStudent(TrainedStudent):
         found = [np.empty((0, len(self.labels)), np.float32)]
         for start in range(0, len(sides[0]), PREDICTION_ROWS):
             first, *second = (side.slice(start, PREDICTION_ROWS).to_pylist() for side in sides)
-            found.append(self._checked(self.module.predict_logits(first, second[0] if second else None), len(first)))
+            values = np.asarray(self.module.predict_logits(first, second[0] if second else None), np.float32)
+            shape, rows = list(values.shape), len(first)
+            if shape != [rows, len(self.labels)]:
+                raise InputError(
+                    f"{self.model!r}: predict_logits returned {shape} for {rows} rows of {len(self.labels)} classes; "
+                    "it must return logits [rows, classes]"
+                )
+            if len(wrong := np.flatnonzero(~np.isfinite(values).all(axis=1))):
+                found_in = f"{values[wrong[0]].tolist()} for row {wrong[0]} of {rows}"
+                raise InputError(f"{self.model!r}: predict_logits returned {found_in}")
+            found.append(values)
         return np.concatenate(found)
-
-    def _checked(self, logits: Any, rows: int) -> Floats:
-        values = np.asarray(logits, np.float32)
-        if values.shape != (rows, len(self.labels)):
-            raise InputError(
-                f"{self.model!r}: predict_logits returned {list(values.shape)} for {rows} rows of {len(self.labels)} classes; "
-                "it must return logits [rows, classes]"
-            )
-        if not np.isfinite(values).all():
-            row = int((~np.isfinite(values)).any(axis=1).argmax())
-            raise InputError(f"{self.model!r}: predict_logits returned {values[row].tolist()} for row {row} of {rows}")
-        return values
 
     def save(self, folder: Path) -> None:
         """Write config.json and the student's own files; the folder appears complete or not at all, and replaces an existing one.
@@ -162,11 +160,10 @@ class FittedStudent(TrainedStudent):
             files = sorted(path.name for path in temporary.iterdir())
             if not files or CONFIG in files or not all((temporary / name).is_file() for name in files):
                 raise InputError(f"{self.model!r}: save wrote {files}; it must write files, no folders and no {CONFIG}")
-            for name in files:
-                if _is_pickle(temporary / name):
-                    raise InputError(
-                        f"{self.model!r}: save wrote {name}, which is pickle: loading it can run code; write another format"
-                    )
+            if pickled := [name for name in files if _is_pickle(temporary / name)]:
+                raise InputError(
+                    f"{self.model!r}: save wrote {pickled[0]}, which is pickle: loading it can run code; write another format"
+                )
             self._write_config(temporary, files, {"kind": "fitted"}, {})
 
     @classmethod
