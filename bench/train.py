@@ -80,7 +80,7 @@ def ours_of(module: torch.nn.Module, rows: TrainingRows, batch_size: int) -> Cal
 def peer_of(module: torch.nn.Module, rows: TrainingRows, batch_size: int, by_row: bool) -> Callable[[int], float]:
     """Return a function that runs one epoch of the usual recipe, given its number."""
     device = next(module.parameters()).device
-    words = rows.texts.first
+    words = rows.texts.sides[0]
     ids = [part.tolist() for part in np.split(words.ids.astype(np.int64), words.offsets[1:-1])]
     loader = DataLoader(Sentences(ids, rows.logits.numpy()), batch_size, shuffle=True, collate_fn=collate)
     if by_row:
@@ -143,7 +143,7 @@ def rows_of(path: Path, count: int) -> tuple[TrainingRows, int]:
     vocabulary = Vocabulary.build([pa.array(texts)], "pretokenised")
     chosen = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:count]]
     logits = torch.from_numpy(np.random.default_rng(1).normal(0, 2, (count, CLASSES)).astype(np.float32))
-    encoded = Encoded(vocabulary.encode(pa.array(chosen), 256))
+    encoded = Encoded((vocabulary.encode(pa.array(chosen), 256),))
     return TrainingRows(encoded, logits.argmax(dim=-1), logits, torch.ones(count)), len(vocabulary)
 
 

@@ -9,7 +9,7 @@ from pipeline import tables
 from pipeline.params.students import Student
 from pipeline.report.answers import Answers
 from pipeline.report.findings import Curve, Findings
-from pipeline.report.labelled import Confidence, Family
+from pipeline.report.labelled import Confidence, Row
 
 NASTY = '<script>console.error("x")</script> <img src=x onerror=alert(1)> & "quoted" \x00 \u202e'
 PROVENANCE = {
@@ -85,7 +85,7 @@ def ablation() -> dict[str, Any]:
     return {"metric": "accuracy", "split": "test", "teacher": 0.85, "student": "a:B", "cells": cells}
 
 
-def family() -> Family:
+def family() -> list[Row]:
     original = dict.fromkeys(tables.logits_schema(2).names) | {
         "id": "a",
         "sentence1": f"{NASTY} a good film of its kind",
@@ -102,7 +102,7 @@ def family() -> Family:
         "label": None,
         "original": original,
     }
-    return Family(original, [copy])
+    return [original, copy]
 
 
 def findings(
@@ -157,7 +157,9 @@ def findings(
         else None,
         curves=dict.fromkeys(names, curve) if full else {},
         confidence={
-            "large": Confidence((0.5, 0.75, 1.0), np.array([1, 5]), np.array([4, 4]), (0.9, 0.8), {"all": (8, 2)})
+            "large": Confidence(
+                np.array([0.5, 0.75, 1.0]), np.array([1, 5]), np.array([4, 4]), (0.9, 0.8), {"all": (8, 2)}
+            )
         }
         if full
         else {},

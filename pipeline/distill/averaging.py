@@ -1,6 +1,6 @@
 """The moving average of a student's weights over training, which changes smoothly where the weights fluctuate."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -16,7 +16,6 @@ class MovingAverage:
 
     At the k-th update (from 1) the decay is at most k / (k + 9), so that the random initial weights soon lose their influence.
 
-    :param module: The student before training.
     :param decay: The share of the average that remains at each batch.
     """
 
@@ -24,17 +23,12 @@ class MovingAverage:
         self.module, self.decay = module, decay
         self.weights = learned(module)
 
-    def load(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Continue from a stored average."""
-        self.weights = dict(weights)
-
     @torch.no_grad()
     def update(self, epoch: int, batch: int, batches: int) -> None:
         """Update the average after a batch, if it is an EVERY-th one or the last of its epoch, after which the student is measured.
 
         :param epoch: The epoch, from 0.
-        :param batch: The batch in the epoch, from 0.
-        :param batches: The number of batches in an epoch.
+        :param batch: The batch in the epoch, from 0; an epoch has `batches` of them.
         """
         since = batch % EVERY + 1
         if since < EVERY and batch < batches - 1:

@@ -47,28 +47,13 @@ class _Side:
         return ids, lengths[:, 0].clamp(min=1)
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A batch of rows, on the device."""
-
-    batch: Batch
-    labels: torch.Tensor
-    logits: torch.Tensor
-    weights: torch.Tensor
-
-
 class DeviceRows:
-    """Rows that are moved to the device once.
-
-    :param rows: The rows.
-    :param device: The device that trains.
-    """
+    """Rows that are moved to the device once."""
 
     def __init__(self, rows: TrainingRows, device: torch.device) -> None:
-        texts = rows.texts
-        self._sides = [_Side(words, device) for words in (texts.first, texts.second) if words is not None]
-        self._lengths = [np.diff(words.offsets) for words in (texts.first, texts.second) if words is not None]
-        self._longest = texts.lengths
+        self._sides = [_Side(words, device) for words in rows.texts.sides]
+        self._lengths = [np.diff(words.offsets) for words in rows.texts.sides]
+        self._longest = rows.texts.lengths
         self._targets = [tensor.to(device) for tensor in (rows.labels, rows.logits, rows.weights)]
         self._device = device
 
@@ -76,12 +61,8 @@ class DeviceRows:
         """Return the number of rows."""
         return len(self._longest)
 
-    def epoch(self, batch_size: int, draws: np.random.Generator) -> Iterator[Piece]:
-        """Yield every row once, in batches of similar length.
-
-        :param batch_size: Rows in a batch; one batch can have fewer.
-        :param draws: The random stream of this epoch.
-        """
+    def epoch(self, batch_size: int, draws: np.random.Generator) -> Iterator[tuple[Batch, list[torch.Tensor]]]:
+        """Yield every row once, in `epoch_batches`, each with its labels, logits and weights, all on the device."""
         batches = epoch_batches(self._longest, batch_size, draws)
         sizes = [len(batch) for batch in batches]
         order = np.concatenate(batches)
@@ -90,10 +71,9 @@ class DeviceRows:
         columns = [np.maximum(np.maximum.reduceat(lengths[order], starts), 1).tolist() for lengths in self._lengths]
         on_device = torch.from_numpy(order).to(self._device)
         for i, rows in enumerate(torch.split(on_device, sizes)):
-            parts = [
-                part for side, width in zip(self._sides, columns, strict=True) for part in side.padded(rows, width[i])
-            ]
-            yield Piece(Batch(*parts), *(target[rows] for target in self._targets))
+            sides = zip(self._sides, columns, strict=True)
+            parts = [part for side, widths in sides for part in side.padded(rows, widths[i])]
+            yield Batch(*parts), [target[rows] for target in self._targets]
 
 
 def epoch_batches(lengths: Integers, batch_size: int, draws: np.random.Generator) -> list[Integers]:
@@ -104,7 +84,6 @@ def epoch_batches(lengths: Integers, batch_size: int, draws: np.random.Generator
 
     :param lengths: Words of each row, [n].
     :param batch_size: Rows in a batch; the last one of the pools can have fewer.
-    :param draws: The random stream of this epoch.
     :return: Row numbers, each exactly once.
     """
     shuffled = draws.permutation(len(lengths))

@@ -22,10 +22,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 def code_of(model: str) -> list[str | None]:
-    """Return hashes of the code that determines the weights of a student: the training code of this library, and the user's own modules.
-
-    :param model: The import path of the student's class.
-    """
+    """Return hashes of the code that determines the weights of a student: the training code of this library, and the user's own modules."""
     return [plugins.library_digest("pipeline.distill.loop", model.partition(":")[0]), plugins.code_digest(model)]
 
 
@@ -33,7 +30,6 @@ def fingerprint(module: torch.nn.Module, arrays: Iterable[torch.Tensor | np.ndar
     """Return a hash of everything that determines the weights. A checkpoint with another fingerprint is not continued.
 
     :param module: The student before training; its initial weights count.
-    :param arrays: The rows.
     :param facts: The settings and the code (`code_of`), as JSON.
     """
     found = hashlib.sha256(json.dumps([facts, torch.__version__], sort_keys=True).encode())
@@ -52,11 +48,7 @@ def learned(module: torch.nn.Module) -> Tensors:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The file that holds the state of one training run.
-
-    :param path: The file; it is replaced after every epoch.
-    :param key: The run's `fingerprint`.
-    """
+    """The file that holds the state of one training run with the `fingerprint` key; it is replaced after every epoch."""
 
     path: Path
     key: str
@@ -72,20 +64,17 @@ class Checkpoint:
         """Write the state after an epoch.
 
         :param history: The measurements after each epoch, as JSON.
-        :param module: The student.
         :param best: The weights of the best epoch, from `learned`; None where they are the module's.
-        :param optimisers: Its optimisers.
         :param average: The moving average of the weights; None without one.
         """
-        tensors = {f"module.{key}": value for key, value in learned(module).items()}
-        tensors |= {f"average.{key}": value for key, value in (average or {}).items()}
-        tensors |= {f"best.{key}": value for key, value in (best or {}).items()}
+        parts = {"module": learned(module), "average": average or {}, "best": best or {}}
+        tensors = {f"{part}.{key}": value for part, weights in parts.items() for key, value in weights.items()}
         numbers: dict[str, Any] = {}
-        for name, value in _states(optimisers):
-            if isinstance(value, torch.Tensor):
-                tensors[name] = value
-            else:
-                numbers[name] = value
+        for i, optimiser in enumerate(optimisers):
+            for j, parameter in enumerate(_parameters(optimiser)):
+                for key, value in optimiser.state.get(parameter, {}).items():
+                    kind = tensors if isinstance(value, torch.Tensor) else numbers
+                    kind[f"optimiser.{i}.{j}.{key}"] = value
         state = {"key": self.key, "history": list(history), "numbers": numbers}
         # Each tensor gets its own memory: safetensors refuses tensors that share it.
         stored = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
@@ -98,7 +87,6 @@ class Checkpoint:
         """Restore a student and its optimisers from the file, and return the rest of the state.
 
         :param module: The student before training; unchanged if the file is missing, damaged, or of another run.
-        :param optimisers: New optimisers.
         :return: The history, the best epoch's weights, and the moving average of the weights; all empty where training starts from the beginning.
         """
         try:
@@ -138,10 +126,3 @@ def _part(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 def _parameters(optimiser: torch.optim.Optimizer) -> list[torch.Tensor]:
     return [parameter for group in optimiser.param_groups for parameter in group["params"]]
-
-
-def _states(optimisers: Sequence[torch.optim.Optimizer]) -> Iterable[tuple[str, Any]]:
-    for i, optimiser in enumerate(optimisers):
-        for j, parameter in enumerate(_parameters(optimiser)):
-            for key, value in optimiser.state.get(parameter, {}).items():
-                yield f"optimiser.{i}.{j}.{key}", value

@@ -2,12 +2,12 @@
 
 import inspect
 import logging
-import math
 from collections.abc import Sequence
 
 import pyarrow as pa
 import torch
 
+from pipeline.distill import objectives
 from pipeline.distill.epochs import Epoch
 from pipeline.distill.targets import objective_of, targets
 from pipeline.errors import InputError
@@ -25,17 +25,18 @@ def fit(
 ) -> tuple[FittedStudent, list[Epoch]]:
     """Build a student and let it fit itself.
 
-    :param training: Rows of a logit data set to train on.
-    :param validation: Rows to validate on, each with a label.
-    :param settings: The student's block of params.yaml.
-    :param labels: The C class names, in the order of the logits.
-    :param text: How the task's text is split into words.
-    :param pairs: Whether the rows are pairs of sentences.
-    :return: The student, and a history of one epoch.
+    The parameters are those of `distill.loop.distill`, with a label in each validation row. The history has one epoch.
+
     :raises InputError: If it breaks the contract in `pipeline.students.fitted`.
     """
     module = build_fitted(settings.model, settings.params, len(labels), pairs)
-    given = [_examples(table, settings, len(labels), pairs) for table in (training, validation)]
+    tables = training, validation
+    wanted = [targets(table, len(labels), settings) for table in tables]
+    columns = [[table[name] for name in ("sentence1", "sentence2")[: 1 + pairs]] for table in tables]
+    given = []
+    for sides, tensors in zip(columns, wanted, strict=True):
+        first, *second = (side.to_pylist() for side in sides)
+        given.append(Examples(first, second[0] if second else None, *(tensor.numpy() for tensor in tensors)))
     _check_signatures(module, settings.model, given[1])
     module.fit(*given)
     student = FittedStudent(
@@ -47,24 +48,14 @@ def fit(
         pairs=pairs,
     )
     objective = objective_of(settings, len(labels))
-    losses = []
-    for table, rows in zip((validation, training), reversed(given), strict=True):
-        sides = [table[name] for name in (("sentence1", "sentence2") if pairs else ("sentence1",))]
+    measured = []
+    for sides, (hard, teacher, weights) in zip(reversed(columns), reversed(wanted), strict=True):
         logits = torch.from_numpy(student.predict_columns(*sides))
-        hard = torch.from_numpy(rows.labels)
-        loss = objective(logits, torch.from_numpy(rows.logits), hard) * torch.from_numpy(rows.weights)
-        losses.append((loss.mean().item(), (logits.argmax(dim=-1) == hard).double().mean().item()))
-    (validation_loss, accuracy), (training_loss, _) = losses
-    accuracy = accuracy if len(labels) > 1 else math.nan
+        measured.append(objectives.measured(objective, logits, teacher, hard, weights))
+    (validation_loss, accuracy), (training_loss, _) = measured
     found = Epoch(1, training_loss, validation_loss, accuracy)
     logger.info("fitted: %s", found.summary)
     return student, [found]
-
-
-def _examples(table: pa.Table, settings: Student, classes: int, pairs: bool) -> Examples:
-    labels, logits, weights = (tensor.numpy() for tensor in targets(table, classes, settings))
-    second = table["sentence2"].to_pylist() if pairs else None
-    return Examples(table["sentence1"].to_pylist(), second, labels, logits, weights)
 
 
 def _check_signatures(module: Fits, model: str, rows: Examples) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import logging
-import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -57,10 +56,8 @@ def distill(
 
     :param training: Rows of a logit data set with COLUMNS; with `rows: originals`, rows with a parent_id are left out.
     :param validation: Rows of the validation split; rows without a label are left out.
-    :param settings: The student's block of params.yaml.
     :param labels: The C class names, in the order of the logits.
     :param text: How the text is split into words.
-    :param pairs: Whether the rows are pairs of sentences.
     :param vectors: Pretrained word vectors, whose words join the vocabulary; random vectors where None.
     :param checkpoint: The file that is written after every epoch, and from which a killed run resumes; the caller removes it after saving
         the student. None writes no file.
@@ -110,14 +107,11 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def encoded_rows(table: pa.Table, student: TrainedStudent, settings: Student) -> TrainingRows:
-    """Return rows of a logit data set as training reads them: their words as ids, with the targets.
+    """Return rows of a logit data set with COLUMNS as training reads them: their words as ids, with the targets.
 
-    :param table: n rows with COLUMNS.
-    :param student: The student, for its vocabulary.
-    :param settings: The student's block of params.yaml.
     :raises InputError: If the logits do not fit the classes, or all rows have weight 0.
     """
-    texts = student.encode(table["sentence1"], table["sentence2"] if student.pairs else None)
+    texts = student.encode(*(table[name] for name in ("sentence1", "sentence2")[: 1 + student.pairs]))
     return TrainingRows(texts, *targets(table, len(student.labels), settings))
 
 
@@ -128,9 +122,6 @@ class Training:
     """A student in training, with its optimisers and its checkpoint.
 
     :param module: The student; trained in place.
-    :param rows: The rows to train on.
-    :param validation: The rows to validate on.
-    :param settings: Its block of params.yaml.
     :param checkpoint: The file to resume from and to write; None for no file.
     """
 
@@ -152,7 +143,7 @@ class Training:
         self.average = MovingAverage(module, decay) if decay else None
         self.checkpoint = None
         if checkpoint is not None:
-            sides = [words for part in (rows, validation) for words in (part.texts.first, part.texts.second) if words]
+            sides = [*rows.texts.sides, *validation.texts.sides]
             arrays = [*(array for side in sides for array in side), rows.labels, rows.logits, rows.weights]
             code = code_of(settings.model)
             facts = {"settings": settings.model_dump(mode="json"), "code": code, "device": self.device.type}
@@ -167,7 +158,7 @@ class Training:
             stored, best, average = self.checkpoint.load(self.module, self.optimisers)
             history = [Epoch(**epoch) for epoch in stored]
             if self.average is not None and average:
-                self.average.load(average)
+                self.average.weights = average
         while len(history) < self.settings.epochs and not self._patience_is_over(history):
             history.append(self._epoch(len(history)))
             is_best = best_of(history) == len(history) - 1
@@ -209,12 +200,12 @@ class Training:
         batches = -(-len(self.rows) // self.settings.batch_size)
         total, waiting, done = 0.0, [], 0
         with progress(len(self.rows), f"epoch {number + 1} of {self.settings.epochs}", "rows") as advance:
-            for i, piece in enumerate(self.rows.epoch(self.settings.batch_size, draws)):
+            for i, (batch, (labels, logits, weights)) in enumerate(self.rows.epoch(self.settings.batch_size, draws)):
                 if number == 0 and i == 0:
-                    check_signature(self.module, piece.batch)
+                    check_signature(self.module, batch)
                 with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
-                    student = logits_of(self.module, piece.batch, self.classes)
-                loss = (self.objective(student.float(), piece.logits, piece.labels) * piece.weights).mean()
+                    student = logits_of(self.module, batch, self.classes)
+                loss = (self.objective(student.float(), logits, labels) * weights).mean()
                 if not loss.requires_grad:
                     raise InputError(f"{self.settings.model!r}: its logits depend on no trainable parameter")
                 for optimiser in self.optimisers:
@@ -224,7 +215,7 @@ class Training:
                     optimiser.step()
                 if self.average is not None:
                     self.average.update(number, i, batches)
-                rows = len(piece.labels)
+                rows = len(labels)
                 waiting.append(loss.detach() * rows)
                 if i == 0 or len(waiting) == CHECK_BATCHES:
                     total += self._sum(waiting, number, i)
@@ -247,6 +238,11 @@ class Training:
         return float(values.sum())
 
 
+def _measure(module: torch.nn.Module, rows: TrainingRows, objective: objectives.Objective) -> tuple[float, float]:
+    student = torch.from_numpy(predict(module, rows.texts, rows.logits.shape[1]))
+    return objectives.measured(objective, student, rows.logits, rows.labels, rows.weights)
+
+
 def check_signature(module: torch.nn.Module, batch: Batch) -> None:
     """Check that a student can be called with a batch.
 
@@ -259,11 +255,3 @@ def check_signature(module: torch.nn.Module, batch: Batch) -> None:
             f"{type(module).__name__}: forward{inspect.signature(module.forward)} cannot be called with one batch ({error}); "
             "write it as forward(self, batch)"
         ) from error
-
-
-def _measure(module: torch.nn.Module, rows: TrainingRows, objective: objectives.Objective) -> tuple[float, float]:
-    """Return the loss and the accuracy on validation rows; with one class the accuracy is NaN."""
-    student = torch.from_numpy(predict(module, rows.texts, rows.logits.shape[1]))
-    loss = (objective(student, rows.logits, rows.labels) * rows.weights).mean().item()
-    right = (student.argmax(dim=-1) == rows.labels).double().mean().item()
-    return loss, right if rows.logits.shape[1] > 1 else math.nan

@@ -1,5 +1,6 @@
 """The training objective: alpha * cross-entropy + (1 - alpha) * soft (Tang et al. 2019, equation 5), weighted by row."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -12,28 +13,18 @@ Objective = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """From the student's logits [B, C], the teacher's [B, C] and hard labels [B] to a loss of each row, [B]."""
 
 Hard = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""From the student's logits [B, C] and hard labels [B] to a loss of each row, [B]."""
+"""From the student's logits [B, C] and hard labels, int64 [B], to a loss of each row, [B]. In regression, from [B, 1] and float32 [B]."""
 
 
 def mse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Return the squared difference of the raw logits, its mean over classes (Ba and Caruana 2014, arXiv 1312.6184).
-
-    :param student: Logits, [B, C].
-    :param teacher: Logits, [B, C].
-    :return: [B].
-    """
+    """Return the squared difference of the raw logits, its mean over classes (Ba and Caruana 2014, arXiv 1312.6184)."""
     return (student - teacher).square().mean(dim=-1)
 
 
 def kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Return T^2 * KL(softmax(teacher / T) || softmax(student / T)), summed over classes.
+    """Return T^2 * KL(softmax(teacher / T) || softmax(student / T)), summed over classes, at the temperature T > 0.
 
     The factor T^2 keeps the gradient's size from falling with the temperature (Hinton et al. 2015, section 2.1, arXiv 1503.02531).
-
-    :param student: Logits, [B, C].
-    :param teacher: Logits, [B, C].
-    :param temperature: T > 0.
-    :return: [B].
     """
     log_student = F.log_softmax(student / temperature, dim=-1)
     log_teacher = F.log_softmax(teacher / temperature, dim=-1)
@@ -44,31 +35,17 @@ def cosine(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Return 1 - cos(student, teacher) of the raw logits, which depends on their direction and not on their size.
 
     It is the cosine loss of DistilBERT (Sanh et al. 2019, arXiv 1910.01108), applied there to hidden states.
-
-    :param student: Logits, [B, C].
-    :param teacher: Logits, [B, C].
-    :return: [B].
     """
     return 1 - F.cosine_similarity(student, teacher, dim=-1)
 
 
 def cross_entropy(student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy with hard labels, -log softmax(student)[label].
-
-    :param student: Logits, [B, C].
-    :param labels: int64 [B].
-    :return: [B].
-    """
+    """Return the cross-entropy with hard labels, -log softmax(student)[label]."""
     return F.cross_entropy(student, labels, reduction="none")
 
 
 def squared_error(student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the squared difference from the gold number; in regression it replaces `cross_entropy`.
-
-    :param student: Logits, [B, 1].
-    :param labels: float32 [B].
-    :return: [B].
-    """
+    """Return the squared difference from the gold number; in regression it replaces `cross_entropy`."""
     return (student[:, 0] - labels).square()
 
 
@@ -86,7 +63,6 @@ def hard_labels(labels: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 def combine(alpha: float, soft: Soft, hard: Hard = cross_entropy) -> Objective:
     """Return the objective alpha * hard + (1 - alpha) * soft; a term with weight 0 is not computed.
 
-    :param alpha: The weight of the hard labels, 0 to 1.
     :param soft: `mse`, `cosine`, or `kl` with a fixed temperature.
     :param hard: `cross_entropy`, or `squared_error` in regression.
     """
@@ -101,6 +77,15 @@ def combine(alpha: float, soft: Soft, hard: Hard = cross_entropy) -> Objective:
     return objective
 
 
+def measured(
+    objective: Objective, student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+) -> tuple[float, float]:
+    """Return the mean loss of n rows with weights, [n], and the accuracy of a student on them; in regression the accuracy is NaN."""
+    loss = (objective(student, teacher, labels) * weights).mean().item()
+    right = (student.argmax(dim=-1) == labels).double().mean().item()
+    return loss, right if student.shape[1] > 1 else math.nan
+
+
 def row_weights(
     augmented: torch.Tensor, teacher: torch.Tensor, augmented_weight: float, confidence: float
 ) -> torch.Tensor:
@@ -109,10 +94,8 @@ def row_weights(
     w is `augmented_weight` for augmented rows and 1 for originals; p is the teacher's greatest probability, so that rows on which the teacher
     is confident count more. With a mean of 1, the weights do not change the size of a step.
 
-    :param augmented: True for augmented rows, bool [n].
-    :param teacher: Logits, [n, C].
-    :param augmented_weight: At least 0.
-    :param confidence: At least 0; with 0 the teacher's confidence has no effect.
+    :param augmented: True for augmented rows, bool [n]; `teacher` has their logits, [n, C].
+    :param confidence: At least 0, as is `augmented_weight`; with 0 the teacher's confidence has no effect.
     :return: float32 [n]; all zeros if no row has weight.
     """
     weights = torch.where(augmented, augmented_weight, 1.0)

@@ -38,9 +38,8 @@ class RowAdadelta(torch.optim.Optimizer):
         state = self.state[weight]
         if not state:
             state["step"] = 0
-            state["seen"] = torch.zeros(
-                len(weight), dtype=torch.int64, device=weight.device
-            )  # the last step that updated the row
+            # The last step that updated each row.
+            state["seen"] = torch.zeros(len(weight), dtype=torch.int64, device=weight.device)
             state["square"] = torch.zeros_like(weight)
             state["delta"] = torch.zeros_like(weight)
         state["step"] += 1
@@ -57,10 +56,9 @@ class RowAdadelta(torch.optim.Optimizer):
 
 
 def make_optimisers(module: torch.nn.Module, settings: Optimiser) -> list[torch.optim.Optimizer]:
-    """Return the optimisers of a module's parameters.
+    """Return the optimisers of a module's parameters: the paper's AdaDelta, or AdamW, which updates every row at every step.
 
-    :param module: The student. Its embeddings are set to sparse gradients for AdaDelta, to dense ones for AdamW.
-    :param settings: `adadelta`, as in the paper, or `adamw`, which updates every row at every step and takes dense gradients.
+    The module's embeddings are set to sparse gradients for AdaDelta, to dense ones for AdamW.
     """
     tuned = [parameter for parameter in module.parameters() if parameter.requires_grad]
     embeddings = [

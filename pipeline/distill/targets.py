@@ -18,8 +18,6 @@ def chosen_rows(training: pa.Table, validation: pa.Table, settings: Student, cla
 
     :param training: Rows of the training split; with `rows: originals`, rows with a parent_id are left out.
     :param validation: Rows of the validation split; rows without a label are left out, unless the task is regression (one class).
-    :param settings: The student's block of params.yaml.
-    :param classes: The number of classes C.
     :raises InputError: If no row is left of either.
     """
     if settings.rows == "originals":
@@ -45,8 +43,6 @@ def targets(table: pa.Table, classes: int, settings: Student) -> tuple[torch.Ten
     With one class, which is regression, hard labels are numbers, float32 [n].
 
     :param table: n rows with COLUMNS.
-    :param classes: The number of classes C.
-    :param settings: The student's block of params.yaml.
     :raises InputError: If the logits do not fit the classes, or all rows have weight 0.
     """
     logits = torch.from_numpy(finite_logits(table, classes))
@@ -54,8 +50,8 @@ def targets(table: pa.Table, classes: int, settings: Student) -> tuple[torch.Ten
         labels = torch.from_numpy(pc.fill_null(table["label"].cast(pa.float32()), np.nan).to_numpy().copy())
     else:
         labels = torch.from_numpy(pc.fill_null(table["label"], -1).to_numpy().astype(np.int64))
-    if classes > 1 and labels.max() >= classes:
-        raise InputError(f"the logit data set has label {labels.max()}, but only {classes} classes")
+        if labels.max() >= classes:
+            raise InputError(f"the logit data set has label {labels.max()}, but only {classes} classes")
     augmented = torch.from_numpy(pc.is_valid(table["parent_id"]).to_numpy())
     weights = objectives.row_weights(augmented, logits, settings.weights.augmented, settings.weights.confidence)
     if not weights.any():
@@ -64,11 +60,7 @@ def targets(table: pa.Table, classes: int, settings: Student) -> tuple[torch.Ten
 
 
 def objective_of(settings: Student, classes: int) -> objectives.Objective:
-    """Return the objective of a student.
-
-    :param settings: The student's block of params.yaml.
-    :param classes: The number of classes C.
-    """
+    """Return the objective of a student."""
     block = settings.objective
     soft: dict[str, objectives.Soft] = {
         "mse": objectives.mse,

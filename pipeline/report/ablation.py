@@ -16,10 +16,8 @@ DISTILLED, HARD = Series("teacher logits", "c0", 0), Series("hard labels", "c1",
 
 
 def read_ablation(results: Path) -> dict[str, Any] | None:
-    """Read ablation.json.
+    """Return what data/<task>/results/ablation.json has; None if there is no ablation.
 
-    :param results: data/<task>/results.
-    :return: None if there is no ablation.
     :raises InputError: If the file is invalid.
     """
     path = results / "ablation.json"
@@ -39,10 +37,7 @@ def read_ablation(results: Path) -> dict[str, Any] | None:
 
 
 def table(found: Mapping[str, Any]) -> list[list[str]]:
-    """Return the rows of the ablation's table, header first.
-
-    :param found: As `read_ablation` returns it.
-    """
+    """Return the rows of the ablation's table, header first."""
     score, names = str(found["metric"]), list(RULES)
     rows = [["", "rules", "n_iter", f"{found['split']} {score}", "95% interval", "seeds", "training rows"]]
 
@@ -63,19 +58,12 @@ def _kind(cell: Mapping[str, Any]) -> str:
 
 
 def by_copies(found: Mapping[str, Any]) -> list[Point]:
-    """Return the scores with all rules, and those without copies, where the lines start.
-
-    :param found: As `read_ablation` returns it.
-    """
+    """Return the scores with all rules, and those without copies, where the lines start."""
     return [_point(found, cell) for cell in found["cells"] if cell["rules"] in ("all", "none")]
 
 
 def by_rule(found: Mapping[str, Any]) -> tuple[int, dict[str, list[Point]]]:
-    """Return the scores of each rule alone, of all rules and of none, at the number of copies with the most rules.
-
-    :param found: As `read_ablation` returns it.
-    :return: The number of copies, and the scores by rule.
-    """
+    """Return the number of copies with the most rules, and its scores of each rule alone, of all rules and of none, by rule."""
     cells: list[Mapping[str, Any]] = found["cells"]
     kinds: dict[int, set[str]] = {}
     for cell in cells:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,11 +23,9 @@ COLUMNS = ("id", "sentence1", "sentence2", "label", "logits")
 
 @dataclass(frozen=True)
 class Answers:
-    """The logits of a student and of its teacher on the n rows of a split.
+    """The logits of a student and of its teacher, float32 [n, C], on the n rows of a split.
 
     :param rows: The rows, with `id`, `sentence1`, `sentence2`, `label`.
-    :param teacher: float32 [n, C].
-    :param student: float32 [n, C].
     """
 
     rows: pa.Table
@@ -48,10 +46,8 @@ class Answers:
 
 
 def answer(folder: Path, splits: Mapping[str, pa.Table]) -> dict[str, Answers]:
-    """Return a student's predictions, by split; splits without rows are left out.
+    """Return a student's predictions on the rows of each split, with COLUMNS; splits without rows are left out.
 
-    :param folder: The student's folder, as training writes it.
-    :param splits: By split, rows with COLUMNS.
     :raises InputError: If the student's files are damaged, or its number of classes differs from that of the logits.
     """
     student = TrainedStudent.from_pretrained(folder)
@@ -64,54 +60,33 @@ def answer(folder: Path, splits: Mapping[str, pa.Table]) -> dict[str, Answers]:
             raise InputError(
                 f"{folder}: the student has {len(student.labels)} classes, its soft targets have {classes}; train it again"
             )
-        texts = [rows[name] for name in (("sentence1", "sentence2") if student.pairs else ("sentence1",))]
+        texts = [rows[name] for name in ("sentence1", "sentence2")[: 1 + student.pairs]]
         found[split] = Answers(rows.drop_columns(["logits"]), teacher, student.predict_columns(*texts))
     return found
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """The calibration of a model, before and after temperature scaling.
+class Calibration(NamedTuple):
+    """A model's predictions at a temperature in bins of confidence, and their expected calibration error."""
 
-    :param raw: Its predictions in bins of confidence.
-    :param error: The expected calibration error.
-    :param temperature: The temperature fitted on validation; None where validation has no labels.
-    :param scaled: The predictions after scaling.
-    :param scaled_error: The error after scaling.
-    """
-
-    raw: Bins
+    temperature: float
+    bins: Bins
     error: float
-    temperature: float | None = None
-    scaled: Bins | None = None
-    scaled_error: float | None = None
 
 
 def calibration(
     measured: tuple[NDArray[np.int64], Logits], fitted: tuple[NDArray[np.int64], Logits] | None
-) -> Calibration:
-    """Measure the calibration of a model with two or more classes.
+) -> list[Calibration]:
+    """Measure the calibration of a model with two or more classes: at temperature 1, then at the best one where `fitted` is given.
 
     :param measured: Labels [n] and logits [n, C], n > 0, on which it is measured.
     :param fitted: Labels and logits of validation, on which the temperature is fitted.
     """
-    raw = confidence_bins(*measured), calibration_error(*measured)
-    if fitted is None:
-        return Calibration(*raw)
-    temperature = best_temperature(*fitted)
-    scaled = confidence_bins(*measured, temperature), calibration_error(*measured, temperature)
-    return Calibration(*raw, temperature, *scaled)
+    temperatures = [1.0] if fitted is None else [1.0, best_temperature(*fitted)]
+    return [Calibration(t, confidence_bins(*measured, t), calibration_error(*measured, t)) for t in temperatures]
 
 
-@dataclass(frozen=True)
-class AnsweredRow:
-    """A row with the predictions of student and teacher.
-
-    :param texts: Its sentence or its pair of sentences.
-    :param gold: Its label: the index of a class, a number in a regression, None where unknown.
-    :param teacher: The teacher's probabilities [C], or its number [1].
-    :param student: The student's.
-    """
+class AnsweredRow(NamedTuple):
+    """A row with its gold label (None where unknown) and both predictions: probabilities [C], or numbers [1] in a regression."""
 
     texts: tuple[str, ...]
     gold: float | None
@@ -119,28 +94,10 @@ class AnsweredRow:
     student: NDArray[np.float64]
 
 
-def answered_rows(answers: Answers, rows: NDArray[np.int64]) -> list[AnsweredRow]:
-    """Return rows by their indices."""
-    regression = answers.teacher.shape[1] == 1
-    chosen: list[dict[str, Any]] = answers.rows.take(pa.array(rows, pa.int64())).to_pylist()
-    teacher, student = (
-        values[rows].astype(np.float64) if regression else softmax(values[rows])
-        for values in (answers.teacher, answers.student)
-    )
-    return [
-        AnsweredRow(
-            tuple(text for text in (row["sentence1"], row["sentence2"]) if text is not None), row["label"], *both
-        )
-        for row, *both in zip(chosen, teacher, student, strict=True)
-    ]
-
-
 def disagreements(answers: Answers, most: int) -> dict[str, tuple[int, list[AnsweredRow]]]:
     """Choose rows on which student, teacher and gold label disagree, the most confident first; ties are ordered by id.
 
-    :param answers: Rows with or without gold labels.
-    :param most: Rows of each kind.
-    :return: By kind, how many there are, and the first of them. Kinds: `missed`, the student contradicts its teacher, which is right or whose
+    :return: By kind, how many there are, and up to `most` of them. Kinds: `missed`, the student contradicts its teacher, which is right or whose
         row has no label; `better`, the student is right and its teacher is wrong; `doubtful`, both predict the same class and the gold label
         is another. In a regression: `far`, the rows with the largest difference.
     """
@@ -165,5 +122,16 @@ def _first(
 ) -> tuple[int, list[AnsweredRow]]:
     ids = answers.rows["id"].to_pylist()
     chosen = np.flatnonzero(which)
-    order = sorted(chosen.tolist(), key=lambda row: (-by[row], ids[row]))[:most]
-    return len(chosen), answered_rows(answers, np.array(order, np.int64))
+    order = np.array(sorted(chosen.tolist(), key=lambda row: (-by[row], ids[row]))[:most], np.int64)
+    numbers = answers.teacher.shape[1] == 1
+    both = (
+        logits[order].astype(np.float64) if numbers else softmax(logits[order])
+        for logits in (answers.teacher, answers.student)
+    )
+    rows = [
+        AnsweredRow(
+            tuple(text for text in (row["sentence1"], row["sentence2"]) if text is not None), row["label"], *predicted
+        )
+        for row, *predicted in zip(answers.rows.take(pa.array(order)).to_pylist(), *both, strict=True)
+    ]
+    return len(chosen), rows

@@ -9,13 +9,7 @@ from pipeline.report.markup import Child, element
 
 
 def figure(svg: Markup, caption: Child = None, legend: Iterable[Series] = (), lines: bool = False) -> Markup:
-    """Return a figure.
-
-    :param svg: The drawing.
-    :param caption: What it shows, and how to read it.
-    :param legend: The series in it.
-    :param lines: Whether they are lines.
-    """
+    """Return a figure with a legend of its series, which are points, or lines where `lines`."""
     return element("figure", legend_of(legend, lines), svg, element("figcaption", caption) if caption else None)
 
 
@@ -34,8 +28,7 @@ def table(rows: Sequence[Sequence[Child]], name: str, kind: str = "") -> Markup:
     """Return a table that scrolls horizontally where it is too wide.
 
     :param rows: The header, then the rows, each with its name in the first cell.
-    :param name: Its name for screen readers.
-    :param kind: A class of the style sheet.
+    :param name: Its name for screen readers; `kind` is a class of the style sheet.
     """
     head = element("tr", *(element("th", cell, scope="col") for cell in rows[0]))
     body = [

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from markupsafe import Markup
@@ -26,9 +26,7 @@ class Point:
 
     :param series: Its colour and shape; `growth` joins the points of a series.
     :param x: A cost or a setting.
-    :param y: The value.
-    :param low: The lower end of its interval; None where unknown.
-    :param high: The upper end.
+    :param low: The lower end of the interval; None where unknown, as is `high`.
     :param title: The tooltip; `scatter` writes its own.
     """
 
@@ -47,10 +45,7 @@ def _ends(points: Iterable[Point]) -> list[float]:
 def scatter(label: str, points: Sequence[Point], x_title: str, y_title: str, write: Format) -> Markup:
     """Draw scores against costs, with intervals and the Pareto frontier.
 
-    :param label: What the figure shows.
     :param points: At least one; x > 0, on a logarithmic axis.
-    :param x_title: The cost.
-    :param y_title: The score.
     :param write: The format of scores.
     """
     plot = Plot(label, around((p.x for p in points), log=True, margin=0.12), around(_ends(points)))
@@ -68,7 +63,7 @@ def scatter(label: str, points: Sequence[Point], x_title: str, y_title: str, wri
         plot.mark(point.x, point.y, point.series, title, 7 if point.series.shape == STAR else 5.5)
     for point in sorted(points, key=lambda p: (p not in best, -p.y)):
         if len(points) <= NAMED or point in best:
-            plot.name(point.x, point.y, point.series.name, point.series, must=point in best)
+            plot.name(point.x, point.y, point.series, must=point in best)
     return plot.svg()
 
 
@@ -90,21 +85,18 @@ def curves(
 ) -> Markup:
     """Draw a value after each epoch, one line per series, with a point at its greatest value.
 
-    :param label: What the figure shows.
     :param lines: The values of epoch 1, 2 and so on; finite, at least one.
-    :param y_title: The value.
-    :param write: The format of values.
     :param level: A value to compare with, drawn across.
     """
-    longest = max(len(values) for values in lines.values())
-    everything = [value for values in lines.values() for value in values] + ([level[1]] if level else [])
+    longest = max(map(len, lines.values()))
+    everything = chain(*lines.values(), [level[1]] if level else [])
     plot = Plot(label, Scale(0.5, longest + 0.5), around(everything, margin=0.1))
     plot.axis_y(y_title, write)
     plot.axis_x("epoch", {float(i): str(i) for i in epochs_below(longest)})
     if level is not None:
-        plot.level(level[1], level[0], f"{level[0].name}: {write(level[1])}")
+        plot.level(*level, write)
     for series, values in lines.items():
-        plot.line([(i + 1.0, value) for i, value in enumerate(values)], series, series.name)
+        plot.line(list(enumerate(values, 1)), series, series.name)
     for series, values in lines.items():
         at = int(np.argmax(values))
         plot.mark(at + 1, values[at], series, f"{series.name}: best in epoch {at + 1}, {write(values[at])}")
@@ -112,62 +104,50 @@ def curves(
 
 
 def epochs_below(longest: int, most: int = 10) -> list[int]:
-    """Return the epochs that are written below an axis.
-
-    :param longest: The last epoch.
-    :param most: The approximate maximum number.
-    """
+    """Return the epochs that are written below an axis, about `most` of 1 to `longest`."""
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000) if longest <= most * step or step == 1000)
     return [*([1] if step >= 5 else []), *range(step, longest + 1, step)]
 
 
 def losses(name: str, training: Sequence[float], validation: Sequence[float]) -> Markup:
-    """Draw the training and validation loss of one student after each epoch, small.
-
-    :param name: The student.
-    :param training: The loss on training rows, finite.
-    :param validation: The loss on validation rows, finite.
-    """
+    """Draw the training and validation loss of one student after each epoch, finite numbers, small."""
     longest = max(len(training), len(validation))
     y = around([*training, *validation], margin=0.1)
     plot = Plot(f"Losses of {name}", Scale(0.5, longest + 0.5), y, 230.0, 170.0, left=44)
     plot.axis_y(name, most=3)
     plot.axis_x("epoch", {float(i): str(i) for i in epochs_below(longest, 5)})
     for series, values in ((TRAINING, training), (VALIDATION, validation)):
-        plot.line([(i + 1.0, value) for i, value in enumerate(values)], series, series.name)
-        for i, value in enumerate(values):
-            plot.mark(i + 1, value, series, f"{series.name} {short(value)} after epoch {i + 1}", 2.5)
+        plot.line(list(enumerate(values, 1)), series, series.name)
+        for epoch, value in enumerate(values, 1):
+            plot.mark(epoch, value, series, f"{series.name} {short(value)} after epoch {epoch}", 2.5)
     return plot.svg()
 
 
-def reliability(series: Series, raw: Bins, scaled: Bins | None, floor: float, note: str) -> Markup:
+def reliability(series: Series, steps: Sequence[Bins], floor: float, note: str) -> Markup:
     """Draw accuracy against confidence; a calibrated model is on the diagonal.
 
     :param series: The model.
-    :param raw: Its predictions.
-    :param scaled: Its predictions after temperature scaling.
+    :param steps: Its predictions, then those after temperature scaling, where known.
     :param floor: The least possible confidence.
     :param note: A text in the corner.
     """
     start = 0.1 * int(10 * floor + 1e-9)
-    least = min([start, *raw.accuracy.tolist(), *(scaled.accuracy.tolist() if scaled else [])])
+    least = min(start, *(float(bins.accuracy.min()) for bins in steps))
     label = f"Reliability of {series.name}: {note}"
     plot = Plot(label, Scale(start, 1.0), Scale(least, 1.0), 240.0, 250.0, left=42)
     plot.axis_y(series.name, percent, 4)
     plot.axis_x("confidence", write=percent, most=4)
     plot.line([(start, start), (1.0, 1.0)], GREY, "perfectly calibrated", "frontier")
-    total = max(1, int(raw.rows.sum()))
-    for bins, before, more in ((scaled, "after scaling: ", "hollow"), (raw, "", "")):
-        if bins is None:
-            continue
+    for i, bins in reversed(list(enumerate(steps))):
+        before, more = ("after scaling: ", "hollow") if i else ("", "")
         places = list(zip(bins.confidence.tolist(), bins.accuracy.tolist(), strict=True))
-        if bins is scaled:
+        if i:
             plot.line(places, GREY, "after scaling", "")
         for (confidence, accuracy), rows in zip(places, bins.rows.tolist(), strict=True):
             title = f"{before}{rows:,} rows, confidence {percent(confidence)}, accuracy {percent(accuracy)}"
-            radius = 2 + 7 * (rows / total) ** 0.5
+            radius = 2 + 7 * (rows / bins.rows.sum()) ** 0.5
             plot.mark(confidence, accuracy, Series("", series.colour), title, radius, more)
-    plot.note(plot.x.end - 4, plot.y.start - 8, note, "end")
+    plot.text(note, "note", plot.x.end - 4, plot.y.start - 8, "end")
     return plot.svg()
 
 
@@ -176,11 +156,8 @@ def histogram(
 ) -> Markup:
     """Draw a histogram: shares of the rows of each series, next to each other.
 
-    :param label: What the figure shows.
     :param edges: The ends of the bins, one more than there are bins.
     :param counts: Rows in each bin.
-    :param x_title: What the values are.
-    :param write: The format of values.
     """
     parts = {series: found / max(1, found.sum()) for series, found in counts.items()}
     highest = max(float(found.max(initial=0)) for found in parts.values()) or 1.0
@@ -198,28 +175,24 @@ def histogram(
 
 
 def bars(label: str, values: Mapping[str, tuple[float, str]], x_title: str, series: Series) -> Markup:
-    """Draw a horizontal bar for each share.
-
-    :param label: What the figure shows.
-    :param values: By name, the share and its tooltip; at least one.
-    :param x_title: What the shares are.
-    :param series: Their colour.
-    """
+    """Draw a horizontal bar for each of one or more shares, given by name with its tooltip."""
     plot = _with_rows(label, list(values), Scale(0.0, 1.2 * (max(value for value, _ in values.values()) or 1.0)))
     plot.axis_x(x_title, write=percent)
     for i, (name, (value, title)) in enumerate(values.items()):
         at = plot.y(len(values) - 1 - i)
         plot.bar(plot.x.start, plot.x(value), at - 9, at + 9, series, f"{name}: {title}")
-        plot.note(plot.x(value) + 6, at + 4, percent(value))
+        plot.text(percent(value), "note", plot.x(value) + 6, at + 4)
     return plot.svg()
 
 
 def _with_rows(label: str, names: Sequence[str], x: Scale) -> Plot:
-    """Return a plot with a named row for each name, the first at n - 1 of its vertical axis and the last at 0."""
+    """Return a plot with a line for each of n names, the first at n - 1 of its vertical axis and the last at 0."""
     wide = 30 + LETTER * max(len(name) for name in names)
     height = 54.0 + min(56.0, max(32.0, 246.0 / len(names))) * len(names)
     plot = Plot(label, x, Scale(-0.6, len(names) - 0.4), WIDTH, height, wide, top=10)
-    plot.rows_y(names)
+    for i, name in enumerate(reversed(names)):
+        plot.across("grid", plot.y(i))
+        plot.text(name, "tick", plot.x.start - 9, plot.y(i) + 4, "end")
     return plot
 
 
@@ -228,11 +201,7 @@ def growth(
 ) -> Markup:
     """Draw values with intervals against a number of copies, with 1 + x on a logarithmic axis.
 
-    :param label: What the figure shows.
     :param points: At least one; x >= 0.
-    :param x_title: What is counted.
-    :param y_title: What the values are.
-    :param write: The format of values.
     :param level: A value to compare with.
     """
     most = max(point.x for point in points)
@@ -240,7 +209,7 @@ def growth(
     plot = Plot(label, Scale(0.75, 1.25 * (1 + most), log=True), y)
     plot.axis_y(y_title, write)
     plot.axis_x(x_title, {1 + x: short(x) for x in sorted({point.x for point in points})})
-    plot.level(level[1], level[0], f"{level[0].name}: {write(level[1])}")
+    plot.level(*level, write)
     lines: dict[Series, list[Point]] = {}
     for point in sorted(points, key=lambda point: point.x):
         lines.setdefault(point.series, []).append(point)
@@ -254,13 +223,7 @@ def growth(
 
 
 def forest(label: str, rows: Mapping[str, Sequence[Point]], x_title: str, write: Format) -> Markup:
-    """Draw values with their intervals, one row per setting.
-
-    :param label: What the figure shows.
-    :param rows: By name, one or more points.
-    :param x_title: What the values are.
-    :param write: The format of values.
-    """
+    """Draw values with their intervals, one row per setting with one or more points."""
     plot = _with_rows(label, list(rows), around(_ends(point for row in rows.values() for point in row)))
     plot.axis_x(x_title, write=write)
     for i, row in enumerate(rows.values()):
@@ -272,13 +235,7 @@ def forest(label: str, rows: Mapping[str, Sequence[Point]], x_title: str, write:
 
 
 def against(label: str, gold: NDArray[np.float64], predicted: NDArray[np.float64], series: Series) -> Markup:
-    """Draw predictions of a regression against gold values.
-
-    :param label: What the figure shows.
-    :param gold: The gold values, [n], n > 0; finite.
-    :param predicted: The predictions, [n].
-    :param series: The model.
-    """
+    """Draw predictions of a regression, [n], against gold values, [n], n > 0; all are finite."""
     both = around([*gold.tolist(), *predicted.tolist()])
     plot = Plot(label, both, both, 320.0, 320.0)
     plot.axis_y(series.name)

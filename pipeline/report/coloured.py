@@ -46,11 +46,7 @@ def legend() -> Markup:
 
 
 def changed_text(row: Mapping[str, Any], side: int) -> Markup:
-    """Return a sentence of a row with the changes that augmentation made, long pieces shortened.
-
-    :param row: As in `changes.marked`.
-    :param side: As in `changes.marked`.
-    """
+    """Return a sentence of a row with the changes that augmentation made, as in `changes.marked`, long pieces shortened."""
     return Markup(changes.marked(row, side, MARKS, lambda words: escaped(_ends(words)), MOST_CHANGED))
 
 
@@ -88,7 +84,6 @@ def augmented_row(row: Mapping[str, Any], labels: Sequence[str]) -> Markup:
     """Return a row of a logit data set: its sentences, the teacher's prediction, and what augmentation did.
 
     :param row: The row, with `original`, the row that it was made from, or None.
-    :param labels: The C class names.
     """
     sides = [side for side in (1, 2) if row[f"sentence{side}"] is not None]
     texts = [changed_text(row, side) if row.get("original") else plain_text(row[f"sentence{side}"]) for side in sides]
@@ -99,13 +94,7 @@ def augmented_row(row: Mapping[str, Any], labels: Sequence[str]) -> Markup:
 
 
 def compared_row(row: AnsweredRow, labels: Sequence[str], student: str, teacher: str) -> Markup:
-    """Return a row with its gold label and the predictions of student and teacher.
-
-    :param row: The row.
-    :param labels: The C class names.
-    :param student: The student's name.
-    :param teacher: The teacher's name.
-    """
+    """Return a row with its gold label and the predictions of student and teacher, which have the names `student` and `teacher`."""
     gold = "unknown" if row.gold is None else gold_label(row.gold, labels)
     verdicts = [
         _verdict("gold", gold),

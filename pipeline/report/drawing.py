@@ -56,11 +56,7 @@ _CORNERS: tuple[tuple[tuple[float, float], ...], ...] = (
 
 
 def shape_path(shape: int, radius: float) -> str:
-    """Return the outline of a mark around 0, 0.
-
-    :param shape: As in `Series`.
-    :param radius: Its approximate radius.
-    """
+    """Return the outline of a mark around 0, 0; the radius is approximate."""
     if corners := _CORNERS[shape]:
         return "M" + "L".join(f"{x * radius:.1f} {y * radius:.1f}" for x, y in corners) + "z"
     arc = f"a{radius:.1f} {radius:.1f} 0 1 0"
@@ -71,15 +67,11 @@ Box = tuple[float, float, float, float]
 
 
 class Plot:
-    """A plot; later marks are drawn on top.
+    """A plot; later marks are drawn on top. A mark's title is its tooltip.
 
     :param label: What it shows, for screen readers.
-    :param x: The scale of the horizontal axis; its coordinates are set here.
-    :param y: The scale of the vertical axis; its coordinates are set here.
-    :param width: Of the drawing.
-    :param height: Of the drawing.
-    :param left: The space left of the axes.
-    :param top: The space above the axes.
+    :param x: The scale of the horizontal axis; its coordinates are set here, as are those of `y`.
+    :param left: The space left of the axes; `top` is the space above them.
     """
 
     def __init__(
@@ -98,11 +90,17 @@ class Plot:
         self.parts: list[Markup] = []
         self.taken: list[Box] = []
 
-    def _text(self, text: Child, kind: str, x: float, y: float, anchor: str | None = None) -> None:
-        self.parts.append(element("text", text, class_=kind, x=x, y=y, text_anchor=anchor))
+    def text(self, text: Child, kind: str, x: float, y: float, anchor: str = "start") -> None:
+        """Write a text of a class of the style sheet at coordinates of the drawing."""
+        place = None if anchor == "start" else anchor
+        self.parts.append(element("text", text, class_=kind, x=x, y=y, text_anchor=place))
 
-    def _across(self, kind: str, y: float) -> None:
+    def across(self, kind: str, y: float) -> None:
+        """Draw a line across the plot at a coordinate of the drawing."""
         self.parts.append(element("line", class_=kind, x1=self.x.start, x2=self.x.end, y1=y, y2=y))
+
+    def _shape(self, name: str, title: str, **attributes: str | float | None) -> None:
+        self.parts.append(element(name, element("title", title), **attributes))
 
     def axis_x(
         self, title: str, ticks: Mapping[float, str] | None = None, write: Format = short, most: int = 6
@@ -110,35 +108,22 @@ class Plot:
         """Draw the horizontal axis.
 
         :param title: What it measures.
-        :param ticks: The text at each value; round values where None.
-        :param write: The format of round values.
-        :param most: The approximate maximum number of round values.
+        :param ticks: The text at each value; about `most` round values where None.
         """
         bottom = self.y.start
         for value, text in ({v: write(v) for v in self.x.ticks(most)} if ticks is None else ticks).items():
             at = self.x(value)
             self.parts.append(element("line", class_="grid", x1=at, x2=at, y1=self.y.end, y2=bottom))
-            self._text(text, "tick", at, bottom + 16, "middle")
-        self._across("axis", bottom)
-        self._text(title, "title", (self.x.start + self.x.end) / 2, bottom + 36, "middle")
+            self.text(text, "tick", at, bottom + 16, "middle")
+        self.across("axis", bottom)
+        self.text(title, "title", (self.x.start + self.x.end) / 2, bottom + 36, "middle")
 
     def axis_y(self, title: str, write: Format = short, most: int = 5) -> None:
-        """Draw the vertical axis, with its title above it.
-
-        :param title: What it measures.
-        :param write: The format of round values.
-        :param most: The approximate maximum number of round values.
-        """
+        """Draw the vertical axis with about `most` round values, and above it what it measures."""
         for value in self.y.ticks(most):
-            self._across("grid", self.y(value))
-            self._text(write(value), "tick", self.x.start - 7, self.y(value) + 4, "end")
-        self._text(title, "title", 4.0, self.y.end - 14)
-
-    def rows_y(self, names: Sequence[str]) -> None:
-        """Write names, the first at n - 1 of the vertical axis and the last at 0, with a line through each."""
-        for i, name in enumerate(reversed(names)):
-            self._across("grid", self.y(i))
-            self._text(name, "tick", self.x.start - 9, self.y(i) + 4, "end")
+            self.across("grid", self.y(value))
+            self.text(write(value), "tick", self.x.start - 7, self.y(value) + 4, "end")
+        self.text(title, "title", 4.0, self.y.end - 14)
 
     def mark(
         self,
@@ -153,26 +138,13 @@ class Plot:
     ) -> None:
         """Draw a point.
 
-        :param x: Its value.
-        :param y: Its value.
-        :param series: Its colour and shape.
-        :param title: The tooltip.
-        :param radius: Its size.
         :param more: More classes: `hollow`, `faint`.
-        :param dx: A shift to the right, so that points do not cover each other.
-        :param dy: A shift down.
+        :param dx: A shift to the right, so that points do not cover each other; `dy` is a shift down.
         """
-        at = (self.x(x) + dx, self.y(y) + dy)
-        self.parts.append(
-            element(
-                "path",
-                element("title", title),
-                class_=f"mark fill {series.colour} {more}".rstrip(),
-                d=shape_path(series.shape, radius),
-                transform=f"translate({at[0]:.2f} {at[1]:.2f})",
-            )
-        )
-        self.taken.append((at[0] - radius, at[1] - radius, at[0] + radius, at[1] + radius))
+        at_x, at_y = self.x(x) + dx, self.y(y) + dy
+        kind, place = f"mark fill {series.colour} {more}".rstrip(), f"translate({at_x:.2f} {at_y:.2f})"
+        self._shape("path", title, class_=kind, d=shape_path(series.shape, radius), transform=place)
+        self.taken.append((at_x - radius, at_y - radius, at_x + radius, at_y + radius))
 
     def whisker(
         self,
@@ -183,14 +155,10 @@ class Plot:
         shift: float = 0.0,
         horizontal: bool = False,
     ) -> None:
-        """Draw an interval with its ends; nothing where an end is None.
+        """Draw an interval of y, or of x where `horizontal`, with its ends; nothing where an end is None.
 
         :param at: The value on the other axis.
-        :param low: The lower end.
-        :param high: The upper end.
-        :param series: Its colour.
         :param shift: A shift to the right, of a horizontal interval down.
-        :param horizontal: Whether the interval is one of x.
         """
         if low is None or high is None:
             return
@@ -209,59 +177,41 @@ class Plot:
         if len(points) > 1:
             path = "M" + "L".join(f"{self.x(x) + dx:.2f} {self.y(y):.2f}" for x, y in points)
             kind = f"{more} line stroke {series.colour}"
-            self.parts.append(
-                element("path", element("title", title), class_=kind, d=path, stroke_dasharray=series.dash)
-            )
+            self._shape("path", title, class_=kind, d=path, stroke_dasharray=series.dash)
 
-    def level(self, y: float, series: Series, text: str) -> None:
-        """Draw a dashed line across the plot, with a text above it."""
-        at = self.y(y)
-        self._across(f"level stroke {series.colour}", at)
-        self._text(text, f"note text {series.colour}", self.x.end - 4, at - 6, "end")
+    def level(self, series: Series, y: float, write: Format) -> None:
+        """Draw a dashed line across the plot, with its name and value above it."""
+        self.across(f"level stroke {series.colour}", self.y(y))
+        text = f"{series.name}: {write(y)}"
+        self.text(text, f"note text {series.colour}", self.x.end - 4, self.y(y) - 6, "end")
 
     def bar(self, left: float, right: float, low: float, high: float, series: Series, title: str) -> None:
         """Draw a bar between coordinates of the drawing."""
-        self.parts.append(
-            element(
-                "rect",
-                element("title", title),
-                class_=f"mark fill {series.colour}",
-                x=min(left, right),
-                y=min(low, high),
-                width=max(abs(right - left), 0.5),
-                height=max(abs(high - low), 0.5),
-            )
-        )
+        size = {"width": max(abs(right - left), 0.5), "height": max(abs(high - low), 0.5)}
+        self._shape("rect", title, class_=f"mark fill {series.colour}", x=min(left, right), y=min(low, high), **size)
 
-    def name(self, x: float, y: float, text: str, series: Series, must: bool = True) -> None:
-        """Write the name of a point next to it, where it covers neither a point nor another name.
+    def name(self, x: float, y: float, series: Series, must: bool = True) -> None:
+        """Write the name of a point's series next to it, where it covers neither a point nor another name.
 
-        :param x: The point's value.
-        :param y: The point's value.
-        :param text: Its name.
-        :param series: Its colour.
         :param must: Whether to write it even if there is no free space.
         """
-        at = (self.x(x), self.y(y))
-        width = LETTER * len(text)
-        places: list[tuple[float, float, str]] = []
-        for far in (0.0, 12.0, 24.0, 36.0):
-            for dx, dy, anchor in ((10.0, 4.0, "start"), (-10.0, 4.0, "end")):
-                places += [(dx, dy - far, anchor), (dx, dy + far, anchor)]
-            places += [(0, -12 - far, "middle"), (0, 20 + far, "middle")]
-        boxes = [(_box(at[0] + dx, at[1] + dy, width, anchor), dx, dy, anchor) for dx, dy, anchor in places]
-        inside = [found for found in boxes if found[0][0] >= self.x.start and found[0][2] <= self.width]
-        free = [found for found in inside if not any(_overlap(found[0], box) for box in self.taken)]
-        if not free and not must:
-            return
-        box, dx, dy, anchor = (free or inside or boxes)[0]
-        self.taken.append(box)
-        kind = f"name text {series.colour}"
-        self._text(text, kind, at[0] + dx, at[1] + dy, None if anchor == "start" else anchor)
-
-    def note(self, x: float, y: float, text: str, anchor: str = "start") -> None:
-        """Write a text at coordinates of the drawing."""
-        self._text(text, "note", x, y, anchor)
+        places = [
+            (self.x(x) + dx, self.y(y) + dy, anchor)
+            for far in (0.0, 12.0, 24.0, 36.0)
+            for dx, up, down, anchor in (
+                (10.0, 4.0, 4.0, "start"),
+                (-10.0, 4.0, 4.0, "end"),
+                (0.0, -12.0, 20.0, "middle"),
+            )
+            for dy in (up - far, down + far)
+        ]
+        boxes = {place: _box(*place, LETTER * len(series.name)) for place in places}
+        inside = [place for place, box in boxes.items() if box[0] >= self.x.start and box[2] <= self.width]
+        free = [place for place in inside if not any(_overlap(boxes[place], box) for box in self.taken)]
+        if free or must:
+            place = (free or inside or places)[0]
+            self.taken.append(boxes[place])
+            self.text(series.name, f"name text {series.colour}", *place)
 
     def svg(self) -> Markup:
         """Return the drawing."""
@@ -270,7 +220,7 @@ class Plot:
         return element("svg", joined(self.parts), class_=kind, viewBox=box, role="img", aria_label=self.label)
 
 
-def _box(x: float, y: float, width: float, anchor: str) -> Box:
+def _box(x: float, y: float, anchor: str, width: float) -> Box:
     left = {"start": x, "end": x - width, "middle": x - width / 2}[anchor]
     return (left, y - 10, left + width, y + 3)
 

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pipeline.params.students import Student
 from pipeline.report.answers import Answers
 from pipeline.report.charts import STAR
 from pipeline.report.drawing import Series
-from pipeline.report.labelled import Confidence, Family
+from pipeline.report.labelled import Confidence, Row
 from pipeline.report.scales import Format, percent, short
 from pipeline.report.table import mean_of, score_of, splits_of, time_of
 
@@ -33,11 +34,8 @@ NO_GAP = 1e-9
 class Gap:
     """The share of the student-teacher gap that distillation closes.
 
-    :param plain: The student trained on the hard labels of the original rows.
-    :param distilled: The same network, distilled.
-    :param plain_score: The score of the plain student.
-    :param score: The score of the distilled one.
-    :param teacher_score: The teacher's score.
+    :param plain: The student trained on the hard labels of the original rows; its score is `plain_score`.
+    :param distilled: The same network, distilled; its score is `score`.
     :param closed: (score - plain_score) / (teacher_score - plain_score).
     :param interval: The 95% bootstrap interval of `closed`; None where it cannot be computed.
     """
@@ -59,14 +57,10 @@ class Gap:
 def shares_closed(
     plain: NDArray[np.float64], distilled: NDArray[np.float64], teacher: NDArray[np.float64]
 ) -> tuple[float, float]:
-    """Return the 95% interval of the share of the gap over bootstrap resamples.
+    """Return the 95% interval of the share of the gap over bootstrap resamples, from the three accuracies in each of them.
 
     A resample in which the teacher is no better than the plain student has no share. It counts as beyond both ends, so that the interval
     is wide where there are many of them.
-
-    :param plain: The plain student's accuracy in each resample.
-    :param distilled: The distilled student's.
-    :param teacher: The teacher's.
     """
     gap = teacher - plain
     has_gap = gap > NO_GAP
@@ -85,11 +79,7 @@ class Curve:
 
 
 def read_curve(path: Path) -> Curve | None:
-    """Read the curve of a student, as the train stage writes it.
-
-    :param path: data/<task>/results/curves/<student>.csv.
-    :return: None if there is no file, or no epoch in it.
-    """
+    """Return the curve of a student, as the train stage writes it; None if there is no file, or no epoch in it."""
     if not path.is_file():
         return None
     with path.open(encoding="utf-8", newline="") as file:
@@ -103,18 +93,13 @@ def read_curve(path: Path) -> Curve | None:
 class Findings:
     """The results of a task's students and teachers.
 
-    :param task: The task's name.
-    :param description: The task's description.
     :param labels: The C class names; one in a regression.
     :param results: By student, the results of the evaluate stage; at least one student, each measured on a split.
-    :param settings: By student, its block of params.yaml.
+    :param settings: By student, its block of params.yaml; `curves` are by student too.
     :param answers: By student and split, its predictions and its teacher's.
-    :param provenance: By teacher, the provenance of its logit data set.
+    :param provenance: By teacher, the provenance of its logit data set; `confidence` is by teacher too.
     :param times: The times that stages/latency.py measured with one thread; None if it did not run.
-    :param curves: By student, its training curve.
-    :param confidence: By teacher, its confidence on the training rows.
-    :param families: Originals with some of their copies.
-    :param ablation: The ablation; None if there is none.
+    :param families: Originals, each followed by some of its copies.
     :param metrics: The metrics in the result table of a classification.
     """
 
@@ -128,7 +113,7 @@ class Findings:
     times: Mapping[str, Any] | None = None
     curves: Mapping[str, Curve] = field(default_factory=dict)
     confidence: Mapping[str, Confidence] = field(default_factory=dict)
-    families: list[Family] = field(default_factory=list)
+    families: list[list[Row]] = field(default_factory=list)
     ablation: Mapping[str, Any] | None = None
     metrics: Sequence[str] = ("accuracy",)
 
@@ -176,11 +161,7 @@ class Findings:
         return max(self.measured, key=lambda name: (self.mean(name, self.choosing), self.of(name, self.choosing)))
 
     def of(self, name: str, split: str | None = None) -> float:
-        """Return a student's score; -inf where it was not measured.
-
-        :param name: The student.
-        :param split: A split; `split` of the findings where None.
-        """
+        """Return a student's score on a split, on `split` of the findings where None; -inf where it was not measured."""
         measured = self.results[name].get(split or self.split)
         return float(measured["student"][self.score]) if measured else -math.inf
 
@@ -241,8 +222,7 @@ class Findings:
         """The gap of the best student if its network was trained on hard labels too, else of the best student of which that holds."""
         pairs = [
             (plain, name)
-            for plain in self.measured
-            for name in self.measured
+            for plain, name in permutations(self.measured, 2)
             if self.is_plain(plain) and not self.is_plain(name) and self._same_network(plain, name)
         ]
         if not pairs:

@@ -15,6 +15,9 @@ from pipeline.logits import changes, dataset
 from pipeline.logits.shards import logits_of
 from pipeline.metrics.calibration import softmax
 
+Row = dict[str, Any]
+"""A row of a logit data set."""
+
 BINS = 20
 KINDS = ("masked", "replaced", "edited", "ngram_size")
 """Lineage columns, one for each kind of change; a row can have several."""
@@ -31,57 +34,50 @@ class Confidence:
     """A teacher's confidence on the training rows, in a regression (one class) its predictions.
 
     :param edges: The ends of the bins, [BINS + 1].
-    :param original: Original rows in each bin.
-    :param augmented: Augmented rows in each bin.
+    :param original: Original rows in each bin; `augmented` are the augmented ones.
     :param means: The mean over originals and over augmented rows.
     :param other: By kind of change, `all` for any: augmented rows, and those of them whose predicted class differs from their original's;
         empty in a regression.
     """
 
-    edges: tuple[float, ...]
+    edges: NDArray[np.float64]
     original: NDArray[np.int64]
     augmented: NDArray[np.int64]
-    means: tuple[float, float]
+    means: tuple[float, ...]
     other: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def confidence(folder: Path) -> Confidence:
-    """Return a teacher's confidence on the training rows, read in batches.
+    """Return a teacher's confidence on the training rows of its logit data set, read in batches.
 
-    :param folder: Its logit data set.
     :raises InputError: If there is no data set.
     """
     paths = dataset.shard_paths(folder).get("train", [])
     classes = len(dataset.provenance(folder)["labels"])
-    if classes == 1:
-        return _predictions(paths)
-    edges = np.linspace(1 / classes, 1.0, BINS + 1)
-    counts, sums = np.zeros((2, BINS), np.int64), np.zeros(2)
+    values, copied = [np.empty(0)], [np.empty(0, np.bool_)]
     ids, predicted = [pa.array([], pa.string())], [np.empty(0, np.int64)]
     for rows in changes.batches(paths, ["id", "parent_id", "logits"]):
-        probabilities = softmax(logits_of(rows))
-        confidences = probabilities.max(axis=1).clip(edges[0], 1.0)  # rounding can put 1 / C below the first edge
-        copies = pc.is_valid(rows["parent_id"])
-        augmented = copies.to_numpy()
-        for kind, of in enumerate((~augmented, augmented)):
-            counts[kind] += np.histogram(confidences[of], edges)[0]
-            sums[kind] += confidences[of].sum()
+        logits, copies = logits_of(rows), pc.is_valid(rows["parent_id"])
+        values.append(logits[:, 0] if classes == 1 else softmax(logits).max(axis=1))
+        copied.append(copies.to_numpy())
         ids += rows["id"].filter(pc.invert(copies)).chunks
-        predicted.append(probabilities.argmax(axis=1)[~augmented])
-    other = _changed_predictions(paths, pa.chunked_array(ids).combine_chunks(), np.concatenate(predicted))
-    means = (sums / np.maximum(counts.sum(axis=1), 1)).tolist()
-    return Confidence(tuple(edges.tolist()), counts[0], counts[1], (means[0], means[1]), other)
+        predicted.append(logits.argmax(axis=1)[~copied[-1]])
+    everything, augmented = np.concatenate(values), np.concatenate(copied)
+    if classes > 1:
+        everything = everything.clip(1 / classes, 1.0)  # rounding can put 1 / C below the first edge
+    edges = np.histogram_bin_edges(everything, BINS, None if classes == 1 else (1 / classes, 1.0))
+    sides = everything[~augmented], everything[augmented]
+    counts = [np.histogram(side, edges)[0] for side in sides]
+    means = tuple(float(side.mean()) if len(side) else 0.0 for side in sides)
+    originals = pa.chunked_array(ids).combine_chunks(), np.concatenate(predicted)
+    other = _changed_predictions(paths, *originals) if classes > 1 else {}
+    return Confidence(edges, counts[0], counts[1], means, other)
 
 
 def _changed_predictions(
     paths: Sequence[Path], ids: pa.Array, predicted: NDArray[np.int64]
 ) -> dict[str, tuple[int, int]]:
-    """Count the copies whose predicted class differs from their original's, by kind of change.
-
-    :param paths: The shards.
-    :param ids: The originals' ids.
-    :param predicted: The originals' predicted classes.
-    """
+    """Count the copies whose predicted class differs from their original's, by kind of change."""
     total, changed = Counter[str](), Counter[str]()
     columns = [f"{kind}{side}" for kind in KINDS for side in (1, 2)]
     for rows in changes.batches(paths, ["parent_id", *columns, "logits"]):
@@ -99,35 +95,11 @@ def _changed_predictions(
     return {kind: (rows, changed[kind]) for kind, rows in total.items() if rows}
 
 
-def _predictions(paths: Sequence[Path]) -> Confidence:
-    parts: tuple[list[NDArray[Any]], list[NDArray[Any]]] = ([np.empty(0)], [np.empty(0)])
-    for rows in changes.batches(paths, ["parent_id", "logits"]):
-        values, augmented = logits_of(rows)[:, 0], pc.is_valid(rows["parent_id"]).to_numpy()
-        parts[0].append(values[~augmented])
-        parts[1].append(values[augmented])
-    both = [np.concatenate(part) for part in parts]
-    edges = np.histogram_bin_edges(np.concatenate(both), BINS)
-    counts = [np.histogram(values, edges)[0] for values in both]
-    means = [float(values.mean()) if len(values) else 0.0 for values in both]
-    return Confidence(tuple(edges.tolist()), counts[0], counts[1], (means[0], means[1]))
+def families(folder: Path, many: int, copies: int, seed: int) -> list[list[Row]]:
+    """Choose originals in a logit data set whose copies show what the rules do. The choice depends on the ids and the seed, not on the order of the rows.
 
-
-@dataclass(frozen=True)
-class Family:
-    """An original row and some of its copies, as rows of a logit data set; each copy has `original`."""
-
-    original: dict[str, Any]
-    copies: list[dict[str, Any]]
-
-
-def families(folder: Path, many: int, copies: int, seed: int) -> list[Family]:
-    """Choose originals whose copies show what the rules do. The choice depends on the ids and the seed, not on the order of the rows.
-
-    :param folder: The logit data set.
-    :param many: The number of originals.
-    :param copies: The number of copies of each.
-    :param seed: The seed of the draw.
-    :return: Those with the most kinds of change first.
+    :param many: The number of originals, with up to `copies` copies each.
+    :return: Each original, followed by copies that have it under `original`; those with the most kinds of change first.
     :raises InputError: If there is no data set.
     """
     paths = dataset.shard_paths(folder).get("train", [])
@@ -140,8 +112,8 @@ def families(folder: Path, many: int, copies: int, seed: int) -> list[Family]:
     everything = everything.take(pc.sort_indices(everything))
     drawn = np.random.default_rng(seed).permutation(len(everything))[:POOL]
     pool = everything.take(pa.array(np.sort(drawn), pa.int64())).combine_chunks()
-    originals: dict[str, dict[str, Any]] = {}
-    found: dict[str, list[dict[str, Any]]] = {}
+    originals: dict[str, Row] = {}
+    found: dict[str, list[Row]] = {}
     for rows in changes.batches(paths):
         chosen = pc.and_(pc.is_in(rows["id"], value_set=pool), pc.is_null(rows["parent_id"]))
         for row in rows.filter(pc.or_(chosen, pc.is_in(rows["parent_id"], value_set=pool))).to_pylist():
@@ -154,20 +126,20 @@ def families(folder: Path, many: int, copies: int, seed: int) -> list[Family]:
         return -len(_kinds(found[parent])), -min(len(found[parent]), copies), parent
 
     best = sorted(found, key=order)[:many]
-    return [Family(originals[parent], _varied(found[parent], originals[parent], copies)) for parent in best]
+    return [[originals[parent], *_varied(found[parent], originals[parent], copies)] for parent in best]
 
 
-def _kinds(rows: Iterable[dict[str, Any]]) -> set[str]:
+def _kinds(rows: Iterable[Row]) -> set[str]:
     """Return the kinds of change of rows, and their sides."""
     return {str(row["side"]) for row in rows} | {
         kind for row in rows for kind in KINDS if row[f"{kind}1"] or row[f"{kind}2"]
     }
 
 
-def _varied(rows: list[dict[str, Any]], original: dict[str, Any], most: int) -> list[dict[str, Any]]:
+def _varied(rows: list[Row], original: Row, most: int) -> list[Row]:
     """Return copies of a row that show all of its kinds of change, in the order in which they were drawn."""
     order = sorted(rows, key=lambda row: (row["copy"] if row["copy"] is not None else -1, row["id"]))
-    waiting, chosen = list(order), list[dict[str, Any]]()
+    waiting, chosen = list(order), list[Row]()
     while waiting and len(chosen) < most:
         known = _kinds(chosen)
         chosen.append(max(waiting, key=lambda row: len(_kinds([row]) - known)))

@@ -23,11 +23,7 @@ def escaped(text: str) -> Markup:
 
 
 def joined(children: Iterable[Child], between: str = "") -> Markup:
-    """Concatenate children: Markup unchanged, other values escaped, None left out.
-
-    :param children: The children.
-    :param between: The separator, escaped in the same way.
-    """
+    """Concatenate children: Markup unchanged, other values and the separator escaped, None left out."""
     parts = [child if isinstance(child, Markup) else escaped(str(child)) for child in children if child is not None]
     return Markup.escape(between).join(parts)
 
@@ -35,7 +31,6 @@ def joined(children: Iterable[Child], between: str = "") -> Markup:
 def element(name: str, *children: Child, **attributes: str | float | None) -> Markup:
     """Return an element.
 
-    :param name: Its name.
     :param children: Its content, as in `joined`.
     :param attributes: By name, with `_` for `-` and a trailing `_` where the name is a Python keyword. None leaves an attribute out;
         floats have two decimals, a fiftieth of a pixel.

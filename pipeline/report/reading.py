@@ -36,7 +36,7 @@ def teachers(found: Findings) -> Markup | None:
 def _confidence(found: Findings, name: str, known: Confidence) -> Markup:
     counts = {ORIGINAL: known.original} | ({AUGMENTED: known.augmented} if known.augmented.any() else {})
     x_title = f"prediction of {name}" if found.regression else f"probability of the class that {name} predicts"
-    drawn = charts.histogram(f"Confidence of {name}", known.edges, counts, x_title, found.write)
+    drawn = charts.histogram(f"Confidence of {name}", known.edges.tolist(), counts, x_title, found.write)
     means = ", ".join(
         f"{found.write(mean)} on {int(rows.sum()):,} {series.name}"
         for (series, rows), mean in zip(counts.items(), known.means, strict=False)
@@ -60,7 +60,7 @@ def examples(found: Findings) -> Markup | None:
         return None
     parts = []
     for family in found.families:
-        rows = [coloured.augmented_row(row, found.labels) for row in (family.original, *family.copies)]
+        rows = [coloured.augmented_row(row, found.labels) for row in family]
         parts.append(element("ul", *rows, class_="rows family"))
     text = (
         "Training sentences with some of their augmented copies. The student reads the copy and learns the teacher's prediction for it. "

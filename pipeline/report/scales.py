@@ -26,13 +26,10 @@ def percent(value: float) -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """The scale of an axis.
+    """The scale of an axis, logarithmic where `log`.
 
-    :param low: The value at `start`; more than 0 on a logarithmic axis.
-    :param high: The value at `end`, more than `low`.
-    :param start: The coordinate at which the axis starts.
-    :param end: The coordinate at which it ends.
-    :param log: Whether the axis is logarithmic.
+    :param low: The value at the coordinate `start`; more than 0 on a logarithmic axis.
+    :param high: The value at the coordinate `end`, more than `low`.
     """
 
     low: float
@@ -48,31 +45,22 @@ class Scale:
         return self.start + (self.end - self.start) * (at - low) / (high - low)
 
     def ticks(self, most: int = 6) -> list[float]:
-        """Return round values on the axis: multiples of 1, 2 or 5 times a power of ten; on a logarithmic axis, those numbers.
-
-        :param most: The approximate maximum number.
-        """
+        """Return about `most` round values on the axis: multiples of 1, 2 or 5 times a power of ten; on a logarithmic axis, those numbers."""
         return _round_factors(self.low, self.high, most) if self.log else _round_multiples(self.low, self.high, most)
 
 
-def around(
-    values: Iterable[float], start: float = 0.0, end: float = 1.0, log: bool = False, margin: float = 0.06
-) -> Scale:
-    """Return a scale that covers values with a margin.
+def around(values: Iterable[float], log: bool = False, margin: float = 0.06) -> Scale:
+    """Return a scale that covers values, and on each side a share of their range.
 
     :param values: Finite values; more than 0 where `log`.
-    :param start: As in `Scale`.
-    :param end: As in `Scale`.
-    :param log: As in `Scale`.
-    :param margin: The share of the values' range that is added on each side.
     """
     known = list(values) or [1.0]
     low, high = min(known), max(known)
     if log:
         factor = (high / low) ** margin if high > low * (1 + NEAR) else 3.0
-        return Scale(low / factor, high * factor, start, end, log=True)
+        return Scale(low / factor, high * factor, log=True)
     room = (high - low) * margin if high - low > NEAR * max(abs(high), 1e-3) else max(abs(high) * 0.1, 1e-3)
-    return Scale(low - room, high + room, start, end)
+    return Scale(low - room, high + room)
 
 
 def _round_multiples(low: float, high: float, most: int) -> list[float]:

@@ -1,8 +1,7 @@
 """The sections about students: scores, costs, training, calibration, ablation. A section without data is None."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from markupsafe import Markup
@@ -49,30 +48,26 @@ def _with_interval(cell: str) -> Child:
     return joined([value, " ", element("small", f"({interval}")]) if bracket else cell
 
 
+COSTS = (
+    ("time", "p50 ms", "ms per text (median)", "Latency for one text. Up and to the left is better."),
+    ("parameters", "parameters", "parameters", "Number of parameters, including word vectors."),
+    (
+        "parameters without word vectors",
+        "parameters without embeddings",
+        "parameters",
+        "The students' number of parameters without word vectors.",
+    ),
+)
+"""Names, keys in the times or results, what they measure, captions. The last is drawn where times were not measured."""
+
+
 def pareto(found: Findings) -> Markup:
     """Return scores against latency, where it was measured, and against the number of parameters."""
-
-    def latency(name: str, model: Mapping[str, Any]) -> float | None:
-        return (time_of(found.times, name) or {}).get("p50 ms")
-
-    def parameters(name: str, model: Mapping[str, Any]) -> float | None:
-        return model.get("parameters")
-
-    def without_vectors(name: str, model: Mapping[str, Any]) -> float | None:
-        return model.get("parameters without embeddings")
-
-    costs: list[tuple[str, Callable[[str, Mapping[str, Any]], float | None], str, str]] = [
-        ("time", latency, "ms per text (median), log scale", "Latency for one text. Up and to the left is better."),
-        ("parameters", parameters, "parameters, log scale", "Number of parameters, including word vectors."),
-    ]
-    if not found.times:
-        caption = "The students' number of parameters without word vectors."
-        costs.append(("parameters without word vectors", without_vectors, "parameters, log scale", caption))
-    parts = []
-    for name, cost, title, caption in costs:
-        if points := _points(found, cost, teachers=cost is not without_vectors):
-            drawn = charts.scatter(f"Score against {name}", points, title, f"{found.split} {found.score}", found.write)
-            parts.append(figure(drawn, caption))
+    parts: list[Markup] = []
+    for name, key, what, caption in COSTS[:-1] if found.times else COSTS:
+        if points := _points(found, key):
+            titles = f"{what}, log scale", f"{found.split} {found.score}"
+            parts.append(figure(charts.scatter(f"Score against {name}", points, *titles, found.write), caption))
     note = (
         "Whiskers are 95% intervals. The dotted line is the Pareto frontier: no other model is both better and cheaper."
     )
@@ -81,14 +76,14 @@ def pareto(found: Findings) -> Markup:
     return joined([grid(parts), muted(note)])
 
 
-def _points(found: Findings, cost: Callable[[str, Mapping[str, Any]], float | None], teachers: bool) -> list[Point]:
+def _points(found: Findings, key: str) -> list[Point]:
     """Return the models whose cost is known."""
     models = [("student", name, name, found.series[name]) for name in found.measured]
-    if teachers:
-        models += [("teacher", name, of, found.teacher_series(of)) for name, of in found.teachers.items()]
+    models += [("teacher", name, of, found.teacher_series(of)) for name, of in found.teachers.items()]
     points = []
     for who, name, student, series in models:
-        if price := cost(name, found.results[student][who]):
+        costs = {**found.results[student][who], **(time_of(found.times, name) or {})}
+        if price := costs.get(key):
             scores = found.results[student][found.split][who]
             low, high = (scores.get(f"{found.score} {end}") for end in ("low", "high"))
             points.append(Point(series, float(price), scores[found.score], low, high))
@@ -102,11 +97,8 @@ def training(found: Findings) -> Markup | None:
     """Return the validation accuracy of all students by epoch, and the losses of each."""
     known = {name: found.curves[name] for name in found.measured if name in found.curves}
     rows = _epochs(known)
-    lines = {
-        found.series[name]: curve.validation_accuracy.tolist()
-        for name, curve in known.items()
-        if np.isfinite(curve.validation_accuracy).all()
-    }
+    accuracies = {found.series[name]: curve.validation_accuracy for name, curve in known.items()}
+    lines = {series: values.tolist() for series, values in accuracies.items() if np.isfinite(values).all()}
     parts: list[Child] = []
     if lines:
         teacher = found.results[found.best].get("validation", {}).get("teacher", {}).get("accuracy")
@@ -116,7 +108,7 @@ def training(found: Findings) -> Markup | None:
         parts.append(grid([figure(drawn, "The marked epoch is the one that was kept.", lines, lines=True), right]))
     panels = []
     for name, curve in list(known.items())[:LOSSES]:
-        sides = [_finite(values.tolist()) for values in (curve.training_loss, curve.validation_loss)]
+        sides = [values[np.isfinite(values)].tolist() for values in (curve.training_loss, curve.validation_loss)]
         if any(sides):
             panels.append(figure(charts.losses(name, *sides)))
     if panels:
@@ -127,10 +119,6 @@ def training(found: Findings) -> Markup | None:
     if not parts:
         return None
     return joined(parts if lines else [*parts, folded(rows)])
-
-
-def _finite(values: Iterable[float]) -> list[float]:
-    return [value for value in values if math.isfinite(value)]
 
 
 def _epochs(known: Mapping[str, Curve]) -> list[list[Child]]:
@@ -161,7 +149,7 @@ def confidences(found: Findings) -> Markup | None:
 
 
 def _reliability(found: Findings, known: Mapping[str, Answers]) -> Markup:
-    measured: dict[Series, Calibration] = {}
+    measured: dict[Series, list[Calibration]] = {}
     for name, answers in known.items():
         fit = found.labelled(name, "validation")
         for series, who in ((found.teacher_series(name), "teacher"), (found.series[name], "student")):
@@ -170,12 +158,12 @@ def _reliability(found: Findings, known: Mapping[str, Answers]) -> Markup:
                 measured[series] = calibration((answers.labels, getattr(answers, who)), fitted)
     rows: list[list[Child]] = [["", "calibration error %", "temperature", "error after scaling %"]]
     panels = []
-    for series, one in measured.items():
-        scaled = "" if one.scaled_error is None else f"{100 * one.scaled_error:.1f}"
-        temperature = "" if one.temperature is None else f"{one.temperature:.3g}"
-        rows.append([named(series), f"{100 * one.error:.1f}", temperature, scaled])
-        note = f"error {100 * one.error:.1f}%" + (f" → {scaled}%" if scaled else "")
-        panels.append(figure(charts.reliability(series, one.raw, one.scaled, 1 / len(found.labels), note)))
+    for series, steps in measured.items():
+        errors = [f"{100 * step.error:.1f}" for step in steps]
+        scaled = [f"{steps[1].temperature:.3g}", errors[1]] if len(steps) > 1 else ["", ""]
+        rows.append([named(series), errors[0], *scaled])
+        bins, note = [step.bins for step in steps], f"error {'% → '.join(errors)}%"
+        panels.append(figure(charts.reliability(series, bins, 1 / len(found.labels), note)))
     text = (
         "Reliability diagrams: accuracy against confidence. Each point is a bin of rows; its area is the number of rows. Below the diagonal "
         "a model is overconfident. Hollow points are the predictions after temperature scaling; the temperature is fitted on validation"

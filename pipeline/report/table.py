@@ -19,16 +19,14 @@ def result_table(results: Path, metrics: Sequence[str] = ("accuracy",)) -> str:
     their mean and standard deviation.
 
     :param results: data/<task>/results, as the evaluate stage leaves it.
-    :param metrics: As for `result_rows`.
     :raises InputError: If no student has been evaluated, or no row had a label.
     """
     return aligned(result_rows(read_results(results), read_times(results), metrics))
 
 
 def read_results(results: Path, names: Collection[str] | None = None) -> dict[str, Any]:
-    """Return the results of the evaluate stage, by student.
+    """Return the results of the evaluate stage in data/<task>/results, by student.
 
-    :param results: data/<task>/results.
     :param names: The students to read, in this order; all where None.
     :raises InputError: If no student has been evaluated, or no row had a label.
     """
@@ -42,19 +40,13 @@ def read_results(results: Path, names: Collection[str] | None = None) -> dict[st
 
 
 def read_times(results: Path) -> dict[str, Any] | None:
-    """Return the times that stages/latency.py measured with one thread, by student or teacher; None if it did not run.
-
-    :param results: data/<task>/results.
-    """
+    """Return the times that stages/latency.py measured with one thread, by student or teacher; None if it did not run."""
     path = results / "latency.json"
     return read_json(path)["threads"]["1"] if path.is_file() else None
 
 
 def splits_of(students: Mapping[str, Any]) -> list[str]:
-    """Return the splits on which a student was measured, validation before test.
-
-    :param students: As `read_results` returns them.
-    """
+    """Return the splits on which a student was measured, validation before test."""
     return [split for split in ("validation", "test") if any(split in found for found in students.values())]
 
 
@@ -63,8 +55,7 @@ def result_rows(
 ) -> list[list[str]]:
     """Return the rows of the result table, header first.
 
-    :param students: As `read_results` returns them.
-    :param times: As `read_times` returns them.
+    :param students: As `read_results` returns them; `times` are as `read_times` returns them.
     :param metrics: The task's metrics, one column each; a regression has only Pearson's correlation.
     """
     splits, score = splits_of(students), score_of(students)
@@ -106,20 +97,13 @@ def _over_seeds(students: Sequence[Any], splits: Sequence[str], metrics: Sequenc
 
 
 def score_of(students: Mapping[str, Any]) -> str:
-    """Return the main metric of a task: accuracy, or pearson in a regression.
-
-    :param students: As `read_results` returns them.
-    """
+    """Return the main metric of a task: accuracy, or pearson in a regression."""
     found = [each[split]["student"] for each in students.values() for split in ("validation", "test") if split in each]
     return "pearson" if any("pearson" in scores for scores in found) else "accuracy"
 
 
 def score_text(value: float, score: str) -> str:
-    """Write a share as a percentage without the sign, a correlation with three decimals.
-
-    :param value: The share or the correlation.
-    :param score: As `score_of` returns it.
-    """
+    """Write a share as a percentage without the sign, a correlation (of the `score` pearson) with three decimals."""
     return f"{value:.3f}" if score == "pearson" else f"{100 * value:.1f}"
 
 
@@ -128,9 +112,8 @@ def _scores(found: Mapping[str, Any], splits: Sequence[str], who: str, metrics: 
 
 
 def _with_interval(scores: Mapping[str, float], score: str) -> str:
-    value, *interval = (
-        score_text(scores[key], score) for key in (score, f"{score} low", f"{score} high") if key in scores
-    )
+    keys = (score, f"{score} low", f"{score} high")
+    value, *interval = (score_text(scores[key], score) for key in keys if key in scores)
     return f"{value} ({' to '.join(interval)})" if interval else value
 
 
@@ -142,11 +125,7 @@ def _times(times: Mapping[str, Any] | None, name: str) -> list[str]:
 
 
 def time_of(times: Mapping[str, Any] | None, name: str) -> Mapping[str, float] | None:
-    """Return the times of a student, in ONNX Runtime where it has a network, or of a teacher; None where unknown.
-
-    :param times: As `read_times` returns them.
-    :param name: The student or the teacher.
-    """
+    """Return the times of a student, in ONNX Runtime where it has a network, or of a teacher; None where unknown."""
     kinds: Mapping[str, Mapping[str, float]] = (times or {}).get(name, {})
     return next((kinds[kind] for kind in ("onnx", "torch", "teacher") if kind in kinds), None)
 

@@ -33,8 +33,6 @@ def student_card(
 ) -> str:
     """Return the card as Markdown, with the front matter of the Hugging Face Hub.
 
-    :param student: The student.
-    :param name: Its name.
     :param sizes: The size in bytes of each file in its folder.
     :param results: As `evaluation.evaluate` returns them; empty where unknown.
     :param provenance: Of the logit data set that it was trained on.

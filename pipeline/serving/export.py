@@ -71,7 +71,6 @@ def export(student_folder: Path, out: Path, results: Mapping[str, Any], provenan
 
     A student that cannot be exported to ONNX gets a folder without the two networks. Its card says why, and it still loads in torch.
 
-    :param student_folder: The trained student.
     :param out: The folder. It is written atomically and replaces an existing one.
     :param results: As `evaluation.evaluate` returns them; empty where unknown.
     :param provenance: Of the logit data set that the student was trained on.
@@ -107,8 +106,6 @@ def export(student_folder: Path, out: Path, results: Mapping[str, Any], provenan
 def write_onnx(student: TrainedStudent, path: Path) -> None:
     """Write a student's network and check that it computes the same as torch on batches of several shapes.
 
-    :param student: The student.
-    :param path: The file.
     :raises NotExportableError: If the module has no ONNX equivalent, or the network computes something else.
     :raises InputError: If the extra `export` is not installed.
     """
@@ -118,25 +115,20 @@ def write_onnx(student: TrainedStudent, path: Path) -> None:
     module = IdsIn(student.module.cpu())
     sides = _inputs(student)
     axes = {name: {0: "rows", 1: f"words{name[-1]}"} for name in sides} | {"logits": {0: "rows"}}
-    with evaluating(module), _symbolic_len(module), _gathered_bags(module), warnings.catch_warnings():
+    with evaluating(module), _symbolic_len(module), _gathered_bags(module), warnings.catch_warnings(), _exporting():
         warnings.simplefilter("ignore")
-        try:
-            # Not the exporter based on torch.export: with torch 2.13 it fixes the number of words of an LSTM, and concatenates the
-            # LSTM's weights at each call, so that they cannot be quantised.
-            torch.onnx.export(
-                module,
-                tuple(_ids(student, 3, 7, seed=i) for i in range(len(sides))),
-                str(path),
-                input_names=sides,
-                output_names=["logits"],
-                dynamic_axes=axes,
-                opset_version=OPSET,
-                dynamo=False,
-            )
-        except NotExportableError:
-            raise
-        except Exception as error:  # raised by the user's module
-            raise NotExportableError(_one_line(error)) from error
+        # Not the exporter based on torch.export: with torch 2.13 it fixes the number of words of an LSTM, and concatenates the
+        # LSTM's weights at each call, so that they cannot be quantised.
+        torch.onnx.export(
+            module,
+            tuple(_ids(student, 3, 7, seed=i) for i in range(len(sides))),
+            str(path),
+            input_names=sides,
+            output_names=["logits"],
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
     onnx.save(graphs.tidied(onnx.load(path)), path)
     _check(student, path, TOLERANCE)
 
@@ -154,7 +146,7 @@ def _check(student: TrainedStudent, path: Path, tolerance: float) -> None:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     module = IdsIn(student.module)
-    try:
+    with _exporting():
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         for rows, words in SHAPES:
             # The two sentences of a pair differ in length.
@@ -168,10 +160,6 @@ def _check(student: TrainedStudent, path: Path, tolerance: float) -> None:
                     f"{path.name}: for {rows} rows of {words} words its logits differ from torch's by {difference:.2g}; the module's "
                     "forward must not depend on the values or shapes of the traced batch"
                 )
-    except NotExportableError:
-        raise
-    except Exception as error:  # the only common base of onnxruntime's exceptions
-        raise NotExportableError(_one_line(error)) from error
 
 
 def _inputs(student: TrainedStudent) -> list[str]:
@@ -182,10 +170,6 @@ def quantise(student: TrainedStudent, path: Path, out: Path) -> None:
     """Write a network with int8 weights: word vectors, LSTMs and matrix products; sums stay float32.
 
     Dynamic quantisation: weights are quantised here, one factor per tensor, and the inputs of a product at run time, so no data is needed.
-
-    :param student: The student.
-    :param path: The float32 network.
-    :param out: The file.
     """
     onnx, _ = _libraries()
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -195,9 +179,9 @@ def quantise(student: TrainedStudent, path: Path, out: Path) -> None:
     root.setLevel(logging.ERROR)  # quantize_dynamic logs advice on the root logger
     try:
         # 7 bits: x86 without VNNI adds two products in 16 bits, which 8 bits overflow, so results would depend on the machine.
-        quantize_dynamic(graphs.own_lstm_weights(onnx.load(path)), out, weight_type=QuantType.QInt8, reduce_range=True)
-    except Exception as error:
-        raise NotExportableError(f"int8: {_one_line(error)}") from error
+        with _exporting("int8: "):
+            unshared = graphs.own_lstm_weights(onnx.load(path))
+            quantize_dynamic(unshared, out, weight_type=QuantType.QInt8, reduce_range=True)
     finally:
         root.setLevel(before)
     onnx.save(graphs.shared_lstm_weights(onnx.load(out)), out)
@@ -205,11 +189,7 @@ def quantise(student: TrainedStudent, path: Path, out: Path) -> None:
 
 
 def tabulate(student: TrainedStudent, path: Path) -> None:
-    """Make a float32 network faster for few words, with `graphs.tabled`.
-
-    :param student: The student.
-    :param path: Its network; replaced.
-    """
+    """Replace a float32 network by one that is faster for few words, with `graphs.tabled`."""
     onnx, _ = _libraries()
     onnx.save(graphs.tabled(onnx.load(path)), path)
     _check(student, path, TOLERANCE)
@@ -225,8 +205,16 @@ def letters() -> list[list[int]]:
     return np.stack([found[starts], found[ends]], axis=1).tolist()  # type: ignore[no-any-return]
 
 
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+@contextmanager
+def _exporting(what: str = "") -> Iterator[None]:
+    """Turn any exception into a NotExportableError: those of a user's module and of onnxruntime have no closer common base."""
+    try:
+        yield
+    except NotExportableError:
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+        raise NotExportableError(f"{what}{text}") from error
 
 
 def _libraries() -> tuple[Any, Any]:

@@ -92,23 +92,24 @@ def tabled(model: Any) -> Any:
     tables: dict[tuple[str, ...], tuple[str, str]] = {}  # the two sentences of a pair share one
     for node in graph.node:
         sources, ids = _looked_up(node, makers, weights)
-        if not sources or _table_bytes(weights[node.input[1]], weights[sources[0]]) > TABLE_BYTES:
+        dims = weights[node.input[1]].dims if sources else []  # directions, 4 * hidden, width
+        if not sources or 4 * dims[0] * dims[1] * weights[sources[0]].dims[0] > TABLE_BYTES:
             nodes.append(node)
             continue
         if (key := (*sources, node.input[1])) not in tables:
             vectors, table = (f"{name}{len(tables)}" for name in ("vectors", "table"))
             nodes += [
                 helper.make_node("Concat", sources, [vectors], axis=1),
-                _constant(f"{table}_order", np.array([-1, weights[node.input[1]].dims[2]])),
+                _constant(f"{table}_order", np.array([-1, dims[2]])),
                 helper.make_node("Reshape", [node.input[1], f"{table}_order"], [f"{table}_rows"]),
                 helper.make_node("Transpose", [f"{table}_rows"], [f"{table}_columns"], perm=[1, 0]),
                 helper.make_node("MatMul", [vectors, f"{table}_columns"], [table]),
             ]
             tables[key] = vectors, table
-        nodes += _either(node, *tables[key], ids, list(weights[node.input[1]].dims))
+        nodes += _either(node, *tables[key], ids, list(dims))
     outputs = {output.name for output in graph.output}
-    while unread := _unread(nodes, outputs):  # the original look-ups
-        nodes = [node for node in nodes if id(node) not in unread]
+    while len(read := _read(nodes, outputs)) < len(nodes):  # without the original look-ups
+        nodes = read
     del graph.node[:]
     graph.node.extend(nodes)
     return model
@@ -131,11 +132,6 @@ def _looked_up(node: Any, makers: Mapping[str, Any], weights: Mapping[str, Any])
     # The input is [L, B, d]: with any other width, the vectors were concatenated along another axis.
     alike = sum(weights[name].dims[1] for name in sources) == weights[node.input[1]].dims[2]
     return (sources, parts[0].input[1]) if alike else ([], "")
-
-
-def _table_bytes(weight: Any, vectors: Any) -> int:
-    directions, gates, _ = weight.dims
-    return int(4 * directions * gates * vectors.dims[0])
 
 
 def _either(lstm: Any, vectors: str, table: str, ids: str, dims: list[int]) -> list[Any]:
@@ -195,10 +191,10 @@ def _constant(name: str, value: Any) -> Any:
     return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
 
 
-def _unread(nodes: list[Any], outputs: set[str]) -> set[int]:
-    """Return the Python ids of the nodes whose outputs neither a node nor a branch reads."""
+def _read(nodes: list[Any], outputs: set[str]) -> list[Any]:
+    """Return the nodes with an output that a node, a branch or the caller reads."""
     read = outputs | {name for node in _with_inner(nodes) for name in node.input}
-    return {id(node) for node in nodes if not read.intersection(node.output)}
+    return [node for node in nodes if read.intersection(node.output)]
 
 
 def _with_inner(nodes: list[Any]) -> Iterator[Any]:

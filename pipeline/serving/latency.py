@@ -41,10 +41,8 @@ def threads_limited(threads: int) -> Iterator[None]:
 
 
 def of_student(folder: Path, threads: int) -> dict[str, Predict]:
-    """Return the runtimes of an exported student: torch, and onnx and int8 where it has those networks.
+    """Return the runtimes of an exported student: torch, and onnx and int8 with some threads where it has those networks.
 
-    :param folder: The folder that the export stage writes.
-    :param threads: Threads of onnxruntime.
     :raises InputError: If a file of the student is missing or damaged.
     """
     found: dict[str, Predict] = {"torch": TrainedStudent.from_pretrained(folder).predict_logits}
@@ -57,7 +55,6 @@ def of_student(folder: Path, threads: int) -> dict[str, Predict]:
 def measure(contenders: Mapping[str, Predict], texts: Sequence[Any], rounds: int = 5) -> dict[str, dict[str, float]]:
     """Time each contender on the same texts, in turns, so that a busy moment of the machine affects all alike.
 
-    :param contenders: The functions to time, by name.
     :param texts: At least one; they are repeated where more are needed.
     :param rounds: The number of turns of each contender.
     :return: For each, `p50 ms` and `p99 ms` of a call with one text, over CALLS * rounds calls; `processor p50 ms`, the CPU time of a
@@ -65,22 +62,22 @@ def measure(contenders: Mapping[str, Predict], texts: Sequence[Any], rounds: int
     """
     singles = [[texts[i % len(texts)]] for i in range(CALLS + WARM)]
     many = [texts[i % len(texts)] for i in range(BATCH)]
-    walls, processor, rates = ({name: list[float]() for name in contenders} for _ in range(3))
+    calls = {name: list[tuple[float, float]]() for name in contenders}
+    rates = {name: list[float]() for name in contenders}
     for _ in range(rounds):
         for name, predict in contenders.items():
-            times = [_seconds(predict, single) for single in singles][WARM:]
-            walls[name] += [wall for wall, _ in times]
-            processor[name] += [own for _, own in times]
+            calls[name] += [_seconds(predict, single) for single in singles][WARM:]
             rates[name].append(BATCH / _seconds(predict, many)[0])
-    return {
-        name: {
-            "p50 ms": 1e3 * float(np.quantile(walls[name], 0.5)),
-            "p99 ms": 1e3 * float(np.quantile(walls[name], 0.99)),
-            "processor p50 ms": 1e3 * float(np.quantile(processor[name], 0.5)),
+    found = {}
+    for name in contenders:
+        walls, processor = 1e3 * np.array(calls[name]).T
+        found[name] = {
+            "p50 ms": float(np.quantile(walls, 0.5)),
+            "p99 ms": float(np.quantile(walls, 0.99)),
+            "processor p50 ms": float(np.quantile(processor, 0.5)),
             "texts per second": statistics.median(rates[name]),
         }
-        for name in contenders
-    }
+    return found
 
 
 def _seconds(predict: Predict, texts: Sequence[Any]) -> tuple[float, float]:

@@ -15,10 +15,8 @@ Text = str | tuple[str, str]
 
 
 def open_student(folder: Path, int8: bool) -> Predictor:
-    """Load a student in ONNX Runtime if its folder has an ONNX network, in torch otherwise.
+    """Load a student in ONNX Runtime if its folder has an ONNX network (with int8 the quantised one), in torch otherwise.
 
-    :param folder: A student's folder, of the export or of the train stage.
-    :param int8: Load the quantised network.
     :raises InputError: If the folder is not a complete student, or lacks the quantised network that was asked for.
     """
     if int8 or (folder / MODEL).is_file():
@@ -31,9 +29,7 @@ def open_student(folder: Path, int8: bool) -> Predictor:
 def texts_of(lines: Iterable[bytes], name: str, pairs: bool) -> Iterator[Text]:
     """Yield the text of each line, or its two texts, separated by a tab.
 
-    :param lines: Lines of UTF-8, with their line ends.
-    :param name: The name of their source, for errors.
-    :param pairs: Whether a line is a pair.
+    :param lines: Lines of UTF-8, with their line ends; `name` is the name of their source, for errors.
     :raises InputError: If a line is not UTF-8, or has another number of fields.
     """
     for number, line in enumerate(lines, 1):
@@ -43,15 +39,11 @@ def texts_of(lines: Iterable[bytes], name: str, pairs: bool) -> Iterator[Text]:
             byte = f"byte {error.start + 1} (0x{line[error.start]:02x})"
             raise InputError(f"{name}: line {number}: {byte} is not valid UTF-8; convert the file to UTF-8") from error
         fields = text.split("\t")
-        if pairs and len(fields) == 2:
-            yield fields[0], fields[1]
-        elif not pairs and len(fields) == 1:
-            yield text
-        else:
-            wanted = (
-                "pairs, two sentences with one tab between them" if pairs else "single sentences, with no tab in them"
-            )
+        if len(fields) != 1 + pairs:
+            single, pair = "single sentences, with no tab in them", "pairs, two sentences with one tab between them"
+            wanted = pair if pairs else single
             raise InputError(f"{name}: line {number}: {len(fields)} fields between tabs; this student reads {wanted}")
+        yield (fields[0], fields[1]) if pairs else text
 
 
 def predict_lines(student: Predictor, lines: Iterable[bytes], name: str, batch: int, out: IO[str]) -> int:
@@ -60,11 +52,8 @@ def predict_lines(student: Predictor, lines: Iterable[bytes], name: str, batch: 
     In regression the JSON has the number alone, under its name: `{"score": 1.23}`.
     Lines before an invalid one are answered before the error is raised.
 
-    :param student: The student.
-    :param lines: Lines of UTF-8.
-    :param name: The name of their source, for errors.
-    :param batch: Lines per batch.
-    :param out: The file that gets the answers; flushed after each batch.
+    :param lines: Lines of UTF-8; `name` is the name of their source, for errors.
+    :param batch: Lines per batch; `out` gets their answers and is flushed after each batch.
     :return: The number of lines.
     :raises InputError: If a line is not what the student reads.
     """
@@ -90,6 +79,7 @@ def _answers(student: Predictor, texts: list[Text]) -> Iterator[dict[str, Any]]:
 
 
 def _batches(texts: Iterator[Text], size: int) -> Iterator[list[Text]]:
+    """Yield batches of texts. The last one, which can be empty, ends before an invalid line."""
     chunk: list[Text] = []
     try:
         for text in texts:
@@ -98,20 +88,15 @@ def _batches(texts: Iterator[Text], size: int) -> Iterator[list[Text]]:
                 yield chunk
                 chunk = []
     except InputError:
-        if chunk:
-            yield chunk
-        raise
-    if chunk:
         yield chunk
+        raise
+    yield chunk
 
 
 def predict(folder: Path, file: Path | None, int8: bool, batch: int) -> None:
-    """Write a prediction for each line of a file, or of standard input, to standard output.
+    """Write a prediction for each line of a file, or of standard input (None or `-`), to standard output.
 
-    :param folder: The student's folder.
-    :param file: The file; standard input where None or `-`.
     :param int8: Use the quantised network.
-    :param batch: Lines per batch.
     :raises InputError: If the folder is not a complete student, the file cannot be read, or a line is not what the student reads.
     """
     if batch < 1:

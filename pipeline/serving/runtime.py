@@ -81,7 +81,6 @@ class Runtime(Predictor):
     def from_pretrained(cls, folder: Path | str, int8: bool = False, threads: int = 0) -> "Runtime":
         """Load a student that the export stage wrote.
 
-        :param folder: Its folder.
         :param int8: Load the quantised network: a quarter of the size, faster, a little less accurate.
         :param threads: Threads for one prediction; 0: one per core. One thread is best for one text at a time.
         :raises InputError: If a file is missing, altered, of a later format, or not an ONNX network; if onnxruntime is not installed.
@@ -123,8 +122,7 @@ class Runtime(Predictor):
 def batches(lengths: Sequence[int], rows: Sequence[int]) -> Iterator[list[int]]:
     """Yield batches of up to BATCH rows and BATCH_WORDS words, padding included; a longer row is a batch of its own.
 
-    :param lengths: Words of each row, in ascending order.
-    :param rows: The number of each row.
+    The rows have `lengths` words, in ascending order.
     """
     start = 0
     for end, length in enumerate(lengths):

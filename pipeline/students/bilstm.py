@@ -13,9 +13,6 @@ class BiLSTM(Siamese):
     One channel is frozen, the other is trained; both start at the given vectors, so an LSTM reads 2d numbers per word. Both sentences of a
     pair go through the same encoder, and the ReLU layer reads [h1, h2, h1 * h2, |h1 - h2|].
 
-    :param embeddings: Initial word vectors, float32 [V, d].
-    :param classes: The number of classes C.
-    :param pairs: Whether a text is a pair of sentences.
     :param hidden: Units of the LSTM, in each direction; the paper uses 150, and also tried 300.
     :param classifier: Units of the ReLU layer; the paper uses 200, and also tried 400.
     """
@@ -32,12 +29,7 @@ class BiLSTM(Siamese):
         self.backward_lstm = nn.LSTM(2 * width, hidden)
 
     def encode(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Return the last states of both directions.
-
-        :param ids: Word ids, [B, L].
-        :param lengths: Words of each sentence, [B], at least 1.
-        :return: [B, 2 * hidden]: the forward state at the last word, the backward state at the first.
-        """
+        """Return the forward state at the last word and the backward state at the first, [B, 2 * hidden]; see `Siamese.encode`."""
         words = ids.T  # [L, B]
         if torch.onnx.is_in_onnx_export():
             return exported(self.forward_lstm, self.backward_lstm, self._vectors(words), lengths)[1]

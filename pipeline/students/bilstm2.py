@@ -13,9 +13,6 @@ class BiLSTM2(Siamese):
     Max-pooling over the states of a bidirectional LSTM is InferSent's encoder (Conneau et al. 2017, arXiv 1705.02364). The defaults give
     0.89 M parameters in addition to 300-d word vectors.
 
-    :param embeddings: Initial word vectors, float32 [V, d].
-    :param classes: The number of classes C.
-    :param pairs: Whether a text is a pair of sentences.
     :param hidden: Units of each LSTM layer, in each direction.
     :param classifier: Units of the ReLU layer.
     :param dropout: The dropout before each layer.

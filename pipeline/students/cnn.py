@@ -15,9 +15,6 @@ class CNN(Siamese):
 
     A filter reads every window of its width; of a shorter sentence it reads one window, with padding.
 
-    :param embeddings: Initial word vectors, float32 [V, d].
-    :param classes: The number of classes C.
-    :param pairs: Whether a text is a pair of sentences.
     :param widths: The widths of the filters, in words.
     :param filters: The number of filters of each width.
     :param classifier: Units of a ReLU layer before the logits; the paper has none.

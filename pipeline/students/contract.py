@@ -25,7 +25,6 @@ import torch
 
 from pipeline import plugins
 from pipeline.errors import InputError
-from pipeline.students.fitted import check_methods
 from pipeline.students.predictor import Floats
 from pipeline.students.vocabulary import WordIds
 
@@ -46,29 +45,23 @@ class Batch:
 
 @dataclass(frozen=True)
 class Encoded:
-    """The word ids of n texts; `second` is None unless the texts are pairs."""
+    """The word ids of n texts: one `WordIds`, or two where the texts are pairs."""
 
-    first: WordIds
-    second: WordIds | None = None
+    sides: tuple[WordIds, ...]
 
     def __len__(self) -> int:
         """Return n."""
-        return len(self.first.offsets) - 1
+        return len(self.sides[0].offsets) - 1
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
         """The number of words of each text; of a pair, the longer sentence's. It is the width of the text's row in a batch."""
-        first = np.diff(self.first.offsets)
-        return first if self.second is None else np.maximum(first, np.diff(self.second.offsets))
+        lengths: npt.NDArray[np.int64] = np.max([np.diff(side.offsets) for side in self.sides], axis=0)
+        return lengths
 
     def batch(self, rows: npt.NDArray[np.int64], device: torch.device) -> Batch:
-        """Return some of the texts as a batch.
-
-        :param rows: Row numbers, [B].
-        :param device: The device of the tensors.
-        """
-        first = _padded(self.first, rows, device)
-        return Batch(*first) if self.second is None else Batch(*first, *_padded(self.second, rows, device))
+        """Return the texts with some row numbers, [B], as a batch on a device."""
+        return Batch(*(tensor for side in self.sides for tensor in _padded(side, rows, device)))
 
 
 def _padded(words: WordIds, rows: npt.NDArray[np.int64], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,35 +75,22 @@ def _padded(words: WordIds, rows: npt.NDArray[np.int64], device: torch.device) -
 
 
 def is_module(model: str) -> bool:
-    """Return whether a student is a torch module; otherwise it fits itself (`pipeline.students.fitted`).
+    """Return whether an import path leads to a torch module; any other student fits itself (`pipeline.students.fitted`).
 
-    :param model: Its import path.
-    :raises InputError: If the path does not import, or leads to neither.
+    :raises InputError: If the path does not import.
     """
     factory = plugins.load(model)
-    if _is_module_class(factory):
-        return True
-    check_methods(model, factory)
-    return False
-
-
-def _is_module_class(factory: Any) -> bool:
     return isinstance(factory, type) and issubclass(factory, torch.nn.Module)
 
 
 def build(
     model: str, params: Mapping[str, Any], embeddings: torch.Tensor, classes: int, pairs: bool
 ) -> torch.nn.Module:
-    """Build a student.
+    """Build a student from its import path and its parameters, after the contract of this module.
 
-    :param model: Its import path.
-    :param params: Its keyword parameters.
-    :param embeddings: Initial word vectors, float32 [V, d].
-    :param classes: The number of classes C.
-    :param pairs: Whether a text is a pair of sentences.
     :raises InputError: If the path does not import, is not a torch module, or does not take the parameters.
     """
-    if not _is_module_class(plugins.load(model)):  # before the call, since a student's folder can name any callable
+    if not is_module(model):  # before the call, since a student's folder can name any callable
         raise InputError(f"{model!r}: must be a class of torch.nn.Module")
     module: torch.nn.Module = plugins.build(model, params, embeddings=embeddings, classes=classes, pairs=pairs)
     return module
@@ -144,13 +124,7 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
 
 
 def predict(module: torch.nn.Module, texts: Encoded, classes: int) -> Floats:
-    """Return a student's logits for any number of texts, batched by length.
-
-    :param module: The student.
-    :param texts: n encoded texts.
-    :param classes: The number of classes C.
-    :return: float32 [n, C], in the order of the texts.
-    """
+    """Return a student's logits for n texts, float32 [n, C], in their order. They are batched by length."""
     device = next(module.parameters()).device
     found = np.empty((len(texts), classes), np.float32)
     order = np.argsort(texts.lengths, kind="stable")
@@ -164,7 +138,7 @@ def predict(module: torch.nn.Module, texts: Encoded, classes: int) -> Floats:
 def parameters_of(module: Any) -> tuple[int, int]:
     """Return the number of a student's parameters: of all, and of those outside word embeddings (torch.nn.Embedding).
 
-    :param module: A torch module, or a student that fits itself and reports its own number.
+    A student that fits itself reports its own number.
     """
     if not isinstance(module, torch.nn.Module):
         return (module.parameter_count(),) * 2

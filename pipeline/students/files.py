@@ -46,11 +46,8 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def read_student_json(path: Path, version: int, keys: Set[str]) -> dict[str, Any]:
-    """Read one of the JSON files of a student's folder.
+    """Read one of the JSON files of a student's folder, which must have the version as its `format`, and the keys.
 
-    :param path: The file.
-    :param version: The `format` that it must have.
-    :param keys: The keys that it must have.
     :raises InputError: If it is missing, is not JSON, has another format, lacks a key, or has a value of the wrong type.
     """
     try:
@@ -79,9 +76,7 @@ def hashes_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
 def check_files(folder: Path, config: Mapping[str, Any], names: Iterable[str]) -> None:
     """Check that files of a student's folder exist and match the hashes in its config.json.
 
-    :param folder: The student's folder.
     :param config: Its config.json. Versions before 2026-11-24 wrote no `files`; without them, the content is not checked.
-    :param names: The files that are about to be read.
     :raises InputError: If one is missing or altered.
     """
     hashes = config.get("files", {})

@@ -57,30 +57,17 @@ class Fits(Protocol):
         """Return the number of learned parameters."""
 
 
-def check_methods(model: str, factory: Any) -> None:
-    """Check that an imported object is a class with the methods of `Fits`. It is not called.
+def build_fitted(model: str, params: Mapping[str, Any], classes: int, pairs: bool) -> Fits:
+    """Build a student that fits itself from its import path and its parameters.
 
-    :param model: Its import path.
-    :param factory: The object.
-    :raises InputError: If it is something else.
+    :raises InputError: If it breaks the contract, or does not take the parameters.
     """
+    factory = plugins.load(model)  # checked before the call, since a student's folder can name any callable
     missing = [name for name in METHODS if not callable(getattr(factory, name, None))]
     if not isinstance(factory, type) or missing:
         lacks = f" (it lacks {', '.join(missing)})" if 0 < len(missing) < len(METHODS) else ""
         raise InputError(
             f"{model!r}: must be a class, either of torch.nn.Module or with the methods {', '.join(METHODS)}{lacks}"
         )
-
-
-def build_fitted(model: str, params: Mapping[str, Any], classes: int, pairs: bool) -> Fits:
-    """Build a student that fits itself.
-
-    :param model: Its import path.
-    :param params: Its keyword parameters.
-    :param classes: The number of classes C.
-    :param pairs: Whether a text is a pair of sentences.
-    :raises InputError: If it breaks the contract, or does not take the parameters.
-    """
-    check_methods(model, plugins.load(model))  # before the call, since a student's folder can name any callable
     student: Fits = plugins.build(model, params, classes=classes, pairs=pairs)
     return student

@@ -16,9 +16,6 @@ class NgramMean(Siamese):
     that of deep averaging networks (Iyyer et al. 2015). A hash of its word ids selects the vector of an n-gram; n-grams with the same
     hash share a vector.
 
-    :param embeddings: Initial word vectors, float32 [V, d].
-    :param classes: The number of classes C.
-    :param pairs: Whether a text is a pair of sentences.
     :param n: The longest n-gram, in words; 1 for words alone.
     :param buckets: The number of n-gram vectors.
     :param dimensions: The dimensions of an n-gram's vector.
@@ -60,11 +57,7 @@ class NgramMean(Siamese):
         return torch.cat([words, self.ngrams(buckets).sum(dim=1) / counts], dim=-1)
 
     def hashed(self, ids: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """Return the buckets of all n-grams of 2 to n words, int64 [B, (n - 1) * L], 0 where no n-gram starts.
-
-        :param ids: Word ids, [B, L].
-        :param real: True for words, False for padding, bool [B, L].
-        """
+        """Return the buckets of all n-grams of 2 to n words, int64 [B, (n - 1) * L], 0 where no n-gram starts; see `real_words`."""
         found = []
         hashes, whole = ids, real
         for size in range(2, self.n + 1):

@@ -45,7 +45,6 @@ class Predictor(ABC):
     def predict_proba(self, texts: SinglesOrPairs) -> Floats:
         """Return class probabilities, the softmax of the logits: float32 [n, C].
 
-        :param texts: As in `predict_logits`.
         :raises InputError: If the task is regression (one class), or as in `predict_logits`.
         """
         if len(self.labels) == 1:
@@ -56,10 +55,6 @@ class Predictor(ABC):
         return probabilities
 
     def predict(self, texts: SinglesOrPairs) -> list[Any]:
-        """Return the class name of each text; in regression (one class), its number.
-
-        :param texts: As in `predict_logits`.
-        :raises InputError: As in `predict_logits`.
-        """
+        """Return the class name of each text; in regression (one class), its number; for texts and errors, see `predict_logits`."""
         logits = self.predict_logits(texts)
         return list(logits[:, 0].tolist()) if len(self.labels) == 1 else [self.labels[i] for i in logits.argmax(-1)]

@@ -20,10 +20,8 @@ def exported(
 
     While tracing, the results have the right shapes and are zero; `pipeline.serving.export` compares the outputs of ONNX and torch.
 
-    :param forward: The layer that reads from the first word, with biases.
-    :param backward: The layer that reads from the last word of each sentence.
-    :param vectors: [L, B, d].
-    :param lengths: Words of each sentence, [B], at least 1.
+    :param forward: The layer that reads from the first word, with biases; `backward` reads from the last word of each sentence.
+    :param vectors: [L, B, d]; with the words of each sentence, [B], at least 1, in `lengths`.
     :return: The states of both directions at each word, [L, B, 2 * hidden], 0 in the padding; and the last states, [B, 2 * hidden]: the
         forward one at the last word, the backward one at the first.
     """

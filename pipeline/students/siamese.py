@@ -16,8 +16,6 @@ class Siamese(nn.Module, ABC):
     arXiv 1903.12136). A subclass implements `encode`.
 
     :param width: The size of an encoded sentence.
-    :param classes: The number of classes C.
-    :param pairs: Whether a text is a pair of sentences.
     :param classifier: Units of the ReLU layer before the logits; 0 for none.
     :param dropout: The dropout of the features.
     """
@@ -33,11 +31,9 @@ class Siamese(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Return the vectors of sentences.
+        """Return the vectors of sentences, [B, width], from word ids, [B, L], and the words of each sentence, [B], at least 1.
 
-        :param ids: Word ids, [B, L].
-        :param lengths: Words of each sentence, [B], at least 1.
-        :return: [B, width], whatever ids the padding has.
+        They are the same whatever ids the padding has.
         """
 
     def forward(self, batch: Batch) -> torch.Tensor:
@@ -54,11 +50,7 @@ class Siamese(nn.Module, ABC):
 
 
 def word_vectors(embeddings: torch.Tensor, frozen: bool = False) -> nn.Embedding:
-    """Return an embedding that starts at a copy of given vectors.
-
-    :param embeddings: Initial word vectors, float32 [V, d].
-    :param frozen: Whether training leaves them unchanged.
-    """
+    """Return an embedding that starts at a copy of given vectors, float32 [V, d]; training leaves frozen ones unchanged."""
     made: nn.Embedding = nn.Embedding.from_pretrained(  # type: ignore[no-untyped-call]
         embeddings.clone(), freeze=frozen, padding_idx=PADDING
     )
@@ -66,11 +58,7 @@ def word_vectors(embeddings: torch.Tensor, frozen: bool = False) -> nn.Embedding
 
 
 def real_words(ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Return True for words and False for padding, bool [B, L].
-
-    :param ids: Word ids, [B, L].
-    :param lengths: Words of each sentence, [B].
-    """
+    """Return True for words and False for padding, bool [B, L], from word ids [B, L] and the words of each sentence [B]."""
     return torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
 
 
@@ -80,8 +68,6 @@ def reversal(ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     An LSTM that reads a reversed sentence thus reaches its last state before the padding. Sequences are not packed: torch's fast CPU kernel and
     ONNX do not support packed sequences.
 
-    :param ids: Word ids, [B, L].
-    :param lengths: Words of each sentence, [B].
     :return: int64 [L, B], for `gather` along the first dimension; in the padding it is 0.
     """
     steps = torch.arange(ids.shape[1], device=ids.device)[:, None]

@@ -45,41 +45,29 @@ class TrainedStudent(Predictor):
     max_words: int
     """Words of a sentence that are read; the rest is cut."""
 
-    def encode(self, sentence1: Texts, sentence2: Texts | None = None) -> Encoded:
-        """Return the word ids of texts.
+    def encode(self, *sides: Texts) -> Encoded:
+        """Return the word ids of n sentences, or of n first sentences and n second sentences of pairs.
 
         :raises InputError: If the student reads pairs and there is no second sentence, or the other way round.
         """
-        self._check_sides(sentence2)
-        second = None if sentence2 is None else self.vocabulary.encode(sentence2, self.max_words)
-        return Encoded(self.vocabulary.encode(sentence1, self.max_words), second)
+        self._check_sides(sides)
+        return Encoded(tuple(self.vocabulary.encode(side, self.max_words) for side in sides))
 
-    def _check_sides(self, sentence2: Texts | None) -> None:
-        if (sentence2 is not None) != self.pairs:
+    def _check_sides(self, sides: Sequence[Texts]) -> None:
+        if len(sides) != 1 + self.pairs:
             raise InputError(f"this student reads {'pairs of sentences' if self.pairs else 'single sentences'}")
 
-    def predict_columns(self, sentence1: Texts, sentence2: Texts | None = None) -> Floats:
-        """Return the logits of the rows of a table, float32 [n, C].
-
-        :param sentence1: The (first) sentences.
-        :param sentence2: The second sentences of pairs.
-        """
-        return predict(self.module, self.encode(sentence1, sentence2), len(self.labels))
+    def predict_columns(self, *sides: Texts) -> Floats:
+        """Return the logits of the rows of a table, float32 [n, C], from its column of sentences or its two columns of pairs."""
+        return predict(self.module, self.encode(*sides), len(self.labels))
 
     def _logits(self, *sides: Sequence[str]) -> Floats:
         return self.predict_columns(*(pa.array(side, pa.string()) for side in sides))
 
     def save(self, folder: Path) -> None:
-        """Write model.safetensors, config.json and vocabulary.json; the folder appears complete or not at all.
-
-        :param folder: The student's folder; an existing one is replaced.
-        """
+        """Write model.safetensors, config.json and vocabulary.json; the folder appears complete or not at all, and replaces an existing one."""
         weights = {key: value.detach().cpu().contiguous().clone() for key, value in self.module.state_dict().items()}
-        sizes = {
-            "max_words": self.max_words,
-            "vocabulary_size": len(self.vocabulary),
-            "dimensions": self.dimensions,
-        }
+        sizes = {"max_words": self.max_words, "vocabulary_size": len(self.vocabulary), "dimensions": self.dimensions}
         with new_folder(folder) as temporary:
             save_file(weights, temporary / WEIGHTS)
             self.vocabulary.save(temporary / VOCABULARY)
@@ -105,7 +93,6 @@ class TrainedStudent(Predictor):
     def from_pretrained(cls, folder: Path | str) -> "TrainedStudent":
         """Load what `save` wrote. The module that config.json names is imported, which runs its code.
 
-        :param folder: The student's folder.
         :raises InputError: If a file is missing, altered, of a later format, or does not match the other files.
         """
         folder = Path(folder)
@@ -141,35 +128,31 @@ class FittedStudent(TrainedStudent):
     dimensions: int = 0
     max_words: int = 0
 
-    def predict_columns(self, sentence1: Texts, sentence2: Texts | None = None) -> Floats:
+    def predict_columns(self, *sides: Texts) -> Floats:
         """Return the logits of the rows of a table, float32 [n, C]; see `TrainedStudent.predict_columns`.
 
         :raises InputError: If the student returns another shape, or a number that is not finite.
         """
-        self._check_sides(sentence2)
+        self._check_sides(sides)
         found = [np.empty((0, len(self.labels)), np.float32)]
-        for start in range(0, len(sentence1), PREDICTION_ROWS):
-            sides = [None if side is None else side.slice(start, PREDICTION_ROWS) for side in (sentence1, sentence2)]
-            first, second = (None if side is None else side.to_pylist() for side in sides)
-            found.append(self._checked(self.module.predict_logits(first, second), len(first or ())))
+        for start in range(0, len(sides[0]), PREDICTION_ROWS):
+            first, *second = (side.slice(start, PREDICTION_ROWS).to_pylist() for side in sides)
+            values = np.asarray(self.module.predict_logits(first, second[0] if second else None), np.float32)
+            shape, rows = list(values.shape), len(first)
+            if shape != [rows, len(self.labels)]:
+                raise InputError(
+                    f"{self.model!r}: predict_logits returned {shape} for {rows} rows of {len(self.labels)} classes; "
+                    "it must return logits [rows, classes]"
+                )
+            if len(wrong := np.flatnonzero(~np.isfinite(values).all(axis=1))):
+                found_in = f"{values[wrong[0]].tolist()} for row {wrong[0]} of {rows}"
+                raise InputError(f"{self.model!r}: predict_logits returned {found_in}")
+            found.append(values)
         return np.concatenate(found)
 
-    def _checked(self, logits: Any, rows: int) -> Floats:
-        values = np.asarray(logits, np.float32)
-        if values.shape != (rows, len(self.labels)):
-            raise InputError(
-                f"{self.model!r}: predict_logits returned {list(values.shape)} for {rows} rows of {len(self.labels)} classes; "
-                "it must return logits [rows, classes]"
-            )
-        if not np.isfinite(values).all():
-            row = int((~np.isfinite(values)).any(axis=1).argmax())
-            raise InputError(f"{self.model!r}: predict_logits returned {values[row].tolist()} for row {row} of {rows}")
-        return values
-
     def save(self, folder: Path) -> None:
-        """Write config.json and the student's own files; the folder appears complete or not at all.
+        """Write config.json and the student's own files; the folder appears complete or not at all, and replaces an existing one.
 
-        :param folder: The student's folder; an existing one is replaced.
         :raises InputError: If the student writes nothing, a folder, pickle, or config.json.
         """
         with new_folder(folder) as temporary:
@@ -177,18 +160,16 @@ class FittedStudent(TrainedStudent):
             files = sorted(path.name for path in temporary.iterdir())
             if not files or CONFIG in files or not all((temporary / name).is_file() for name in files):
                 raise InputError(f"{self.model!r}: save wrote {files}; it must write files, no folders and no {CONFIG}")
-            for name in files:
-                if _is_pickle(temporary / name):
-                    raise InputError(
-                        f"{self.model!r}: save wrote {name}, which is pickle: loading it can run code; write another format"
-                    )
+            if pickled := [name for name in files if _is_pickle(temporary / name)]:
+                raise InputError(
+                    f"{self.model!r}: save wrote {pickled[0]}, which is pickle: loading it can run code; write another format"
+                )
             self._write_config(temporary, files, {"kind": "fitted"}, {})
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "FittedStudent":
         """Load what `save` wrote. The module that config.json names is imported, which runs its code.
 
-        :param folder: The student's folder.
         :raises InputError: If a file is missing, altered, or of a later format, or the class breaks the contract.
         """
         folder = Path(folder)

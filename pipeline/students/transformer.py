@@ -31,11 +31,7 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, words: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """Return the words' next states.
-
-        :param words: [B, L, width].
-        :param real: True for words, False for padding, bool [B, L].
-        """
+        """Return the words' next states, [B, L, width]; `real` is as from `real_words`."""
         batch, length, width = words.shape
         parts = self.query_key_value(self.attention_norm(words)).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)  # [B, heads, L, width / heads] each
@@ -52,9 +48,6 @@ class Transformer(Siamese):
     Positions are the sines and cosines of Vaswani et al. 2017 (arXiv 1706.03762, section 3.5), so that a text can have any length.
     The defaults give 0.66 M parameters in addition to 300-d word vectors. Train it with AdamW.
 
-    :param embeddings: Initial word vectors, float32 [V, d].
-    :param classes: The number of classes C.
-    :param pairs: Whether a text is a pair of sentences.
     :param layers: The number of Transformer layers.
     :param width: The size of a word's state; a multiple of 2 * heads.
     :param heads: Attention heads.
@@ -96,11 +89,7 @@ class Transformer(Siamese):
         return mean
 
     def positions(self, length: int, like: torch.Tensor) -> torch.Tensor:
-        """Return the vectors of positions, [length, width].
-
-        :param length: The number of words L.
-        :param like: A tensor with the device and dtype of the result.
-        """
+        """Return the vectors of positions, [length, width], with the device and dtype of `like`."""
         places = torch.arange(length, device=like.device, dtype=torch.float32)[:, None]
         even = torch.arange(0, self.width, 2, device=like.device, dtype=torch.float32)
         angles = places * torch.exp(even * (-math.log(10_000.0) / self.width))

@@ -36,7 +36,6 @@ class WordIds(NamedTuple):
 def split_words(texts: Texts, mode: TextMode) -> pa.ListArray | pa.ChunkedArray:
     """Split texts into words. Case is kept; a blank text has no words.
 
-    :param texts: Strings.
     :param mode: pretokenised: words are separated by white space. raw: a word is a run of letters and digits, one punctuation mark, one of
         the English clitics n't 's 'm 'd 'll 're 've, or `[MASK]`.
     :return: A list of words for each text, in the same chunks as `texts`.
@@ -58,11 +57,7 @@ def split_words(texts: Texts, mode: TextMode) -> pa.ListArray | pa.ChunkedArray:
 
 
 def count_words(columns: Iterable[Texts], mode: TextMode) -> list[tuple[str, int]]:
-    """Return each word with its count, the most frequent first, and words with equal counts in alphabetical (code point) order.
-
-    :param columns: Columns of texts, such as first and second sentences.
-    :param mode: As in `split_words`.
-    """
+    """Return each word with its count, the most frequent first, and words with equal counts in alphabetical (code point) order."""
     counts: Counter[str] = Counter()
     for texts in columns:
         for chunk in texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]:
@@ -89,7 +84,6 @@ class Vocabulary:
         """Build the vocabulary of training texts, the most frequent word first.
 
         :param columns: Columns of texts, of the training split alone.
-        :param text: How they are split into words.
         :param min_count: A word with fewer occurrences is left out, so it is unknown.
         :param others: Words that have a vector. Those that are not in the texts follow, in this order.
         """
@@ -106,13 +100,11 @@ class Vocabulary:
         return pa.array([MASK, *self.words], pa.string())
 
     def encode(self, texts: Texts, max_words: int) -> WordIds:
-        """Return the word ids of texts.
-
-        :param texts: Strings.
-        :param max_words: A longer text is cut after this many words.
-        """
+        """Return the word ids of texts; one of more than max_words is cut."""
         if isinstance(texts, pa.ChunkedArray):
-            return _joined([self.encode(chunk, max_words) for chunk in texts.chunks])
+            parts = [self.encode(chunk, max_words) for chunk in texts.chunks or [pa.array([], pa.string())]]
+            lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+            return WordIds(_offsets(lengths), np.concatenate([part.ids for part in parts]))
         lists = split_words(texts, self.text)
         found = self._found(lists.flatten())
         ids = pc.fill_null(pc.add(found, MASKED), UNKNOWN).to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
@@ -150,11 +142,3 @@ class Vocabulary:
 
 def _offsets(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-
-
-def _joined(parts: Sequence[WordIds]) -> WordIds:
-    lengths = [np.diff(part.offsets) for part in parts]
-    return WordIds(
-        _offsets(np.concatenate([np.zeros(0, np.int64), *lengths])),
-        np.concatenate([np.zeros(0, np.int32), *(part.ids for part in parts)]),
-    )

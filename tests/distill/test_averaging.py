@@ -69,7 +69,7 @@ def test_it_follows_buffers_and_copies_counts_and_leaves_frozen_weights_out():
 def test_the_module_s_own_weights_are_restored_even_after_an_error():
     moving = module(1.0)
     average = MovingAverage(moving, decay=0.9)
-    average.load({name: torch.full_like(value, 5) for name, value in average.weights.items()})
+    average.weights = {name: torch.full_like(value, 5) for name, value in average.weights.items()}
     with pytest.raises(RuntimeError, match="broken"), average.in_place():
         assert moving[0].weight.tolist() == [[5.0, 5.0]]
         raise RuntimeError("broken")
