@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pipeline.console import clear_errors, start_logging
 from pipeline.errors import InputError
@@ -99,12 +100,22 @@ def check() -> None:
     from pipeline import plugins
     from pipeline.augment.copies import Plan
     from pipeline.params import project
+    from pipeline.students.contract import is_module
 
     for task in project.active_tasks():
         settings = project.load(task)
         Plan.of(settings.augment, settings.rules_file)
-        for student in settings.students.values():
-            plugins.load(student.model)
+        for name, student in settings.students.items():
+            given: dict[str, Any] = {
+                "classes": len(settings.task.text.labels),
+                "pairs": settings.task.text.columns.sentence2 is not None,
+            }
+            try:
+                if is_module(student.model):
+                    given["embeddings"] = None
+                plugins.check_params(student.model, student.params, **given)
+            except InputError as error:
+                raise InputError(f"params.yaml or tasks/{task}.yaml: students.{name}: {error}") from error
 
 
 def results() -> None:

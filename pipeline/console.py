@@ -60,8 +60,13 @@ def progress(total: int, description: str, unit: str) -> Iterator[Callable[[int]
     """
     if sys.stderr.isatty():
         from tqdm import tqdm
+        from tqdm.contrib.logging import logging_redirect_tqdm
 
-        with tqdm(total=total, desc=description, unit=f" {unit}", unit_scale=True, leave=False) as bar:
+        scale = total >= 10_000
+        with (
+            tqdm(total=total, desc=description, unit=f" {unit}", unit_scale=scale, leave=False) as bar,
+            logging_redirect_tqdm(),  # log lines go above the bar
+        ):
             yield bar.update
     else:
         yield _logged(total, description, unit)

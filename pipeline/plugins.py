@@ -95,6 +95,18 @@ def build(path: str, params: Mapping[str, Any], **given: Any) -> Any:
     :param given: Keyword arguments of the contract, such as the number of classes.
     :raises InputError: If it does not import, does not take these parameters, or refuses a value with ValueError.
     """
+    factory = check_params(path, params, **given)
+    try:
+        return factory(**given, **params)
+    except ValueError as error:
+        raise InputError(f"{path!r}: {error}") from error
+
+
+def check_params(path: str, params: Mapping[str, Any], **given: Any) -> Any:
+    """Return the class or function of an import path, after a check that it takes the parameters that `build` passes.
+
+    :raises InputError: If it does not import, or does not take these parameters.
+    """
     factory = load(path)
     try:
         inspect.signature(factory).bind(**given, **params)
@@ -102,10 +114,7 @@ def build(path: str, params: Mapping[str, Any], **given: Any) -> Any:
         raise InputError(
             f"{path!r} does not take these parameters: {error}; it is called as {path.partition(':')[2]}{inspect.signature(factory)}"
         ) from error
-    try:
-        return factory(**given, **params)
-    except ValueError as error:
-        raise InputError(f"{path!r}: {error}") from error
+    return factory
 
 
 # --- the code of an import path ---------------------------------------------------------------------------------------------
@@ -135,13 +144,13 @@ def source_files(module: str) -> dict[str, Path]:
     _find_here_first()
     if _spec(module) is None:
         raise InputError(f"no module named {module!r} (looked in {Path.cwd()} and the installed packages)")
-    here, top = Path.cwd().resolve(), module.partition(".")[0]
+    here, top = Path.cwd(), module.partition(".")[0]
 
     def own_file(name: str) -> Path | None:
         spec, package = _spec(name), name.partition(".")[0]
         if spec is None or spec.origin is None or not spec.origin.endswith(".py") or package == _LIBRARY:
             return None
-        file = Path(spec.origin).resolve()
+        file = Path(spec.origin).absolute()  # a link in the working folder is followed, wherever it leads
         return file if package == top or (file.is_relative_to(here) and "site-packages" not in file.parts) else None
 
     return _reached([module], own_file)

@@ -199,12 +199,13 @@ def digest_of_rows(parts: Iterable[bytes]) -> str:
 
 def with_metadata(schema: pa.Schema, metadata: Mapping[str, Any]) -> pa.Schema:
     """Return the schema with our JSON under METADATA_KEY. Other keys are kept."""
-    content = json.dumps(metadata, ensure_ascii=False, sort_keys=True)
+    content = json.dumps(metadata, ensure_ascii=False)  # in the given order: that of augmentation rules counts
     return schema.with_metadata({**(schema.metadata or {}), METADATA_KEY: content})
 
 
 def metadata_of(path: Path) -> dict[str, Any]:
     """Return the JSON that `with_metadata` wrote to a Parquet file; empty if there is none."""
+    check(path, pa.schema([]))
     stored = pq.read_schema(path).metadata or {}
     found: dict[str, Any] = json.loads(stored.get(METADATA_KEY, b"{}"))
     return found

@@ -8,20 +8,22 @@ from pipeline.logits.note import note_of, teacher_of
 from pipeline.params import project
 from pipeline.storage import new_folder, write_json, write_stamp
 from pipeline.teacher.finetune import make_teacher
+from pipeline.teacher.recorded import RECORD
 
 
 def main(task: str, name: str) -> None:
     """Write teacher.json, and the fine-tuned classifier where the teacher has `finetune`."""
-    model = project.load(task).teacher(name).model
+    settings = project.load(task)
+    model = settings.teacher(name).model
     data = Path("data") / task
     note = note_of(data / "examples" / "examples.parquet")
     with new_folder(data / "teachers" / name) as folder:
         if note is not None:
-            write_json(folder / "teacher.json", teacher_of(note, name))
+            write_json(folder / RECORD, teacher_of(note, name, settings.teachers))
         else:
             examples, about = tables.read_examples(data / "examples")
             make_teacher(model, examples, about["labels"], folder)
-    write_stamp(Path("stamps") / task / "teachers" / f"{name}.json", data / "teachers" / name / "teacher.json")
+    write_stamp(Path("stamps") / task / "teachers" / f"{name}.json", data / "teachers" / name / RECORD)
 
 
 if __name__ == "__main__":

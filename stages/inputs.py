@@ -1,4 +1,4 @@
-"""Hash what a task depends on outside DVC's sight: stamps/TASK/inputs.json, which belongs in Git.
+"""Hash the inputs of a task that DVC does not track: stamps/TASK/inputs.json, which belongs in Git.
 
 It runs at every `dvc repro`. The stages after it run again where their part of the file has changed.
 """
@@ -7,21 +7,21 @@ from pathlib import Path
 
 from pipeline.console import run_stage
 from pipeline.params import project
-from pipeline.params.inputs import Hashes, inputs
-from pipeline.storage import read_json, write_json
+from pipeline.params.inputs import Hashes, inputs, read_mapping
+from pipeline.storage import write_json
 
 
 def main(task: str) -> None:
-    """Write the stamp, and make data/raw/TASK where none of the task's files is expected in it."""
+    """Write the stamp, and create data/raw/TASK if the task's files are elsewhere."""
     settings = project.load(task)
     path = Path("stamps") / task / "inputs.json"
     memory = Path(".dvc/tmp/offline-distill-hashes.json") if Path(".dvc").is_dir() else None
     hashes = Hashes(memory)
-    found = inputs(settings, hashes, read_json(path) if path.is_file() else {})
+    found = inputs(settings, hashes, read_mapping(path))
     hashes.save()
     raw = Path("data/raw", task)
     if not any(Path(name).is_relative_to(raw) for name in found["text"]):
-        raw.mkdir(parents=True, exist_ok=True)  # prepare depends on it, and the task's files are elsewhere
+        raw.mkdir(parents=True, exist_ok=True)  # prepare depends on it
     write_json(path, found)
 
 

@@ -10,7 +10,7 @@ from pipeline.console import run_stage
 from pipeline.labelling.label import label_task
 from pipeline.labelling.store import writing
 from pipeline.logits import imported
-from pipeline.logits.note import note_of
+from pipeline.logits.note import NOTE, note_of
 from pipeline.params import project
 from pipeline.storage import remove_temporaries, write_json, write_stamp
 
@@ -30,7 +30,7 @@ def main(task: str, name: str) -> None:
         write_json(data / "results" / f"label-{name}.json", summary)
     with writing(stamps):  # by the stamp a clone without the data set sees that it changed
         remove_temporaries(stamps, f"{name}.json")
-        write_stamp(stamps / f"{name}.json", out / "manifest.json")
+        write_stamp(stamps / f"{name}.json", out / (NOTE if (out / NOTE).exists() else "manifest.json"))
 
 
 if __name__ == "__main__":

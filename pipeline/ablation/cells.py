@@ -22,6 +22,7 @@ from pipeline.errors import InputError
 from pipeline.evaluation import SPLITS
 from pipeline.logits import dataset
 from pipeline.logits.dataset import COLUMNS, read_labelled
+from pipeline.logits.shards import rows_digest
 from pipeline.params.students import Student
 from pipeline.storage import read_json, sha256_of, write_json
 from pipeline.vectors.table import read_vectors
@@ -93,9 +94,12 @@ def train_all(where: Tables, settings: Ablation, out: Path, workers: int | None 
 
     out.mkdir(parents=True, exist_ok=True)
     shared = _shared_facts(where, settings.student)
+    labelled = dataset.read_split(where.labelled, "train", COLUMNS)
     todo, wanted = [], set()
     for cell in settings.cells:
-        data = _hash([shared, *([path.name, sha256_of(path)] for path in where.copies(cell))])
+        data = _hash(
+            [shared, rows_digest(_rows(where, cell, labelled))]
+        )  # its own: not those that only other cells have
         for seed in settings.seeds:
             path = out / f"{cell.name(seed)}.json"
             wanted.add(path)
@@ -135,9 +139,7 @@ def train_one(where: Tables, cell: Cell, settings: Student, rows_seen: int, key:
     :raises InputError: If a table is missing or wrong, or training fails.
     """
     about = dataset.provenance(where.labelled)
-    parts = [tables.read(file, tables.AUGMENTED, _COPIES) for file in where.copies(cell)]
-    copies = pa.concat_tables(parts) if parts else None
-    rows = training_rows(cell, dataset.read_split(where.labelled, "train", COLUMNS), copies)
+    rows = _rows(where, cell, dataset.read_split(where.labelled, "train", COLUMNS))
     settings = settings.model_copy(update={"epochs": max(1, round(rows_seen / max(1, rows.num_rows)))})
     with _one_thread():
         student, history = distill(
@@ -164,6 +166,11 @@ def train_one(where: Tables, cell: Cell, settings: Student, rows_seen: int, key:
     return f"{path.stem}: {rows.num_rows} rows, epoch {kept} of {len(history)}, {', '.join(accuracies)}"
 
 
+def _rows(where: Tables, cell: Cell, labelled: pa.Table) -> pa.Table:
+    parts = [tables.read(file, tables.AUGMENTED, _COPIES) for file in where.copies(cell)]
+    return training_rows(cell, labelled, pa.concat_tables(parts) if parts else None)
+
+
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Compute on one thread, so that sums have the same order for any number of workers."""
@@ -177,13 +184,16 @@ def _one_thread() -> Iterator[None]:
 
 def _shared_facts(where: Tables, student: Student) -> str:
     """Return the hash of what every student depends on: data, word vectors, code, torch."""
-    dataset.manifest(where.labelled)  # an error that says what to do, where there is none
-    files = [where.labelled / "manifest.json", Path(__file__), *([where.vectors] if where.vectors else [])]
-    for path in files:
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; run the stage that makes it with `dvc repro`")
+    about = dataset.provenance(where.labelled)
+    if where.vectors is not None and not where.vectors.is_file():
+        raise InputError(f"{where.vectors}: no such file; run the stage that writes it with `dvc repro`")
+    files = [Path(__file__), *([where.vectors] if where.vectors else [])]
     code = plugins.library_digest(*CODE, student.model.partition(":")[0]), plugins.code_digest(student.model)
-    return _hash([torch.__version__, *code, *([path.name, sha256_of(path)] for path in files)])
+    task = [about[key] for key in ("labels", "text", "pairs")]
+    held_out = [
+        rows_digest(dataset.read_split(where.labelled, split, COLUMNS)) for split in SPLITS if split in about["rows"]
+    ]
+    return _hash([torch.__version__, *code, task, held_out, *([path.name, sha256_of(path)] for path in files)])
 
 
 def _hash(facts: Sequence[Any]) -> str:

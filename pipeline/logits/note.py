@@ -3,7 +3,7 @@
 It is a module of its own, so that stages that only check for the note do not depend on the code that reads data sets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,16 @@ def note_in(folder: Path) -> dict[str, Any] | None:
     return dict(read_json(folder / NOTE)) if (folder / NOTE).exists() else None
 
 
-def teacher_of(note: Mapping[str, Any], teacher: str) -> dict[str, Any]:
-    """Return the teacher in the data set's provenance, of which the note of `note_of` has a copy.
+def teacher_of(note: Mapping[str, Any], teacher: str, defined: Collection[str]) -> dict[str, Any]:
+    """Return the teacher in the data set's provenance, of which the note of `note_of` has a copy; the note itself for any other teacher.
 
     :param teacher: The teacher's name in params.yaml.
-    :raises InputError: If the data set has the logits of another teacher.
+    :param defined: The teachers in params.yaml.
+    :raises InputError: If the data set's teacher is not among them.
     """
     found = note["teacher"]["name"]
-    if found != teacher:
+    if found not in defined:
         raise InputError(
-            f"{note['logits']}: has the logits of the teacher {found!r}, not of {teacher!r}; add {found!r} under teachers in params.yaml"
+            f"{note['logits']}: has the logits of the teacher {found!r}; add {found!r} under teachers in params.yaml (defined: {', '.join(defined)})"
         )
-    return dict(note["teacher"])
+    return dict(note["teacher"] if found == teacher else note)

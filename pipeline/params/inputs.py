@@ -1,19 +1,22 @@
-"""What a task's stages depend on and DVC does not see by itself: resolved settings, and hashes of files and code wherever they are.
+"""The inputs of a task's stages that DVC does not track: resolved settings, and hashes of files and code wherever they are.
 
-The inputs stage runs at every `dvc repro` and writes this as stamps/<task>/inputs.json. Later stages depend on their part of it, so a change
-outside DVC's sight re-runs what it affects: the source files of a task, code of the user's own, a teacher's weights, files of word vectors.
+The inputs stage runs at every `dvc repro` and writes them to stamps/<task>/inputs.json. Later stages depend on their part of that file, so a
+change re-runs what it affects: source files of a task, user-defined code, the weights of a teacher, files of word vectors.
 """
 
 import hashlib
+import importlib.metadata
 import json
 import logging
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from pipeline import plugins
+from pipeline.params.augment import Rule
 from pipeline.params.project import Settings
 from pipeline.params.teachers import TeacherModel
 from pipeline.params.text import Source
@@ -21,11 +24,14 @@ from pipeline.storage import read_json, sha256_of, write_json
 
 logger = logging.getLogger(__name__)
 
-MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+MODEL_FILES = ("config.json", "*token*.json", "vocab.json", "*.index.json", "*.safetensors", "*.txt", "*.model")
 """The files of a model's folder that transformers reads."""
 
 CODE = "in pipeline/"
-"""In the place of a hash: code of this library, which DVC watches."""
+"""Recorded instead of a hash for code of this library, which DVC tracks."""
+
+ABSENT = "absent"
+"""Recorded instead of a hash for a file that is missing on the machine that prepares the task."""
 
 
 class Hashes:
@@ -38,10 +44,7 @@ class Hashes:
         self._memory = memory
         self._known: dict[str, list[Any]] = {}
         if memory is not None and memory.is_file():
-            try:
-                self._known = dict(read_json(memory))
-            except ValueError:  # written by a process that was killed: it costs time and nothing else
-                logger.info("%s: not valid JSON; files are hashed again", memory)
+            self._known = read_mapping(memory)
 
     def of(self, path: Path) -> str | None:
         """Return the SHA-256 of a file, in hex; None where there is no such file."""
@@ -49,7 +52,8 @@ class Hashes:
             return None
         stat, key = path.stat(), str(path.resolve())
         state = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        if self._known.get(key, [])[:3] != state:
+        known = self._known.get(key)
+        if not isinstance(known, list) or known[:3] != state:
             self._known[key] = [*state, sha256_of(path)]
         return str(self._known[key][3])
 
@@ -59,29 +63,47 @@ class Hashes:
             write_json(self._memory, self._known)
 
 
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a JSON file that can be computed again: a damaged one (killed writer, merge conflict) counts as empty."""
+    try:
+        found = read_json(path)
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        logger.warning("%s: not a JSON mapping; it is written again", path)
+        return {}
+    return found
+
+
 def inputs(settings: Settings, hashes: Hashes, before: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the stages of a task depend on, by section.
 
     :param before: What this returned the last time. Where something is not on this machine (the teacher, in the clone of somebody who only
         trains students), its recorded value is kept.
-    :return: As JSON: `text` (source files), `tagger`, `rules` (code), `teachers` (settings, weights or code), `labelling` (settings), `vectors`
+    :return: As JSON: `text` (source files), `tagger`, `rules` (settings, code, files that their parameters name; a list, since their order counts), `teachers` (settings, weights or code), `labelling` (settings), `vectors`
         (files), `gather` (settings) and `students` (settings, code), the last five by name. Settings are those of params.yaml with the task's
         overrides and all defaults, as a hash.
-    :raises InputError: If code of the user's own is not valid Python.
+    :raises InputError: If user-defined code is not valid Python.
     """
     students = settings.students
+    prepares = (Path("data") / settings.name / "examples").is_dir()  # not a clone that only trains students
+    teachers = {
+        name: {"settings": _digest(teacher.model), **_teacher(teacher.model, hashes)}
+        for name, teacher in settings.teachers.items()
+    }
+    teachers = _kept(teachers, before.get("teachers"))
     found = {
-        "text": _source(settings.task.text.source, hashes),
+        "text": _source(settings.task.text.source, hashes, prepares),
         "tagger": _tagger(settings.tag.tagger, hashes),
-        "rules": {name: code(rule.rule) for name, rule in settings.augment.rules.items()},
-        "teachers": {
-            name: {"settings": _digest(teacher.model), **_teacher(teacher.model, hashes)}
-            for name, teacher in settings.teachers.items()
-        },
+        "rules": [_rule(rule, hashes) for rule in settings.augment.rules.values()],
+        "teachers": teachers,
         "labelling": {name: _digest(teacher.label) for name, teacher in settings.teachers.items()},
-        "vectors": {name: _vectors(vectors.source, hashes) for name, vectors in settings.vectors.items()},
+        "vectors": {name: _vectors(vectors.source, hashes, teachers) for name, vectors in settings.vectors.items()},
         "gather": {
-            name: _digest([student.teachers, student.average, student.rows]) for name, student in students.items()
+            name: _digest([list(student.teachers.items()), student.average, student.rows])
+            for name, student in students.items()
         },
         "students": {
             name: {"settings": _digest(student), "code": code(student.model)} for name, student in students.items()
@@ -95,23 +117,34 @@ def code(path: str) -> str:
     return plugins.code_digest(path) or CODE
 
 
+def _rule(rule: Rule, hashes: Hashes) -> dict[str, Any]:
+    files = {value: hashes.of(Path(value)) for value in rule.params.values() if isinstance(value, str)}
+    return {"settings": _digest(rule), "code": code(rule.rule), "files": files}
+
+
 def _kept(found: Any, before: Any) -> Any:
     """Return what was found, with the earlier value where there is none now."""
+    if isinstance(found, list) and isinstance(before, list) and len(found) == len(before):
+        return [_kept(value, earlier) for value, earlier in zip(found, before, strict=True)]
     if isinstance(found, Mapping):
         earlier = before if isinstance(before, Mapping) else {}
         return {key: _kept(value, earlier.get(key)) for key, value in found.items()}
     return before if found is None else found
 
 
-def _source(source: Source, hashes: Hashes) -> dict[str, Any]:
-    """Hash the files of a source. Which of `files` and `otherwise` is read follows from what is there, so both count."""
+def _source(source: Source, hashes: Hashes, prepares: bool) -> dict[str, Any]:
+    """Hash the files of a source. With `otherwise`, the existence of the files counts too: it decides which of the two is read."""
     given = source.files if source.package is None else source.path
     if source.logits is not None and source.logits.startswith("folder:"):
         given = f"{source.logits.removeprefix('folder:')}/manifest.json"
     names = [given] if isinstance(given, str) else (given or {}).values()
-    folders = [Path()] if source.package is None else plugins.folders_of(source.package)[:1]
-    found: dict[str, Any] = {Path(name).as_posix(): hashes.of(folder / name) for folder in folders for name in names}
-    return found if source.otherwise is None else found | {"otherwise": _source(source.otherwise, hashes)}
+    folders = [Path()] if source.package is None else plugins.folders_of(source.package)
+    missing = ABSENT if source.otherwise is not None and prepares else None
+    found: dict[str, Any] = {}
+    for name in names:
+        paths = [folder / name for folder in folders if (folder / name).is_file()]
+        found[Path(name).as_posix()] = hashes.of(paths[0]) if paths else missing
+    return found if source.otherwise is None else found | {"otherwise": _source(source.otherwise, hashes, prepares)}
 
 
 def _teacher(model: TeacherModel, hashes: Hashes) -> dict[str, Any]:
@@ -125,38 +158,45 @@ def _teacher(model: TeacherModel, hashes: Hashes) -> dict[str, Any]:
         folder = next((found / inside for found in plugins.folders_of(package)), None)
     if folder is None:
         return {}  # a Hub's revision is pinned
-    paths = sorted(path for glob in MODEL_FILES for path in folder.glob(glob))
-    return {"weights": {path.relative_to(folder).as_posix(): hashes.of(path) for path in paths} or None}
+    if not any(folder.glob("*.safetensors")):
+        return {"weights": None}  # the small files alone may be in Git
+    paths = sorted({path for glob in MODEL_FILES for path in folder.glob(glob)})
+    return {"weights": {path.relative_to(folder).as_posix(): hashes.of(path) for path in paths}}
 
 
 def _fingerprint(path: str, params: Mapping[str, Any]) -> str | None:
-    """Return the attribute `fingerprint` of a teacher of the user's own. It is built only where its module's source has that word."""
+    """Return the attribute `fingerprint` of a `python:` teacher. It is built only if the word occurs in its code, which can take long."""
     module = path.partition(":")[0]
     if not any(b"fingerprint" in file.read_bytes() for file in plugins.source_files(module).values()):
         return ""
     try:
         return str(getattr(plugins.build(path, params), "fingerprint", ""))
-    except Exception as error:  # on a machine that only trains students, the user's class may not find its files
+    except (Exception, SystemExit) as error:  # on a machine that only trains students, the class may not find its files
         logger.warning("%s: cannot be built here (%s); its recorded fingerprint is kept", path, error)
         return None
 
 
 def _tagger(tagger: str, hashes: Hashes) -> dict[str, Any]:
     kind, _, name = tagger.partition(":")
-    return _package(name if kind == "spacy" else kind, hashes)
+    if kind == "spacy":
+        return _package(name, hashes, "**/meta.json")
+    return {"version": importlib.metadata.version(kind) if find_spec(kind) else None}
 
 
-def _vectors(source: str, hashes: Hashes) -> dict[str, Any]:
+def _vectors(source: str, hashes: Hashes, teachers: Mapping[str, Any]) -> dict[str, Any]:
     kind, _, place = source.partition(":")
     if kind in ("word2vec", "text"):
         return {place: hashes.of(Path(place))}
-    return _package(place, hashes) if kind == "spacy" else {}
+    if kind == "teacher":
+        return {"teacher": _digest(teachers.get(place))}
+    return _package(place, hashes, "**/meta.json", "**/vocab/*")
 
 
-def _package(name: str, hashes: Hashes) -> dict[str, Any]:
-    """Hash what a spaCy pipeline says about itself, its version among it."""
-    metas = [path for folder in plugins.folders_of(name) for path in sorted(folder.glob("**/meta.json"))]
-    return {"meta": None if not metas else _digest([hashes.of(path) for path in metas])}
+def _package(name: str, hashes: Hashes, *globs: str) -> dict[str, Any]:
+    """Hash files of an installed spaCy pipeline."""
+    folders = plugins.folders_of(name)
+    paths = sorted({path for folder in folders for glob in globs for path in folder.glob(glob) if path.is_file()})
+    return {"package": _digest([hashes.of(path) for path in paths]) if paths else None}
 
 
 def _digest(value: Any) -> str:

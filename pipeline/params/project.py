@@ -122,6 +122,9 @@ def load(task: str, folder: Path = Path()) -> Settings:
     overrides = read_yaml(task_path)
     checked = validated(Task, overrides, task_path)
     overrides["students"] = _for_each_seed(overrides["students"], params["students"])
+    for key in ("teachers", "students"):  # dvc.yaml has a stage for each of those in params.yaml alone
+        for name in overrides[key]:
+            _check_name(f"{task_path}: {key}: params.yaml does not define", name, params[key], InputError)
     merged = {key: _overlay(params.get(key, {}), overrides[key]) for key in OVERRIDES}
     settings = validated(Settings, {"name": task, "task": checked, **merged}, task_path)
     if checked.text.is_regression:

@@ -34,7 +34,10 @@ MARKS = {
 LEGEND: tuple[tuple[Child, str], ...] = (
     ("word", "kept"),
     (Markup('<del>word</del> <ins class="mask">{}</ins>').format(MASK), "masked"),
-    (Markup("<del>word</del> <ins>other</ins>"), "replaced by a word with the same part of speech"),
+    (
+        Markup("<del>word</del> <ins>other</ins>"),
+        "replaced by a word with the same part of speech, or changed by another rule",
+    ),
     (Markup('<span class="dropped">word</span>'), "outside the kept n-gram"),
 )
 

@@ -75,7 +75,10 @@ KINDS = {
         "{student} contradicts {teacher}, which predicts the gold label. Rows without a gold label count too.",
     ),
     "better": ("Student right, teacher wrong", "{student} predicts the gold label, {teacher} does not."),
-    "doubtful": ("Possible label errors", "Both confidently predict the same class, which is not the gold label."),
+    "doubtful": (
+        "Possible label errors",
+        "Student and teacher predict the same class, which is not the gold label; the most confident ones first.",
+    ),
     "far": ("Furthest apart", "The rows with the largest difference between {student} and {teacher}."),
 }
 """Title and text of each kind of disagreement."""

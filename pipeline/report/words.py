@@ -24,10 +24,12 @@ def headline(found: Findings) -> str:
     score, teacher_score = found.mean(best), found.of_teacher(best)
     name, teacher, what = found.named(best), found.teacher_of(best), f"{found.split} {found.score_name}"
     scores = scored(score, found.score), scored(teacher_score, found.score)
-    if teacher_score > 0:
-        parts = [f"{name} keeps {score / teacher_score:.1%} of {teacher}'s {what} ({scores[0]} against {scores[1]})"]
+    if 0 < score <= teacher_score:
+        parts = [
+            f"{name} keeps {score / teacher_score:.1%} of the {what} of {teacher} ({scores[0]} against {scores[1]})"
+        ]
     else:
-        parts = [f"{name} has a {what} of {scores[0]} and {teacher} of {scores[1]}"]
+        parts = [f"{name} has a {what} of {scores[0]}, and {teacher} of {scores[1]}"]
     fewer, faster = found.fewer(best), found.faster(best)
     if fewer is not None:
         more = f"{factor(fewer)} times fewer" if fewer >= 1 else f"{factor(1 / fewer)} times the"
@@ -43,7 +45,7 @@ def tiles(found: Findings) -> list[tuple[str, str]]:
     best = found.best
     score, teacher_score = found.mean(best), found.of_teacher(best)
     shown = []
-    if teacher_score > 0:
+    if 0 < score <= teacher_score:
         text = f"of the teacher's {found.score_name} kept by {found.named(best)}"
         shown.append((f"{score / teacher_score:.1%}", text))
     if found.gap is not None and found.gap.is_measurable:

@@ -86,6 +86,10 @@ class Runtime(Predictor):
         :raises InputError: If a file is missing, altered, of a later format, or not an ONNX network; if onnxruntime is not installed.
         """
         folder = Path(folder)
+        if read_student_json(folder / CONFIG, FORMAT, set()).get("kind") == "fitted":
+            raise InputError(
+                f"{folder}: this student is not a torch module and has no ONNX network; load it with TrainedStudent"
+            )
         config = read_student_json(folder / CONFIG, FORMAT, _KEYS)
         name = MODEL_INT8 if int8 else MODEL
         if not (folder / name).is_file():

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,10 +117,9 @@ def _clear_fault(source: str, fault: str) -> Iterator[None]:
 
 
 def quieten() -> None:
-    """Silence the warnings of transformers, and its progress bars if stderr is not a terminal."""
+    """Silence the warnings and the progress bars of transformers."""
     transformers.logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        transformers.logging.disable_progress_bar()
+    transformers.logging.disable_progress_bar()
 
 
 def load_tokenizer(files: Files) -> Any:

@@ -275,3 +275,18 @@ def test_the_code_of_a_student_is_all_that_training_imports():
         "pipeline.students.vocabulary",
         "pipeline.vectors.table",
     } <= reached
+
+
+def test_rows_of_other_cells_train_nothing_again(where: Tables, tmp_path: Path):
+    """A new rule set labels more texts in the union, and where the text comes from may be written in other words."""
+    asked, out = ablation(seeds=[0]), tmp_path / "cells"
+    train_all(where, asked, out, workers=1)
+    before = told(out)
+    splits = {split: dataset.read_split(where.labelled, split) for split in tables.SPLITS}
+    about = dataset.provenance(where.labelled)
+    extra = splits["train"].slice(splits["train"].num_rows - 1)
+    extra = column(column(extra, "id", ["f" * 32]), "sentence1", ["a text of another rule set"])
+    more = splits | {"train": pa.concat_tables([splits["train"], extra]).unify_dictionaries()}
+    writing.write(where.labelled, more, about | {"source": {"licence": "another"}})
+    train_all(where, asked, out, workers=1)
+    assert changed_by(before, out) == set()

@@ -2,7 +2,6 @@ import importlib
 import inspect
 import json
 import pkgutil
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +22,6 @@ from pipeline.serving.export import export
 from pipeline.serving.predict import open_student
 from pipeline.serving.runtime import Runtime
 from pipeline.students.contract import Batch, build
-from pipeline.students.files import hashes_of
 from pipeline.students.trained import TrainedStudent
 from pipeline.students.vocabulary import Vocabulary
 
@@ -316,17 +314,6 @@ def test_the_card_has_no_blank_lines_too_many_and_no_code_of_missing_files(singl
     assert "Runtime.from_pretrained" not in without
     assert "model.onnx" not in without
     assert "There is no ONNX network of this student: a reason\n" in without
-
-
-def test_files_in_folders_have_their_own_size_on_the_card(tmp_path: Path, single: TrainedStudent):
-    single.save(tmp_path / "trained")
-    (tmp_path / "trained/more").mkdir()
-    (tmp_path / "trained/more/a.json").write_text("{ }")
-    config = json.loads((tmp_path / "trained/config.json").read_text())
-    config["files"] = hashes_of(tmp_path / "trained", {*config["files"], "more/a.json"})
-    (tmp_path / "trained/config.json").write_text(json.dumps(config))
-    export(tmp_path / "trained", tmp_path / "out", {}, PROVENANCE)
-    assert re.search(r"`more/a\.json` +\| +3 \|", (tmp_path / "out/README.md").read_text())
 
 
 def test_without_the_extra_the_error_names_it(tmp_path: Path, single: TrainedStudent, monkeypatch):
