@@ -1,6 +1,7 @@
 """What DVC does not see by itself is hashed: a change changes its part of the stamp, and no other."""
 
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -11,15 +12,22 @@ from tiny import tiny_teacher
 from pipeline import params, plugins
 from pipeline.params.inputs import CODE, Hashes, inputs
 
+ROOT = Path(__file__).parents[2]
 PARAMS = {
     "tasks": ["films"],
     "tag": {"tagger": "nltk:perceptron", "text": "pretokenised"},
-    "augment": {"n_iter": 1, "rules": {"mine": {"rule": "inputs_rules:Mine"}}},
+    "augment": {
+        "n_iter": 1,
+        "rules": {
+            "mine": {"rule": "inputs_rules:Mine", "words": "elsewhere/words.tsv"},
+            "second": {"rule": "inputs_rules:Mine"},
+        },
+    },
     "teachers": {
         "folder": {"model": {"source": "folder:models/tiny"}, "label": {}},
         "own": {"model": {"source": "python:inputs_teacher:Own"}, "label": {}},
     },
-    "vectors": {"few": {"source": "text:vectors.txt"}},
+    "vectors": {"few": {"source": "text:vectors.txt"}, "own": {"source": "teacher:folder"}},
     "students": {
         "bag": {"model": "inputs_students:Bag", "teacher": "folder"},
         "built-in": {"model": "pipeline.students.bilstm:BiLSTM", "teacher": ["folder", "own"]},
@@ -37,6 +45,7 @@ TASK = {
 FILES = {
     "elsewhere/train.csv": "text,label\n",
     "elsewhere/dev.csv": "text,label\n",
+    "elsewhere/words.tsv": "",
     "vectors.txt": "good 1 2\n",
     "inputs_rules.py": "import inputs_helper\n\n\nclass Mine: ...\n",
     "inputs_helper.py": "",
@@ -90,19 +99,21 @@ def changed(before: dict, after: dict) -> set[str]:
         ("inputs_helper.py", {"rules"}),
         ("inputs_teacher.py", {"teachers.own"}),
         ("inputs_students.py", {"students.bag"}),
-        ("models/tiny/config.json", {"teachers.folder"}),
+        ("models/tiny/config.json", {"teachers.folder", "vectors.own"}),
+        ("elsewhere/words.tsv", {"rules"}),
+        ("models/tiny/trainer_state.json", set()),
     ],
 )
 def test_a_file_that_changes_changes_its_part(here: Path, file: str, parts: set[str]):
     before = stamp()
-    (here / file).write_text((here / file).read_text() + "\n")
+    (here / file).write_text(((here / file).read_text() if (here / file).exists() else "") + "\n")
     assert changed(before, stamp()) == parts
 
 
 def test_weights_that_change_in_place_change_their_teacher(here: Path):
     before = stamp()
     tiny_teacher(here / "models/tiny", ["good", "bad"], labels=["negative", "positive"], seed=5)
-    assert changed(before, stamp()) == {"teachers.folder"}
+    assert changed(before, stamp()) == {"teachers.folder", "vectors.own"}
 
 
 @pytest.mark.parametrize(
@@ -115,7 +126,10 @@ def test_weights_that_change_in_place_change_their_teacher(here: Path):
             {"students.built-in", "gather.built-in"},
         ),
         (lambda task: task["teachers"].update(folder={"label": {"max_length": 9}}), {"labelling.folder"}),
-        (lambda task: task["teachers"].update(folder={"model": {"licence": "mit"}}), {"teachers.folder"}),
+        (
+            lambda task: task["teachers"].update(folder={"model": {"licence": "mit"}}),
+            {"teachers.folder", "vectors.own"},
+        ),
         (lambda task: task.update(description="other words"), set()),
     ],
     ids=["batch size", "rows", "teacher", "label", "model", "description"],
@@ -182,3 +196,57 @@ def test_a_file_is_hashed_again_only_where_it_changed(here: Path, monkeypatch: p
             (here / "vectors.txt").write_text("good 3 4\n")
     (here / "memory.json").write_text("{")
     assert Hashes(here / "memory.json").of(Path("vectors.txt")) == first
+
+
+def test_the_order_of_rules_counts(here: Path):
+    before, params_ = stamp(), json.loads(json.dumps(PARAMS))
+    params_["augment"]["rules"] = dict(reversed(params_["augment"]["rules"].items()))
+    write(params_, TASK)
+    assert changed(before, stamp()) == {"rules"}
+
+
+def test_the_order_of_averaged_teachers_counts(here: Path):
+    before, params_ = stamp(), json.loads(json.dumps(PARAMS))
+    params_["students"]["built-in"]["teacher"].reverse()
+    write(params_, TASK)
+    assert changed(before, stamp()) == {"gather.built-in", "students.built-in"}
+
+
+def test_a_source_that_gives_way_to_otherwise_counts_where_the_task_is_prepared(here: Path):
+    task = json.loads(json.dumps(TASK))
+    task["text"]["source"]["otherwise"] = {"files": {"train": "elsewhere/dev.csv", "validation": "elsewhere/dev.csv"}}
+    write(PARAMS, task)
+    before = stamp()
+    (here / "elsewhere/train.csv").unlink()
+    assert changed(before, stamp(before)) == set()  # a clone that only trains students
+    (here / "data/films/examples").mkdir(parents=True)
+    assert changed(before, stamp(before)) == {"text"}
+
+
+def test_a_teacher_whose_weights_are_not_here_keeps_its_recorded_hashes(here: Path):
+    before = stamp()
+    (here / "models/tiny/model.safetensors").unlink()  # config and tokenizer may be in Git
+    assert changed(before, stamp(before)) == set()
+
+
+def test_code_behind_a_link_counts(here: Path, tmp_path_factory: pytest.TempPathFactory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "helper.py"
+    elsewhere.write_text("P = 1\n")
+    (here / "inputs_helper.py").unlink()
+    (here / "inputs_helper.py").symlink_to(elsewhere)
+    before = stamp()
+    elsewhere.write_text("P = 2\n")
+    assert changed(before, stamp()) == {"rules"}
+
+
+@pytest.mark.parametrize("damaged", ["", "[]", "<<<<<<< HEAD\n{}\n", '{"text": 3}'])
+def test_a_damaged_stamp_is_written_again(here: Path, damaged: str):
+    main = runpy.run_path(str(ROOT / "stages/inputs.py"))["main"]
+    main("films")
+    path = here / "stamps/films/inputs.json"
+    before = path.read_text()
+    path.write_text(damaged)
+    sys.modules.pop("inputs_teacher", None)
+    main("films")
+    assert path.read_text() == before
+    assert (here / "data/raw/films").is_dir()  # the task's files are elsewhere, and prepare depends on it

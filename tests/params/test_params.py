@@ -166,7 +166,7 @@ def test_params_error_names_file_key_and_value(project, key, value, message):
         ("augment", {"n_iter": "x"}, "augment.n_iter: 'x': "),
         ("students", {"tiny": {"epochs": 0}}, "students.tiny.epochs: 0: "),
         ("students", {"tiny": {"model": "my_things:Nobody"}}, "students.tiny.model: 'my_things:Nobody': "),
-        ("students", {"new": {"teacher": "big"}}, "students.new.model: missing"),
+        ("students", {"new": {"teacher": "big"}}, "students: params.yaml does not define 'new' (there are tiny)"),
         *((override, ..., f"{override}: missing; write `{override}: {{}}`") for override in OVERRIDES),
     ],
 )  # fmt: skip
@@ -408,3 +408,13 @@ def test_the_vectors_of_the_readme_are_valid(project):
         params.load("films")
     change(project / "params.yaml", "vectors.teacher.source", "teacher:big")
     assert params.load("films").vectors["teacher"].dimensions == 300
+
+
+@pytest.mark.parametrize("key", ["teachers", "students"])
+def test_a_task_overrides_only_what_params_yaml_defines(project, key):
+    """dvc.yaml has a stage for each teacher and student of params.yaml, and for no other."""
+    text = yaml.safe_load((project / "tasks/films.yaml").read_text())
+    text[key] = {"extra": {}}
+    (project / "tasks/films.yaml").write_text(yaml.safe_dump(text))
+    with pytest.raises(InputError, match=rf"tasks/films.yaml: {key}: params.yaml does not define 'extra' \(there are "):
+        params.load("films")
