@@ -56,7 +56,7 @@ def progress(total: int, description: str, unit: str) -> Iterator[Callable[[int]
 
     :param description: The task in two or three words.
     :param unit: The name of the units: "rows", "tokens".
-    :yields: A function that adds n units to those that are done.
+    :yields: A function that advances the bar by n units.
     """
     if sys.stderr.isatty():
         from tqdm import tqdm

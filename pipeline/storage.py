@@ -128,7 +128,7 @@ def sha256_of(path: Path) -> str:
 
 
 def write_stamp(path: Path, of: Path) -> None:
-    """Write the SHA-256 of a file as JSON: small enough for Git, so that a clone without the file sees that it is another one."""
+    """Write the SHA-256 of a file as JSON: small enough for Git, so that a clone without the file detects a new version."""
     write_json(path, {"file": of.as_posix(), "sha256": sha256_of(of)})
 
 

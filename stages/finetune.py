@@ -1,4 +1,4 @@
-"""Train the teacher's classifier on the task, or record the one it brings: data/TASK/teachers/TEACHER."""
+"""Fine-tune the teacher's classifier, or record the existing one: data/TASK/teachers/TEACHER."""
 
 from pathlib import Path
 

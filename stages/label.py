@@ -28,7 +28,7 @@ def main(task: str, name: str) -> None:
     with writing(data / "results"):
         remove_temporaries(data / "results", f"label-{name}.json")
         write_json(data / "results" / f"label-{name}.json", summary)
-    with writing(stamps):  # by the stamp a clone without the data set sees that it changed
+    with writing(stamps):  # a clone without the data set detects new logits by the stamp
         remove_temporaries(stamps, f"{name}.json")
         write_stamp(stamps / f"{name}.json", out / (NOTE if (out / NOTE).exists() else "manifest.json"))
 

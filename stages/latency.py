@@ -50,7 +50,9 @@ def main(task: str) -> None:
             name, kind = key.rsplit(" ", 1)
             by_name.setdefault(name, {})[kind] = {what: round(value, 4) for what, value in times.items()}
             single, rate = times["p50 ms"], times["texts per second"]
-            logger.info("%d threads, %s: %.3f ms at one text, %.0f texts/s", threads, key, single, rate)
+            logger.info(
+                "%d thread(s), %s: %.3f ms per single text, %.0f texts/s in batches", threads, key, single, rate
+            )
         found[str(threads)] = by_name
     write_json(data / "results" / "latency.json", {"texts": len(texts), "threads": found})
 

@@ -10,7 +10,7 @@ from pipeline.text import preparation, sources
 
 
 def main(task: str) -> None:
-    """Write the task's examples, where they come from and the report on the source's rows; nothing if a row is refused."""
+    """Write the examples, their source and the row report; write nothing if a row is refused."""
     settings = project.load(task)
     text, folder = settings.task.text, Path("data", task)
     if text.source.logits is not None:

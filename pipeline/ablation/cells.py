@@ -110,7 +110,7 @@ def train_all(where: Tables, settings: Ablation, out: Path, workers: int | None 
     for path in sorted({*out.iterdir()} - wanted):
         logger.info("removed %s: no longer part of the ablation", path)
         path.unlink()
-    logger.info("ablation: training %d of %d students; the rest is already trained", len(todo), len(wanted))
+    logger.info("ablation: training %d of %d students", len(todo), len(wanted))
     todo.sort(key=lambda job: -job[1].n_iter)  # longest first, so that processes end at about the same time
     with (
         Parallel(n_jobs=workers or default_workers(), return_as="generator_unordered") as parallel,

@@ -70,4 +70,4 @@ def _unseen(files: list[Path]) -> Iterator[pa.Table]:
         rows += table.num_rows
         if number == 0 or np.any(new.to_numpy(zero_copy_only=False)):
             yield table.filter(new)
-    logger.info("ablation: %d augmented rows have %d texts", rows, len(seen))
+    logger.info("ablation: %d augmented rows, %d unique texts", rows, len(seen))

@@ -23,7 +23,7 @@ from pipeline.augment.block import MASKED, REPLACED, Block, Unigrams
 from pipeline.augment.draws import Draws
 
 Asked = dict[str, tuple[str, float]]
-"""For counts of a rule: the count that it is a share of, and the share asked for in params.yaml."""
+"""The denominator of a rule's counter, and its target rate in params.yaml."""
 
 
 class AugmentationRule(Protocol):

@@ -113,7 +113,7 @@ def finite_logits(rows: pa.Table, classes: int) -> NDArray[np.float32]:
     """
     width = rows["logits"].type.list_size
     if width != classes:
-        raise InputError(f"the logits are of {width} classes, the data set names {classes}")
+        raise InputError(f"the logits have {width} classes, but the data set has {classes}")
     logits = logits_of(rows).astype(np.float32)
     for row in np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist():
         raise InputError(f"row {rows['id'][row]}: logits {logits[row].tolist()} are not finite; label the text again")

@@ -21,7 +21,7 @@ BATCH_BYTES = 1 << 30
 """The most bytes that a column of text may take in one batch."""
 
 SHOWN = 3
-"""Faults of a check that are listed; the rest is counted."""
+"""Maximum number of faults listed per check."""
 
 HEX = "^[0-9a-f]{32}$"
 STRINGS = ("id", "sentence1", "sentence2", "parent_id", "side")

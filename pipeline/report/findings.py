@@ -156,7 +156,7 @@ class Findings:
     def best(self) -> str:
         """The best student on `choosing`, so that its test score is not selected for.
 
-        Students that differ only in their seed count by their mean, and the best of them stands for all.
+        Seeds of one student are compared by their mean score; the best seed represents them.
         """
         return max(self.measured, key=lambda name: (self.mean(name, self.choosing), self.of(name, self.choosing)))
 

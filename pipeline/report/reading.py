@@ -49,7 +49,7 @@ def _confidence(found: Findings, name: str, known: Confidence) -> Markup:
         }
         title = "augmented rows with a changed prediction"
         drawn = charts.bars(f"Changed predictions of {name}", shares, title, Series("", "c1"))
-        text = "The share of augmented rows whose predicted class differs from their original's: they cannot take over its label."
+        text = "The share of augmented rows whose predicted class differs from their original's: keeping the label of the original would be wrong for them."
         panels.append(figure(drawn, text))
     return grid(panels)
 

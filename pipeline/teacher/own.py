@@ -1,4 +1,4 @@
-"""Teachers of the user's own, by import path: an ensemble, a remote service, anything that turns text into logits."""
+"""User-defined teachers, by import path: an ensemble, a remote service, anything that turns text into logits."""
 
 import logging
 import os

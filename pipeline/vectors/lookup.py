@@ -149,7 +149,7 @@ def embed(
         *(source, len(covered), len(counts), 100 * types, 100 * tokens),
     )
     if added or extra:
-        logger.info("%s: also %d words of augmented rows alone, and %d extra words", source, covered_added, extra)
+        logger.info("%s: %d more words occur only in augmented rows; %d extra words", source, covered_added, extra)
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(found.matrix.reshape(-1)), found.matrix.shape[1])
     return pa.table({"word": pa.array(found.words, pa.string()), "vector": vectors}), metadata
 

@@ -179,7 +179,7 @@ def test_pairs_are_trained_on_both_sentences():
         ({"training": TRAINING[:0]}, "no row to train on"),
         ({"rows": "originals", "training": rows(["a"], [None], [(1, 0)], parents=["x"])}, r"\(rows: originals\)"),
         ({"validation": rows(["a"], [None], [(1, 0)])}, "no row with a label"),
-        ({"labels": ("a", "b", "c")}, "the logits are of 2 classes, the data set names 3"),
+        ({"labels": ("a", "b", "c")}, "the logits have 2 classes, but the data set has 3"),
         ({"training": rows(["a"], [2], [(1, 0)])}, "has label 2, but only 2 classes"),
         ({"training": rows(["a", "b"], [0, 1], [(1, 0), (float("inf"), 0)])}, "row1: logits"),
         ({"model": "test_distill:Breaks", "params": {}}, "loss is nan in epoch 1, batch 3 of 30"),

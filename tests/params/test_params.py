@@ -396,7 +396,7 @@ def test_a_tasks_block_for_a_student_holds_for_each_of_its_seeds(project):
     change(path, "students", {**seeds, "tiny": tiny})
     assert params.load("films").students["tiny"].epochs == 7
     change(task, "students", {"tinny": {"epochs": 7}})
-    with pytest.raises(InputError, match="students: params.yaml does not define 'tinny'"):
+    with pytest.raises(InputError, match=r"students: params\.yaml does not define 'tinny'"):
         params.load("films")
 
 
