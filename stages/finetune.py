@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline import tables
 from pipeline.console import run_stage
-from pipeline.logits.note import note_of, teacher_of
+from pipeline.logits.note import NOTE, note_of, teacher_of
 from pipeline.params import project
 from pipeline.storage import new_folder, write_json, write_stamp
 from pipeline.teacher.finetune import make_teacher
@@ -17,13 +17,14 @@ def main(task: str, name: str) -> None:
     model = settings.teacher(name).model
     data = Path("data") / task
     note = note_of(data / "examples" / "examples.parquet")
+    file = NOTE if note is not None and name != note["teacher"]["name"] else RECORD
     with new_folder(data / "teachers" / name) as folder:
         if note is not None:
-            write_json(folder / RECORD, teacher_of(note, name, settings.teachers))
+            write_json(folder / file, teacher_of(note, name, settings.teachers))
         else:
             examples, about = tables.read_examples(data / "examples")
             make_teacher(model, examples, about["labels"], folder)
-    write_stamp(Path("stamps") / task / "teachers" / f"{name}.json", data / "teachers" / name / RECORD)
+    write_stamp(Path("stamps") / task / "teachers" / f"{name}.json", data / "teachers" / name / file)
 
 
 if __name__ == "__main__":

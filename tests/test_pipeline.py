@@ -241,7 +241,7 @@ def test_the_logits_pass_verify_and_their_card_tells_what_the_rules_did(clone: C
     assert {line.split()[-1] for line in said.splitlines()} == {"ok"}
     card = (clone.folder / "data/tickets/logits/ours/README.md").read_text()
     assert "**Licence of the text** | proprietary" in card
-    assert "Yield, of 480 copies drawn" in card
+    assert "Of 480 copies drawn" in card
     assert "**\\[MASK\\]**" in card
 
 

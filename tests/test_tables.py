@@ -77,9 +77,11 @@ def test_write_and_read(tmp_path):
 
 
 def test_the_same_rows_are_the_same_bytes(tmp_path):
-    tables.write(tmp_path / "a", examples(), {"x": 1, "y": 2})
-    tables.write(tmp_path / "b", examples(), {"y": 2, "x": 1})
+    tables.write(tmp_path / "a", examples(), {"x": 1, "rules": {"second": 1, "first": 2}})
+    tables.write(tmp_path / "b", examples(), {"x": 1, "rules": {"second": 1, "first": 2}})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    # Augmentation rules apply in their order, so the metadata keeps it.
+    assert list(tables.metadata_of(tmp_path / "a")["rules"]) == ["second", "first"]
 
 
 def test_metadata_keeps_what_others_put_there(tmp_path):

@@ -96,7 +96,7 @@ def test_token_types_distinguish_the_sentences(tmp_path: Path):
     before = of(label(teacher, rows, NO_COPIES, Labelling())[0]["train"])
     types = teacher.model.bert.embeddings.token_type_embeddings.weight
     with torch.no_grad():
-        types[1] += torch.linspace(-3, 3, types.shape[1])
+        types[1] += torch.linspace(-3, 3, types.shape[1], device=types.device)
     assert np.abs(of(label(teacher, rows, NO_COPIES, Labelling())[0]["train"]) - before).max() > 1e-3
 
 

@@ -126,9 +126,22 @@ def test_another_teachers_name_is_refused(project: Path):
     other = {"teachers": {"ours": PARAMS["teachers"]["large"]}, "students": {"small": student}}
     write_yaml(project / "params.yaml", PARAMS | other)
     run("prepare")
+    with pytest.raises(InputError, match=r"has the logits of the teacher 'large'; add 'large' under teachers"):
+        run("finetune", "ours")
+
+
+def test_other_teachers_of_the_project_have_nothing_to_do(project: Path):
+    """dvc.yaml has a stage for each task and teacher."""
+    model = PARAMS["teachers"]["large"]
+    write_yaml(project / "params.yaml", PARAMS | {"teachers": {"large": model, "ours": model}})
+    run("prepare")
     for stage in ("finetune", "label"):
-        with pytest.raises(InputError, match="has the logits of the teacher 'large', not of 'ours'"):
-            run(stage, "ours")
+        for teacher in ("large", "ours"):
+            run(stage, teacher)
+    for kind in ("teachers", "logits"):
+        assert [path.name for path in (project / f"data/films/{kind}/ours").iterdir()] == ["imported.json"]
+        assert (project / f"stamps/films/{kind}/ours.json").is_file()
+    assert dataset.provenance(project / "data/films/logits/large")["teacher"]["name"] == "large"
 
 
 def test_a_data_set_that_changes_between_stages_is_refused(project: Path):

@@ -314,7 +314,7 @@ def test_the_result_table_has_correlations(films_of: Path):
 def test_the_report_tells_of_numbers(films_of: Path):
     run("report")
     page = (films_of / "report/index.html").read_text()
-    assert "of large&#39;s test correlation" in page
+    assert "of the test correlation of large" in page
     assert 'aria-label="large (teacher) against gold"' in page
     assert "Furthest apart" in page
     assert "accuracy" not in (films_of / "report/summary.md").read_text()

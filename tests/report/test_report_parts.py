@@ -408,7 +408,7 @@ def test_the_headline_and_the_gap_are_of_the_mean_over_seeds():
     plain, ours = ((scores[f"{name}-seed0"] + scores[f"{name}-seed1"]) / 2 for name in ("hard", "soft"))
     teacher = found.results["hard-seed0"]["test"]["teacher"]["accuracy"]
     assert words.headline(found).startswith(
-        f"soft (mean of 2 seeds) keeps {100 * ours / teacher:.1f}% of large's test accuracy ({100 * ours:.1f}% against"
+        f"soft (mean of 2 seeds) keeps {100 * ours / teacher:.1f}% of the test accuracy of large ({100 * ours:.1f}% against"
     )
     gap = found.gap
     assert gap is not None
@@ -462,7 +462,7 @@ def test_a_student_that_is_larger_and_slower_than_its_teacher_has_such_tiles():
 def test_a_correlation_of_a_useless_teacher_has_no_share():
     found = findings(classes=1)
     found.results[found.best]["test"]["teacher"]["pearson"] = -0.1
-    assert re.match(r"\w+ has a test correlation of 0\.\d+ and large of -0\.100, with", words.headline(found))
+    assert re.match(r"\w+ has a test correlation of 0\.\d+, and large of -0\.100, with", words.headline(found))
     assert "kept" not in str(words.tiles(found))
 
 
