@@ -48,7 +48,10 @@ class Hashes:
 
     def of(self, path: Path) -> str | None:
         """Return the SHA-256 of a file, in hex; None where there is no such file."""
-        if not path.is_file():
+        try:
+            if not path.is_file():
+                return None
+        except OSError:  # no file can have this name: it is too long, for one
             return None
         stat, key = path.stat(), str(path.resolve())
         state = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
@@ -82,9 +85,9 @@ def inputs(settings: Settings, hashes: Hashes, before: Mapping[str, Any]) -> dic
 
     :param before: What this returned the last time. Where something is not on this machine (the teacher, in the clone of somebody who only
         trains students), its recorded value is kept.
-    :return: As JSON: `text` (source files), `tagger`, `rules` (settings, code, files that their parameters name; a list, since their order counts), `teachers` (settings, weights or code), `labelling` (settings), `vectors`
-        (files), `gather` (settings) and `students` (settings, code), the last five by name. Settings are those of params.yaml with the task's
-        overrides and all defaults, as a hash.
+    :return: As JSON: `text` (source files), `tagger`, `rules` (settings, code, files that parameters name; a list, since their order
+        counts), and by name `teachers` (settings, weights or code), `labelling` (settings), `vectors` (files), `gather` (settings) and
+        `students` (settings, code). Settings are those of params.yaml with the task's overrides and all defaults, as a hash.
     :raises InputError: If user-defined code is not valid Python.
     """
     students = settings.students

@@ -250,3 +250,7 @@ def test_a_damaged_stamp_is_written_again(here: Path, damaged: str):
     main("films")
     assert path.read_text() == before
     assert (here / "data/raw/films").is_dir()  # the task's files are elsewhere, and prepare depends on it
+
+
+def test_a_parameter_that_cannot_be_a_file_is_none(here: Path):
+    assert Hashes().of(Path("x" * 5000)) is None
