@@ -101,7 +101,7 @@ def measure(cores: int, folder: Path, model: Path, texts: list[str], long: list[
 
 
 def _ids_in(runtime: Runtime, texts: list[str]) -> latency.Predict:
-    """Return the network without its vocabulary: texts are split into word ids beforehand."""
+    """Return the network without its vocabulary: texts are already split into word ids."""
     known = dict(zip(texts, runtime.encode(texts), strict=True))
     single = {text: padded([ids]) for text, ids in known.items()}
     run = runtime.session.run

@@ -45,7 +45,7 @@ CLASSES = 2
 
 
 class Sentences(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Encoded sentences with their logits, as in the usual recipe. Word ids are looked up beforehand."""
+    """Encoded sentences with their logits, as in the usual recipe. Word ids are already looked up."""
 
     def __init__(self, ids: list[list[int]], logits: np.ndarray) -> None:
         self.ids, self.logits = ids, logits
