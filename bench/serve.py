@@ -28,8 +28,9 @@ from pipeline.serving.export import export
 from pipeline.serving.runtime import Runtime, padded
 from pipeline.storage import write_json
 from pipeline.students.contract import build, parameters_of
+from pipeline.students.files import FIRST_WORD
 from pipeline.students.trained import TrainedStudent
-from pipeline.students.vocabulary import FIRST_WORD, Vocabulary, count_words
+from pipeline.students.vocabulary import Vocabulary, count_words
 
 MODEL = Path(__file__).parents[2] / "shared" / "models" / "minilm-sst2"
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "onnxruntime")

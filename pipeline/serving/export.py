@@ -81,7 +81,6 @@ def export(student_folder: Path, out: Path, results: Mapping[str, Any], provenan
     with new_folder(out) as temporary:
         own = sorted(set(config.get("files") or OWN_FILES) - {MODEL, MODEL_INT8, LETTERS})
         for name in own:
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             copyfile(student_folder / name, temporary / name)
         networks, problem = [MODEL, MODEL_INT8], ""
         try:
@@ -98,8 +97,7 @@ def export(student_folder: Path, out: Path, results: Mapping[str, Any], provenan
             networks.append(LETTERS)
         files = hashes_of(temporary, {*own, *networks})
         write_json(temporary / "config.json", {**config, "files": files})
-        paths = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
-        sizes = {path.relative_to(temporary).as_posix(): path.stat().st_size for path in paths}
+        sizes = {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}
         write_text(temporary / "README.md", student_card(student, out.name, sizes, results, provenance, problem))
 
 

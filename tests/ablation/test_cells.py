@@ -119,29 +119,29 @@ def test_workers_and_order_change_no_byte(where: Tables, tmp_path: Path):
     assert found == results_of(tmp_path / "two") == results_of(tmp_path / "other")
 
 
-def told(folder: Path) -> dict[str, tuple[int, int]]:
+def modified(folder: Path) -> dict[str, tuple[int, int]]:
     return {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in folder.iterdir()}
 
 
 def changed_by(before: dict, folder: Path) -> set[str]:
-    after = told(folder)
+    after = modified(folder)
     return {name for name in before.keys() | after if before.get(name) != after.get(name)}
 
 
 def test_only_what_a_change_concerns_is_trained_again(where: Tables, tmp_path: Path):
     out = tmp_path / "cells"
     train_all(where, ablation(), out, workers=1)
-    before = told(out)
+    before = modified(out)
     train_all(where, ablation(), out, workers=1)
     assert changed_by(before, out) == set()
     train_all(where, ablation(seeds=[0, 2]), out, workers=1)
     changed = changed_by(before, out)
     assert {name.rpartition("-")[2] for name in changed} == {"seed1.json", "seed2.json"}  # one gone, one new
-    before = told(out)
+    before = modified(out)
     for number, changes in enumerate(({"rows_seen": 100}, {"rows_seen": 100, "student": STUDENT | {"batch_size": 10}})):
         train_all(where, ablation(seeds=[0, 2], **changes), out, workers=1)
         assert changed_by(before, out) == set(before), number
-        before = told(out)
+        before = modified(out)
 
 
 def test_every_student_sees_about_as_many_rows(where: Tables, tmp_path: Path):
@@ -155,7 +155,7 @@ def test_every_student_sees_about_as_many_rows(where: Tables, tmp_path: Path):
 
 def test_other_labels_train_everything_again(where: Tables, tmp_path: Path):
     train_all(where, ablation(seeds=[0]), tmp_path / "cells", workers=1)
-    before = told(tmp_path / "cells")
+    before = modified(tmp_path / "cells")
     about = dataset.provenance(where.labelled)
     splits = {split: dataset.read_split(where.labelled, split) for split in tables.SPLITS}
     turned = [row[::-1] for row in splits["train"]["logits"].to_pylist()]
@@ -212,10 +212,10 @@ def test_a_killed_run_goes_on(where: Tables, tmp_path: Path):
         command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    first = told(out)
+    first = modified(out)
     assert len(first) == 5
     train_all(where, asked, out, workers=1)
-    assert {name: told(out)[name] for name in first} == first
+    assert {name: modified(out)[name] for name in first} == first
     train_all(where, asked, tmp_path / "whole", workers=1)
     assert results_of(out) == results_of(tmp_path / "whole")
 
@@ -260,7 +260,7 @@ def test_other_code_trains_everything_again(where: Tables, tmp_path: Path, monke
     """Vectors, vocabulary, the contract, the epoch rule: whatever training imports."""
     asked, out = ablation(seeds=[0]), tmp_path / "cells"
     train_all(where, asked, out, workers=1)
-    before = told(out)
+    before = modified(out)
     digest = plugins.library_digest
     monkeypatch.setattr(plugins, "library_digest", lambda *modules: digest(*modules)[::-1])
     train_all(where, asked, out, workers=1)
@@ -281,7 +281,7 @@ def test_rows_of_other_cells_train_nothing_again(where: Tables, tmp_path: Path):
     """A new rule set labels more texts in the union, and where the text comes from may be written in other words."""
     asked, out = ablation(seeds=[0]), tmp_path / "cells"
     train_all(where, asked, out, workers=1)
-    before = told(out)
+    before = modified(out)
     splits = {split: dataset.read_split(where.labelled, split) for split in tables.SPLITS}
     about = dataset.provenance(where.labelled)
     extra = splits["train"].slice(splits["train"].num_rows - 1)
