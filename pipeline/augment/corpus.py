@@ -114,17 +114,19 @@ class Corpus:
             raise _altered(self.folder)
 
     @cached_property
-    def _file(self) -> Any:
-        return pq.ParquetFile(self.folder / "tokens.parquet")
+    def _metadata(self) -> Any:
+        return pq.read_metadata(self.folder / "tokens.parquet")
 
     def _read(self, begin: int, end: int) -> pa.Table:
         """Read the row groups of the rows [begin, end)."""
-        metadata = self._file.metadata
+        metadata = self._metadata
         starts = np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
         groups = [i for i in range(metadata.num_row_groups) if starts[i] < end and starts[i + 1] > begin]
         columns = [f.name for f in tables.TOKENS if self.pairs or not f.name.endswith("2")]
         columns = [name for name in columns if self.raw or not name.startswith("spaces")]
-        table = self._file.read_row_groups(groups, columns, use_threads=False)
+        # A file for each read: the threads of a Dask worker share this corpus, and a reader is not safe between threads.
+        with pq.ParquetFile(self.folder / "tokens.parquet", metadata=metadata) as file:
+            table = file.read_row_groups(groups, columns, use_threads=False)
         first = int(starts[groups[0]]) if groups else 0
         return table.slice(begin - first, end - begin).combine_chunks()
 
