@@ -37,7 +37,7 @@ def measure(
     :return: A mapping, and the temperature. The mapping has rows; student: accuracy, `macro f1` (with two classes the F1 of the last one,
         such as `f1 (positive)`) and agreement (the share of rows on which student and teacher predict the same class), each with its
         interval, `kl to the teacher`, `calibration error`, and the same of the logits divided by the temperature; teacher: accuracy and F1
-        with intervals, and its calibration error. Both have `classes` and `confusion`, see `_by_class`. In regression (one class) the mapping
+        with intervals, and its calibration error. Both have `classes` and `confusion`, see `by_class_of`. In regression (one class) the mapping
         has pearson, spearman and rmse of both, and the student's agreement, its Pearson correlation with the teacher; the temperature is
         None.
     """
@@ -54,20 +54,20 @@ def measure(
     temperature = best_temperature(labels, logits) if temperature is None else temperature
     predicted, of_teacher = logits.argmax(-1), teacher_logits.argmax(-1)
     agreement = {"agreement": classification.measures(of_teacher, predicted, classes).accuracy}
-    scores, by_class = _by_class(labels, predicted, student.labels)
+    scores, by_class = by_class_of(labels, predicted, student.labels)
     found["student"] = _named(scores | agreement) | {
         "kl to the teacher": round(divergence(teacher_logits, logits), DIGITS),
         "calibration error": round(calibration_error(labels, logits), DIGITS),
         "calibration error, scaled": round(calibration_error(labels, logits, temperature), DIGITS),
         **by_class,
     }
-    scores, by_class = _by_class(labels, of_teacher, student.labels)
+    scores, by_class = by_class_of(labels, of_teacher, student.labels)
     error = {"calibration error": round(calibration_error(labels, teacher_logits), DIGITS)}
     found["teacher"] = _named(scores) | error | by_class
     return found, temperature
 
 
-def _by_class(
+def by_class_of(
     labels: NDArray[np.int64], predicted: NDArray[np.int64], names: Sequence[str]
 ) -> tuple[dict[str, Measured], dict[str, Any]]:
     """Return accuracy and F1, and the scores of each class.

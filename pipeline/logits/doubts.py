@@ -122,7 +122,11 @@ class Logits:
         of_gold = self.confusion[most].sum() / labelled if labelled else 0.0
         if share < MOST or share <= of_gold + MORE:
             return None
-        gold = f"{of_gold:.1%} of the gold labels are" if labelled else "there are no gold labels to compare with"
+        gold = (
+            f"{of_gold:.1%} of the gold labels have this class"
+            if labelled
+            else "there are no gold labels to compare with"
+        )
         return f"it predicts {self.names[most]!r} for {share:.1%} of {self.rows:,} rows; {gold}"
 
     def _wrong(self) -> str | None:
@@ -134,7 +138,7 @@ class Logits:
         accuracy = f"its accuracy on {labelled:,} labelled training and validation rows is {right / labelled:.1%}"
         if swapped := self._swapped():
             pairs = ", ".join(f"{self.names[j]!r} mostly for {self.names[i]!r}" for j, i in swapped[:5])
-            return f"{accuracy}; it predicts {pairs}: its class names may be swapped, check `labels` of the teacher's model"
+            return f"{accuracy}; it predicts {pairs}: its class names may be swapped, check the key labels of its model block"
         if right == labelled or right > of_labels[most]:
             return None
         return f"{accuracy}; always predicting {self.names[most]!r} would reach {of_labels[most] / labelled:.1%}"

@@ -55,8 +55,8 @@ def _unknown_words(students: Mapping[str, Any]) -> Iterator[str]:
     for measured, names in alike.items():
         where = " and ".join(f"{share:.0%} of the words in {split}" for split, share in measured)
         yield (
-            f"{where} are unknown to {_listed(names)}: they are not in the training text. "
-            "Check how text is split into words (`tag`) and whether the splits are alike."
+            f"{where} are unknown to {_listed(names)}, whose vocabulary is built from the training text. "
+            "Check how the text is split into words (the key tag.text), and whether the splits are alike."
         )
 
 
@@ -68,8 +68,8 @@ def _unfinished(found: Findings) -> Iterator[str]:
             by_epochs.setdefault(epochs, []).append(name)
     for epochs, names in by_epochs.items():
         yield (
-            f"{_listed(names)}: still improving at the last of {epochs} epochs. Set a larger `epochs`; `patience` stops a training "
-            "that no longer improves."
+            f"{_listed(names)}: still improving at the last of {epochs} epochs. Raise students.NAME.epochs; patience stops the "
+            "training when it no longer improves."
         )
 
 

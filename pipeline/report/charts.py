@@ -213,7 +213,7 @@ def confusions(name: str, matrix: NDArray[np.int64], names: Sequence[str]) -> Ma
     short_names = [one if len(one) <= LONGEST else f"{one[: LONGEST - 1]}…" for one in names]
     wide = LETTER * max(map(len, short_names)) + 14
     turned = max(map(len, short_names)) * LETTER > (WIDTH - wide) / classes - 6
-    below = 34.0 + (wide if turned else 16.0)
+    below = 14.0 + (wide if turned else 12.0)
     height = 34 + below + min(56.0, 300.0 / classes) * classes
     ends = Scale(-0.5, classes - 0.5)
     plot = Plot(f"Confusion matrix of {name}", ends, ends, WIDTH, height, wide, top=30, bottom=below)

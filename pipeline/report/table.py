@@ -140,6 +140,7 @@ def _flat(scores: Mapping[str, Any]) -> dict[str, Any]:
         f"{f1_of(one['class'])}{end}": one[f"f1{end}"]
         for one in scores.get("classes", ())
         for end in ("", " low", " high")
+        if f"f1{end}" in one
     }
     return {**scores, **of_classes}
 

@@ -119,6 +119,7 @@ def test_every_section_is_there_and_each_is_linked():
     ids = [attributes["id"] for tag, attributes in read.elements if tag == "section"]
     assert ids == [
         "result",
+        "classes",
         "cost",
         "ablation",
         "training",
@@ -141,6 +142,7 @@ def test_missing_data_has_no_section_and_no_figure():
     read = Reader(page(findings(full=False)))
     assert [attributes["id"] for tag, attributes in read.elements if tag == "section"] == [
         "result",
+        "classes",
         "cost",
         "calibration",
         "disagreements",
