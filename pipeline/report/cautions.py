@@ -21,7 +21,8 @@ NAMED = 5
 def warnings(found: Findings) -> list[str]:
     """Return the warnings about text, teachers and students."""
     of_teachers = [f"Teacher {name}: {doubt}." for name, doubts in found.doubts.items() for doubt in doubts]
-    return [*found.prepared, *of_teachers, *of_results(found.results), *_unfinished(found)]
+    of_text = [f"Text: {warning.rstrip('.')}." for warning in found.prepared]
+    return [*of_text, *of_teachers, *of_results(found.results), *_unfinished(found)]
 
 
 def of_results(students: Mapping[str, Any]) -> list[str]:

@@ -27,6 +27,9 @@ from pipeline.report.table import best_of, mean_of, score_of, splits_of, time_of
 LEAST_SHARE, MOST_SHARE = -1.0, 2.0
 """Of the gap. Where the share or its interval lies outside, the gap is too small and no share is shown."""
 
+DIGITS = 6
+"""Decimals of the scores in the results."""
+
 NO_GAP = 1e-9
 """Accuracies that are nearer to each other than this are equal: they differ by rounding alone."""
 
@@ -289,7 +292,7 @@ class Findings:
         most = max(classes, key=lambda one: one["rows"], default=None)
         if most is None:
             return "a constant", 0.0
-        return repr(most["class"]), most["rows"] / self.results[name][self.split]["rows"]
+        return repr(most["class"]), round(most["rows"] / self.results[name][self.split]["rows"], DIGITS)
 
     def fewer(self, name: str, key: str = "parameters") -> float | None:
         """Return the teacher's number of parameters divided by the student's; None where either is unknown."""

@@ -53,7 +53,7 @@ def _no_better(found: Findings) -> list[str]:
     predicts, least = found.baseline(best)
     models = {
         f"the teacher {found.teacher_of(best)}": (found.of_teacher(best), "teacher"),
-        found.named(best): (found.mean(best), "student"),
+        f"the student {found.named(best)}": (found.mean(best), "student"),
     }
     for clearly, below in (("", 0.0), ("clearly ", 1.0)):
         names = []

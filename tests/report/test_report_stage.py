@@ -91,7 +91,7 @@ def test_doubts_about_a_teacher_and_the_warnings_of_prepare_are_read(
     (copied / "params.yaml").write_text(yaml.safe_dump(given))
     report.main("films")
     summary = (data / "report/summary.md").read_text()
-    assert "- texts have one word each\n- Teacher large: its logits are the same for all 240 rows" in summary
+    assert "- Text: texts have one word each.\n- Teacher large: its logits are the same for all 240 rows" in summary
     assert "| plain" not in summary, "the settings no longer have it"
 
 
