@@ -10,6 +10,7 @@ from pipeline.console import run_stage
 from pipeline.labelling.label import label_task
 from pipeline.labelling.store import writing
 from pipeline.logits import imported
+from pipeline.logits.doubts import log_doubts
 from pipeline.logits.note import NOTE, note_of
 from pipeline.params import project
 from pipeline.storage import remove_temporaries, write_json, write_stamp
@@ -30,7 +31,10 @@ def main(task: str, name: str) -> None:
         write_json(data / "results" / f"label-{name}.json", summary)
     with writing(stamps):  # a clone without the data set detects new logits by the stamp
         remove_temporaries(stamps, f"{name}.json")
-        write_stamp(stamps / f"{name}.json", out / (NOTE if (out / NOTE).exists() else "manifest.json"))
+        is_note = (out / NOTE).exists()
+        write_stamp(stamps / f"{name}.json", out / (NOTE if is_note else "manifest.json"))
+    if not is_note:
+        log_doubts(out, name)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from pipeline.errors import InputError
 from pipeline.params.augment import Augment
@@ -26,18 +26,41 @@ class Teacher(Model):
     label: Labelling  # required, `{}` for the defaults: DVC tracks the key
 
 
+def _check_metric(value: Any) -> Any:
+    if isinstance(value, Mapping) and len(value) == 1:
+        key, name = next(iter(value.items()))
+        raise ValueError(f"write it without a space: {key}:{name}")
+    if value not in ("accuracy", "f1") and not str(value).startswith("f1:"):
+        raise ValueError("must be accuracy, f1, or f1: and a class name, such as f1:positive")
+    return value
+
+
+Metric = Annotated[str, BeforeValidator(_check_metric)]
+
+
 class Task(Model):
     """tasks/<name>.yaml. The five overrides are required, `{}` if empty: DVC tracks each key."""
 
     description: str
-    # The metrics of the result table. Students are chosen and ranked by accuracy. A regression has its own metrics.
-    metrics: list[Literal["accuracy", "f1"]] = Field(["accuracy"], min_length=1)
+    # The metrics of the result table: accuracy, f1 (with two classes that of the last one, otherwise macro F1), f1:NAME (that of a class).
+    # Students are chosen and ranked by accuracy. A regression has its own metrics.
+    metrics: list[Metric] = Field(["accuracy"], min_length=1)
     text: Text
     tag: dict[str, Any]
     augment: dict[str, Any]
     teachers: dict[str, Any]
     vectors: dict[str, Any]
     students: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _metrics_are_of_classes(self) -> Self:
+        for metric in self.metrics:
+            _, is_of_class, name = metric.partition(":")
+            if is_of_class and self.text.is_regression:
+                raise ValueError(f"metrics: {metric!r}: a task of one label is a regression, which has no classes")
+            if is_of_class:
+                _check_name(f"metrics: {metric!r}: text.labels has no class", name, self.text.labels)
+        return self
 
 
 class _Blocks(Model):
