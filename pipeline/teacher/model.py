@@ -28,7 +28,7 @@ from pipeline.teacher.files import (
     no_vocabulary,
     read_config,
 )
-from pipeline.teacher.weights import CONFIG, head_differs, listed, read_weights, shapes_differ, wrapped
+from pipeline.teacher.weights import CONFIG, head_differs, listed, no_head, read_weights, shapes_differ, wrapped
 
 __all__ = ["Files", "Teacher", "check_files", "find_files", "open_teacher"]
 
@@ -125,6 +125,11 @@ def _check_loaded(files: Files, model: Any, loading: Mapping[str, Any], finetune
     if lost := [name for name in missing if inside(name)]:
         names = list(read_weights(source, files.folder))
         if prefix := _prefix(names, [name.removeprefix(encoder) for name in lost]):
+            if prefix.removesuffix(".") in transformers.CONFIG_MAPPING:
+                raise InputError(
+                    f"{source}: the names of its weights start with {prefix!r}, and its {CONFIG} has model_type "
+                    f"{model.config.model_type!r}; copy the {CONFIG} that was saved with the weights"
+                )
             raise InputError(wrapped(source, prefix.removesuffix(encoder)))
         raise InputError(
             f"{source}: its weights have no {listed(lost)}, which {type(model).__name__} needs and which would be random; they "
@@ -138,10 +143,8 @@ def _check_loaded(files: Files, model: Any, loading: Mapping[str, Any], finetune
         raise InputError(head_differs(source, *next((d for d in differing if len(d[1]) > 1), differing[0])))
     unknown = sorted(loading["unexpected_keys"])
     if head:
-        others = f" (it does not know {listed(unknown)})" if unknown else ""
-        raise InputError(
-            f"{source}: its weights have no {listed(head)}: it has no trained classification head{others}; add `finetune` to the teacher's model, which trains one"
-        )
+        others = f" (transformers does not know {listed(unknown)})" if unknown else ""
+        raise InputError(no_head(source, listed(head) + others))
     layers = {int(found[1]) for name in unknown if (found := re.search(r"\.(?:layers?|h|block)\.(\d+)\.", name))}
     depth = getattr(model.config, "num_hidden_layers", None)
     if isinstance(depth, int) and max(layers, default=-1) >= depth:
@@ -205,7 +208,7 @@ def check_tokenizer(files: Files, model: Any, tokenizer: Any, padded: bool = Fal
     reads_last = "pad_token_id" in inspect.getsource(inspect.unwrap(type(model).forward))
     if tokenizer.pad_token_id is None and (padded or reads_last):
         raise InputError(
-            f"{files.source}: its tokenizer has no padding token; choose one, tokenizer.pad_token = tokenizer.eos_token and "
+            f"{files.source}: its tokenizer has no padding token; choose one, such as tokenizer.pad_token = tokenizer.eos_token, set "
             "model.config.pad_token_id = tokenizer.pad_token_id, and save both with save_pretrained(FOLDER)"
         )
     configured = getattr(model.config.get_text_config(), "pad_token_id", None)
