@@ -10,6 +10,7 @@ from pipeline.errors import InputError
 from pipeline.params.augment import Augment
 from pipeline.params.base import Model
 from pipeline.params.labelling import Labelling
+from pipeline.params.names import Name, check_names, check_pairs, check_task_file, checked
 from pipeline.params.seeds import base_of
 from pipeline.params.students import Student
 from pipeline.params.tag import Tag
@@ -43,9 +44,9 @@ class Task(Model):
 class _Blocks(Model):
     tag: Tag
     augment: Augment
-    teachers: dict[str, Teacher] = Field(min_length=1)
-    vectors: dict[str, Vectors] = Field({})
-    students: dict[str, Student] = Field(min_length=1)
+    teachers: dict[Name, Teacher] = Field(min_length=1)
+    vectors: dict[Name, Vectors] = Field({})
+    students: dict[Name, Student] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
@@ -89,10 +90,22 @@ class Settings(_Blocks):
 
 
 class _ActiveTasks(BaseModel):
-    tasks: list[str] = Field(min_length=1)
+    tasks: list[Name] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _tasks_have_their_own_folders(self) -> Self:
+        check_names("tasks", self.tasks)
+        return self
 
 
-class _ParamsFile(_Blocks, _ActiveTasks): ...
+class _ParamsFile(_Blocks, _ActiveTasks):
+    @model_validator(mode="after")
+    def _names_have_their_own_folders_and_stages(self) -> Self:
+        for kind, names in (("teachers", self.teachers), ("vectors", self.vectors), ("students", self.students)):
+            check_names(kind, names)
+            if kind != "vectors":
+                check_pairs(self.tasks, kind, names)
+        return self
 
 
 OVERRIDES = ("tag", "augment", "teachers", "vectors", "students")
@@ -119,6 +132,7 @@ def load(task: str, folder: Path = Path()) -> Settings:
     params_path, task_path = folder / "params.yaml", folder / "tasks" / f"{task}.yaml"
     params = read_yaml(params_path)
     validated(_ParamsFile, params, params_path)
+    _check_task(task, task_path)
     overrides = read_yaml(task_path)
     checked = validated(Task, overrides, task_path)
     overrides["students"] = _for_each_seed(overrides["students"], params["students"])
@@ -130,6 +144,15 @@ def load(task: str, folder: Path = Path()) -> Settings:
     if checked.text.is_regression:
         _check_regression(settings.students, task_path)
     return settings
+
+
+def _check_task(name: str, path: Path) -> None:
+    """Refuse a task's name, which may come from the command line, if it is invalid or its file has another one."""
+    try:
+        checked(name)
+    except ValueError as error:
+        raise InputError(f"{name!r}: {error}") from None
+    check_task_file(path)
 
 
 def _check_regression(students: Mapping[str, Student], path: Path) -> None:
