@@ -39,8 +39,13 @@ Name = Annotated[str, AfterValidator(checked)]
 
 def _suggested(name: str) -> str:
     """Return the name, with `_` in place of what it must not have."""
-    found = "".join(char if _is_allowed(char) else "_" for char in unicodedata.normalize("NFC", name)).lstrip("-")
+    found = "".join(char if _is_allowed(char) else "_" for char in composed(name)).lstrip("-")
     return found or "name"
+
+
+def composed(name: str) -> str:
+    """Return a name in Unicode's composed form."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _is_allowed(char: str) -> bool:
@@ -93,16 +98,16 @@ def check_task_file(path: Path) -> None:
 
     :raises InputError: If it is. On another system, it would be another file.
     """
-    composed = unicodedata.normalize("NFC", path.name)
+    name = composed(path.name)
     for other in path.parent.glob("*.yaml"):
-        found = unicodedata.normalize("NFC", other.name)
-        if other.name == path.name or (found == composed and path.is_file()):  # macOS finds both forms
+        found = composed(other.name)
+        if other.name == path.name or (found == name and path.is_file()):  # macOS finds both forms
             return
-        if _in_a_folder(found) == _in_a_folder(composed):
-            how = "case" if found != composed else "Unicode form (NFC, NFD)"
+        if _in_a_folder(found) == _in_a_folder(name):
+            how = "case" if found != name else "Unicode form (NFC, NFD)"
             raise InputError(f"{path}: the file is there as {other.name}, in another {how}; rename it to {path.name}")
 
 
 def _in_a_folder(name: str) -> str:
     """Return a name as Windows and macOS compare it: without case, in one Unicode form."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return composed(composed(name).casefold())
