@@ -36,9 +36,10 @@ def read_results(results: Path, names: Collection[str] | None = None) -> dict[st
     :param names: The students to read, in this order; all where None. Results of other students, which the settings no longer have, are ignored.
     :raises InputError: If no student has been evaluated, or no row had a label.
     """
-    files = {file.stem: file for file in sorted((results / "students").glob("*.json"))}
-    found = {name: read_json(files[name]) for name in (files if names is None else names) if name in files}
-    if ignored := sorted(files.keys() - found.keys()):
+    files = sorted((results / "students").glob("*.json"))
+    there = {file.stem: found for file in files if (found := read_json(file))}  # {}: a student that the task does not use
+    found = {name: there[name] for name in (there if names is None else names) if name in there}
+    if ignored := sorted(there.keys() - found.keys()):
         logger.info("ignored the results of removed students: %s", ", ".join(ignored))
     if not found:
         raise InputError(f"{results}: no results yet; run `dvc repro`")
