@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -212,6 +213,31 @@ def test_aliases_and_merges_are_read():
     assert storage.load_yaml("\ufeffa: é".encode()) == {"a": "é"}
     many = storage.load_yaml("".join(f"- {i}\n" for i in range(30_000)))  # a long file without aliases has no limit
     assert len(many) == 30_000
+
+
+@pytest.mark.parametrize(
+    "text", ["1e-05", "1E5", "1e5", "-1e-3", ".5e-3", "+1e3", "1.5e3", "1.e3", "-.5E+2", "12e03", "1e999"]
+)
+def test_a_number_with_an_exponent_is_a_number_as_in_dvc(text):
+    assert storage.load_yaml(f"a: [{text}, '{text}']") == {"a": [float(text), text]}
+    assert storage.load_yaml(f"{text}: {text}\n") == {float(text): float(text)}
+    load = pytest.importorskip("ruamel.yaml").YAML(typ="safe").load  # DVC's reader
+    assert load(f"a: {text}") == {"a": float(text)}
+
+
+@pytest.mark.parametrize(
+    "text", ["1e", "e5", "1e5x", ".e5", "1e+", "-e3", "1e5.0", "ab1e5", "1e-05s", "2e3e4", "v1e5", "1-e5"]
+)
+def test_a_word_that_resembles_a_number_stays_a_string(text):
+    assert storage.load_yaml(f"a: {text}") == yaml.safe_load(f"a: {text}") == {"a": text}
+
+
+@pytest.mark.parametrize("marker", ["<<<<<<< HEAD", "=======", ">>>>>>> other", "||||||| base", "<<<<<<< HEAD\r"])
+@pytest.mark.parametrize("before", ["a: 1\n", "a: 'x\n", "a:\n", "a: {\n"], ids=repr)
+def test_a_marker_of_a_merge_conflict_is_named_with_its_line(marker, before):
+    with pytest.raises(storage.YamlError, match=rf"^line 2: an unresolved merge conflict \({re.escape(marker[:7])}\)$"):
+        storage.load_yaml(f"{before}{marker}\nb: 2\n")
+    assert storage.load_yaml(f"a: |\n  {marker}\n") == {"a": f"{marker.strip()}\n"}  # indented: text
 
 
 def bomb(line, levels=12):

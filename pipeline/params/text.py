@@ -1,9 +1,9 @@
 """The `text` block of a task's file: the source of its rows, its columns and its labels."""
 
 import math
-from typing import Self
+from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.params.base import Fraction, Model, Policy, RefuseOrDrop, Split
 from pipeline.tables import SPLITS
@@ -15,6 +15,15 @@ class Columns(Model):
     sentence1: str
     sentence2: str | None = None
     label: str | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if isinstance(value, int):
+            raise ValueError(
+                f'a column is given by its name in the first line of the file; if that is {value}, write "{value}"'
+            )
+        return value
 
 
 class Source(Model):
