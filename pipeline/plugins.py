@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -93,28 +94,64 @@ def build(path: str, params: Mapping[str, Any], **given: Any) -> Any:
 
     :param params: Keyword parameters from params.yaml.
     :param given: Keyword arguments of the contract, such as the number of classes.
-    :raises InputError: If it does not import, does not take these parameters, or refuses a value with ValueError.
+    :raises InputError: If it does not import, does not take these parameters, or raises an exception.
     """
     factory = check_params(path, params, **given)
     try:
         return factory(**given, **params)
-    except ValueError as error:
-        raise InputError(f"{path!r}: {error}") from error
+    except InputError:
+        raise
+    except Exception as error:  # a wrong value can raise anything, such as a TypeError inside torch
+        raise InputError(f"{path!r}: {_raised(error, path, params)}") from error
+
+
+def _raised(error: Exception, path: str, params: Mapping[str, Any]) -> str:
+    """Return an exception in one line; where it is no ValueError, also the line of the module that raises it, and the parameters."""
+    message = " ".join(str(error).split())
+    if isinstance(error, ValueError):
+        return message
+    file = getattr(sys.modules.get(path.partition(":")[0]), "__file__", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    where = f" ({Path(file).name}, line {lines[-1]})" if file and lines else ""
+    said = f"raises {type(error).__name__}: {message}".removesuffix(": ")
+    return f"{said}{where}" + (f", with the parameters {dict(params)}" if params else "")
 
 
 def check_params(path: str, params: Mapping[str, Any], **given: Any) -> Any:
     """Return the class or function of an import path, after a check that it takes the parameters that `build` passes.
 
-    :raises InputError: If it does not import, or does not take these parameters.
+    :raises InputError: If it does not import, does not take these parameters, or a value is not of the plain type that its signature has.
     """
     factory = load(path)
+    signature = inspect.signature(factory)
     try:
-        inspect.signature(factory).bind(**given, **params)
+        signature.bind(**given, **params)
     except TypeError as error:
         raise InputError(
-            f"{path!r} does not take these parameters: {error}; it is called as {path.partition(':')[2]}{inspect.signature(factory)}"
+            f"{path!r} does not take these parameters: {error}; it is called as {path.partition(':')[2]}{signature}"
         ) from error
+    for name, value in params.items():
+        if name in signature.parameters:
+            _check_type(f"{path!r}: {name}", value, signature.parameters[name].annotation)
     return factory
+
+
+_PLAIN: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+"""By the name of an annotation, the types of a value in YAML that it takes."""
+
+
+def _check_type(place: str, value: Any, annotation: Any) -> None:
+    """Refuse a value that is not of an annotated plain type. Other annotations, and null, are not checked."""
+    name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    types = _PLAIN.get(name)
+    if types is None or value is None or (isinstance(value, types) and (name == "bool" or not isinstance(value, bool))):
+        return
+    hint = ""
+    if isinstance(value, str) and name in ("int", "float"):
+        hint = "; write the number without quotes"
+    elif name == "str":
+        hint = "; write it in quotes"
+    raise InputError(f"{place}: {value!r}: must be {'an' if name == 'int' else 'a'} {name}{hint}")
 
 
 # --- the code of an import path ---------------------------------------------------------------------------------------------
