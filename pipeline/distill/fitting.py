@@ -37,7 +37,7 @@ def fit(
     for sides, tensors in zip(columns, wanted, strict=True):
         first, *second = (side.to_pylist() for side in sides)
         given.append(Examples(first, second[0] if second else None, *(tensor.numpy() for tensor in tensors)))
-    _check_signatures(module, settings.model, given[1])
+    check_signatures(module, settings.model, given[1])
     module.fit(*given)
     student = FittedStudent(
         module=module,
@@ -58,7 +58,11 @@ def fit(
     return student, [found]
 
 
-def _check_signatures(module: Fits, model: str, rows: Examples) -> None:
+def check_signatures(module: Fits, model: str, rows: Examples) -> None:
+    """Check that a student's methods can be called as the contract says.
+
+    :raises InputError: If one of them takes other arguments.
+    """
     calls = {"fit": (rows, rows), "predict_logits": (rows.sentence1, rows.sentence2), "save": (".",), "load": (".",)}
     for name, arguments in calls.items():
         signature = inspect.signature(getattr(module, name))

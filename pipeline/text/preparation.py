@@ -7,7 +7,7 @@ read are the rows kept plus the rows dropped of every kind.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ def prepare(rows: Mapping[str, SourceRows], text: Text, mode: TextMode) -> tuple
     :return: The table (`tables.examples_schema(C)`, in the order of SPLITS and then of the file) and the report.
     :raises InputError: If there are rows that the task refuses (all kinds in one message), or a split is missing or ends up empty.
     """
-    _check_splits(rows, text)
+    check_splits(rows, text)
     check = _Check(text, mode)
     every = [row for split in (ALL, *SPLITS) if split in rows for row in check.rows(split, rows[split])]
     _identify(_not_dropped(every))
@@ -61,11 +61,16 @@ def _shares(text: Text) -> dict[str, float]:
     return {split: share for split in SPLITS for given, share in text.splits.items() if given == split and share > 0}
 
 
-def _wanted(rows: Mapping[str, SourceRows], text: Text) -> list[str]:
+def _wanted(rows: Collection[str], text: Text) -> list[str]:
     return list(_shares(text)) if ALL in rows else [split for split in SPLITS if split in rows]
 
 
-def _check_splits(rows: Mapping[str, SourceRows], text: Text) -> None:
+def check_splits(rows: Collection[str], text: Text) -> None:
+    """Check that a task has a training and a validation split, and shares only for a source of one file.
+
+    :param rows: The splits of the source, or `sources.ALL` alone.
+    :raises InputError: If it does not.
+    """
     if text.splits and ALL not in rows:
         raise InputError(
             f"text.splits: shares are for a source of one file; this source has its own splits ({', '.join(rows)})"

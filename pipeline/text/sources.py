@@ -75,7 +75,7 @@ def read(source: Source, columns: Columns) -> tuple[dict[str, SourceRows], dict[
 
 
 def _read_files(source: Source, columns: Columns) -> tuple[dict[str, SourceRows], dict[str, Any]]:
-    package, wanted, asked_for = source.package, _by_split(source.sha256), _asked_for(source, columns)
+    package, wanted, named = source.package, _by_split(source.sha256), asked_for(source, columns)
     given = _by_split(source.files if package is None else source.path)
     places = {
         split: (Path(path), path) if package is None else (_inside(package, path), f"{package}/{path}")
@@ -86,7 +86,7 @@ def _read_files(source: Source, columns: Columns) -> tuple[dict[str, SourceRows]
         for split, (path, name) in places.items()
     }
     rows = {
-        split: _collect(name, read_records(path, name, asked_for), source, columns)
+        split: _collect(name, read_records(path, name, named), source, columns)
         for split, (path, name) in places.items()
     }
     provenance = {} if package is None else {"package": package, "version": _version(package)}
@@ -149,11 +149,11 @@ def _read_hub(source: Source, columns: Columns) -> tuple[dict[str, SourceRows], 
         raise InputError(f"text.source.hub_splits: {label}: has no {', '.join(missing)}; it has {', '.join(found)}")
     if unread := [split for split in found if split not in names.values()]:
         logger.warning("reading only %s of %s, not %s", ", ".join(names.values()), label, ", ".join(unread))
-    asked_for = _asked_for(source, columns)
+    named = asked_for(source, columns)
     rows = {}
     for split in (split for split in SPLITS if split in names):
         name = f"{label}, {names[split]}"
-        rows[split] = _collect(name, _hub_records(name, found[names[split]], asked_for), source, columns)
+        rows[split] = _collect(name, _hub_records(name, found[names[split]], named), source, columns)
     if len(rows) == 1:
         rows = {ALL: next(iter(rows.values()))}
     provenance = {name: getattr(source, name) for name in ("hub", "config", "revision")}
@@ -177,7 +177,7 @@ def _hub_records(name: str, split: Any, asked_for: Sequence[str]) -> Iterator[Re
 # --- any source ---------------------------------------------------------------------------------------------------------
 
 
-def _asked_for(source: Source, columns: Columns) -> list[str]:
+def asked_for(source: Source, columns: Columns) -> list[str]:
     """Return the columns to read, each once: those of the text, the label and `where`."""
     named = [columns.sentence1, columns.sentence2, columns.label, *source.where]
     return list(dict.fromkeys(column for column in named if column is not None))
@@ -185,7 +185,7 @@ def _asked_for(source: Source, columns: Columns) -> list[str]:
 
 def _collect(name: str, records: Iterable[Record], source: Source, columns: Columns) -> SourceRows:
     """Return the rows that `where` selects, and every row with a fault, which has no values to select by."""
-    positions = {column: n for n, column in enumerate(_asked_for(source, columns))}
+    positions = {column: n for n, column in enumerate(asked_for(source, columns))}
     filters = [(positions[column], as_text(value)) for column, value in source.where.items()]
     wanted = [positions[column] if column else None for column in (columns.sentence1, columns.sentence2, columns.label)]
     rows = SourceRows(name)

@@ -1,0 +1,49 @@
+"""Builds students as training does, with a few word vectors, and lets them answer two made-up texts."""
+
+import numpy as np
+import torch
+
+from pipeline import plugins
+from pipeline.distill.fitting import check_signatures
+from pipeline.distill.loop import check_signature
+from pipeline.errors import InputError
+from pipeline.params.project import Settings
+from pipeline.params.students import Student
+from pipeline.students.contract import Batch, build, evaluating, is_module, logits_of
+from pipeline.students.fitted import Examples, build_fitted
+
+WORDS = 8
+"""Rows of the word vectors."""
+
+
+def check_student(settings: Settings, student: Student, dimensions: int | None) -> None:
+    """Build a student and call it.
+
+    :param dimensions: Of its word vectors; None if unknown: then only the names of its parameters are checked.
+    :raises InputError: If it does not import, does not take its parameters, or breaks its contract.
+    """
+    text = settings.task.text
+    classes, pairs = len(text.labels), text.columns.sentence2 is not None
+    if not is_module(student.model):
+        rows = Examples(["a"], ["a"] if pairs else None, np.zeros(1), np.zeros((1, classes), np.float32), np.ones(1))
+        check_signatures(build_fitted(student.model, student.params, classes, pairs), student.model, rows)
+    elif dimensions is None:
+        plugins.check_params(student.model, student.params, embeddings=None, classes=classes, pairs=pairs)
+    else:
+        embeddings = torch.rand(WORDS, dimensions)
+        embeddings[0] = 0
+        module = build(student.model, student.params, embeddings, classes, pairs)
+        sides = torch.randint(1, WORDS, (2, 2, 16)), torch.tensor([16, 9])
+        sides[0][:, 1, 9:] = 0
+        batch = Batch(sides[0][0], sides[1], *((sides[0][1], sides[1]) if pairs else ()))
+        check_signature(module, batch)
+        with evaluating(module):
+            try:
+                logits_of(module, batch, classes)
+            except InputError:
+                raise
+            except Exception as error:  # a wrong value of a parameter can show here alone
+                message = " ".join(f"{type(error).__name__}: {error}".split())
+                raise InputError(
+                    f"{student.model!r}: forward raises {message}, with the parameters {student.params}"
+                ) from error
