@@ -31,6 +31,8 @@ class Source(Model):
     # With `hub`: our split -> its split, if they differ; other splits are not read.
     hub_splits: dict[Split, str] = Field({})
     sha256: str | dict[str, str] | None = None  # the SHA-256 of the file, or of each split's, which is checked
+    # With tsv files: true reads quotes as in csv, false keeps them as text; absent: kept, unless they look like those of a csv writer.
+    quotes: bool | None = None
     where: dict[str, str | int | float | bool] = Field({})  # keep only the rows with these values in these columns
     columns: Columns | None = None  # the names of this source's columns, if they are not those of text.columns
     licence: str = "unknown"  # the text's licence, for the cards of data sets and students
@@ -47,6 +49,8 @@ class Source(Model):
             raise ValueError("hub needs a revision (a commit), so that every run reads the same rows")
         if self.hub is None and (self.config is not None or self.revision is not None or self.hub_splits):
             raise ValueError("config, revision and hub_splits go with hub")
+        if self.quotes is not None and self.files is None and self.package is None:
+            raise ValueError("quotes goes with files and package: whether a tsv is read with quotes, as csv is")
         if self.files is None and self.otherwise is not None:
             raise ValueError("otherwise goes with files: it is read if none of them exists")
         if self.otherwise is not None and self.otherwise.logits is not None:

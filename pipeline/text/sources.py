@@ -86,7 +86,7 @@ def _read_files(source: Source, columns: Columns) -> tuple[dict[str, SourceRows]
         for split, (path, name) in places.items()
     }
     rows = {
-        split: _collect(name, read_records(path, name, asked_for), source, columns)
+        split: _collect(name, read_records(path, name, asked_for, source.quotes), source, columns)
         for split, (path, name) in places.items()
     }
     provenance = {} if package is None else {"package": package, "version": _version(package)}
