@@ -1,12 +1,18 @@
 """The `text` block of a task's file: the source of its rows, its columns and its labels."""
 
 import math
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
 
 from pipeline.params.base import Fraction, Model, Policy, RefuseOrDrop, Split
 from pipeline.tables import SPLITS
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """Return what a folder of parts holds, in the order of the names; names that start with _ or . do not count, as in Spark."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(("_", ".")))
 
 
 class Columns(Model):
@@ -20,7 +26,9 @@ class Columns(Model):
 class Source(Model):
     """The source of the rows: exactly one of `files`, `package`, `hub`, `logits`."""
 
-    files: str | dict[str, str] | None = None  # a csv, tsv, jsonl or parquet file, or one for each split
+    files: str | dict[str, str] | None = (
+        None  # a csv, tsv, jsonl or parquet file or a folder of them, or one for each split
+    )
     package: str | None = None  # an installed Python package that contains the file `path`; it is not imported
     path: str | dict[str, str] | None = None  # with `package`: the file inside it, or one for each split
     hub: str | None = None  # a Hugging Face data set, owner/name
@@ -30,7 +38,8 @@ class Source(Model):
     revision: str | None = None  # with `hub`: the commit; a branch name can move
     # With `hub`: our split -> its split, if they differ; other splits are not read.
     hub_splits: dict[Split, str] = Field({})
-    sha256: str | dict[str, str] | None = None  # the SHA-256 of the file, or of each split's, which is checked
+    # The SHA-256 of the file, or of each split's, which is checked; of a folder, that of what `sha256sum *` prints there.
+    sha256: str | dict[str, str] | None = None
     # With tsv files: true reads quotes as in csv, false keeps them as text; absent: kept, unless they look like those of a csv writer.
     quotes: bool | None = None
     where: dict[str, str | int | float | bool] = Field({})  # keep only the rows with these values in these columns

@@ -9,6 +9,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 import pyarrow as pa
@@ -150,6 +151,7 @@ class _Check:
             for value, name in (text.label_values or dict(zip(text.labels, text.labels, strict=True))).items()
         }
         self._found: dict[str, list[tuple[_Row, str]]] = {kind: [] for kind in KINDS}
+        self._parts: set[str] = set()
 
     def _drop(self, row: _Row, kind: str, value: str) -> None:
         row.dropped = kind
@@ -175,10 +177,11 @@ class _Check:
 
     def rows(self, split: str, rows: SourceRows) -> list[_Row]:
         """Return the rows of a split, each checked by itself."""
-        columns = (rows.lines, rows.sentence1, rows.sentence2, rows.labels)
+        columns = (rows.names(), rows.lines, rows.sentence1, rows.sentence2, rows.labels)
         checked = []
-        for position, (line, sentence1, sentence2, label) in enumerate(zip(*columns, strict=True)):
-            row = _Row(split, rows.name, line, self._cleaned(sentence1))
+        self._parts.update(part for _, part in rows.parts if part != rows.name)
+        for position, (name, line, sentence1, sentence2, label) in enumerate(zip(*columns, strict=True)):
+            row = _Row(split, name, line, self._cleaned(sentence1))
             if self._pairs:
                 row.sentence2 = self._cleaned(sentence2)
             if fault := rows.faults.get(position):
@@ -212,7 +215,7 @@ class _Check:
                 continue
             for row in group:
                 if row is not chosen:
-                    self._drop(row, "repeat", f"as in line {chosen.line}: {row.text}")
+                    self._drop(row, "repeat", f"as in {self._place(chosen)}: {row.text}")
 
     def _conflict(self, group: Sequence[_Row], chosen: _Row) -> None:
         for row in group:
@@ -222,6 +225,9 @@ class _Check:
         if self._regression:
             numbers = [row.label for row in group if row.label is not None]
             chosen.label = float(np.float32(np.mean(numbers, dtype=np.float64)))
+
+    def _place(self, row: _Row) -> str:
+        return f"{PurePath(row.file).name}, line {row.line}" if row.file in self._parts else f"line {row.line}"
 
     def _named(self, label: int | float | None) -> str:
         if label is None:
@@ -234,4 +240,4 @@ class _Check:
         for row in sorted(rows, key=lambda row: SPLITS.index(row.split), reverse=True):
             other = last.setdefault(row.id, row)
             if other is not row:
-                self._drop(row, "leak", f"also in {other.split}, line {other.line}: {row.text}")
+                self._drop(row, "leak", f"also in {other.split}, {self._place(other)}: {row.text}")

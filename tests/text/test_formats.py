@@ -2,14 +2,18 @@
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.params.text import Columns, Source
+from pipeline.params.text import BadRows, Columns, Source, Text
 from pipeline.text import sources
+from pipeline.text.preparation import prepare
 from pipeline.text.sources import ALL
 
 COLUMNS = Columns(sentence1="text", label="label")
@@ -142,3 +146,91 @@ def test_a_header_of_many_columns_is_cut(read):
     with pytest.raises(InputError, match=r"'c19' and 980 more") as caught:
         read("x.csv", ",".join(f"c{n}" for n in range(1000)) + "\n")
     assert len(str(caught.value)) < 500
+
+
+# --- folders of parts ---------------------------------------------------------------------------------------------------
+
+
+def parquet(rows):
+    table = pa.table({"text": [text for text, _ in rows], "label": [label for _, label in rows]})
+    buffer = io.BytesIO()
+    pq.write_table(table.append_column("__index_level_0__", pa.array(range(len(rows)))), buffer)
+    return buffer.getvalue()
+
+
+def as_csv(rows):
+    return tsv(rows).replace("\t", ",").encode()
+
+
+def folder_of(path, files):
+    path.mkdir()
+    for name, content in files.items():
+        (path / name).write_bytes(content)
+    return str(path)
+
+
+@pytest.mark.parametrize(("suffix", "written"), [("snappy.parquet", parquet), ("csv", as_csv)])
+def test_the_parts_of_a_folder_are_read_in_the_order_of_their_names(tmp_path, suffix, written):
+    parts = [PLAIN[:2], [*PLAIN[2:], PLAIN[0], ("odd", "?")]]
+    named = {f"part-0000{n}.{suffix}": written(part) for n, part in reversed(list(enumerate(parts)))}
+    name = folder_of(tmp_path / "all.parquet", {"_SUCCESS": b"", ".part-00000.crc": b"x", "_metadata": b"x", **named})
+    rows, provenance = sources.read(Source(files={"train": name, "validation": name}), COLUMNS)
+    read = rows["train"]
+    assert list(zip(read.sentence1, read.labels, strict=True)) == [*parts[0], *parts[1]]
+    first = 2 if suffix == "csv" else 1
+    assert read.lines == [first, first + 1, first, first + 1, first + 2]
+    assert list(read.names()) == [f"{name}/part-00000.{suffix}"] * 2 + [f"{name}/part-00001.{suffix}"] * 3
+
+    listed = "".join(f"{hashlib.sha256(named[part]).hexdigest()}  {part}\n" for part in sorted(named))
+    assert provenance["files"]["train"]["sha256"] == hashlib.sha256(listed.encode()).hexdigest()
+
+    task = Text(source=Source(files=name), columns=COLUMNS, labels=["negative", "positive"])
+    with pytest.raises(InputError, match=rf"{name}/part-00001\.{suffix}: 1 row: line {first + 2} \('\?'\)"):
+        prepare({"train": read, "validation": rows_of([])}, task, "raw")
+    _, report = prepare(
+        {"train": read, "validation": rows_of([("other", "positive"), ("bad film", "negative")])},
+        task.model_copy(update={"bad_rows": BadRows(unknown_label="drop")}),
+        "raw",
+    )
+    assert report.problems["repeat"].rows[0].value == f"as in part-00000.{suffix}, line {first}: 'good film'"
+    assert report.problems["leak"].rows[0].file == f"{name}/part-00000.{suffix}"
+
+
+def rows_of(rows):
+    found = sources.SourceRows("other.csv")
+    for line, (text, label) in enumerate(rows, start=2):
+        found.add(line, (text, None, label))
+    return found
+
+
+def test_a_part_without_a_byte_has_no_rows(tmp_path):
+    name = folder_of(tmp_path / "parts", {"part-0.csv": b"", "part-1.csv": as_csv(PLAIN), "part-2.csv": as_csv([])})
+    rows, _ = sources.read(Source(files=name), COLUMNS)
+    assert rows[ALL].sentence1 == [text for text, _ in PLAIN]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"_SUCCESS": b""}, "parts: the folder holds no file with rows"),
+        ({"a.csv": as_csv(PLAIN), "b.parquet": parquet(PLAIN)}, r"several formats \(\.csv, \.parquet\)"),
+        ({"a.csv.gz": b"", "b.csv.gz": b"x"}, r"parts/b\.csv\.gz: compressed files are not read"),
+        (
+            {"data.arrow": b"", "dataset_info.json": b"{}"},
+            "one of `save_to_disk`; write the data set with `to_parquet`",
+        ),
+        ({"a.csv": as_csv(PLAIN), "b.csv": b"body,label\nx,y\n"}, r"parts/b\.csv: has no column 'text'"),
+    ],
+)
+def test_a_folder_that_is_none_of_parts_is_refused_in_one_line(tmp_path, files, message):
+    with pytest.raises(InputError, match=message):
+        sources.read(Source(files=folder_of(tmp_path / "parts", files)), COLUMNS)
+
+
+def test_folders_in_a_folder_of_parts_and_patterns_are_refused(tmp_path):
+    folder_of(tmp_path / "parts", {})
+    folder_of(tmp_path / "parts" / "label=positive", {"part-0.csv": as_csv(PLAIN)})
+    with pytest.raises(InputError, match="holds the folder 'label=positive'; put all parts into one folder"):
+        sources.read(Source(files=str(tmp_path / "parts")), COLUMNS)
+    with pytest.raises(InputError, match="no such file; for several files, name their folder"):
+        sources.read(Source(files=str(tmp_path / "parts/*.csv")), COLUMNS)
