@@ -1,6 +1,7 @@
 """The `text` block of a task's file: the source of its rows, its columns and its labels."""
 
 import math
+import unicodedata
 from pathlib import Path
 from typing import Self
 
@@ -117,12 +118,13 @@ class Text(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if len(set(self.labels)) != len(self.labels):
+        names = {unicodedata.normalize("NFC", name) for name in self.labels}
+        if len(names) != len(self.labels):
             raise ValueError("labels: a name is listed twice")
         if self.label_values and self.is_regression:
             raise ValueError("label_values: goes with class names; one label is a regression, whose column has numbers")
         for value, name in self.label_values.items():
-            if name is not None and name not in self.labels:
+            if name is not None and unicodedata.normalize("NFC", name) not in names:
                 raise ValueError(f"label_values.{value}: {name!r} is not one of labels {self.labels}")
         if self.splits and not math.isclose(sum(self.splits.values()), 1.0):
             raise ValueError(f"splits: the shares add up to {sum(self.splits.values())}, not to 1")

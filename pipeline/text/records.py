@@ -175,6 +175,19 @@ def _parquet(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record
     yield from table_records(name, table, asked_for)
 
 
+def class_names(path: Path, column: str) -> list[str] | None:
+    """Return the class names of a Parquet column of integers that `datasets` wrote as a ClassLabel, in their order; otherwise None."""
+    if path.suffix.lower() != ".parquet":
+        return None
+    schema = pq.read_schema(path)
+    try:
+        feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
+    except (KeyError, TypeError, ValueError):
+        return None
+    names = feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
+    return names if isinstance(names, list) and pa.types.is_integer(schema.field(column).type) else None
+
+
 def table_records(name: str, table: pa.Table, asked_for: Sequence[str]) -> Iterator[Record]:
     """Return the records of a table, numbered from 1.
 

@@ -21,7 +21,7 @@ from pipeline.params.text import Columns, Source, parts_of
 from pipeline.plugins import folders_of
 from pipeline.storage import sha256_of
 from pipeline.tables import SPLITS
-from pipeline.text.records import Fault, Record, as_text, check_columns, read_records, table_records
+from pipeline.text.records import Fault, Record, as_text, check_columns, class_names, read_records, table_records
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ class SourceRows:
 
     def __len__(self) -> int:
         return len(self.lines)
+
+    class_names: list[str] | None = None  # of a label column of class numbers that names its classes, in their order
 
     def names(self) -> Iterator[str]:
         """Yield the name of each row's file."""
@@ -101,6 +103,7 @@ def _read_files(source: Source, columns: Columns) -> tuple[dict[str, SourceRows]
         parts = {f"{name}/{part.name}": part for part in _parts(path, name)} if path.is_dir() else {name: path}
         records = [(part, read_records(parts[part], part, asked_for, source.quotes)) for part in parts]
         rows[split] = _collect(name, records, source, columns)
+        rows[split].class_names = _class_names(parts, columns.label)
     provenance = {} if package is None else {"package": package, "version": _version(package)}
     return rows, {**provenance, "files": files}
 
@@ -128,6 +131,14 @@ def _inside(package: str, path: str) -> Path:
 def _version(package: str) -> str | None:
     distributions = importlib.metadata.packages_distributions().get(package)
     return importlib.metadata.version(distributions[0]) if distributions else None
+
+
+def _class_names(files: Mapping[str, Path], label: str | None) -> list[str] | None:
+    found = {name: None if label is None else class_names(path, label) for name, path in files.items()}
+    (first, names), *others = found.items()
+    if other := next((other for other, of_other in others if of_other != names), None):
+        raise InputError(f"{first} and {other}: the classes of the label column differ: {names} and {found[other]}")
+    return names
 
 
 def _digest(path: Path, name: str, wanted: str | None) -> str:
