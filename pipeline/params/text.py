@@ -1,12 +1,19 @@
 """The `text` block of a task's file: the source of its rows, its columns and its labels."""
 
 import math
+import unicodedata
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.params.base import Fraction, Model, Policy, RefuseOrDrop, Split
 from pipeline.tables import SPLITS
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """Return what a folder of parts holds, in the order of the names; names that start with _ or . do not count, as in Spark."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(("_", ".")))
 
 
 class Columns(Model):
@@ -29,7 +36,9 @@ class Columns(Model):
 class Source(Model):
     """The source of the rows: exactly one of `files`, `package`, `hub`, `logits`."""
 
-    files: str | dict[str, str] | None = None  # a csv, tsv, jsonl or parquet file, or one for each split
+    files: str | dict[str, str] | None = (
+        None  # a csv, tsv, jsonl or parquet file or a folder of them, or one for each split
+    )
     package: str | None = None  # an installed Python package that contains the file `path`; it is not imported
     path: str | dict[str, str] | None = None  # with `package`: the file inside it, or one for each split
     hub: str | None = None  # a Hugging Face data set, owner/name
@@ -39,7 +48,10 @@ class Source(Model):
     revision: str | None = None  # with `hub`: the commit; a branch name can move
     # With `hub`: our split -> its split, if they differ; other splits are not read.
     hub_splits: dict[Split, str] = Field({})
-    sha256: str | dict[str, str] | None = None  # the SHA-256 of the file, or of each split's, which is checked
+    # The SHA-256 of the file, or of each split's, which is checked; of a folder, that of what `sha256sum *` prints there.
+    sha256: str | dict[str, str] | None = None
+    # With tsv files: true reads quotes as in csv, false keeps them as text; absent: kept, unless they look like those of a csv writer.
+    quotes: bool | None = None
     where: dict[str, str | int | float | bool] = Field({})  # keep only the rows with these values in these columns
     columns: Columns | None = None  # the names of this source's columns, if they are not those of text.columns
     licence: str = "unknown"  # the text's licence, for the cards of data sets and students
@@ -56,6 +68,8 @@ class Source(Model):
             raise ValueError("hub needs a revision (a commit), so that every run reads the same rows")
         if self.hub is None and (self.config is not None or self.revision is not None or self.hub_splits):
             raise ValueError("config, revision and hub_splits go with hub")
+        if self.quotes is not None and self.files is None and self.package is None:
+            raise ValueError("quotes goes with files and package: whether a tsv is read with quotes, as csv is")
         if self.files is None and self.otherwise is not None:
             raise ValueError("otherwise goes with files: it is read if none of them exists")
         if self.otherwise is not None and self.otherwise.logits is not None:
@@ -113,12 +127,13 @@ class Text(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if len(set(self.labels)) != len(self.labels):
+        names = {unicodedata.normalize("NFC", name) for name in self.labels}
+        if len(names) != len(self.labels):
             raise ValueError("labels: a name is listed twice")
         if self.label_values and self.is_regression:
             raise ValueError("label_values: goes with class names; one label is a regression, whose column has numbers")
         for value, name in self.label_values.items():
-            if name is not None and name not in self.labels:
+            if name is not None and unicodedata.normalize("NFC", name) not in names:
                 raise ValueError(f"label_values.{value}: {name!r} is not one of labels {self.labels}")
         if self.splits and not math.isclose(sum(self.splits.values()), 1.0):
             raise ValueError(f"splits: the shares add up to {sum(self.splits.values())}, not to 1")

@@ -5,10 +5,12 @@ with the same words are the same text. Raw text is otherwise kept byte for byte.
 read are the rows kept plus the rows dropped of every kind.
 """
 
+import logging
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +19,11 @@ from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.params.text import Text
 from pipeline.tables import SPLITS, TextMode
+from pipeline.text.labels import Labels
 from pipeline.text.row_report import KINDS, Problem, Report, RowLocation, refuse
 from pipeline.text.sources import ALL, SourceRows
+
+logger = logging.getLogger(__name__)
 
 
 def prepare(rows: Mapping[str, SourceRows], text: Text, mode: TextMode) -> tuple[pa.Table, Report]:
@@ -41,11 +46,14 @@ def prepare(rows: Mapping[str, SourceRows], text: Text, mode: TextMode) -> tuple
     problems = check.problems()
     if len(kept) + sum(problem.dropped for problem in problems.values()) != len(every):
         raise AssertionError("a row is neither kept nor counted as dropped")
-    refuse(problems, text)
+    advice = check.advice()
+    refuse(problems, advice)
     schema = tables.examples_schema(len(text.labels))
     table = pa.table({name: pa.array([getattr(row, name) for row in kept]) for name in schema.names}).cast(schema)
     report = Report.of(table, len(every), sum(part.left_out for part in rows.values()), problems, text)
     report.log()
+    for line in advice:
+        logger.warning("bad_rows.unknown_label: %s", line)
     if empty := [split for split in _wanted(rows, text) if not report.kept[split]]:
         raise InputError(
             f"the split {empty[0]!r} ends up empty: of {report.read:,} rows read, {report.rows_per_split} are left"
@@ -150,11 +158,10 @@ class _Check:
         self._mode = mode
         self._pairs = text.columns.sentence2 is not None
         self._regression = text.is_regression
-        self._labels: dict[str, int | None] = {
-            value: None if name is None else text.labels.index(name)
-            for value, name in (text.label_values or dict(zip(text.labels, text.labels, strict=True))).items()
-        }
+        self._labels = None if text.is_regression else Labels(text)
+        self._unknown: list[str] = []
         self._found: dict[str, list[tuple[_Row, str]]] = {kind: [] for kind in KINDS}
+        self._parts: set[str] = set()
 
     def _drop(self, row: _Row, kind: str, value: str) -> None:
         row.dropped = kind
@@ -180,10 +187,13 @@ class _Check:
 
     def rows(self, split: str, rows: SourceRows) -> list[_Row]:
         """Return the rows of a split, each checked by itself."""
-        columns = (rows.lines, rows.sentence1, rows.sentence2, rows.labels)
+        columns = (rows.names(), rows.lines, rows.sentence1, rows.sentence2, rows.labels)
         checked = []
-        for position, (line, sentence1, sentence2, label) in enumerate(zip(*columns, strict=True)):
-            row = _Row(split, rows.name, line, self._cleaned(sentence1))
+        names = rows.class_names
+        classes = self._labels.of_classes(names, rows.name) if self._labels is not None and names else {}
+        self._parts.update(part for _, part in rows.parts if part != rows.name)
+        for position, (name, line, sentence1, sentence2, label) in enumerate(zip(*columns, strict=True)):
+            row = _Row(split, name, line, self._cleaned(sentence1))
             if self._pairs:
                 row.sentence2 = self._cleaned(sentence2)
             if fault := rows.faults.get(position):
@@ -192,16 +202,31 @@ class _Check:
                 self._drop(row, "blank", row.text)
             elif tables.MASK in row.sentence1 or tables.MASK in (row.sentence2 or ""):
                 self._drop(row, "mask", row.text)
-            elif self._regression and label:
-                row.label = _number(label)
-                if row.label is None:
-                    self._drop(row, "unknown_label", _quoted(label))
-            elif label in self._labels and not self._regression:
-                row.label = self._labels[label]
-            elif label:  # null and "" are unlabelled
-                self._drop(row, "unknown_label", _quoted(label))
+            elif label := classes.get(label, label) if classes and label else label:  # null and "" are unlabelled
+                self._read_label(row, label)
             checked.append(row)
         return checked
+
+    def _read_label(self, row: _Row, value: str) -> None:
+        if self._labels is None:
+            row.label = _number(value)
+            unknown = row.label is None
+        else:
+            try:
+                row.label, unknown = self._labels.number(value), False
+            except KeyError:
+                unknown = True
+        if unknown:
+            self._unknown.append(value)
+            self._drop(row, "unknown_label", _quoted(value))
+
+    def advice(self) -> list[str]:
+        """Return lines on the labels of rows that were dropped for them."""
+        if not self._unknown:
+            return []
+        if self._labels is None:
+            return ["A task with one label is a regression: its labels are finite numbers, such as 3.8, or empty."]
+        return self._labels.advice(self._unknown)
 
     def repeats(self, rows: Iterable[_Row]) -> None:
         """Keep each text once in a split. A row without a label conflicts with no label."""
@@ -217,7 +242,7 @@ class _Check:
                 continue
             for row in group:
                 if row is not chosen:
-                    self._drop(row, "repeat", f"as in line {chosen.line}: {row.text}")
+                    self._drop(row, "repeat", f"as in {self._place(chosen)}: {row.text}")
 
     def _conflict(self, group: Sequence[_Row], chosen: _Row) -> None:
         for row in group:
@@ -227,6 +252,9 @@ class _Check:
         if self._regression:
             numbers = [row.label for row in group if row.label is not None]
             chosen.label = float(np.float32(np.mean(numbers, dtype=np.float64)))
+
+    def _place(self, row: _Row) -> str:
+        return f"{PurePath(row.file).name}, line {row.line}" if row.file in self._parts else f"line {row.line}"
 
     def _named(self, label: int | float | None) -> str:
         if label is None:
@@ -239,4 +267,4 @@ class _Check:
         for row in sorted(rows, key=lambda row: SPLITS.index(row.split), reverse=True):
             other = last.setdefault(row.id, row)
             if other is not row:
-                self._drop(row, "leak", f"also in {other.split}, line {other.line}: {row.text}")
+                self._drop(row, "leak", f"also in {other.split}, {self._place(other)}: {row.text}")

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -120,8 +120,11 @@ class Report:
         )
 
 
-def refuse(problems: Mapping[str, Problem], text: Text) -> None:
-    """Raise one InputError for all rows that the task refuses, if there are any."""
+def refuse(problems: Mapping[str, Problem], advice: Sequence[str]) -> None:
+    """Raise one InputError for all rows that the task refuses, if there are any.
+
+    :param advice: Lines on unknown labels.
+    """
     refused = {kind: problem for kind, problem in problems.items() if problem.action == "refuse" and problem.count}
     if not refused:
         return
@@ -130,12 +133,7 @@ def refuse(problems: Mapping[str, Problem], text: Text) -> None:
         f"  text.bad_rows.{kind}: {rows}" for kind, problem in refused.items() for rows in problem.by_file(values=True)
     ]
     if "unknown_label" in refused:
-        values = ", ".join(repr(value) for value in text.label_values or text.labels)
-        lines.append(
-            "  A task with one label is a regression: its labels are finite numbers, such as 3.8, or empty."
-            if text.is_regression
-            else f"  The task's labels are {values}."
-        )
+        lines += [f"  {line}" for line in advice]
     raise InputError("\n".join(lines))
 
 

@@ -174,6 +174,27 @@ def test_what_is_not_here_keeps_its_recorded_hash(here: Path):
     assert stamp()["teachers"]["folder"]["weights"] is None  # nothing is recorded, nothing is there
 
 
+def test_the_parts_of_a_source_folder_count(here: Path):
+    task = json.loads(json.dumps(TASK))
+    task["text"]["source"]["files"]["train"] = "elsewhere/parts"
+    write(PARAMS, task)
+    (here / "elsewhere/parts").mkdir()
+    (here / "elsewhere/parts/part-1.csv").write_text("text,label\n")
+    stamps = [stamp()]
+    for change in (
+        lambda folder: (folder / "part-1.csv").write_text("text,label\na,b\n"),
+        lambda folder: (folder / "part-2.csv").write_text("text,label\n"),
+        lambda folder: (folder / "part-1.csv").unlink(),
+    ):
+        change(here / "elsewhere/parts")
+        stamps.append(stamp(stamps[-1]))
+        assert changed(*stamps[-2:]) == {"text"}
+    (here / "elsewhere/parts/_SUCCESS").write_text("")
+    assert stamp(stamps[-1]) == stamps[-1]
+    (here / "elsewhere/parts").rename(here / "gone")
+    assert stamp(stamps[-1]) == stamps[-1]
+
+
 def test_code_of_this_library_is_named_and_not_hashed(here: Path):
     assert stamp()["students"]["built-in"]["code"] == CODE
     assert stamp()["students"]["bag"]["code"] == plugins.code_digest("inputs_students:Bag")
