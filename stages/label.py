@@ -12,15 +12,17 @@ from pipeline.labelling.store import writing
 from pipeline.logits import imported
 from pipeline.logits.note import NOTE, note_of
 from pipeline.params import project
-from pipeline.storage import remove_temporaries, write_json, write_stamp
+from pipeline.storage import remove_temporaries, skip, why_skipped, write_json, write_stamp
 
 
 def main(task: str, name: str) -> None:
     """Read the task's examples, augmented rows and teacher; write its logit data set and a summary."""
-    settings = project.load(task)
-    how = settings.teacher(name).label
     data, stamps = Path("data") / task, Path("stamps") / task / "logits"
     out = data / "logits" / name
+    if why := why_skipped(data / "teachers" / name):
+        return skip(why, out, data / "results" / f"label-{name}.json", stamps / f"{name}.json")
+    settings = project.load(task)
+    how = settings.teacher(name).label
     if (note := note_of(data / "examples" / "examples.parquet")) is not None:
         summary = imported.place(note, name, out)
     else:

@@ -32,6 +32,7 @@ def read_results(results: Path, names: Collection[str] | None = None) -> dict[st
     """
     files = {file.stem: file for file in sorted((results / "students").glob("*.json"))}
     found = {name: read_json(files[name]) for name in (files if names is None else names) if name in files}
+    found = {name: each for name, each in found.items() if each}  # {}: a student that the task does not use
     if not found:
         raise InputError(f"{results}: no results yet; run `dvc repro`")
     if not splits_of(found):
