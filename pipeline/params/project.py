@@ -11,7 +11,7 @@ from pipeline.params.augment import Augment
 from pipeline.params.base import Model, Tasks
 from pipeline.params.labelling import Labelling
 from pipeline.params.names import Name, check_names, check_pairs, check_task_file, checked, composed
-from pipeline.params.reading import OVERRIDES
+from pipeline.params.reading import OVERRIDES, SettingsError, collected
 from pipeline.params.reading import read_yaml as read_yaml
 from pipeline.params.reading import validated as validated
 from pipeline.params.seeds import base_of
@@ -132,14 +132,19 @@ def load(task: str, folder: Path = Path()) -> Settings:
     """Read params.yaml and the task's file, check both, and apply the task's overrides.
 
     :param folder: The project's folder, with params.yaml and tasks/<task>.yaml.
-    :raises InputError: For any error in either file, before any work is done.
+    :raises SettingsError: For any error in either file, before any work is done.
     """
     params_path, task_path = folder / "params.yaml", folder / "tasks" / f"{task}.yaml"
-    params = read_yaml(params_path)
-    defined = validated(_ParamsFile, params, params_path)
-    _check_task(task, task_path)
-    overrides = read_yaml(task_path)
-    checked = validated(Task, overrides, task_path)
+    problems: list[str] = []
+    with collected(problems):
+        params = read_yaml(params_path)
+        defined = validated(_ParamsFile, params, params_path)
+    with collected(problems):
+        _check_task(task, task_path)
+        overrides = read_yaml(task_path)
+        checked = validated(Task, overrides, task_path)
+    if problems:
+        raise SettingsError(problems)
     overrides["students"] = _for_each_seed(overrides["students"], params["students"])
     for key in ("teachers", "students"):  # dvc.yaml has a stage for each of those in params.yaml alone
         for name in overrides[key]:

@@ -1,6 +1,7 @@
 """Reads a YAML file of settings into a model. Every error is one line with the file, the key, the value and the reason."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,6 +28,15 @@ class SettingsError(InputError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__(problems[0])
         self.problems = list(problems)
+
+
+@contextmanager
+def collected(problems: list[str]) -> Iterator[None]:
+    """Add the problems of an InputError to a list, instead of raising it."""
+    try:
+        yield
+    except InputError as error:
+        problems += getattr(error, "problems", [str(error)])
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
