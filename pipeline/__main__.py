@@ -7,9 +7,8 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from pipeline.console import clear_errors, start_logging
+from pipeline.console import EXIT_INPUT, clear_errors, start_logging
 from pipeline.errors import InputError
 from pipeline.storage import write_text
 
@@ -34,7 +33,8 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument(argument, type=Path)
         return added
 
-    command(check)
+    check_ = command(check)
+    check_.add_argument("tasks", nargs="*", metavar="task", help="names of tasks (default: the active ones)")
     command(results)
     command(verify, "folder")
     command(card, "folder")
@@ -95,27 +95,17 @@ def audit(folder: Path, percent: float, seed: int, dtype: list[str], tolerance: 
         raise SystemExit(1)
 
 
-def check() -> None:
-    """Check params.yaml and the active tasks, and import every rule and student."""
-    from pipeline import plugins
-    from pipeline.augment.copies import Plan
+def check(tasks: list[str]) -> None:
+    """Check params.yaml and tasks before any stage runs: build every rule and student, look for every input."""
+    from pipeline.checking.tasks import check as run
     from pipeline.params import project
-    from pipeline.students.contract import is_module
 
-    for task in project.active_tasks():
-        settings = project.load(task)
-        Plan.of(settings.augment, settings.rules_file)
-        for name, student in settings.students.items():
-            given: dict[str, Any] = {
-                "classes": len(settings.task.text.labels),
-                "pairs": settings.task.text.columns.sentence2 is not None,
-            }
-            try:
-                if is_module(student.model):
-                    given["embeddings"] = None
-                plugins.check_params(student.model, student.params, **given)
-            except InputError as error:
-                raise InputError(f"params.yaml or tasks/{task}.yaml: students.{name}: {error}") from error
+    problems, warnings, summaries = run(tasks or project.active_tasks())
+    sys.stderr.write("".join(f"warning: {line}\n" for line in warnings))
+    sys.stdout.write("".join(f"{line}\n" for line in summaries))
+    if problems:
+        sys.stderr.write("".join(f"error: {line}\n" for line in problems))
+        raise SystemExit(EXIT_INPUT)
 
 
 def results() -> None:

@@ -13,7 +13,7 @@ from pipeline.logits.note import teacher_of
 from pipeline.params.text import BadRows, Columns, Source, parts_of
 from pipeline.plugins import folders_of
 from pipeline.text.preparation import check_splits
-from pipeline.text.records import Fault, check_columns, read_records, table_records
+from pipeline.text.records import Fault, Record, check_columns, read_records, table_records
 from pipeline.text.sources import ALL
 
 
@@ -80,6 +80,7 @@ def _missing(source: Source, name: str) -> str:
 
 def _check_file(path: Path, name: str, source: Source, columns: Columns, bad_rows: BadRows) -> None:
     named = (columns.sentence1, columns.sentence2, columns.label, *source.where)
+    first: Record | None
     wanted = list(dict.fromkeys(column for column in named if column is not None))
     try:
         if path.suffix.lower() == ".parquet":

@@ -12,9 +12,10 @@ from pipeline.errors import InputError
 from pipeline.params import project
 from pipeline.params.teachers import TeacherModel
 from pipeline.params.vectors import Vectors
-from pipeline.teacher.files import check_files
+from pipeline.storage import read_json
+from pipeline.teacher.files import check_files, read_config
 from pipeline.text.tagging import load_tagger
-from pipeline.vectors.files import words_of_text, words_of_word2vec
+from pipeline.vectors.files import dimensions_of
 
 
 def check(tasks: Collection[str]) -> tuple[list[str], list[str], list[str]]:
@@ -37,8 +38,14 @@ def check(tasks: Collection[str]) -> tuple[list[str], list[str], list[str]]:
         problems |= dict.fromkeys(found.problems)
         warnings |= dict.fromkeys(found.warnings)
         if not found.problems:
-            counts = [("teacher", settings.teachers), ("student", settings.students), ("rule", settings.augment.rules)]
-            parts = (f"{len(block)} {name}{'' if len(block) == 1 else 's'}" for name, block in counts)
+            parts = [
+                f"{count} {name}{'' if count == 1 else 's'}"
+                for name, count in (
+                    ("teacher", len(settings.teachers)),
+                    ("student", len(settings.students)),
+                    ("rule", len(settings.augment.rules)),
+                )
+            ]
             summaries.append(f"{task}: {', '.join(parts)}: ok")
     return list(problems), list(warnings), summaries
 
@@ -51,18 +58,12 @@ def _check_task(found: Findings) -> None:
         _check_tagger(found)
         for name, teacher in settings.teachers.items():
             _check_teacher(found, name, teacher.model)
-    for name, vectors in settings.vectors.items():
-        _check_vectors(found, name, vectors)
-    if settings.students:
+    dimensions = {name: _check_vectors(found, name, vectors) for name, vectors in settings.vectors.items()}
+    for name, student in settings.students.items():
         from pipeline.checking.students import check_student  # imports torch
 
-        dimensions: dict[str | None, int | None] = {None: RANDOM_DIMENSIONS}
-        for name, vectors in settings.vectors.items():
-            with found.at(f"{found.place('vectors', name)}.source"):
-                dimensions[name] = dimensions_of(settings, name)
-        for name, student in settings.students.items():
-            with found.at(found.place("students", name)):
-                check_student(found.settings, student, dimensions)
+        with found.at(found.place("students", name)):
+            check_student(settings, student, dimensions)
 
 
 def _check_rules(found: Findings) -> None:
@@ -98,9 +99,7 @@ def _check_teacher(found: Findings, name: str, model: TeacherModel) -> None:
                 if not Path(file).is_file():
                     raise InputError(f"{file}: no such file in {Path.cwd()}")
         return
-    folders = {"folder": [Path(rest)], "package": plugins.folders_of(rest.partition(":")[0])}.get(kind, [])
-    inside = rest.partition(":")[2] if kind == "package" else ""
-    here = kind == "hub" or any(any((folder / inside).glob("*.safetensors")) for folder in folders)
+    here = kind == "hub" or any(any(folder.glob("*.safetensors")) for folder in folders(model.source))
     absent = not here and found.ran(f"teachers/{name}", "teachers", name, "weights")
     with found.at(place, absent):
         if model.finetune is not None and find_spec("accelerate") is None and not absent:
@@ -108,28 +107,46 @@ def _check_teacher(found: Findings, name: str, model: TeacherModel) -> None:
         check_files(model.source, found.settings.task.text.labels, model.labels, model.finetune is not None)
 
 
-def _check_vectors(found: Findings, name: str, vectors: Vectors) -> None:
+def folders(source: str) -> list[Path]:
+    """Return where the files of a teacher are, if anywhere on this machine outside the Hub's cache."""
+    kind, _, place = source.partition(":")
+    if kind == "package":
+        package, _, inside = place.partition(":")
+        return [folder / inside for folder in plugins.folders_of(package)]
+    return [Path(place)] if kind == "folder" else []
+
+
+def _check_vectors(found: Findings, name: str, vectors: Vectors) -> int | None:
+    """Return the dimensions of word vectors; None if unknown."""
     place = f"{found.place('vectors', name)}.source"
     kind, _, rest = vectors.source.partition(":")
-    absent = found.ran(f"vectors/{name}.parquet", "vectors", name)
-    if kind == "teacher":
-        with found.at(place):
-            if found.settings.teachers[rest].model.source.startswith("python:"):
-                raise InputError(f"{rest} is a class of your own, which has no word vectors")
-    elif kind == "spacy":
-        with found.at(place, absent):
-            roots = plugins.folders_of(rest)
-            if not any(any(root.glob("**/vocab/vectors")) for root in roots):
-                wrong = (
-                    f"{roots[0]} holds no spaCy pipeline with vectors"
-                    if roots
-                    else f"no such package; `pip install {rest.replace('_', '-')}`"
-                )
-                raise InputError(f"{vectors.source}: {wrong}")
-    else:
-        words = words_of_text if kind == "text" else words_of_word2vec
-        with found.at(place, absent and not Path(rest).exists()):
-            if not Path(rest).is_file():
-                raise InputError(f"{rest}: no such file")
-            if next(words(Path(rest)), None) is None:
-                raise InputError(f"{rest}: has no word vectors")
+    here = {"teacher": True, "spacy": bool(plugins.folders_of(rest))}.get(kind, Path(rest).exists())
+    width: int | None = None
+    with found.at(place, absent=not here and found.ran(f"vectors/{name}.parquet", "vectors", name)):
+        if kind == "teacher":
+            width = _encoded_by(found.settings.teachers[rest].model, rest, vectors.dimensions)
+        else:
+            width = _of_pipeline(rest) if kind == "spacy" else dimensions_of(kind, Path(rest))
+    return width
+
+
+def _encoded_by(teacher: TeacherModel, name: str, dimensions: int) -> int | None:
+    if teacher.source.startswith("python:"):
+        raise InputError(f"teacher:{name}: {name} is a class of your own, which has no word vectors")
+    folder = next((path for path in folders(teacher.source) if (path / "config.json").is_file()), None)
+    if folder is None:
+        return None
+    config = read_config(teacher.source, folder)
+    width = next((config[key] for key in ("hidden_size", "d_model", "dim", "n_embd") if key in config), None)
+    return min(dimensions, width) if isinstance(width, int) else None
+
+
+def _of_pipeline(package: str) -> int | None:
+    roots = plugins.folders_of(package)
+    if not roots:
+        raise InputError(f"spacy:{package}: no such package; `pip install {package.replace('_', '-')}`")
+    found = [path.parent.parent / "meta.json" for root in roots for path in root.glob("**/vocab/vectors")]
+    if not found:
+        raise InputError(f"spacy:{package}: {roots[0]} holds no spaCy pipeline with vectors")
+    width = read_json(found[0]).get("vectors", {}).get("width") if found[0].is_file() else None
+    return width if isinstance(width, int) and width > 0 else None

@@ -194,3 +194,19 @@ def _word2vec_entries(path: Path) -> Iterator[tuple[bytes, mmap.mmap, int, int]]
                     at = end
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
+
+
+def dimensions_of(kind: str, path: Path) -> int:
+    """Return how many numbers follow each word of a file of vectors, from its beginning.
+
+    :param kind: text or word2vec.
+    :raises InputError: If it is missing, has another format, or has no words.
+    """
+    found: int | None = None
+    if kind == "text":
+        found = next((width for *_, width in _lines_of_vectors(path)), None)
+    else:
+        found = next((width for *_, width in _word2vec_entries(path)), None)
+    if found is None:
+        raise InputError(f"{path}: has no word vectors")
+    return found
