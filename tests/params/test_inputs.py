@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -275,3 +276,14 @@ def test_a_damaged_stamp_is_written_again(here: Path, damaged: str):
 
 def test_a_parameter_that_cannot_be_a_file_is_none(here: Path):
     assert Hashes().of(Path("x" * 5000)) is None
+
+
+def test_the_first_stage_says_that_another_python_is_on_path():
+    """`.venv/bin/dvc repro` in a shell where the environment is not active: the stages' python is another one, which lacks the library."""
+    script = ROOT / "stages/inputs.py"
+    done = subprocess.run([sys.executable, "-I", "-S", script, "films"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: the `python` on PATH, {sys.executable}, has no module 'pipeline'; "
+        "activate the project's environment: `. .venv/bin/activate`\n"
+    )
