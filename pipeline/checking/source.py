@@ -12,7 +12,6 @@ from pipeline.logits import dataset, imported
 from pipeline.logits.note import teacher_of
 from pipeline.params.text import BadRows, Columns, Source, parts_of
 from pipeline.plugins import folders_of
-from pipeline.text.preparation import check_splits
 from pipeline.text.records import Fault, Record, check_columns, read_records, table_records
 from pipeline.text.sources import ALL
 
@@ -36,10 +35,8 @@ def check_source(found: Findings) -> None:
     if source.hub is not None and find_spec("datasets") is None:
         with found.at(place, absent=found.ran("examples")):
             raise InputError("hub: the package datasets is not installed; install it with `pip install datasets`")
-    splits = [*given, *source.hub_splits]
-    if splits:
-        with found.at(f"tasks/{task}.yaml"):
-            check_splits(splits, text)
+    if (given or source.hub_splits) and (problem := text.split_problem([*(set(given) - {ALL}), *source.hub_splits])):
+        found.problems.append(f"tasks/{task}.yaml: {problem}")
     for name in given.values():
         path = _path(source, name)
         absent = path is None and found.ran("examples", "text", Path(name).as_posix())

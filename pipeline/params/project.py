@@ -43,6 +43,12 @@ class Task(Model):
     vectors: dict[str, Any]
     students: dict[str, Any]
 
+    @model_validator(mode="after")
+    def _splits_exist(self) -> Self:
+        if problem := self.text.source_problem():
+            raise ValueError(problem)
+        return self
+
 
 class _Blocks(Model):
     tag: Tag

@@ -2,6 +2,7 @@
 
 import math
 import unicodedata
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self
 
@@ -116,7 +117,7 @@ class Text(Model):
     labels: list[str] = Field(min_length=1)
     # The source's value -> class name (null: no label); absent: the values are the names.
     label_values: dict[str, str | None] = Field({})
-    # Shares for a source of one file, which is split by content hash; absent: one file per split.
+    # Shares by which a source of one file, or the file of train, is split by content hash; absent: one file per split.
     splits: dict[Split, Fraction] = Field({})
     bad_rows: BadRows = BadRows()
 
@@ -124,6 +125,44 @@ class Text(Model):
     def is_regression(self) -> bool:
         """Whether labels are numbers: `labels` then has one entry, the name of the number."""
         return len(self.labels) == 1
+
+    def shares(self) -> dict[str, float]:
+        """Return the shares of `splits` that are not 0, in the order of SPLITS."""
+        return {
+            split: share for split in SPLITS for given, share in self.splits.items() if given == split and share > 0
+        }
+
+    def split_problem(self, given: Collection[str]) -> str | None:
+        """Return what is wrong with the splits, and what to write; None if there will be one for training and one for validation.
+
+        :param given: The splits that the source has itself; empty for a source of one file.
+        """
+        shares = self.shares()
+        if twice := [split for split in shares if split in given and split != "train"]:
+            return (
+                "text.splits: shares are for a source of one file, or for splits that are cut from train; "
+                f"this source has its own {twice[0]} split"
+            )
+        if given and "train" not in given:
+            return "text: there is no train split; add a file for it"
+        missing = [split for split in ("train", "validation") if split not in {*shares, *given}]
+        if not missing:
+            return None
+        if given:
+            remedy = "add a file for it, or cut it from train with text.splits: {train: 0.9, validation: 0.1}"
+        else:
+            remedy = "write text.splits: {train: 0.8, validation: 0.1, test: 0.1}, or a file for each split"
+        return f"text: there is no {missing[0]} split; {remedy}"
+
+    def source_problem(self) -> str | None:
+        """Return the `split_problem` of the source or the one in its place, as far as the settings tell its splits."""
+        source: Source | None = self.source
+        while source is not None:
+            given = source.files if source.package is None else source.path
+            if given is not None and (problem := self.split_problem([] if isinstance(given, str) else list(given))):
+                return problem
+            source = source.otherwise
+        return None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

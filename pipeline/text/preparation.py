@@ -8,7 +8,7 @@ read are the rows kept plus the rows dropped of every kind.
 import logging
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -33,12 +33,13 @@ def prepare(rows: Mapping[str, SourceRows], text: Text, mode: TextMode) -> tuple
     :return: The table (`tables.examples_schema(C)`, in the order of SPLITS and then of the file) and the report.
     :raises InputError: If there are rows that the task refuses (all kinds in one message), or a split is missing or ends up empty.
     """
-    check_splits(rows, text)
+    if problem := text.split_problem([split for split in SPLITS if split in rows]):
+        raise InputError(problem)
     check = _Check(text, mode)
     every = [row for split in (ALL, *SPLITS) if split in rows for row in check.rows(split, rows[split])]
     _identify(_not_dropped(every))
-    if ALL in rows:
-        _assign_splits(_not_dropped(every), _shares(text))
+    if shares := text.shares():
+        _assign_splits([row for row in _not_dropped(every) if row.split in (ALL, "train")], shares)
     check.repeats(_not_dropped(every))
     check.leaks(_not_dropped(every))
 
@@ -58,37 +59,15 @@ def prepare(rows: Mapping[str, SourceRows], text: Text, mode: TextMode) -> tuple
         raise InputError(
             f"the split {empty[0]!r} ends up empty: of {report.read:,} rows read, {report.rows_per_split} are left"
         )
+    report.refuse_unlabelled(text)
     return table, report
 
 
 # --- splits -------------------------------------------------------------------------------------------------------------
 
 
-def _shares(text: Text) -> dict[str, float]:
-    """Return the shares that are not 0, in the order of SPLITS."""
-    return {split: share for split in SPLITS for given, share in text.splits.items() if given == split and share > 0}
-
-
-def _wanted(rows: Collection[str], text: Text) -> list[str]:
-    return list(_shares(text)) if ALL in rows else [split for split in SPLITS if split in rows]
-
-
-def check_splits(rows: Collection[str], text: Text) -> None:
-    """Check that a task has a training and a validation split, and shares only for a source of one file.
-
-    :param rows: The splits of the source, or `sources.ALL` alone.
-    :raises InputError: If it does not.
-    """
-    if text.splits and ALL not in rows:
-        raise InputError(
-            f"text.splits: shares are for a source of one file; this source has its own splits ({', '.join(rows)})"
-        )
-    for split in ("train", "validation"):
-        if split not in _wanted(rows, text):
-            raise InputError(
-                f"text: there is no {split} split; add a file for it to the source, or, for a source of one file, "
-                "write shares under text.splits, such as {train: 0.8, validation: 0.1, test: 0.1}"
-            )
+def _wanted(rows: Mapping[str, SourceRows], text: Text) -> list[str]:
+    return [split for split in SPLITS if split in rows or split in text.shares()]
 
 
 def _assign_splits(rows: Sequence["_Row"], shares: Mapping[str, float]) -> None:

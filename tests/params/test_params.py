@@ -45,6 +45,11 @@ teachers: {}
 vectors: {}
 students: {}
 """
+TRAIN_AND_TEST = {
+    "source": {"files": {"train": "train.csv", "test": "test.csv"}},
+    "columns": {"sentence1": "text", "label": "label"},
+    "labels": ["negative", "positive"],
+}
 THINGS = "raise RuntimeError('this module was run')\nclass Rule: ...\nclass Student: ...\n"
 
 
@@ -174,6 +179,8 @@ def test_params_error_names_file_key_and_value(project, key, value, message):
         ("text.source", {"files": {"train": "a.csv"}, "sha256": {"test": "0"}}, "text.source: sha256 names test, for which"),
         ("text.source", {"files": {"dev": "a.csv"}}, "text.source: the files' splits are train, validation, test, not dev"),
         ("text.source", {"files": "a.csv", "where": {"x": [1]}}, "text.source.where.x: [1]: "),
+        ("text.splits", {}, "text: there is no train split; write text.splits: {train: 0.8, validation: 0.1, test: 0.1}"),
+        ("text", TRAIN_AND_TEST, "no validation split; add a file for it, or cut it from train with text.splits: {train: 0.9"),
         ("augment", {"n_iter": "x"}, "augment.n_iter: 'x': "),
         ("students", {"tiny": {"epochs": 0}}, "students.tiny.epochs: 0: "),
         ("students", {"tiny": {"model": "my_things:Nobody"}}, "students.tiny.model: 'my_things:Nobody': "),
