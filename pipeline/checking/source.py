@@ -35,8 +35,14 @@ def check_source(found: Findings) -> None:
     if source.hub is not None and find_spec("datasets") is None:
         with found.at(place, absent=found.ran("examples")):
             raise InputError("hub: the package datasets is not installed; install it with `pip install datasets`")
-    if (given or source.hub_splits) and (problem := text.split_problem([*(set(given) - {ALL}), *source.hub_splits])):
+    splits = list(source.hub_splits)
+    if splits and (problem := text.split_problem([] if len(splits) == 1 else splits)):
         found.problems.append(f"tasks/{task}.yaml: {problem}")
+    columns = source.columns or text.columns
+    if columns.label is None and not text.is_regression:
+        found.problems.append(
+            f"tasks/{task}.yaml: text.columns.label: missing; students are chosen by their accuracy on labelled validation rows"
+        )
     for name in given.values():
         path = _path(source, name)
         absent = path is None and found.ran("examples", "text", Path(name).as_posix())
@@ -46,7 +52,7 @@ def check_source(found: Findings) -> None:
             parts = parts_of(path)[:1] if path.is_dir() else [path]  # the first part of a folder of them
             for part in parts:
                 shown = f"{name}/{part.name}" if path.is_dir() else name
-                _check_file(part, shown, source, source.columns or text.columns, text.bad_rows)
+                _check_file(part, shown, source, columns, text.bad_rows)
 
 
 def _check_logits(found: Findings, folder: Path) -> None:

@@ -210,6 +210,8 @@ TEXT_WRONG = [
     ({"source": {"files": {"train": "films.csv"}}, "splits": {}}, "text: there is no validation split"),
     ({"splits": {}}, "text: there is no train split"),
     ({"splits": {"train": 1.0}}, "text: there is no validation split"),
+    ({"source": {"hub": "a/b", "revision": "1", "hub_splits": {"train": "x", "test": "y"}}, "splits": {}}, "text: there is no validation split"),
+    ({"columns": {"sentence1": "text"}}, "text.columns.label: missing; students are chosen by their accuracy on labelled"),
     ({"source": {"files": "rows.json"}}, "text.source: rows.json: "),
     ({"source": {"files": "header.csv"}}, "text.source: header.csv: has no rows"),
     ({"source": {"files": "empty.csv"}}, "text.source: empty.csv: the first line must name the columns"),
@@ -255,12 +257,12 @@ def test_all_problems_are_listed(project, capsys):
             ("students.bag.params", {"classifier": "9"}),
             ("students.linear.params", {"penalty": "9"}),
         ),
-        changed(TASK, ("text.source.files", "none.csv"), ("text.splits", {"train": 1.0})),
+        changed(TASK, ("text.source.files", "none.csv"), ("text.columns", {"sentence1": "text"})),
     )
     code, _, err = checked(capsys)
     assert code == 2
     starts = [
-        "tasks/films.yaml: text: there is no validation split",
+        "tasks/films.yaml: text.columns.label: missing",
         "tasks/films.yaml: text.source: none.csv",
         "params.yaml: augment.rules.words: ",
         "params.yaml: teachers.big.model: ",
