@@ -210,7 +210,8 @@ def load_yaml(text: str | bytes) -> Any:
         if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
             raise YamlError(" ".join(str(error).split())) from None
         context = f" ({error.context})" if error.context else ""
-        raise YamlError(f"line {error.problem_mark.line + 1}: {error.problem}{context}") from None
+        spaces = "; indent with spaces" if "'\\t'" in str(error.problem) else ""
+        raise YamlError(f"line {error.problem_mark.line + 1}: {error.problem}{context}{spaces}") from None
     except RecursionError:
         raise YamlError("the values are nested too deeply") from None
 

@@ -268,7 +268,7 @@ def test_a_small_file_that_expands_to_millions_of_values_is_refused_at_once(text
         ("x: {a: 1, 'a': 2}", "line 1: the key 'a' is already in line 1"),
         ("x:\n  1: a\n  0x1: b\n", "line 3: the key '0x1' is already in line 2"),
         ("a: &a {x: 1}\nb:\n  <<: *a\n  <<: *a\n", "line 4: the key '<<' is already in line 3"),
-        ("a:\n\tb: 1\n", "line 2: found character '\\\\t' that cannot start any token"),
+        ("a:\n\tb: 1\n", r"line 2: found character '\\t' that cannot start any token .*; indent with spaces$"),
         ("a: [1\n", "line 2: expected ',' or ']'"),
         ("a: 1\n<<<<<<< HEAD\nb: 2\n=======\nb: 3\n>>>>>>> other\n", "line 2: an unresolved merge conflict"),
         ("a: é\n".encode("latin-1"), "line 1: not UTF-8"),
