@@ -79,14 +79,15 @@ def _parsed(source: Path) -> ast.Module:
 def load(path: str) -> Any:
     """Import `package.module:Name` and return the object with this name.
 
-    :raises InputError: If the module does not import or has no such name.
+    :raises InputError: If the module does not import, whatever it raises, or has no such name.
     """
     module, name = _split(path)
     _find_here_first()
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"{path!r} does not import: {error}") from error
+    except (Exception, SystemExit) as error:  # SystemExit: a script that parses its arguments when it is imported
+        said = str(error) if isinstance(error, ImportError) else _raised(error, module)
+        raise InputError(f"{path!r} does not import: {said}") from error
 
 
 def build(path: str, params: Mapping[str, Any], **given: Any) -> Any:
@@ -101,20 +102,21 @@ def build(path: str, params: Mapping[str, Any], **given: Any) -> Any:
         return factory(**given, **params)
     except InputError:
         raise
-    except Exception as error:  # a wrong value can raise anything, such as a TypeError inside torch
-        raise InputError(f"{path!r}: {_raised(error, path, params)}") from error
+    except ValueError as error:
+        raise InputError(f"{path!r}: {' '.join(str(error).split())}") from error
+    except (Exception, SystemExit) as error:  # a wrong value can raise anything, such as a TypeError inside torch
+        given_too = f", with the parameters {dict(params)}" if params else ""
+        raise InputError(f"{path!r}: {_raised(error, path.partition(':')[0])}{given_too}") from error
 
 
-def _raised(error: Exception, path: str, params: Mapping[str, Any]) -> str:
-    """Return an exception in one line; where it is no ValueError, also the line of the module that raises it, and the parameters."""
+def _raised(error: BaseException, module: str) -> str:
+    """Return an exception in one line, with the line of the module that raises it."""
     message = " ".join(str(error).split())
-    if isinstance(error, ValueError):
-        return message
-    file = getattr(sys.modules.get(path.partition(":")[0]), "__file__", None)
+    spec = _spec(module)
+    file = None if spec is None else spec.origin
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     where = f" ({Path(file).name}, line {lines[-1]})" if file and lines else ""
-    said = f"raises {type(error).__name__}: {message}".removesuffix(": ")
-    return f"{said}{where}" + (f", with the parameters {dict(params)}" if params else "")
+    return f"raises {type(error).__name__}: {message}".removesuffix(": ") + where
 
 
 def check_params(path: str, params: Mapping[str, Any], **given: Any) -> Any:

@@ -75,7 +75,7 @@ def _path(source: Source, name: str) -> Path | None:
 
 def _missing(source: Source, name: str) -> str:
     if source.package is None:
-        return f"{name}: no such file"
+        return f"{name}: no such file{'; for several files, name their folder' if '*' in name else ''}"
     if folders_of(source.package):
         return f"path: the package {source.package!r} has no file {name!r}"
     return f"package: {source.package!r} (its import name) is not installed; install it with `pip install {source.package}`"

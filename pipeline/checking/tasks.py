@@ -1,8 +1,10 @@
 """Checks tasks: builds their rules and students, and looks for their text, tagger, teachers and vectors, without running a stage."""
 
+import inspect
 from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from pipeline import plugins
 from pipeline.augment.copies import Plan
@@ -13,6 +15,7 @@ from pipeline.params import project
 from pipeline.params.teachers import TeacherModel
 from pipeline.params.vectors import Vectors
 from pipeline.storage import read_json
+from pipeline.teacher.classes import match
 from pipeline.teacher.files import check_files, read_config
 from pipeline.text.tagging import load_tagger
 from pipeline.vectors.files import dimensions_of
@@ -71,12 +74,21 @@ def _check_rules(found: Findings) -> None:
     before = len(found.problems)
     for name, rule in augment.rules.items():
         with found.at(f"{file}: augment.rules.{name}"):
-            plugins.build(rule.rule, rule.params)
+            _check_call(rule.rule, plugins.build(rule.rule, rule.params))
     if len(found.problems) == before:
         try:
             Plan.of(augment, file)  # checks the order of the rules
         except InputError as error:
             found.problems.append(str(error))
+
+
+def _check_call(path: str, rule: Any) -> None:
+    try:
+        inspect.signature(rule).bind(*"123")
+    except TypeError as error:
+        raise InputError(f"{path!r}: is called with three arguments, rule(block, draws, unigrams): {error}") from error
+    except ValueError:  # a callable without a signature
+        pass
 
 
 def _check_tagger(found: Findings) -> None:
@@ -93,7 +105,11 @@ def _check_teacher(found: Findings, name: str, model: TeacherModel) -> None:
     kind, _, rest = model.source.partition(":")
     if kind == "python":
         with found.at(place):
-            plugins.check_params(rest, model.params)
+            factory = plugins.check_params(rest, model.params)
+            if not callable(getattr(factory, "predict_logits", None)) and isinstance(factory, type):
+                raise InputError(f"{model.source}: has no method predict_logits(texts)")
+            if isinstance(classes := getattr(factory, "labels", None), list | tuple):
+                match(model.source, [str(name) for name in classes], found.settings.task.text.labels, model.labels)
         for file in model.files:
             with found.at(f"{place}.files", absent=found.ran(f"teachers/{name}", "teachers", name, "files", file)):
                 if not Path(file).is_file():
@@ -125,8 +141,12 @@ def _check_vectors(found: Findings, name: str, vectors: Vectors) -> int | None:
     with found.at(place, absent=not here and found.ran(f"vectors/{name}.parquet", "vectors", name)):
         if kind == "teacher":
             width = _encoded_by(found.settings.teachers[rest].model, rest, vectors.dimensions)
+        elif kind == "spacy":
+            width = _of_pipeline(rest)
+        elif here:
+            width = dimensions_of(kind, Path(rest))
         else:
-            width = _of_pipeline(rest) if kind == "spacy" else dimensions_of(kind, Path(rest))
+            raise InputError(f"{rest}: no such file")
     return width
 
 

@@ -74,6 +74,16 @@ class NoFit:
     def fit(self, training): ...
     predict_logits = save = load = parameter_count = Linear.fit
 
+class Mute: ...
+
+class Narrow:
+    def __call__(self, block): ...
+
+class Three:
+    labels = ["negative", "neutral", "positive"]
+    def __init__(self): ...
+    def predict_logits(self, texts): ...
+
 class Teacher:
     labels = ["negative", "positive"]
     def __init__(self, scale: float = 1.0): ...
@@ -87,6 +97,8 @@ def made(tmp_path_factory):
     tiny_teacher(folder / "models/big", WORDS, labels=["positive", "negative"])
     (folder / "tasks").mkdir()
     (folder / "checked_things.py").write_text(THINGS)
+    (folder / "failing_things.py").write_text("class Linear: ...\nundefined\n")
+    (folder / "failing_script.py").write_text("import sys\nclass Linear: ...\nsys.exit(2)\n")
     (folder / "films.csv").write_text("text,label\na good film,positive\n")
     (folder / "glove.txt").write_text("".join(f"{word} 0.1 0.2 0.3 0.4\n" for word in WORDS))
     return folder
@@ -170,7 +182,13 @@ PARAMS_WRONG = [
     ("teachers.big.model", {"source": "python:checked_things:Teacher", "params": {"scael": 1}}, "params.yaml: teachers.big.model: 'checked_things:Teacher' does not take"),
     ("teachers.big.model", {"source": "python:checked_things:Teacher", "params": {"scale": "1"}}, "params.yaml: teachers.big.model: 'checked_things:Teacher': scale: '1'"),
     ("teachers.big.model", {"source": "python:checked_things:Teacher", "files": ["w.bin"]}, "params.yaml: teachers.big.model.files: w.bin: no such file in"),
-    ("vectors.glove.source", "text:none.txt", "params.yaml: vectors.glove.source: none.txt: cannot be read: "),
+    ("augment.rules.own", {"rule": "checked_things:Mute"}, "params.yaml: augment.rules.own: 'checked_things:Mute': is called with three"),
+    ("augment.rules.own", {"rule": "checked_things:Narrow"}, "params.yaml: augment.rules.own: 'checked_things:Narrow': is called with three"),
+    ("teachers.big.model", {"source": "python:checked_things:Mute"}, "params.yaml: teachers.big.model: python:checked_things:Mute: has no method"),
+    ("teachers.big.model", {"source": "python:checked_things:Three"}, "params.yaml: teachers.big.model: python:checked_things:Three: the teacher's"),
+    ("students.linear.model", "failing_things:Linear", "params.yaml: students.linear: 'failing_things:Linear' does not import: raises NameError: name 'undefined' is not defined (failing_things.py, line 2)"),
+    ("students.linear.model", "failing_script:Linear", "params.yaml: students.linear: 'failing_script:Linear' does not import: raises SystemExit: 2 (failing_script.py, line 3)"),
+    ("vectors.glove.source", "text:none.txt", "params.yaml: vectors.glove.source: none.txt: no such file"),
     ("vectors.glove.source", "text:films.csv", "params.yaml: vectors.glove.source: films.csv, line 1: "),
     ("vectors.glove.source", "word2vec:glove.txt", "params.yaml: vectors.glove.source: glove.txt: not word2vec's binary format"),
     ("vectors.glove.source", "spacy:no_such_package", "params.yaml: vectors.glove.source: spacy:no_such_package: no such package"),
