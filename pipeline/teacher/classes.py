@@ -19,22 +19,17 @@ def classes_of(source: str, config: Mapping[str, Any], labels: Sequence[str]) ->
         for another kind of task.
     """
     _check_kind(source, config.get("problem_type"), labels)
-    id2label, count = config.get("id2label"), config.get("num_labels")
+    id2label, count = check_map(source, config, labels), config.get("num_labels")
     if id2label is None:
         # The default of transformers is two classes.
         return [f"LABEL_{i}" for i in range(count if isinstance(count, int) else 2)]
-    example = "{" + ", ".join(f'"{i}": "{name}"' for i, name in enumerate(labels[:2])) + ", ...}"
-    if not isinstance(id2label, dict):
-        found = f"{type(id2label).__name__} {_cut(repr(id2label))}"
+    example = _example(labels)
+    if sorted(id2label) != list(range(len(id2label))) or not id2label:
         raise InputError(
-            f"{source}: id2label in config.json is a {found}; write a map from column to name, as {example}"
+            f"{source}: id2label in config.json has the keys [{_some([str(key) for key in id2label])}]; the columns of the "
+            f"logits are numbered from 0 without gaps: write {example}"
         )
-    if sorted(map(str, id2label)) != sorted(map(str, range(len(id2label)))) or not id2label:
-        raise InputError(
-            f"{source}: id2label in config.json has the keys [{_some([str(key) for key in id2label])}]; the columns of the logits "
-            f"are numbered from 0 without gaps: write {example}"
-        )
-    names = [name for _, name in sorted(id2label.items(), key=lambda pair: int(pair[0]))]
+    names = [name for _, name in sorted(id2label.items())]
     if wrong := [name for name in names if not isinstance(name, str)]:
         raise InputError(
             f"{source}: id2label in config.json has the name {wrong[0]!r}, which is not text; write {example}"
@@ -45,6 +40,28 @@ def classes_of(source: str, config: Mapping[str, Any], labels: Sequence[str]) ->
         )
     _check_inverse(source, names, config.get("label2id"))
     return names
+
+
+def check_map(source: str, config: Mapping[str, Any], labels: Sequence[str]) -> dict[int, Any] | None:
+    """Return id2label of a config.json, None if it has none. Raises an InputError if it is not a map from numbers."""
+    id2label = config.get("id2label")
+    if id2label is None:
+        return None
+    try:
+        return {int(column): name for column, name in id2label.items()}
+    except (AttributeError, ValueError):
+        raise InputError(
+            f"{source}: id2label in config.json is {_cut(repr(id2label))}; write a map from column to name, as "
+            f"{_example(labels)}"
+        ) from None
+
+
+def _example(labels: Sequence[str]) -> str:
+    return (
+        "{"
+        + ", ".join(f'"{i}": "{name}"' for i, name in enumerate(labels[:2]))
+        + (", ...}" if len(labels) > 2 else "}")
+    )
 
 
 def _check_kind(source: str, kind: object, labels: Sequence[str]) -> None:
@@ -60,7 +77,7 @@ def _check_kind(source: str, kind: object, labels: Sequence[str]) -> None:
     }.get(str(kind), "transformers does not know this type")
     raise InputError(
         f"{source}: config.json has problem_type {kind}: {why}, and the task is {wanted}; train a teacher for this task, or add "
-        "`finetune` to the teacher's model, which trains a new head"
+        "`finetune` to the teacher's model, which trains a head for this task"
     )
 
 
@@ -131,7 +148,9 @@ def _advice(source: str, classes: int, labels: int, twice: Sequence[str], pairs:
         return "remove it"
     listed = [f"{theirs}: {ours}" for theirs, ours in list(pairs.items())[:2]]
     more = ", ..." if len(pairs) > len(listed) else ""
-    return f"map the names under the teacher's model, as `labels: {{{', '.join(listed)}{more}}}`"
+    return (
+        f"map the names under the teacher's model, as `labels: {{{', '.join(listed)}{more}}}` if that is what they mean"
+    )
 
 
 def _some(names: Sequence[str]) -> str:

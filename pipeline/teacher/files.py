@@ -11,13 +11,15 @@ from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.plugins import folders_of
-from pipeline.teacher.classes import classes_of, match
+from pipeline.teacher.classes import check_map, classes_of, match
 from pipeline.teacher.weights import (
     CONFIG,
     SAVED,
     check_head,
     check_names,
     check_unquantised,
+    heads,
+    no_head,
     read_object,
     read_weights,
     vocabulary_size,
@@ -82,12 +84,15 @@ def check_folder(
         weights = read_weights(source, folder)
         config = read_config(source, folder)
         check_unquantised(source, config, weights)
-        check_names(source, weights)
+        check_names(source, config["model_type"], weights)
         rows = vocabulary_size(source, config, weights)
         _check_tokenizer_files(source, folder, rows)
         if finetune:
+            check_map(source, config, labels)
             return ()
         classes = classes_of(source, config, labels)
+        if classes[0] == "LABEL_0" and not heads(weights):  # the names would be the first to differ
+            raise InputError(no_head(source, "classifier, score or other head"))
         columns = match(source, classes, labels, names)
         check_head(source, weights, classes)
         return columns
@@ -95,16 +100,21 @@ def check_folder(
 
 @contextmanager
 def clear_fault(source: str, fault: str, hint: str = "") -> Iterator[None]:
-    """Turn any error of a library into an InputError with its first line."""
+    """Turn any error of a library into an InputError with its first line.
+
+    :param hint: What to add where the error is of Rust code, which reads tokenizer.json.
+    """
     try:
         yield
     except (InputError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # a panic of Rust code is not an Exception
-        first = next(iter(str(error).strip().splitlines()), "")
+        first, *others = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+        if first.endswith(":") and others:
+            first = f"{first} {others[0]}"
         if not first or isinstance(error, AssertionError | AttributeError | LookupError | TypeError):
             first = f"{type(error).__name__}: {first}".removesuffix(": ")
-        raise InputError(f"{source}: {fault}: {first[:400]}{hint}") from error
+        raise InputError(f"{source}: {fault}: {first[:400]}{hint if type(error) is Exception else ''}") from error
 
 
 # --- where the files are --------------------------------------------------------------------------------------------------
@@ -157,10 +167,15 @@ def read_config(source: str, folder: Path) -> dict[str, Any]:
 def _check_tokenizer_files(source: str, folder: Path, rows: int | None) -> None:
     if not any(path.name != "tokenizer_config.json" for pattern in VOCABULARIES for path in folder.glob(pattern)):
         raise InputError(no_vocabulary(source, folder))
+    fault = "its tokenizer does not load"
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).is_file() and not isinstance(read_object(source, folder / name, fault), dict):
+            raise InputError(
+                f"{source}: {fault}: {folder / name} is no JSON object; copy the file that tokenizer.save_pretrained wrote"
+            )
     path = folder / TOKENIZER
     if not path.is_file():
         return
-    fault = "its tokenizer does not load"
     tokenizer = read_object(source, path, fault)
     if not isinstance(tokenizer, dict) or not isinstance(tokenizer.get("model"), dict):
         raise InputError(f"{source}: {fault}: {path} has no model; copy the file that tokenizer.save_pretrained wrote")
@@ -196,7 +211,8 @@ def check_ids(source: str, ids: Mapping[Any, Any], rows: int | None) -> None:
     if beyond:
         number, token = beyond[0]
         raise InputError(
-            f"{source}: the model has no embedding for {len(beyond)} of its tokenizer's tokens: {token!r} has id {number}, and the "
+            f"{source}: the model has no embedding for {len(beyond)} of its tokenizer's tokens: "
+            f"{'a special token' if token is None else repr(token)} has id {number}, and the "
             f"embeddings have {rows} rows; use the tokenizer that the model was trained with, or call "
             "model.resize_token_embeddings(len(tokenizer)), train it, and save both with save_pretrained(FOLDER)"
         )

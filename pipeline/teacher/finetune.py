@@ -97,7 +97,7 @@ def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune
     length = min(how.max_length, max_length(model, tokenizer) or how.max_length)
     rows = {split: _encoded(tokenizer, examples, split, length) for split in ("train", "validation")}
     checkpoints = folder / "checkpoints"
-    bfloat16 = _bfloat16_pays()
+    bfloat16 = _bfloat16_pays() and model.config.model_type != "deberta"  # its mask is beyond the range of bfloat16
     trainer = Trainer(
         model,
         _arguments(how, checkpoints, bfloat16, score),

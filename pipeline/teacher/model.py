@@ -28,7 +28,7 @@ from pipeline.teacher.files import (
     no_vocabulary,
     read_config,
 )
-from pipeline.teacher.weights import CONFIG, head_differs, listed, read_weights, shapes_differ, wrapped
+from pipeline.teacher.weights import CONFIG, head_differs, listed, no_head, read_weights, shapes_differ, wrapped
 
 __all__ = ["Files", "Teacher", "check_files", "find_files", "open_teacher"]
 
@@ -110,26 +110,12 @@ def _check_loaded(files: Files, model: Any, loading: Mapping[str, Any], finetune
 
     :param loading: The loading info of transformers.
     """
-    encoder = f"{model.base_model_prefix}."
     source = files.source
-
-    def inside(name: str) -> bool:
-        # Most pretraining has no use for the pooler, so many encoders are saved without one.
-        return name.startswith(encoder) and not name.startswith(f"{encoder}pooler.")
-
-    missing = sorted(loading["missing_keys"])
-    differing = sorted(loading["mismatched_keys"])
-    if wrong := [found for found in differing if inside(found[0])]:
-        worst = next((found for found in wrong if "word_embedding" in found[0]), wrong[0])
-        raise InputError(shapes_differ(source, worst[0], worst[1], worst[2], len(wrong) - 1))
-    if lost := [name for name in missing if inside(name)]:
-        names = list(read_weights(source, files.folder))
-        if prefix := _prefix(names, [name.removeprefix(encoder) for name in lost]):
-            raise InputError(wrapped(source, prefix.removesuffix(encoder)))
+    missing, differing = sorted(loading["missing_keys"]), sorted(loading["mismatched_keys"])
+    _check_encoder(files, model, missing, differing)
+    if odd := next((name for name, value in model.named_parameters() if not torch.isfinite(value).all()), None):
         raise InputError(
-            f"{source}: its weights have no {listed(lost)}, which {type(model).__name__} needs and which would be random; they "
-            f"have {len(names)} names, such as {names[0]}: copy or download all files of the model, or save it again with "
-            "model.save_pretrained(FOLDER)"
+            f"{source}: {odd} has NaN or infinite numbers; the training that wrote these weights diverged: take an earlier checkpoint"
         )
     head = sorted({*missing, *(name for name, *_ in differing)})
     if finetune:
@@ -138,10 +124,8 @@ def _check_loaded(files: Files, model: Any, loading: Mapping[str, Any], finetune
         raise InputError(head_differs(source, *next((d for d in differing if len(d[1]) > 1), differing[0])))
     unknown = sorted(loading["unexpected_keys"])
     if head:
-        others = f" (it does not know {listed(unknown)})" if unknown else ""
-        raise InputError(
-            f"{source}: its weights have no {listed(head)}: it has no trained classification head{others}; add `finetune` to the teacher's model, which trains one"
-        )
+        others = f" (transformers does not know {listed(unknown)})" if unknown else ""
+        raise InputError(no_head(source, listed(head) + others))
     layers = {int(found[1]) for name in unknown if (found := re.search(r"\.(?:layers?|h|block)\.(\d+)\.", name))}
     depth = getattr(model.config, "num_hidden_layers", None)
     if isinstance(depth, int) and max(layers, default=-1) >= depth:
@@ -150,6 +134,40 @@ def _check_loaded(files: Files, model: Any, loading: Mapping[str, Any], finetune
             "with the weights, or save the model again with model.save_pretrained(FOLDER)"
         )
     return []
+
+
+def _check_encoder(files: Files, model: Any, missing: Sequence[str], differing: Sequence[tuple[str, Any, Any]]) -> None:
+    """Refuse an encoder that is not in the weights, as a whole or in part.
+
+    :param differing: Names, their shapes in the file, and their shapes in the model.
+    """
+    encoder = f"{model.base_model_prefix}."
+    source = files.source
+
+    def inside(name: str) -> bool:
+        # Most pretraining has no use for the pooler, so many encoders are saved without one.
+        return name.startswith(encoder) and not name.startswith(f"{encoder}pooler.")
+
+    if wrong := [found for found in differing if inside(found[0])]:
+        name, found, expected = next((each for each in wrong if "word_embedding" in each[0]), wrong[0])
+        raise InputError(shapes_differ(source, name, found, expected, len(wrong) - 1))
+    lost = [name for name in missing if inside(name)]
+    if not lost:
+        return
+    names = list(read_weights(source, files.folder))
+    prefix = _prefix(names, [name.removeprefix(encoder) for name in lost])
+    if prefix is None:
+        raise InputError(
+            f"{source}: its weights have no {listed(lost)}, which {type(model).__name__} needs and which would be random; they "
+            f"have {len(names)} names, such as {names[0]}: copy or download all files of the model, or save it again with "
+            "model.save_pretrained(FOLDER)"
+        )
+    if prefix.removesuffix(".") in transformers.CONFIG_MAPPING:
+        raise InputError(
+            f"{source}: the names of its weights start with {prefix!r}, and its {CONFIG} has model_type "
+            f"{model.config.model_type!r}; copy the {CONFIG} that was saved with the weights"
+        )
+    raise InputError(wrapped(source, prefix.removesuffix(encoder)))
 
 
 def _prefix(names: Sequence[str], lost: Sequence[str]) -> str | None:
@@ -205,7 +223,7 @@ def check_tokenizer(files: Files, model: Any, tokenizer: Any, padded: bool = Fal
     reads_last = "pad_token_id" in inspect.getsource(inspect.unwrap(type(model).forward))
     if tokenizer.pad_token_id is None and (padded or reads_last):
         raise InputError(
-            f"{files.source}: its tokenizer has no padding token; choose one, tokenizer.pad_token = tokenizer.eos_token and "
+            f"{files.source}: its tokenizer has no padding token; choose one, such as tokenizer.pad_token = tokenizer.eos_token, set "
             "model.config.pad_token_id = tokenizer.pad_token_id, and save both with save_pretrained(FOLDER)"
         )
     configured = getattr(model.config.get_text_config(), "pad_token_id", None)

@@ -39,7 +39,7 @@ WRAPPERS = INSIDE | {
 """First parts of the weights' names that no model of transformers has, and the wrapper that adds them."""
 
 EMBEDDINGS = re.compile(r"(?:^|\.)(?:word_embeddings?|embed_tokens|wte|tok_embeddings|embed_in|tokens_embed)\.weight$")
-HEADS = re.compile(r"(?:^|\.)(?:classifier|score|logits_proj|out_proj|linear_out)\.weight$")
+HEADS = re.compile(r"(?:^|\.)(?:classifier|score|logits_proj|out_proj|linear_out|summary)\.weight$")
 """The last layer of a classification head; `out_proj` also ends attention layers, so it counts only outside of the encoder."""
 
 Shape = tuple[str, tuple[int, ...]]
@@ -123,12 +123,12 @@ def _header(source: str, path: Path) -> dict[str, Shape]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         text = file.read(length) if length <= LONGEST_HEADER else b""
-    cut_off = f"{source}: {path} is cut off: it has {size:,} bytes"
+    cut_off = f"{source}: {path} is {{}}: it has {size:,} bytes"
     try:
         if not 0 < length <= LONGEST_HEADER:
             raise ValueError
         if len(text) < length and text.startswith(b"{"):
-            raise InputError(f"{cut_off}, fewer than its header; copy or download it again")
+            raise InputError(f"{cut_off.format('cut off')}, fewer than its header; copy or download it again")
         header = json.loads(text)
         header.pop("__metadata__", None)
         ends = [weight["data_offsets"][1] for weight in header.values()]
@@ -140,7 +140,8 @@ def _header(source: str, path: Path) -> dict[str, Shape]:
         ) from None
     expected = 8 + length + max(ends, default=0)
     if size != expected:
-        raise InputError(f"{cut_off} instead of {expected:,}; copy or download it again")
+        fault = "cut off" if size < expected else "damaged"
+        raise InputError(f"{cut_off.format(fault)} instead of {expected:,}; copy or download it again")
     return found
 
 
@@ -182,7 +183,7 @@ def check_unquantised(source: str, config: Mapping[str, Any], weights: Mapping[s
     )
 
 
-def check_names(source: str, weights: Mapping[str, Shape]) -> None:
+def check_names(source: str, model_type: str, weights: Mapping[str, Shape]) -> None:
     """Refuse names that a wrapper certainly changed; after loading, transformers tells whether all names are right."""
     names = list(weights)
     if unmerged := [name for name in names if any(part in name for part in LORA)]:
@@ -198,16 +199,19 @@ def check_names(source: str, weights: Mapping[str, Shape]) -> None:
             break
         prefix, before = f"{prefix}{part}.", part
     inside = [f"{part}." for part in INSIDE if any(part in name.split(".") for name in names)]
-    if found := prefix or "".join(inside[:1]) or _around(names):
+    if found := prefix or "".join(inside[:1]) or _around(names, model_type.replace("-", "_")):
         raise InputError(wrapped(source, found))
 
 
-def _around(names: Sequence[str]) -> str:
+def _around(names: Sequence[str], model_type: str) -> str:
     """Return what is in front of BERT-like embeddings, except for the model's own name, as in bert.embeddings; none is called model."""
     for name in names:
-        before = name.removesuffix("embeddings.word_embeddings.weight").split(".")[:-1]
-        if name.endswith(".embeddings.word_embeddings.weight") and (before == ["model"] or len(set(before)) > 1):
-            return ".".join(before if before == ["model"] else before[:-1]) + "."
+        if name.endswith(".embeddings.word_embeddings.weight"):
+            before = whole = name.split(".")[:-3]
+            while before and (before[-1] in model_type or before[-1] == "roberta"):
+                before = before[:-1]
+            if before == ["model"] or len(before) > 1 or (before and before != whole):
+                return ".".join([*before, ""])
     return ""
 
 
@@ -243,10 +247,24 @@ def shapes_differ(source: str, name: str, found: Sequence[int], expected: Sequen
     )
 
 
+def heads(weights: Mapping[str, Shape]) -> list[str]:
+    """Return the names of the last layers of classification heads."""
+    return [name for name in weights if HEADS.search(name) and not re.search(r"\.\d+\.|attention", name)]
+
+
+def no_head(source: str, lacks: str) -> str:
+    """Return the message for a model without a classification head."""
+    return (
+        f"{source}: its weights have no {lacks}: it has no trained classification head; add `finetune` to the teacher's model, "
+        "which trains one"
+    )
+
+
 def check_head(source: str, weights: Mapping[str, Shape], classes: Sequence[str]) -> None:
     """Refuse a classification head of another number of classes than config.json names."""
-    for name, (_, shape) in weights.items():
-        if HEADS.search(name) and not re.search(r"\.\d+\.|attention", name) and shape[0] != len(classes):
+    for name in heads(weights):
+        # XLNet has a layer before the last one that is called summary, as is the last one of XLM.
+        if not name.endswith("summary.weight") and (shape := weights[name][1])[0] != len(classes):
             raise InputError(head_differs(source, name, shape, (len(classes), *shape[1:])))
 
 
@@ -255,5 +273,5 @@ def head_differs(source: str, name: str, found: Sequence[int], expected: Sequenc
     return (
         f"{source}: its weights have {found[0]} classes and its {CONFIG} names {expected[0]}: {name} is {list(found)} in the "
         f"weights and {list(expected)} by {CONFIG}; correct id2label in {CONFIG}, or add `finetune` to the teacher's model, "
-        "which trains a new head"
+        "which trains a head for this task"
     )
