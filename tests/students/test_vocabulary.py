@@ -107,7 +107,10 @@ def test_a_vocabulary_is_saved_as_text_that_a_person_can_read(tmp_path: Path):
         (json.dumps({"format": 2, "text": "raw", "words": []}), "format 2; this version reads format 1"),
         (json.dumps({"format": 1, "text": "raw"}), "words: missing"),
         (json.dumps({"format": 1, "text": "raw", "words": ["a", 1]}), r"words: \['a', 1\] is not a list of words"),
-        (json.dumps({"format": 1, "text": "other", "words": []}), "text: 'other' is not pretokenised or raw"),
+        (
+            json.dumps({"format": 1, "text": "other", "words": []}),
+            "text: 'other' is not pretokenised, raw or characters",
+        ),
     ],
     ids=["missing", "broken", "a list", "newer", "no words", "a number", "another text"],
 )
