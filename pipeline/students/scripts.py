@@ -15,6 +15,10 @@ _IDEOGRAPHS = (
     (0x20000, 0x323AF),
 )
 _LETTERS = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0xA9E0, 0xA9FF), (0xAA60, 0xAA7F))
+_PUNCTUATION = (
+    *((0x3001, 0x3003), (0x3008, 0x301F), (0xFF01, 0xFF0F)),
+    *((0xFF1A, 0xFF20), (0xFF3B, 0xFF40), (0xFF5B, 0xFF65)),
+)
 _MARKS = (
     *((0x0E31, 0x0E31), (0x0E34, 0x0E3A), (0x0E47, 0x0E4E)),  # Thai
     *((0x0EB1, 0x0EB1), (0x0EB4, 0x0EBC), (0x0EC8, 0x0ECE)),  # Lao
@@ -30,9 +34,9 @@ def _listed(*scripts: tuple[tuple[int, int], ...]) -> str:
     return "".join(f"{chr(first)}-{chr(last)}" for script in scripts for first, last in script)
 
 
-CHARACTER = f"[{_listed(_IDEOGRAPHS, _LETTERS)}][{_listed(_MARKS)}]*"
+CHARACTER = f"[{_listed(_IDEOGRAPHS, _LETTERS, _PUNCTUATION)}][{_listed(_MARKS)}]*"
 """A character of these scripts with its marks, as a regular expression of both Python and RE2."""
-PIECE = f"{CHARACTER}|[^{_listed(_IDEOGRAPHS, _LETTERS)}]+"
+PIECE = f"{CHARACTER}|[^{_listed(_IDEOGRAPHS, _LETTERS, _PUNCTUATION)}]+"
 """One of these characters, or a run of others."""
 CLAUSE = f"[{_listed(_IDEOGRAPHS)}]{{8}}|[{_listed(_LETTERS)}]{{16}}"
 """More characters in a row than a word of these scripts has, but for few."""
