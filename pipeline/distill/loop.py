@@ -29,7 +29,7 @@ from pipeline.logits.dataset import COLUMNS as COLUMNS
 from pipeline.params.students import Student
 from pipeline.students.contract import Batch, build, is_module, logits_of, predict
 from pipeline.students.trained import TrainedStudent
-from pipeline.students.vocabulary import Vocabulary
+from pipeline.students.vocabulary import MANY, Texts, Vocabulary, few_words, unknown_share
 from pipeline.tables import TextMode
 from pipeline.vectors.table import WordVectors, initial_embeddings
 
@@ -71,6 +71,7 @@ def distill(
     sentences = ("sentence1", "sentence2") if pairs else ("sentence1",)
     others = () if vectors is None else vectors.words
     vocabulary = Vocabulary.build([training[name] for name in sentences], text, settings.min_count, others)
+    _warn_of_words(vocabulary, [validation[name] for name in sentences])
     embeddings = initial_embeddings(vocabulary, vectors, settings.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with _seeded(settings.seed, device):
@@ -89,6 +90,17 @@ def distill(
         history = Training(module, rows, held_out, settings, checkpoint).run()
     module.to("cpu").eval()
     return student, history
+
+
+def _warn_of_words(vocabulary: Vocabulary, validation: Sequence[Texts]) -> None:
+    if warning := few_words(validation, vocabulary.text):
+        logger.warning("%s", warning)
+    if (share := unknown_share(vocabulary, *validation)) > MANY:
+        logger.warning(
+            "%.0f%% of the words of the validation split are not in the vocabulary, and the student cannot tell them apart: "
+            "add training text, lower min_count, or add word vectors",
+            100 * share,
+        )
 
 
 @contextmanager

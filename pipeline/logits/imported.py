@@ -44,7 +44,7 @@ def examples(task: str, text: Text, mode: str) -> tuple[pa.Table, dict[str, Any]
     """Return the originals of a logit data set as examples.
 
     :param text: The block `text` of the task's file, whose source is a logit data set.
-    :param mode: How the task splits text into words: pretokenised or raw.
+    :param mode: How the task splits text into words: pretokenised, raw or characters.
     :return: `tables.examples_schema(C)`, with the row number in its split as `line`, and the metadata of the table.
     :raises InputError: If the data set does not exist, does not pass `verify`, or does not match the task's file.
     """

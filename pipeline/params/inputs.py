@@ -199,6 +199,9 @@ def _fingerprint(path: str, params: Mapping[str, Any]) -> str | None:
 
 def _tagger(tagger: str, hashes: Hashes) -> dict[str, Any]:
     kind, _, name = tagger.partition(":")
+    if name.startswith("blank:"):
+        packages = ("spacy", "jieba", "sudachipy", "pythainlp")
+        return {found: importlib.metadata.version(found) if find_spec(found) else ABSENT for found in packages}
     if kind == "spacy":
         return _package(name, hashes, "**/meta.json")
     return {"version": importlib.metadata.version(kind) if find_spec(kind) else None}

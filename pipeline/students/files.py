@@ -38,7 +38,7 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model": (lambda value: isinstance(value, str), "an import path, package.module:Name"),
     "pairs": (lambda value: isinstance(value, bool), "true or false"),
     "params": (lambda value: isinstance(value, dict), "a mapping of parameters"),
-    "text": (lambda value: value in ("pretokenised", "raw"), "pretokenised or raw"),
+    "text": (lambda value: value in ("pretokenised", "raw", "characters"), "pretokenised, raw or characters"),
     "vocabulary_size": (_is_positive, "a positive integer"),
     "words": (_are_strings, "a list of words"),
 }

@@ -162,7 +162,9 @@ class _Check:
 
     def _cleaned(self, text: str | None) -> str:
         text = text or ""
-        return text.strip() if self._mode == "raw" else " ".join(text.split())  # splits as tagging.split_words does
+        return (
+            " ".join(text.split()) if self._mode == "pretokenised" else text.strip()
+        )  # splits as tagging.split_words does
 
     def rows(self, split: str, rows: SourceRows) -> list[_Row]:
         """Return the rows of a split, each checked by itself."""

@@ -174,7 +174,9 @@ def _class_warnings(labels: Mapping[str, Mapping[str, float]]) -> list[str]:
     rows = {split: int(sum(counts.values())) for split, counts in labels.items()}
     if not rows["validation"]:
         return []  # refused
-    found, never, untrained = [], [], []
+    found: list[str] = []
+    never: list[str] = []
+    untrained: list[str] = []
     for name, trained in labels["train"].items():
         if not trained:
             (untrained if any(counts[name] for counts in labels.values()) else never).append(repr(name))

@@ -196,6 +196,15 @@ def test_the_parts_of_a_source_folder_count(here: Path):
     assert stamp(stamps[-1]) == stamps[-1]
 
 
+def test_the_packages_of_a_tokenizer_without_a_model_count(here: Path):
+    task = json.loads(json.dumps(TASK))
+    task["tag"] = {"tagger": "spacy:blank:zh"}
+    write(PARAMS, task)
+    found = stamp()["tagger"]
+    assert set(found) == {"spacy", "jieba", "sudachipy", "pythainlp"}
+    assert all(isinstance(version, str) for version in found.values())
+
+
 def test_code_of_this_library_is_named_and_not_hashed(here: Path):
     assert stamp()["students"]["built-in"]["code"] == CODE
     assert stamp()["students"]["bag"]["code"] == plugins.code_digest("inputs_students:Bag")
