@@ -156,9 +156,9 @@ SKIPPED = "skipped.json"
 
 
 def skip(why: str, *outs: Path, text: str = "") -> None:
-    """Write the outputs of a stage that does not apply to its task, since DVC requires every output: `{}` in JSON, a folder with SKIPPED.
+    """Log that a stage is skipped, and write its outputs, since DVC requires them: `{}` in JSON, a folder with the reason in SKIPPED.
 
-    :param why: The reason, for the log. Outputs have only their name, so that another reason changes no file.
+    :param why: The setting that says that the stage does not apply to its task.
     :param text: The content of outputs that are neither JSON nor a folder.
     """
     logger.info("skipped: %s", why)
@@ -169,11 +169,11 @@ def skip(why: str, *outs: Path, text: str = "") -> None:
             write_text(out, text)
         else:
             with new_folder(out) as folder:
-                write_json(folder / SKIPPED, {"skipped": f"{out.name} is not used in this task"})
+                write_json(folder / SKIPPED, {"skipped": why})
 
 
 def why_skipped(folder: Path) -> str | None:
-    """Return why the stage that writes a folder was skipped; None if it was not."""
+    """Return why the stage that wrote a folder was skipped; None if it was not."""
     path = folder / SKIPPED
     return str(read_json(path)["skipped"]) if path.is_file() else None
 

@@ -22,15 +22,13 @@ def checked(name: str) -> str:
 
     :raises ValueError: If it does not, with the rule and a name that does.
     """
+    if (size := len(name.encode(errors="replace"))) > MAX_BYTES:
+        raise ValueError(f"a name has at most {MAX_BYTES} bytes, this one has {size}; choose a shorter one")
     suggested = _suggested(name)
-    if name != suggested and name == unicodedata.normalize("NFD", suggested):
+    if name != suggested == composed(name):
         raise ValueError(f"not in Unicode's composed form (NFC); write {suggested}, which only looks the same")
     if name != suggested:
         raise ValueError(f"a name has only letters, digits, _ and -, and does not start with -; write {suggested}")
-    if len(name.encode()) > MAX_BYTES:
-        raise ValueError(
-            f"a name has at most {MAX_BYTES} bytes, this one has {len(name.encode())}; choose a shorter one"
-        )
     return name
 
 
