@@ -39,4 +39,4 @@ def main(task: str, student: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, "task", "student")
+    run_stage(main, "task", "student", resumes=True)

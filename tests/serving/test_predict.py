@@ -83,8 +83,15 @@ runpy.run_module("pipeline", run_name="__main__")
         ("single", b"good\na\tb\n", 1, "line 2: 2 fields between tabs; this student reads single sentences"),
         ("pairs", b"a\tb\nno tab\n", 1, "line 2: 1 fields between tabs; this student reads pairs"),
         ("pairs", b"a\tb\tc\n", 0, "line 1: 3 fields"),
+        (
+            "single",
+            b"good\rbad\rdull",
+            0,
+            "lines end with a carriage return alone; convert them to newlines: tr '\\r' '\\n'",
+        ),
+        ("single", "good\nbad\n".encode("utf-16-le"), 0, "line 1: has a NUL character, as UTF-16 does"),
     ],
-    ids=["no UTF-8", "a pair", "no pair", "three"],
+    ids=["no UTF-8", "a pair", "no pair", "three", "carriage returns", "UTF-16"],
 )
 def test_a_wrong_line_is_named_and_those_before_it_are_answered(folder, pairs, student, given, answered, message):
     found, errors = run(pairs if student == "pairs" else folder, given=given, code=2)
