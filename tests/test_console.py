@@ -172,7 +172,6 @@ with console.clear_errors():
 """
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="Windows has no SIGPIPE")
 def test_a_reader_that_closes_the_pipe_ends_a_command_quietly():
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", WRITES]
