@@ -9,8 +9,8 @@ from torch import nn
 from pipeline.students.contract import Batch
 
 
-class EndedError(Exception):
-    """The end of a training that is not the process's."""
+class EndedError(BaseException):
+    """The end of a training that is not the process's, and not an error of the student."""
 
 
 class Killed(nn.Module):
