@@ -9,6 +9,7 @@ from typing import IO, Any
 from pipeline.console import writing
 from pipeline.errors import InputError
 from pipeline.serving.runtime import MODEL, Runtime
+from pipeline.students.files import CONFIG, FORMAT, read_student_json
 from pipeline.students.predictor import Predictor
 
 Text = str | tuple[str, str]
@@ -17,12 +18,18 @@ Text = str | tuple[str, str]
 def open_student(folder: Path, int8: bool) -> Predictor:
     """Load a student in ONNX Runtime if its folder has an ONNX network (with int8 the quantised one), in torch otherwise.
 
-    :raises InputError: If the folder is not a complete student, or lacks the quantised network that was asked for.
+    :raises InputError: If the folder is not a complete student, or lacks the quantised network that was asked for; if torch or pyarrow is not
+        installed and the student needs it.
     """
     if int8 or (folder / MODEL).is_file():
         return Runtime.from_pretrained(folder, int8)
-    from pipeline.students.trained import TrainedStudent
-
+    read_student_json(folder / CONFIG, FORMAT, set())
+    try:
+        from pipeline.students.trained import TrainedStudent
+    except ImportError as error:
+        raise InputError(
+            f"{folder}: has no {MODEL}, so it needs torch and pyarrow, and {error.name} is not installed: pip install offline-distill"
+        ) from error
     return TrainedStudent.from_pretrained(folder)
 
 
@@ -118,4 +125,6 @@ def predict(folder: Path, file: Path | None, int8: bool, batch: int) -> None:
         except OSError as error:
             if error.filename is None:  # an error of the output, not of the file
                 raise
+            if file.is_dir():
+                raise InputError(f"{file}: Is a directory; pass a text file with one text per line") from error
             raise InputError(f"{file}: {error.strerror}") from error
