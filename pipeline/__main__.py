@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.console import EXIT_INPUT, clear_errors, start_logging
-from pipeline.errors import InputError
+from pipeline.console import EXIT_INPUT, clear_errors, start_logging, write
+from pipeline.errors import InputError, shown
 from pipeline.storage import write_text
 
 
@@ -88,10 +88,10 @@ def audit(folder: Path, percent: float, seed: int, dtype: list[str], tolerance: 
     if not 0 < percent <= 100:
         raise InputError(f"--percent: {percent}: must be more than 0 and at most 100")
     found = run(folder, percent / 100, seed, dtype, teacher)
-    sys.stdout.write(show(found) + "\n")
+    write(show(found) + "\n")
     worst = max(drift.largest for drift in found)
     if not worst <= tolerance:
-        sys.stdout.write(f"the largest difference, {worst:.2e}, exceeds the tolerance of {tolerance:g}\n")
+        write(f"the largest difference, {worst:.2e}, exceeds the tolerance of {tolerance:g}\n")
         raise SystemExit(1)
 
 
@@ -101,10 +101,10 @@ def check(tasks: list[str]) -> None:
     from pipeline.params import project
 
     problems, warnings, summaries = run(tasks or project.active_tasks())
-    sys.stderr.write("".join(f"warning: {line}\n" for line in warnings))
-    sys.stdout.write("".join(f"{line}\n" for line in summaries))
+    sys.stderr.write("".join(f"warning: {shown(line)}\n" for line in warnings))
+    write("".join(f"{line}\n" for line in summaries))
     if problems:
-        sys.stderr.write("".join(f"error: {line}\n" for line in problems))
+        sys.stderr.write("".join(f"error: {shown(line)}\n" for line in problems))
         raise SystemExit(EXIT_INPUT)
 
 
@@ -115,7 +115,7 @@ def results() -> None:
 
     for task in project.active_tasks():
         table = result_table(Path("data") / task / "results", project.load(task).task.metrics)
-        sys.stdout.write(f"\n{task}\n\n{table}\n")
+        write(f"\n{task}\n\n{table}\n")
 
 
 def verify(folder: Path) -> None:
@@ -123,7 +123,7 @@ def verify(folder: Path) -> None:
     from pipeline.logits import verify
 
     checks = verify.verify(folder)
-    sys.stdout.write(verify.listed(checks) + "\n")
+    write(verify.listed(checks) + "\n")
     if not verify.is_whole(checks):
         raise SystemExit(1)
 
@@ -133,21 +133,21 @@ def card(folder: Path) -> None:
     from pipeline.logits import card, dataset
 
     found = dataset.manifest(folder)
-    sys.stdout.write(card.card(folder, found["provenance"], found["shards"]))
+    write(card.card(folder, found["provenance"], found["shards"]))
 
 
 def stats(folder: Path) -> None:
     """Plot confidences, classes, lengths and entropies of a logit data set as text."""
     from pipeline.logits import stats
 
-    sys.stdout.write(stats.stats(folder) + "\n")
+    write(stats.stats(folder) + "\n")
 
 
 def head(folder: Path, rows: int, split: str) -> None:
     """Show a few rows of a logit data set, and what augmentation changed in them."""
     from pipeline.logits import stats
 
-    sys.stdout.write(stats.head(folder, rows, split) + "\n")
+    write(stats.head(folder, rows, split) + "\n")
 
 
 def merge(folders: list[Path], out: Path, tolerance: float) -> None:
@@ -155,7 +155,7 @@ def merge(folders: list[Path], out: Path, tolerance: float) -> None:
     from pipeline.logits import merge
 
     rows = merge.merge(folders, out, tolerance)
-    sys.stdout.write("".join(f"{split}: {n:,} rows\n" for split, n in rows.items()))
+    write("".join(f"{split}: {n:,} rows\n" for split, n in rows.items()))
 
 
 def publish(folder: Path, repository: str, private: bool, dry_run: bool) -> None:
@@ -163,7 +163,7 @@ def publish(folder: Path, repository: str, private: bool, dry_run: bool) -> None
     from pipeline.logits import publish
 
     for path, size in publish.publish(folder, repository, private, dry_run):
-        sys.stdout.write(f"{size:>13,}  {path}\n")
+        write(f"{size:>13,}  {path}\n")
 
 
 def predict(folder: Path, file: Path | None, int8: bool, batch: int) -> None:

@@ -12,6 +12,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from itertools import accumulate
@@ -85,9 +86,51 @@ def load(path: str) -> Any:
     _find_here_first()
     try:
         return getattr(importlib.import_module(module), name)
-    except (Exception, SystemExit) as error:  # SystemExit: a script that parses its arguments when it is imported
-        said = str(error) if isinstance(error, ImportError) else _raised(error, module)
-        raise InputError(f"{path!r} does not import: {said}") from error
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{path!r} does not import: {error}{_place(error, module)}") from error
+    except (Exception, SystemExit) as error:  # the module's code can raise anything, and call sys.exit
+        raise InputError(f"{path!r} does not import: {_described(error, module)}") from error
+
+
+@contextmanager
+def running(path: str, method: str) -> Iterator[None]:
+    """Turn an exception of a user's code into an InputError of one line, with the place in that code. Those of this library's classes pass.
+
+    :param path: The import path of its class or function.
+    :param method: What is called.
+    """
+    module = path.partition(":")[0]
+    try:
+        yield
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        if module.partition(".")[0] == _LIBRARY:
+            raise
+        raise InputError(f"{path!r}: {method} raises {_described(error, module)}") from error
+
+
+def _described(error: BaseException, module: str) -> str:
+    lines = str(error).strip().splitlines()
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"SyntaxError: {error.msg} ({_relative(error.filename)}, line {error.lineno})"
+    return f"{type(error).__name__}{f': {lines[0]}' if lines else ''}{_place(error, module)}"
+
+
+def _place(error: BaseException, module: str) -> str:
+    """Return the file and line of the innermost frame of a user's code: of the module's top-level package, or of the working folder."""
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file, package = Path(frame.f_code.co_filename), str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        here = file.is_relative_to(Path.cwd()) and "site-packages" not in file.parts
+        if package != _LIBRARY and (package == module.partition(".")[0] or here):
+            found = f" ({_relative(file)}, line {line})"
+    return found
+
+
+def _relative(file: Path | str) -> str:
+    path = Path(file)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def build(path: str, params: Mapping[str, Any], **given: Any) -> Any:
@@ -106,17 +149,8 @@ def build(path: str, params: Mapping[str, Any], **given: Any) -> Any:
         raise InputError(f"{path!r}: {' '.join(str(error).split())}") from error
     except (Exception, SystemExit) as error:  # a wrong value can raise anything, such as a TypeError inside torch
         given_too = f", with the parameters {dict(params)}" if params else ""
-        raise InputError(f"{path!r}: {_raised(error, path.partition(':')[0])}{given_too}") from error
-
-
-def _raised(error: BaseException, module: str) -> str:
-    """Return an exception in one line, with the line of the module that raises it."""
-    message = " ".join(str(error).split())
-    spec = _spec(module)
-    file = None if spec is None else spec.origin
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    where = f" ({Path(file).name}, line {lines[-1]})" if file and lines else ""
-    return f"raises {type(error).__name__}: {message}".removesuffix(": ") + where
+        module = path.partition(":")[0]
+        raise InputError(f"{path!r}: __init__ raises {_described(error, module)}{given_too}") from error
 
 
 def check_params(path: str, params: Mapping[str, Any], **given: Any) -> Any:
@@ -125,7 +159,12 @@ def check_params(path: str, params: Mapping[str, Any], **given: Any) -> Any:
     :raises InputError: If it does not import, does not take these parameters, or a value is not of the plain type that its signature has.
     """
     factory = load(path)
-    signature = inspect.signature(factory)
+    if not callable(factory):
+        raise InputError(f"{path!r} is a {type(factory).__name__}, not a class or function")
+    try:
+        signature = inspect.signature(factory)
+    except ValueError:  # a built-in class may have none
+        return factory
     try:
         signature.bind(**given, **params)
     except TypeError as error:

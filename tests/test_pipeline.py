@@ -389,6 +389,7 @@ def test_times_are_measured_for_the_table(clone: Clone):
     times = json.loads((clone.folder / "data/tickets/results/latency.json").read_text())["threads"]
     assert set(times["1"]) == {"ours", "lengths", *STUDENTS}
     assert set(times["1"]["bag"]) == {"torch", "onnx", "int8"}
+    assert set(times["1"]["linear"]) == {"python"}
 
 
 @pytest.mark.parametrize(

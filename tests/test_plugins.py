@@ -293,8 +293,8 @@ class Name:
         ({"flag": "no"}, r"^'my_plugin:Name': flag: 'no': must be a bool$"),
         ({"sise": 3}, r"^'my_plugin:Name' does not take these parameters: got an unexpected keyword argument 'sise'; "),
         ({"size": 101}, r"^'my_plugin:Name': size: must be at most 100$"),
-        ({"size": 0}, r"^'my_plugin:Name': raises ZeroDivisionError: division by zero \(my_plugin.py, line 6\), with the "),
-        ({"word": ""}, r"^'my_plugin:Name': raises IndexError: string index out of range \(my_plugin.py, line 7\), with the "),
+        ({"size": 0}, r"^'my_plugin:Name': __init__ raises ZeroDivisionError: division by zero \(my_plugin.py, line 6\), with the "),
+        ({"word": ""}, r"^'my_plugin:Name': __init__ raises IndexError: string index out of range \(my_plugin.py, line 7\), with the "),
     ],
 )  # fmt: skip
 def test_a_wrong_parameter_is_one_line(module, params, message):

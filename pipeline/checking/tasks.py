@@ -1,12 +1,11 @@
 """Checks tasks: builds their rules and students, and looks for their text, tagger, teachers and vectors, without running a stage."""
 
-import inspect
 from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from pipeline import plugins
+from pipeline.augment.checks import check_rule
 from pipeline.augment.copies import Plan
 from pipeline.checking.findings import Findings
 from pipeline.checking.source import check_source
@@ -74,21 +73,12 @@ def _check_rules(found: Findings) -> None:
     before = len(found.problems)
     for name, rule in augment.rules.items():
         with found.at(f"{file}: augment.rules.{name}"):
-            _check_call(rule.rule, plugins.build(rule.rule, rule.params))
+            check_rule(plugins.build(rule.rule, rule.params), rule.rule)
     if len(found.problems) == before:
         try:
             Plan.of(augment, file)  # checks the order of the rules
         except InputError as error:
             found.problems.append(str(error))
-
-
-def _check_call(path: str, rule: Any) -> None:
-    try:
-        inspect.signature(rule).bind(*"123")
-    except TypeError as error:
-        raise InputError(f"{path!r}: is called with three arguments, rule(block, draws, unigrams): {error}") from error
-    except ValueError:  # a callable without a signature
-        pass
 
 
 def _check_tagger(found: Findings) -> None:

@@ -128,7 +128,7 @@ def _times(times: Mapping[str, Any] | None, name: str) -> list[str]:
 def time_of(times: Mapping[str, Any] | None, name: str) -> Mapping[str, float] | None:
     """Return the times of a student, in ONNX Runtime where it has a network, or of a teacher; None where unknown."""
     kinds: Mapping[str, Mapping[str, float]] = (times or {}).get(name, {})
-    return next((kinds[kind] for kind in ("onnx", "torch", "teacher") if kind in kinds), None)
+    return next((kinds[kind] for kind in ("onnx", "torch", "python", "teacher") if kind in kinds), None)
 
 
 def _size(model: Mapping[str, Any]) -> list[str]:
