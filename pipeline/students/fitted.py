@@ -69,6 +69,5 @@ def build_fitted(model: str, params: Mapping[str, Any], classes: int, pairs: boo
         raise InputError(
             f"{model!r}: must be a class, either of torch.nn.Module or with the methods {', '.join(METHODS)}{lacks}"
         )
-    with plugins.running(model, "__init__"):
-        student: Fits = plugins.build(model, params, classes=classes, pairs=pairs)
+    student: Fits = plugins.build(model, params, classes=classes, pairs=pairs)
     return student
