@@ -7,10 +7,9 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from pipeline.console import clear_errors, start_logging
-from pipeline.errors import InputError
+from pipeline.console import EXIT_INPUT, clear_errors, start_logging, write
+from pipeline.errors import InputError, shown
 from pipeline.storage import write_text
 
 
@@ -34,7 +33,8 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument(argument, type=Path)
         return added
 
-    command(check)
+    check_ = command(check)
+    check_.add_argument("tasks", nargs="*", metavar="task", help="names of tasks (default: the active ones)")
     command(results)
     command(verify, "folder")
     command(card, "folder")
@@ -88,34 +88,24 @@ def audit(folder: Path, percent: float, seed: int, dtype: list[str], tolerance: 
     if not 0 < percent <= 100:
         raise InputError(f"--percent: {percent}: must be more than 0 and at most 100")
     found = run(folder, percent / 100, seed, dtype, teacher)
-    sys.stdout.write(show(found) + "\n")
+    write(show(found) + "\n")
     worst = max(drift.largest for drift in found)
     if not worst <= tolerance:
-        sys.stdout.write(f"the largest difference, {worst:.2e}, exceeds the tolerance of {tolerance:g}\n")
+        write(f"the largest difference, {worst:.2e}, exceeds the tolerance of {tolerance:g}\n")
         raise SystemExit(1)
 
 
-def check() -> None:
-    """Check params.yaml and the active tasks, and import every rule and student."""
-    from pipeline import plugins
-    from pipeline.augment.copies import Plan
+def check(tasks: list[str]) -> None:
+    """Check params.yaml and tasks before any stage runs: build every rule and student, look for every input."""
+    from pipeline.checking.tasks import check as run
     from pipeline.params import project
-    from pipeline.students.contract import is_module
 
-    for task in project.active_tasks():
-        settings = project.load(task)
-        Plan.of(settings.augment, settings.rules_file)
-        for name, student in settings.students.items():
-            given: dict[str, Any] = {
-                "classes": len(settings.task.text.labels),
-                "pairs": settings.task.text.columns.sentence2 is not None,
-            }
-            try:
-                if is_module(student.model):
-                    given["embeddings"] = None
-                plugins.check_params(student.model, student.params, **given)
-            except InputError as error:
-                raise InputError(f"params.yaml or tasks/{task}.yaml: students.{name}: {error}") from error
+    problems, warnings, summaries = run(tasks or project.active_tasks())
+    sys.stderr.write("".join(f"warning: {shown(line)}\n" for line in warnings))
+    write("".join(f"{line}\n" for line in summaries))
+    if problems:
+        sys.stderr.write("".join(f"error: {shown(line)}\n" for line in problems))
+        raise SystemExit(EXIT_INPUT)
 
 
 def results() -> None:
@@ -126,7 +116,7 @@ def results() -> None:
     for task in project.active_tasks():
         settings = project.load(task)
         tables = result_tables(Path("data") / task / "results", settings.task.metrics, settings.students)
-        sys.stdout.write(f"\n{task}\n\n{tables}\n")
+        write(f"\n{task}\n\n{tables}\n")
 
 
 def verify(folder: Path) -> None:
@@ -134,7 +124,7 @@ def verify(folder: Path) -> None:
     from pipeline.logits import verify
 
     checks = verify.verify(folder)
-    sys.stdout.write(verify.listed(checks) + "\n")
+    write(verify.listed(checks) + "\n")
     if not verify.is_whole(checks):
         raise SystemExit(1)
 
@@ -144,21 +134,21 @@ def card(folder: Path) -> None:
     from pipeline.logits import card, dataset
 
     found = dataset.manifest(folder)
-    sys.stdout.write(card.card(folder, found["provenance"], found["shards"]))
+    write(card.card(folder, found["provenance"], found["shards"]))
 
 
 def stats(folder: Path) -> None:
     """Plot confidences, classes, lengths and entropies of a logit data set as text."""
     from pipeline.logits import stats
 
-    sys.stdout.write(stats.stats(folder) + "\n")
+    write(stats.stats(folder) + "\n")
 
 
 def head(folder: Path, rows: int, split: str) -> None:
     """Show a few rows of a logit data set, and what augmentation changed in them."""
     from pipeline.logits import stats
 
-    sys.stdout.write(stats.head(folder, rows, split) + "\n")
+    write(stats.head(folder, rows, split) + "\n")
 
 
 def merge(folders: list[Path], out: Path, tolerance: float) -> None:
@@ -166,7 +156,7 @@ def merge(folders: list[Path], out: Path, tolerance: float) -> None:
     from pipeline.logits import merge
 
     rows = merge.merge(folders, out, tolerance)
-    sys.stdout.write("".join(f"{split}: {n:,} rows\n" for split, n in rows.items()))
+    write("".join(f"{split}: {n:,} rows\n" for split, n in rows.items()))
 
 
 def publish(folder: Path, repository: str, private: bool, dry_run: bool) -> None:
@@ -174,7 +164,7 @@ def publish(folder: Path, repository: str, private: bool, dry_run: bool) -> None
     from pipeline.logits import publish
 
     for path, size in publish.publish(folder, repository, private, dry_run):
-        sys.stdout.write(f"{size:>13,}  {path}\n")
+        write(f"{size:>13,}  {path}\n")
 
 
 def predict(folder: Path, file: Path | None, int8: bool, batch: int) -> None:

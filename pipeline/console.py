@@ -1,16 +1,27 @@
-"""Terminal and log output: log lines, progress bars, and input errors with exit code 2."""
+"""Terminal and log output: log lines, progress bars, and the ends of a command: errors with exit code 2, signals, closed pipes."""
 
 import argparse
+import errno
+import io
 import logging
+import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, shown
 
 EXIT_INPUT = 2
+EXIT_SIGNAL = 128
+"""The exit code of a command that a signal ended is this plus the signal's number, as in a shell."""
+
+DEBUG = "PIPELINE_DEBUG"
+"""The environment variable that makes debug lines visible, among them the traceback of an error."""
+
 LOG_EVERY_S = 60.0
 """Seconds between progress lines when stderr is not a terminal."""
 
@@ -18,16 +29,31 @@ logger = logging.getLogger(__name__)
 
 
 def start_logging(level: int = logging.INFO) -> None:
-    """Send the library's log lines to stderr, each with the time in front."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger("pipeline").setLevel(level)
+    """Send the library's log lines to stderr, each with the time in front. What the terminal's encoding lacks is written as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Shown("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("pipeline").setLevel(logging.DEBUG if os.environ.get(DEBUG) else level)
 
 
-def run_stage(main: Callable[..., None], *arguments: str, argv: Sequence[str] | None = None) -> None:
-    """Run a stage script: parse its arguments and start logging. An InputError becomes one line and exit code 2.
+class _Shown(logging.Formatter):
+    """Formats a record for a terminal: values in it can have control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
+
+
+def run_stage(
+    main: Callable[..., None], *arguments: str, argv: Sequence[str] | None = None, resumes: bool = False
+) -> None:
+    """Run a stage script: parse its arguments and start logging. Errors and signals end it as in `clear_errors`.
 
     :param arguments: The names of its positional arguments, in order. `main` is called with their values, which are strings.
     :param argv: The command line; None for `sys.argv`.
+    :param resumes: Whether a second run continues where the first was interrupted.
     """
     parser = argparse.ArgumentParser(
         description=sys.modules[main.__module__].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -36,18 +62,90 @@ def run_stage(main: Callable[..., None], *arguments: str, argv: Sequence[str] | 
         parser.add_argument(name)
     parsed = parser.parse_args(argv)
     start_logging()
-    with clear_errors():
+    with clear_errors("; run the stage again to continue" if resumes else "; run the stage again to start over"):
         main(*(getattr(parsed, name) for name in arguments))
 
 
+class _SignalError(KeyboardInterrupt):
+    """SIGINT (Ctrl-C) or SIGTERM; its argument is the signal's number."""
+
+
 @contextmanager
-def clear_errors() -> Iterator[None]:
-    """Write an InputError to stderr without a traceback, and exit with code 2."""
+def clear_errors(after_signal: str = "") -> Iterator[None]:
+    """End the process without a traceback, with one line on stderr: exit code 2 for an InputError, 130 for Ctrl-C, 143 for SIGTERM.
+
+    :param after_signal: What the line says after "interrupted".
+    """
     try:
-        yield
+        with _signals_raised():
+            yield
     except InputError as error:
+        logger.debug("traceback of this error:", exc_info=True)
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(EXIT_INPUT) from None
+    except _SignalError as error:
+        sys.stderr.write(f"interrupted{after_signal}\n")
+        raise SystemExit(EXIT_SIGNAL + error.args[0]) from None
+
+
+@contextmanager
+def _signals_raised() -> Iterator[None]:
+    """Raise _SignalError where the main thread of this process gets SIGINT or SIGTERM, so that temporary files are removed."""
+    process, ends = os.getpid(), (signal.SIGINT, signal.SIGTERM)
+
+    def end(number: int, frame: object) -> None:
+        for other in ends:
+            signal.signal(other, signal.SIG_DFL)  # a second one ends the process at once
+        if os.getpid() != process:  # a forked worker
+            os.kill(os.getpid(), number)
+        raise _SignalError(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in ends}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:  # nohup, or a job in the background
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is end:
+                signal.signal(number, handler or signal.SIG_DFL)
+
+
+def write(text: str) -> None:
+    """Write text to standard output. A reader that closes the pipe early, such as head, ends the process without a message.
+
+    :raises InputError: If it cannot be written, for example because the disk is full.
+    """
+    with writing():
+        sys.stdout.write(text)
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """End the process quietly where a reader of standard output closes the pipe early; flush at the end.
+
+    :raises InputError: If the output cannot be written, for example because the disk is full.
+    """
+    pipe = getattr(signal, "SIGPIPE", None)
+    before = None if pipe is None else signal.signal(pipe, signal.SIG_DFL)
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None:  # of another file
+            raise
+        with open(os.devnull, "w") as nothing:  # noqa: PTH123
+            os.dup2(nothing.fileno(), sys.stdout.fileno())  # Python flushes once more at its end
+        if error.errno in (errno.EPIPE, errno.EINVAL):  # Windows has no SIGPIPE
+            raise SystemExit(EXIT_SIGNAL + 13) from None
+        raise InputError(f"standard output: {error.strerror}") from error
+    finally:
+        if pipe is not None:
+            signal.signal(pipe, before)
 
 
 @contextmanager

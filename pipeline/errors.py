@@ -1,5 +1,13 @@
 """The exception whose message is for the user."""
 
+import re
+
+LINE = 1_000
+"""Characters of the longest line that is shown; a longer one loses its middle."""
+
+_KEPT = 650, 250  # characters of its beginning and of its end
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
 
 class InputError(Exception):
     """An error in the input: a file, a row, a parameter.
@@ -7,3 +15,20 @@ class InputError(Exception):
     The message is one line, or a short list of lines: the file, the key or row, the value, and what to do. A stage prints it without a
     traceback and exits with code 2.
     """
+
+    def __str__(self) -> str:
+        """Return the message as `shown` writes it: a value in it can be a whole file."""
+        return shown(super().__str__())
+
+
+def shown(text: str) -> str:
+    """Return text for a terminal: control characters but the newline are escaped, and long lines lose their middle."""
+    escaped = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return "\n".join(_bounded(line) for line in escaped.split("\n"))
+
+
+def _bounded(line: str) -> str:
+    if len(line) <= LINE:
+        return line
+    begin, end = _KEPT
+    return f"{line[:begin]} [... {len(line) - begin - end:,} characters ...] {line[-end:]}"

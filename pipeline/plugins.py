@@ -10,7 +10,9 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from itertools import accumulate
@@ -78,14 +80,57 @@ def _parsed(source: Path) -> ast.Module:
 def load(path: str) -> Any:
     """Import `package.module:Name` and return the object with this name.
 
-    :raises InputError: If the module does not import or has no such name.
+    :raises InputError: If the module does not import, whatever it raises, or has no such name.
     """
     module, name = _split(path)
     _find_here_first()
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise InputError(f"{path!r} does not import: {error}") from error
+        raise InputError(f"{path!r} does not import: {error}{_place(error, module)}") from error
+    except (Exception, SystemExit) as error:  # the module's code can raise anything, and call sys.exit
+        raise InputError(f"{path!r} does not import: {_described(error, module)}") from error
+
+
+@contextmanager
+def running(path: str, method: str) -> Iterator[None]:
+    """Turn an exception of a user's code into an InputError of one line, with the place in that code. Those of this library's classes pass.
+
+    :param path: The import path of its class or function.
+    :param method: What is called.
+    """
+    module = path.partition(":")[0]
+    try:
+        yield
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        if module.partition(".")[0] == _LIBRARY:
+            raise
+        raise InputError(f"{path!r}: {method} raises {_described(error, module)}") from error
+
+
+def _described(error: BaseException, module: str) -> str:
+    lines = str(error).strip().splitlines()
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"SyntaxError: {error.msg} ({_relative(error.filename)}, line {error.lineno})"
+    return f"{type(error).__name__}{f': {lines[0]}' if lines else ''}{_place(error, module)}"
+
+
+def _place(error: BaseException, module: str) -> str:
+    """Return the file and line of the innermost frame of a user's code: of the module's top-level package, or of the working folder."""
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file, package = Path(frame.f_code.co_filename), str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        here = file.is_relative_to(Path.cwd()) and "site-packages" not in file.parts
+        if package != _LIBRARY and (package == module.partition(".")[0] or here):
+            found = f" ({_relative(file)}, line {line})"
+    return found
+
+
+def _relative(file: Path | str) -> str:
+    path = Path(file)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def build(path: str, params: Mapping[str, Any], **given: Any) -> Any:
@@ -93,28 +138,61 @@ def build(path: str, params: Mapping[str, Any], **given: Any) -> Any:
 
     :param params: Keyword parameters from params.yaml.
     :param given: Keyword arguments of the contract, such as the number of classes.
-    :raises InputError: If it does not import, does not take these parameters, or refuses a value with ValueError.
+    :raises InputError: If it does not import, does not take these parameters, or raises an exception.
     """
     factory = check_params(path, params, **given)
     try:
         return factory(**given, **params)
+    except InputError:
+        raise
     except ValueError as error:
-        raise InputError(f"{path!r}: {error}") from error
+        raise InputError(f"{path!r}: {' '.join(str(error).split())}") from error
+    except (Exception, SystemExit) as error:  # a wrong value can raise anything, such as a TypeError inside torch
+        given_too = f", with the parameters {dict(params)}" if params else ""
+        module = path.partition(":")[0]
+        raise InputError(f"{path!r}: __init__ raises {_described(error, module)}{given_too}") from error
 
 
 def check_params(path: str, params: Mapping[str, Any], **given: Any) -> Any:
     """Return the class or function of an import path, after a check that it takes the parameters that `build` passes.
 
-    :raises InputError: If it does not import, or does not take these parameters.
+    :raises InputError: If it does not import, does not take these parameters, or a value is not of the plain type that its signature has.
     """
     factory = load(path)
+    if not callable(factory):
+        raise InputError(f"{path!r} is a {type(factory).__name__}, not a class or function")
     try:
-        inspect.signature(factory).bind(**given, **params)
+        signature = inspect.signature(factory)
+    except ValueError:  # a built-in class may have none
+        return factory
+    try:
+        signature.bind(**given, **params)
     except TypeError as error:
         raise InputError(
-            f"{path!r} does not take these parameters: {error}; it is called as {path.partition(':')[2]}{inspect.signature(factory)}"
+            f"{path!r} does not take these parameters: {error}; it is called as {path.partition(':')[2]}{signature}"
         ) from error
+    for name, value in params.items():
+        if name in signature.parameters:
+            _check_type(f"{path!r}: {name}", value, signature.parameters[name].annotation)
     return factory
+
+
+_PLAIN: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+"""By the name of an annotation, the types of a value in YAML that it takes."""
+
+
+def _check_type(place: str, value: Any, annotation: Any) -> None:
+    """Refuse a value that is not of an annotated plain type. Other annotations, and null, are not checked."""
+    name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    types = _PLAIN.get(name)
+    if types is None or value is None or (isinstance(value, types) and (name == "bool" or not isinstance(value, bool))):
+        return
+    hint = ""
+    if isinstance(value, str) and name in ("int", "float"):
+        hint = "; write the number without quotes"
+    elif name == "str":
+        hint = "; write it in quotes"
+    raise InputError(f"{place}: {value!r}: must be {'an' if name == 'int' else 'a'} {name}{hint}")
 
 
 # --- the code of an import path ---------------------------------------------------------------------------------------------

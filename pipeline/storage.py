@@ -181,6 +181,11 @@ def why_skipped(folder: Path) -> str | None:
 # --- YAML -----------------------------------------------------------------------------------------------------------------
 
 
+_CONFLICT = re.compile(r"^(?:<{7}|={7}|>{7}|\|{7})(?=\s)", re.MULTILINE)
+_EXPONENT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+$")
+"""A number with an exponent, as in YAML 1.2. PyYAML takes one only with a point and a signed exponent."""
+
+
 class YamlError(ValueError):
     """A text is not valid YAML. The message is one line, which starts with the line number where there is one."""
 
@@ -188,22 +193,25 @@ class YamlError(ValueError):
 def load_yaml(text: str | bytes) -> Any:
     """Return the value of a YAML document: plain Python types only, as `yaml.safe_load` does.
 
-    :raises YamlError: If bytes are not UTF-8, the text is not valid YAML, a mapping lists a key twice, a value contains itself, or aliases repeat more than
-        YAML_REPEATED values.
+    As in YAML 1.2 and JSON, and so as in DVC, 1e-05 and 1E5 are numbers; PyYAML reads them as strings.
+
+    :raises YamlError: If bytes are not UTF-8, the text is not valid YAML, a merge conflict is unresolved, a mapping lists a key twice, a value contains
+        itself, or aliases repeat more than YAML_REPEATED values.
     """
     import yaml
 
     found = text if isinstance(text, str) else _decoded(text)
+    if conflict := _CONFLICT.search(found):
+        line = found.count("\n", 0, conflict.start()) + 1
+        raise YamlError(f"line {line}: an unresolved merge conflict ({conflict[0]})")
     try:
         return _yaml_loader()(found).get_single_data()
     except yaml.YAMLError as error:
-        if conflict := re.search(r"^<{7} ", found, re.MULTILINE):
-            line = found.count("\n", 0, conflict.start()) + 1
-            raise YamlError(f"line {line}: an unresolved merge conflict (<<<<<<<)") from None
         if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
             raise YamlError(" ".join(str(error).split())) from None
         context = f" ({error.context})" if error.context else ""
-        raise YamlError(f"line {error.problem_mark.line + 1}: {error.problem}{context}") from None
+        spaces = "; indent with spaces" if "'\\t'" in str(error.problem) else ""
+        raise YamlError(f"line {error.problem_mark.line + 1}: {error.problem}{context}{spaces}") from None
     except RecursionError:
         raise YamlError("the values are nested too deeply") from None
 
@@ -234,6 +242,7 @@ def _yaml_loader() -> Any:
             except (ArithmeticError, LookupError, TypeError, ValueError):  # 2026-02-30 is not a date
                 raise _wrong(node, f"{node.value!r} is not a valid {node.tag.rpartition(':')[2]}") from None
 
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
     return Loader
 
 

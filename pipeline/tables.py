@@ -19,8 +19,8 @@ from pipeline.storage import new_file, read_json, write_json
 
 SPLITS = ("train", "validation", "test")
 SIDES = ("first", "second", "both")
-TextMode = Literal["pretokenised", "raw"]
-"""How text is split into words: at white space, or by the tagger."""
+TextMode = Literal["pretokenised", "raw", "characters"]
+"""How text is split into words: at white space, by the tagger, or by the tagger and into characters of scripts without spaces."""
 MASK = "[MASK]"
 """The placeholder of a masked word in every table. The label stage replaces it with the teacher's mask token."""
 METADATA_KEY = b"offline_distill"

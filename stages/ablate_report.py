@@ -1,10 +1,9 @@
 """Summarise the ablation's results: data/TASK/results/ablation.json, ablation.md and ablation.csv."""
 
-import sys
 from pathlib import Path
 
 from pipeline.ablation import params, results
-from pipeline.console import run_stage
+from pipeline.console import run_stage, write
 from pipeline.errors import InputError
 from pipeline.evaluation import SPLITS
 from pipeline.storage import skip, why_skipped, write_json, write_text
@@ -26,7 +25,7 @@ def main(task: str) -> None:
     write_text(data / "results" / "ablation.md", table)
     write_text(data / "results" / "ablation.csv", results.curves(summary))
     write_json(data / "results" / "ablation.json", summary)
-    sys.stdout.write(table)
+    write(table)
 
 
 if __name__ == "__main__":

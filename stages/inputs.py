@@ -3,12 +3,22 @@
 It runs at every `dvc repro`. The stages after it run again where their part of the file has changed.
 """
 
+import sys
 from pathlib import Path
 
-from pipeline.console import run_stage
-from pipeline.params import project
-from pipeline.params.inputs import Hashes, inputs, read_mapping
-from pipeline.storage import write_json
+try:
+    from pipeline.console import run_stage
+    from pipeline.params import project
+    from pipeline.params.inputs import Hashes, inputs, read_mapping
+    from pipeline.storage import write_json
+except (
+    ModuleNotFoundError
+) as missing:  # the first stage of every `dvc repro`, which may come from an environment that is not active
+    sys.stderr.write(
+        f"error: the `python` on PATH, {sys.executable}, has no module {missing.name!r}; "
+        "activate the project's environment: `. .venv/bin/activate`\n"
+    )
+    sys.exit(2)
 
 
 def main(task: str) -> None:

@@ -40,4 +40,4 @@ def main(task: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, "task", "teacher")
+    run_stage(main, "task", "teacher", resumes=True)

@@ -9,6 +9,7 @@ from pipeline import storage
 from pipeline.console import run_stage
 from pipeline.distill.epochs import curve
 from pipeline.distill.loop import distill
+from pipeline.errors import InputError
 from pipeline.logits import dataset
 from pipeline.logits.dataset import COLUMNS
 from pipeline.params import project
@@ -25,20 +26,23 @@ def main(task: str, student: str) -> None:
     about = dataset.provenance(targets)
     checkpoint = data / "students" / f"{student}.tmp-checkpoint.safetensors"
     storage.remove_temporaries(checkpoint.parent, checkpoint.name)
-    trained, history = distill(
-        dataset.read_split(targets, "train", COLUMNS),
-        dataset.read_split(targets, "validation", COLUMNS),
-        block,
-        labels=about["labels"],
-        text=about["text"],
-        pairs=about["pairs"],
-        vectors=read_vectors(data / "vectors" / f"{block.vectors}.parquet") if block.vectors else None,
-        checkpoint=checkpoint,
-    )
-    trained.save(data / "students" / student)
+    try:
+        trained, history = distill(
+            dataset.read_split(targets, "train", COLUMNS),
+            dataset.read_split(targets, "validation", COLUMNS),
+            block,
+            labels=about["labels"],
+            text=about["text"],
+            pairs=about["pairs"],
+            vectors=read_vectors(data / "vectors" / f"{block.vectors}.parquet") if block.vectors else None,
+            checkpoint=checkpoint,
+        )
+        trained.save(data / "students" / student)
+    except InputError as error:
+        raise InputError(f"students.{student}: {error}") from error
     storage.write_text(points, curve(history))
     checkpoint.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
-    run_stage(main, "task", "student")
+    run_stage(main, "task", "student", resumes=True)

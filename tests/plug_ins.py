@@ -114,3 +114,95 @@ class FirstNaN(Module):
 class Untrainable(Module):
     def forward(self, batch):
         return super().forward(batch).detach()
+
+
+class NoSuper(torch.nn.Module):
+    def __init__(self, embeddings, classes, pairs):
+        self.logits = torch.nn.Linear(embeddings.shape[1], classes)
+
+
+class Frozen(Module):
+    def __init__(self, embeddings, classes, pairs):
+        super().__init__(embeddings, classes, pairs)
+        self.requires_grad_(False)
+
+
+class NoParameters(torch.nn.Module):
+    def __init__(self, embeddings, classes, pairs):
+        super().__init__()
+
+
+class ForwardFails(Module):
+    def forward(self, batch):
+        return self.logits(self.words(batch.ids1)) @ torch.zeros(7, 7)
+
+
+class ForwardExits(Module):
+    def forward(self, batch):
+        raise SystemExit
+
+
+class GradientFails(Module):
+    def forward(self, batch):
+        hidden = self.words(batch.ids1).sum(1).exp()
+        found = self.logits(hidden)
+        hidden += 1
+        return found
+
+
+class NaNInEvaluation(Module):
+    def forward(self, batch):
+        found = super().forward(batch)
+        return found if self.training else found * float("nan")
+
+
+class FitFails(WordScores):
+    def fit(self, training, validation):
+        return training.logits[10**9]
+
+
+class PredictFails(WordScores):
+    def predict_logits(self, sentence1, sentence2):
+        raise ValueError("first line\nsecond line")
+
+
+class PredictsNothing(WordScores):
+    def predict_logits(self, sentence1, sentence2):
+        pass
+
+
+class SaveFails(WordScores):
+    def save(self, folder):
+        json.dumps(self)
+
+
+class LoadFails(WordScores):
+    def load(self, folder):
+        return json.loads("")
+
+
+class CountFails(WordScores):
+    def parameter_count(self):
+        return len(None)
+
+
+class BothSides(Module):
+    """Read both sentences of a pair, with a last layer that starts at zero."""
+
+    def __init__(self, embeddings, classes, pairs):
+        super().__init__(embeddings, classes, pairs)
+        torch.nn.init.zeros_(self.logits.weight)
+
+    def forward(self, batch):
+        both = self.words(batch.ids1).sum(1) / batch.lengths1[:, None]
+        return self.logits(both - self.words(batch.ids2).sum(1) / batch.lengths2[:, None])
+
+
+class SecondSide(Module):
+    def forward(self, batch):
+        return self.logits(self.words(batch.ids2).sum(1) / batch.lengths2[:, None])
+
+
+class FirstSideFitted(WordScores):
+    def _texts(self, sentence1, sentence2):
+        return [text.split() for text in sentence1]

@@ -46,7 +46,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in ("stages", "pipeline"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     storage.write_text(folder / "params.yaml", yaml.safe_dump(PARAMS | SEVERAL, sort_keys=False))
-    text = TASK["text"] | {"source": {"files": {"train": "data/raw/films/train.csv"}}}
+    files = dict.fromkeys(("train", "validation"), "data/raw/films/train.csv")
+    text = TASK["text"] | {"source": {"files": files}}
     storage.write_text(folder / "tasks/films.yaml", yaml.safe_dump(TASK | {"text": text}, sort_keys=False))
     storage.write_text(folder / "data/raw/films/train.csv", "sentence1,label\n")
     data = folder / "data/films"

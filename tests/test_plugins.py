@@ -269,3 +269,43 @@ def test_the_order_of_modules_does_not_count_and_a_module_that_is_not_there_is_a
     )
     with pytest.raises(InputError, match=r"no module named 'pipeline\.gone'"):
         plugins.library_digest("pipeline.gone")
+
+
+PLUGIN = """
+class Name:
+    def __init__(self, classes, size: int = 1, rate: float = 0.5, word: str = "a", flag: bool = False, later: "int" = 1, any=None):
+        if size > 100:
+            raise ValueError("size: must be at most 100")
+        self.size = 1 / size
+        self.word = word[0]
+"""
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"size": "64"}, r"^'my_plugin:Name': size: '64': must be an int; write the number without quotes$"),
+        ({"size": 64.5}, r"^'my_plugin:Name': size: 64\.5: must be an int$"),
+        ({"size": True}, r"^'my_plugin:Name': size: True: must be an int$"),
+        ({"later": "1"}, r"^'my_plugin:Name': later: '1': must be an int; "),
+        ({"rate": "0.1"}, r"^'my_plugin:Name': rate: '0\.1': must be a float; write the number without quotes$"),
+        ({"word": 3}, r"^'my_plugin:Name': word: 3: must be a str; write it in quotes$"),
+        ({"flag": "no"}, r"^'my_plugin:Name': flag: 'no': must be a bool$"),
+        ({"sise": 3}, r"^'my_plugin:Name' does not take these parameters: got an unexpected keyword argument 'sise'; "),
+        ({"size": 101}, r"^'my_plugin:Name': size: must be at most 100$"),
+        ({"size": 0}, r"^'my_plugin:Name': __init__ raises ZeroDivisionError: division by zero \(my_plugin.py, line 6\), with the "),
+        ({"word": ""}, r"^'my_plugin:Name': __init__ raises IndexError: string index out of range \(my_plugin.py, line 7\), with the "),
+    ],
+)  # fmt: skip
+def test_a_wrong_parameter_is_one_line(module, params, message):
+    module(PLUGIN)
+    with pytest.raises(InputError, match=message) as caught:
+        plugins.build("my_plugin:Name", params, classes=2)
+    assert "\n" not in str(caught.value)
+
+
+def test_right_parameters_are_passed(module):
+    module(PLUGIN)
+    built = plugins.build("my_plugin:Name", {"size": 4, "rate": 1, "word": "b", "flag": True, "any": "x"}, classes=2)
+    assert (built.size, built.word) == (0.25, "b")
+    assert plugins.build("my_plugin:Name", {"later": None}, classes=2).size == 1

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -214,6 +215,31 @@ def test_aliases_and_merges_are_read():
     assert len(many) == 30_000
 
 
+@pytest.mark.parametrize(
+    "text", ["1e-05", "1E5", "1e5", "-1e-3", ".5e-3", "+1e3", "1.5e3", "1.e3", "-.5E+2", "12e03", "1e999"]
+)
+def test_a_number_with_an_exponent_is_a_number_as_in_dvc(text):
+    assert storage.load_yaml(f"a: [{text}, '{text}']") == {"a": [float(text), text]}
+    assert storage.load_yaml(f"{text}: {text}\n") == {float(text): float(text)}
+    load = pytest.importorskip("ruamel.yaml").YAML(typ="safe").load  # DVC's reader
+    assert load(f"a: {text}") == {"a": float(text)}
+
+
+@pytest.mark.parametrize(
+    "text", ["1e", "e5", "1e5x", ".e5", "1e+", "-e3", "1e5.0", "ab1e5", "1e-05s", "2e3e4", "v1e5", "1-e5"]
+)
+def test_a_word_that_resembles_a_number_stays_a_string(text):
+    assert storage.load_yaml(f"a: {text}") == yaml.safe_load(f"a: {text}") == {"a": text}
+
+
+@pytest.mark.parametrize("marker", ["<<<<<<< HEAD", "=======", ">>>>>>> other", "||||||| base", "<<<<<<< HEAD\r"])
+@pytest.mark.parametrize("before", ["a: 1\n", "a: 'x\n", "a:\n", "a: {\n"], ids=repr)
+def test_a_marker_of_a_merge_conflict_is_named_with_its_line(marker, before):
+    with pytest.raises(storage.YamlError, match=rf"^line 2: an unresolved merge conflict \({re.escape(marker[:7])}\)$"):
+        storage.load_yaml(f"{before}{marker}\nb: 2\n")
+    assert storage.load_yaml(f"a: |\n  {marker}\n") == {"a": f"{marker.strip()}\n"}  # indented: text
+
+
 def bomb(line, levels=12):
     return "a0: &a0 {k: v}\n" + "".join(f"a{i}: &a{i} {line.replace('*', f'*a{i - 1}')}\n" for i in range(1, levels))
 
@@ -242,7 +268,7 @@ def test_a_small_file_that_expands_to_millions_of_values_is_refused_at_once(text
         ("x: {a: 1, 'a': 2}", "line 1: the key 'a' is already in line 1"),
         ("x:\n  1: a\n  0x1: b\n", "line 3: the key '0x1' is already in line 2"),
         ("a: &a {x: 1}\nb:\n  <<: *a\n  <<: *a\n", "line 4: the key '<<' is already in line 3"),
-        ("a:\n\tb: 1\n", "line 2: found character '\\\\t' that cannot start any token"),
+        ("a:\n\tb: 1\n", r"line 2: found character '\\t' that cannot start any token .*; indent with spaces$"),
         ("a: [1\n", "line 2: expected ',' or ']'"),
         ("a: 1\n<<<<<<< HEAD\nb: 2\n=======\nb: 3\n>>>>>>> other\n", "line 2: an unresolved merge conflict"),
         ("a: é\n".encode("latin-1"), "line 1: not UTF-8"),

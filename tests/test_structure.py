@@ -216,8 +216,8 @@ def test_a_planted_missing_dependency_is_named(tmp_path: Path):
     shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline")
     shutil.copytree(ROOT / "stages", tmp_path / "stages")
     path = tmp_path / "pipeline/students/vocabulary.py"
-    path.write_text(path.read_text() + "\n\ndef late():\n    from pipeline.text import records\n")
-    assert missing("train", deps, tmp_path) == ["pipeline.text.records"]
+    path.write_text(path.read_text() + "\n\ndef late():\n    from pipeline.text import formats\n")
+    assert missing("train", deps, tmp_path) == ["pipeline.text.formats"]
 
 
 def test_every_block_that_a_stage_reads_is_a_dependency():

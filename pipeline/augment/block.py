@@ -135,7 +135,7 @@ class Block:
 
     def count(self, name: str, n: int) -> None:
         """Add n to a count of the run's summary."""
-        self.tally[name] = self.tally.get(name, 0) + n
+        self.tally[name] = self.tally.get(name, 0) + int(n)  # a number of numpy is no JSON
 
     def edits_per_row(self) -> dict[int, I32]:
         """Return, for MASKED, REPLACED and EDITED, the number of these words in each row, [rows]. Dropped words count as EDITED."""
@@ -160,7 +160,12 @@ class Block:
         """Return the block without some of its words; they count as edits of their row. `cut` is refused afterwards.
 
         :param gone: [words] the words to drop; each row must keep at least one.
+        :raises InputError: If it is not one bool for each word.
         """
+        if gone.dtype != np.bool_ or len(gone) != self.offsets[-1]:
+            raise InputError(
+                f"drops words by {gone.dtype} [{len(gone)}]; pass bool [{self.offsets[-1]}], one for each word"
+            )
         lost = np.bincount(self.rows[gone], minlength=len(self)).astype(np.int32)
         block = replace(self, size=self.size - lost, edited=self.edited + lost, dropped=True)
         self._take_words(block, ~gone)
@@ -172,10 +177,13 @@ class Block:
         :param where: [rows] the rows to cut.
         :param start: [rows] the first word of the window, in the current row.
         :param size: [rows] its length, at least 1.
-        :raises InputError: If a rule has dropped words: `start` would not be a place of the parent, which `ngram_start` records.
+        :raises InputError: If a window is not in its row, or a rule has dropped words: `start` would not be a place of the parent, which
+            `ngram_start` records.
         """
         if self.dropped:
             raise InputError("keeps a window after another rule dropped words; list it before the rules that drop them")
+        if np.any(where & ((start < 0) | (size < 1) | (start + size > self.size))):
+            raise InputError("cuts a window of no words, or one that ends outside its row")
         start = np.where(where, start, 0).astype(np.int32)
         block = replace(
             self,

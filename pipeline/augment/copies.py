@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline import plugins, tables
 from pipeline.augment.block import EDITED, I32, I64, MASKED, REPLACED, Block, Bool
+from pipeline.augment.checks import check_block, check_rule
 from pipeline.augment.corpus import Corpus, Originals
 from pipeline.augment.draws import Draws, row_keys
 from pipeline.augment.rules import AugmentationRule
@@ -26,6 +27,8 @@ class Plan:
     seed: int
     n_iter: int
     rules: Mapping[str, AugmentationRule]
+    paths: Mapping[str, str]
+    """The import path of each rule."""
 
     @classmethod
     def of(cls, augment: Augment, file: str = "params.yaml") -> "Plan":
@@ -37,6 +40,7 @@ class Plan:
         for name, rule in augment.rules.items():
             try:
                 rules[name] = plugins.build(rule.rule, rule.params)
+                check_rule(rules[name], rule.rule)
             except InputError as error:
                 raise InputError(f"{file}: augment.rules.{name}: {error}") from error
             droppers = [other for other in rules if getattr(rules[other], "drops_words", False)]
@@ -45,7 +49,24 @@ class Plan:
                     f"{file}: augment.rules: {name!r} keeps a window of words and comes after {droppers[0]!r}, which drops words: "
                     f"list {name!r} before {droppers[0]!r}"
                 )
-        return cls(augment.seed, augment.n_iter, rules)
+        return cls(augment.seed, augment.n_iter, rules, {name: rule.rule for name, rule in augment.rules.items()})
+
+    def extra_words(self, name: str, words: pa.Array) -> pa.Array:
+        """Return the words that a rule adds to a vocabulary.
+
+        :raises InputError: If the rule cannot, or a word of it is none.
+        """
+        rule, none = self.rules[name], pa.array([], pa.string())
+        if not hasattr(rule, "extra_words"):
+            return none
+        try:
+            with plugins.running(self.paths[name], "extra_words"):
+                found = rule.extra_words(words.to_pylist())
+            if wrong := [word for word in found if not isinstance(word, str) or word.split() != [word]]:
+                raise InputError(f"extra_words returned {wrong[0]!r}, which is not one word")
+        except InputError as error:
+            raise InputError(f"augment.rules.{name}: {error}") from error
+        return pa.array(found, pa.string())
 
 
 def scratch_schema(pairs: bool) -> pa.Schema:
@@ -102,7 +123,10 @@ def _apply(corpus: Corpus, originals: Originals, plan: Plan, parents: I64, copie
     block = Block.copies(originals.sentences, np.concatenate(sentences))
     for name, rule in plan.rules.items():
         try:
-            changed = rule(block, Draws(np.concatenate(keys), name), corpus.unigrams)
+            with plugins.running(plan.paths[name], "the rule"):
+                changed = rule(block, Draws(np.concatenate(keys), name), corpus.unigrams)
+            if not plan.paths[name].startswith("pipeline."):
+                check_block(changed, block, len(corpus.words))
         except InputError as error:
             raise InputError(f"augment.rules.{name}: {error}") from error
         if len(changed) != len(block) or not changed.size.all():

@@ -75,7 +75,7 @@ class Corpus:
             words=pa.concat_arrays([strings, pa.array([tables.MASK])]),
             unigrams=Unigrams.of(word_ids, tag_ids, counts, mask=len(strings)),
             pairs=metadata["pairs"],
-            raw=metadata["text"] == "raw",
+            raw=metadata["text"] != "pretokenised",
             digest=metadata["corpus"],
         )
 

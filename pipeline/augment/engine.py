@@ -184,10 +184,9 @@ class Run:
                 _reuse_memory()
                 plan = Plan.of(self.augment, self.file)
                 corpus = Corpus.read(self.tokens)
-                for rule in plan.rules.values():
-                    if hasattr(rule, "extra_words"):
-                        extra = pa.array(rule.extra_words(corpus.words.to_pylist()), pa.string())
-                        corpus = replace(corpus, words=pa.concat_arrays([corpus.words, extra]))
+                for name in plan.rules:
+                    extra = plan.extra_words(name, corpus.words)
+                    corpus = replace(corpus, words=pa.concat_arrays([corpus.words, extra])) if len(extra) else corpus
                 _prepared[self.name] = (corpus, plan)
             return _prepared[self.name]
 

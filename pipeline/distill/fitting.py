@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import pyarrow as pa
 import torch
 
+from pipeline import plugins
 from pipeline.distill import objectives
 from pipeline.distill.epochs import Epoch
+from pipeline.distill.pairs import warn_of_unread
 from pipeline.distill.targets import objective_of, targets
 from pipeline.errors import InputError
 from pipeline.params.students import Student
@@ -19,6 +21,9 @@ from pipeline.tables import TextMode
 
 logger = logging.getLogger(__name__)
 
+SOME_ROWS = 256
+"""Validation rows on which a student of pairs is checked for reading both sentences."""
+
 
 def fit(
     training: pa.Table, validation: pa.Table, settings: Student, labels: Sequence[str], text: TextMode, pairs: bool
@@ -27,7 +32,7 @@ def fit(
 
     The parameters are those of `distill.loop.distill`, with a label in each validation row. The history has one epoch.
 
-    :raises InputError: If it breaks the contract in `pipeline.students.fitted`.
+    :raises InputError: If it raises, or breaks the contract in `pipeline.students.fitted`.
     """
     module = build_fitted(settings.model, settings.params, len(labels), pairs)
     tables = training, validation
@@ -37,8 +42,9 @@ def fit(
     for sides, tensors in zip(columns, wanted, strict=True):
         first, *second = (side.to_pylist() for side in sides)
         given.append(Examples(first, second[0] if second else None, *(tensor.numpy() for tensor in tensors)))
-    _check_signatures(module, settings.model, given[1])
-    module.fit(*given)
+    check_signatures(module, settings.model, given[1])
+    with plugins.running(settings.model, "fit"):
+        module.fit(*given)
     student = FittedStudent(
         module=module,
         vocabulary=Vocabulary((), text),
@@ -47,6 +53,9 @@ def fit(
         params=settings.params,
         pairs=pairs,
     )
+    if pairs:
+        first, second = (column.slice(0, SOME_ROWS) for column in columns[1])
+        warn_of_unread(settings.model, first, second, student.predict_columns)
     objective = objective_of(settings, len(labels))
     measured = []
     for sides, (hard, teacher, weights) in zip(reversed(columns), reversed(wanted), strict=True):
@@ -58,7 +67,11 @@ def fit(
     return student, [found]
 
 
-def _check_signatures(module: Fits, model: str, rows: Examples) -> None:
+def check_signatures(module: Fits, model: str, rows: Examples) -> None:
+    """Check that a student's methods can be called as the contract says.
+
+    :raises InputError: If one of them takes other arguments.
+    """
     calls = {"fit": (rows, rows), "predict_logits": (rows.sentence1, rows.sentence2), "save": (".",), "load": (".",)}
     for name, arguments in calls.items():
         signature = inspect.signature(getattr(module, name))

@@ -8,11 +8,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from pipeline import plugins
 from pipeline.console import progress
 from pipeline.distill import objectives
 from pipeline.distill.averaging import MovingAverage
@@ -23,13 +25,14 @@ from pipeline.distill.epochs import best_of, still_improves
 from pipeline.distill.epochs import curve as curve
 from pipeline.distill.fitting import fit
 from pipeline.distill.optimisers import make_optimisers
+from pipeline.distill.pairs import warn_of_unread
 from pipeline.distill.targets import chosen_rows, objective_of, targets
 from pipeline.errors import InputError
 from pipeline.logits.dataset import COLUMNS as COLUMNS
 from pipeline.params.students import Student
 from pipeline.students.contract import Batch, build, is_module, logits_of, predict
 from pipeline.students.trained import TrainedStudent
-from pipeline.students.vocabulary import Vocabulary
+from pipeline.students.vocabulary import MANY, Texts, Vocabulary, few_words, unknown_share
 from pipeline.tables import TextMode
 from pipeline.vectors.table import WordVectors, initial_embeddings
 
@@ -71,6 +74,7 @@ def distill(
     sentences = ("sentence1", "sentence2") if pairs else ("sentence1",)
     others = () if vectors is None else vectors.words
     vocabulary = Vocabulary.build([training[name] for name in sentences], text, settings.min_count, others)
+    _warn_of_words(vocabulary, [validation[name] for name in sentences])
     embeddings = initial_embeddings(vocabulary, vectors, settings.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with _seeded(settings.seed, device):
@@ -89,6 +93,17 @@ def distill(
         history = Training(module, rows, held_out, settings, checkpoint).run()
     module.to("cpu").eval()
     return student, history
+
+
+def _warn_of_words(vocabulary: Vocabulary, validation: Sequence[Texts]) -> None:
+    if warning := few_words(validation, vocabulary.text):
+        logger.warning("%s", warning)
+    if (share := unknown_share(vocabulary, *validation)) > MANY:
+        logger.warning(
+            "%.0f%% of the words of the validation split are not in the vocabulary, and the student cannot tell them apart: "
+            "add training text, lower min_count, or add word vectors",
+            100 * share,
+        )
 
 
 @contextmanager
@@ -213,11 +228,14 @@ class Training:
                     raise InputError(f"{self.settings.model!r}: its logits depend on no trainable parameter")
                 for optimiser in self.optimisers:
                     optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                with plugins.running(self.settings.model, "forward, in its gradient,"):
+                    loss.backward()  # type: ignore[no-untyped-call]
                 for optimiser in self.optimisers:
                     optimiser.step()
                 if self.average is not None:
                     self.average.update(number, i, batches)
+                if number == 0 and i == 0:
+                    self._warn_of_unread(batch)
                 rows = len(labels)
                 waiting.append(loss.detach() * rows)
                 if i == 0 or len(waiting) == CHECK_BATCHES:
@@ -226,6 +244,20 @@ class Training:
                 done += rows
                 advance(rows)
         return (total + (self._sum(waiting, number, i) if waiting else 0.0)) / done
+
+    def _warn_of_unread(self, batch: Batch) -> None:
+        """Warn where the student ignores a sentence of pairs. It changes no weight and no random number."""
+        if batch.ids2 is None:
+            return
+
+        def logits(one: tuple[Any, Any], other: tuple[Any, Any]) -> Any:
+            return logits_of(self.module, Batch(*one, *other), self.classes).float().cpu().numpy()
+
+        self.module.eval()
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), torch.no_grad():
+            sides = (batch.ids1, batch.lengths1), (batch.ids2, batch.lengths2)
+            warn_of_unread(self.settings.model, *sides, logits)
+        self.module.train()
 
     def _sum(self, losses: Sequence[torch.Tensor], epoch: int, last: int) -> float:
         """Check that the losses of the batches up to `last` are finite, and return their sum."""

@@ -74,7 +74,7 @@ def label_task(data: Path, name: str, augmented: Path, out: Path, how: Labelling
     """Label a task's examples and augmented rows with the teacher that its finetune stage recorded, as `label` does.
 
     :param data: The task's folder; the label stores are next to it, in `labelled`.
-    :param text: How text was split into words: pretokenised or raw.
+    :param text: How text was split into words: pretokenised, raw or characters.
     """
     examples, source = tables.read_examples(data / "examples", data / "source")
     files, augmentation = augmented_files(augmented)
@@ -295,7 +295,7 @@ def describe_data_set(
 
     :param source: The metadata of the examples: task, labels, pairs, source.
     :param augmentation: The metadata of the augmented rows.
-    :param text: How text was split into words: pretokenised or raw.
+    :param text: How text was split into words: pretokenised, raw or characters.
     :param teacher: teacher.json, and the teacher's name.
     """
     return {

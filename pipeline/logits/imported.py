@@ -44,7 +44,7 @@ def examples(task: str, text: Text, mode: str) -> tuple[pa.Table, dict[str, Any]
     """Return the originals of a logit data set as examples.
 
     :param text: The block `text` of the task's file, whose source is a logit data set.
-    :param mode: How the task splits text into words: pretokenised or raw.
+    :param mode: How the task splits text into words: pretokenised, raw or characters.
     :return: `tables.examples_schema(C)`, with the row number in its split as `line`, and the metadata of the table.
     :raises InputError: If the data set does not exist, does not pass `verify`, or does not match the task's file.
     """
@@ -53,13 +53,7 @@ def examples(task: str, text: Text, mode: str) -> tuple[pa.Table, dict[str, Any]
     verify.refuse_damaged(folder)
     about = dataset.provenance(folder)
     pairs = text.columns.sentence2 is not None
-    for key, wanted, found in (
-        ("text.labels", text.labels, about["labels"]),
-        ("text.columns.sentence2", "present" if pairs else "absent", "present" if about["pairs"] else "absent"),
-        ("tag.text", mode, about["text"]),
-    ):
-        if wanted != found:
-            raise InputError(f"tasks/{task}.yaml: {key}: {wanted}: does not match {source}, which has {found}")
+    check_match(task, text, mode, about)
     parts, schema = [], tables.examples_schema(len(text.labels))
     for split in about["rows"]:
         rows = dataset.read_split(folder, split, ["id", "sentence1", "sentence2", "label", "parent_id"])
@@ -78,6 +72,24 @@ def examples(task: str, text: Text, mode: str) -> tuple[pa.Table, dict[str, Any]
             "teacher": about["teacher"],
         },
     }
+
+
+def check_match(task: str, text: Text, mode: str, about: Mapping[str, Any]) -> None:
+    """Check that a task's file has the labels, the number of sentences and the mode of its logit data set.
+
+    :param about: The data set's provenance.
+    :raises InputError: If it has not.
+    """
+    pairs = text.columns.sentence2 is not None
+    for key, wanted, found in (
+        ("text.labels", text.labels, about["labels"]),
+        ("text.columns.sentence2", "present" if pairs else "absent", "present" if about["pairs"] else "absent"),
+        ("tag.text", mode, about["text"]),
+    ):
+        if wanted != found:
+            raise InputError(
+                f"tasks/{task}.yaml: {key}: {wanted}: does not match {text.source.logits}, which has {found}"
+            )
 
 
 def place(found: Mapping[str, Any], teacher: str, out: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pipeline import plugins
 from pipeline.params.augment import Rule
 from pipeline.params.project import Settings
 from pipeline.params.teachers import TeacherModel
-from pipeline.params.text import Source
+from pipeline.params.text import Source, parts_of
 from pipeline.storage import read_json, sha256_of, write_json
 
 logger = logging.getLogger(__name__)
@@ -160,8 +160,11 @@ def _source(source: Source, hashes: Hashes, prepares: bool) -> dict[str, Any]:
     missing = ABSENT if source.otherwise is not None and prepares else None
     found: dict[str, Any] = {}
     for name in names:
-        paths = [folder / name for folder in folders if (folder / name).is_file()]
-        found[Path(name).as_posix()] = hashes.of(paths[0]) if paths else missing
+        paths = [folder / name for folder in folders if (folder / name).exists()]
+        if paths and paths[0].is_dir():
+            found[Path(name).as_posix()] = {part.name: hashes.of(part) for part in parts_of(paths[0])}
+        else:
+            found[Path(name).as_posix()] = hashes.of(paths[0]) if paths else missing
     return found if source.otherwise is None else found | {"otherwise": _source(source.otherwise, hashes, prepares)}
 
 
@@ -196,6 +199,9 @@ def _fingerprint(path: str, params: Mapping[str, Any]) -> str | None:
 
 def _tagger(tagger: str, hashes: Hashes) -> dict[str, Any]:
     kind, _, name = tagger.partition(":")
+    if name.startswith("blank:"):
+        packages = ("spacy", "jieba", "sudachipy", "pythainlp")
+        return {found: importlib.metadata.version(found) if find_spec(found) else ABSENT for found in packages}
     if kind == "spacy":
         return _package(name, hashes, "**/meta.json")
     return {"version": importlib.metadata.version(kind) if find_spec(kind) else None}

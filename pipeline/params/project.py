@@ -1,23 +1,25 @@
-"""Reads params.yaml and tasks/*.yaml into one frozen model. Every error is one line with the file, the key, the value and the reason."""
+"""Reads params.yaml and tasks/*.yaml into one frozen model. Every error is one line (see `reading`)."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from pipeline.errors import InputError
 from pipeline.params.augment import Augment
 from pipeline.params.base import Model, Tasks
 from pipeline.params.labelling import Labelling
 from pipeline.params.names import Name, check_names, check_pairs, check_task_file, checked, composed
+from pipeline.params.reading import OVERRIDES, SettingsError, collected
+from pipeline.params.reading import read_yaml as read_yaml
+from pipeline.params.reading import validated as validated
 from pipeline.params.seeds import base_of
 from pipeline.params.students import Student
 from pipeline.params.tag import Tag
 from pipeline.params.teachers import TeacherModel
 from pipeline.params.text import Text
 from pipeline.params.vectors import Vectors
-from pipeline.storage import YamlError, load_yaml
 
 
 class Teacher(Model):
@@ -62,6 +64,12 @@ class Task(Model):
                 raise ValueError(f"metrics: {metric!r}: a task of one label is a regression, which has no classes")
             if is_of_class:
                 _check_name(f"metrics: {metric!r}: text.labels has no class", name, self.text.labels)
+        return self
+
+    @model_validator(mode="after")
+    def _splits_exist(self) -> Self:
+        if problem := self.text.source_problem():
+            raise ValueError(problem)
         return self
 
 
@@ -140,12 +148,6 @@ class _ParamsFile(_Blocks, _ActiveTasks):
         return self
 
 
-OVERRIDES = ("tag", "augment", "teachers", "vectors", "students")
-SHOWN = 200
-"""Characters of a wrong value in a message."""
-M = TypeVar("M", bound=BaseModel)
-
-
 def active_tasks(folder: Path = Path()) -> list[str]:
     """Return the names of the tasks that `dvc repro` runs: the key `tasks` of params.yaml.
 
@@ -159,14 +161,19 @@ def load(task: str, folder: Path = Path()) -> Settings:
     """Read params.yaml and the task's file, check both, and apply the task's overrides.
 
     :param folder: The project's folder, with params.yaml and tasks/<task>.yaml.
-    :raises InputError: For any error in either file, before any work is done.
+    :raises SettingsError: For any error in either file, before any work is done.
     """
     params_path, task_path = folder / "params.yaml", folder / "tasks" / f"{task}.yaml"
-    params = read_yaml(params_path)
-    defined = validated(_ParamsFile, params, params_path)
-    _check_task(task, task_path)
-    overrides = read_yaml(task_path)
-    checked = validated(Task, overrides, task_path)
+    problems: list[str] = []
+    with collected(problems):
+        params = read_yaml(params_path)
+        defined = validated(_ParamsFile, params, params_path)
+    with collected(problems):
+        _check_task(task, task_path)
+        overrides = read_yaml(task_path)
+        checked = validated(Task, overrides, task_path)
+    if problems:
+        raise SettingsError(problems)
     overrides["students"] = _for_each_seed(overrides["students"], params["students"])
     for key in ("teachers", "students"):  # dvc.yaml has a stage for each of those in params.yaml alone
         for name in overrides[key]:
@@ -252,24 +259,6 @@ def _check_regression(students: Mapping[str, Student], path: Path) -> None:
                 )
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file.
-
-    :raises InputError: If the file cannot be read, is not valid YAML (see `storage.load_yaml`), or is not a mapping.
-    """
-    try:
-        value = load_yaml(path.read_bytes())
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except YamlError as error:
-        raise InputError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: must be a mapping of keys to values")
-    return value
-
-
 def _for_each_seed(overrides: Mapping[str, Any], students: Collection[str]) -> dict[str, Any]:
     """Return a task's overrides of students, in which a block for NAME also applies to NAME-seed0, NAME-seed1 and so on."""
     found = dict(overrides)
@@ -286,44 +275,3 @@ def _overlay(base: Any, over: Any) -> Any:
     if not isinstance(base, Mapping) or not isinstance(over, Mapping):
         return over
     return {**base, **{key: _overlay(base.get(key), value) for key, value in over.items()}}
-
-
-def validated(model: type[M], value: Mapping[str, Any], path: Path) -> M:
-    """Return the content of a file as a model.
-
-    :raises InputError: If it is not valid: one line with the file, the key and the value.
-    """
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        message = f"{path}: {_message(error.errors()[0], value)}"
-        raise InputError(message.replace("\n", r"\n")) from None
-
-
-def _message(error: Mapping[str, Any], value: Mapping[str, Any]) -> str:
-    key, given = _key(error["loc"], value), error["input"]
-    shown = repr(given) if len(repr(given)) <= SHOWN else f"{repr(given)[:SHOWN]}..."
-    if error["type"] == "missing":
-        key = ".".join(map(str, error["loc"]))
-        empty = f"write `{key}: {{}}` to use the values of params.yaml (DVC tracks the key)"
-        return f"{key}: missing; {empty if key in OVERRIDES else 'the key is required'}"
-    if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key (value {shown})"
-    message: str = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "string_type" and isinstance(given, int | float):
-        message += "; write it in quotes"
-    if key and not isinstance(given, Mapping):
-        message = f"{shown}: {message}"
-    return f"{key}: {message}" if key else message
-
-
-def _key(loc: Iterable[int | str], value: Any) -> str:
-    """Return the key of an error, without the parts that pydantic adds for unions and for keys of mappings."""
-    parts = []
-    for part in loc:
-        try:
-            value = value[part]
-        except (KeyError, IndexError, TypeError):
-            continue
-        parts.append(str(part))
-    return ".".join(parts)

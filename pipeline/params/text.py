@@ -1,12 +1,20 @@
 """The `text` block of a task's file: the source of its rows, its columns and its labels."""
 
 import math
-from typing import Self
+import unicodedata
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.params.base import Fraction, Model, Policy, RefuseOrDrop, Split
 from pipeline.tables import SPLITS
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """Return what a folder of parts holds, in the order of the names; names that start with _ or . do not count, as in Spark."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(("_", ".")))
 
 
 class Columns(Model):
@@ -16,11 +24,22 @@ class Columns(Model):
     sentence2: str | None = None
     label: str | None = None
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if isinstance(value, int):
+            raise ValueError(
+                f'a column is given by its name in the first line of the file; if that is {value}, write "{value}"'
+            )
+        return value
+
 
 class Source(Model):
     """The source of the rows: exactly one of `files`, `package`, `hub`, `logits`."""
 
-    files: str | dict[str, str] | None = None  # a csv, tsv, jsonl or parquet file, or one for each split
+    files: str | dict[str, str] | None = (
+        None  # a csv, tsv, jsonl or parquet file or a folder of them, or one for each split
+    )
     package: str | None = None  # an installed Python package that contains the file `path`; it is not imported
     path: str | dict[str, str] | None = None  # with `package`: the file inside it, or one for each split
     hub: str | None = None  # a Hugging Face data set, owner/name
@@ -30,7 +49,10 @@ class Source(Model):
     revision: str | None = None  # with `hub`: the commit; a branch name can move
     # With `hub`: our split -> its split, if they differ; other splits are not read.
     hub_splits: dict[Split, str] = Field({})
-    sha256: str | dict[str, str] | None = None  # the SHA-256 of the file, or of each split's, which is checked
+    # The SHA-256 of the file, or of each split's, which is checked; of a folder, that of what `sha256sum *` prints there.
+    sha256: str | dict[str, str] | None = None
+    # With tsv files: true reads quotes as in csv, false keeps them as text; absent: kept, unless they look like those of a csv writer.
+    quotes: bool | None = None
     where: dict[str, str | int | float | bool] = Field({})  # keep only the rows with these values in these columns
     columns: Columns | None = None  # the names of this source's columns, if they are not those of text.columns
     licence: str = "unknown"  # the text's licence, for the cards of data sets and students
@@ -47,6 +69,8 @@ class Source(Model):
             raise ValueError("hub needs a revision (a commit), so that every run reads the same rows")
         if self.hub is None and (self.config is not None or self.revision is not None or self.hub_splits):
             raise ValueError("config, revision and hub_splits go with hub")
+        if self.quotes is not None and self.files is None and self.package is None:
+            raise ValueError("quotes goes with files and package: whether a tsv is read with quotes, as csv is")
         if self.files is None and self.otherwise is not None:
             raise ValueError("otherwise goes with files: it is read if none of them exists")
         if self.otherwise is not None and self.otherwise.logits is not None:
@@ -93,7 +117,7 @@ class Text(Model):
     labels: list[str] = Field(min_length=1)
     # The source's value -> class name (null: no label); absent: the values are the names.
     label_values: dict[str, str | None] = Field({})
-    # Shares for a source of one file, which is split by content hash; absent: one file per split.
+    # Shares by which a source of one file, or the file of train, is split by content hash; absent: one file per split.
     splits: dict[Split, Fraction] = Field({})
     bad_rows: BadRows = BadRows()
 
@@ -102,14 +126,53 @@ class Text(Model):
         """Whether labels are numbers: `labels` then has one entry, the name of the number."""
         return len(self.labels) == 1
 
+    def shares(self) -> dict[str, float]:
+        """Return the shares of `splits` that are not 0, in the order of SPLITS."""
+        return {
+            split: share for split in SPLITS for given, share in self.splits.items() if given == split and share > 0
+        }
+
+    def split_problem(self, given: Collection[str]) -> str | None:
+        """Return what is wrong with the splits, and what to write; None if there will be one for training and one for validation.
+
+        :param given: The splits that the source has itself; empty for a source of one file.
+        """
+        shares = self.shares()
+        if twice := [split for split in shares if split in given and split != "train"]:
+            return (
+                "text.splits: shares are for a source of one file, or for splits that are cut from train; "
+                f"this source has its own {twice[0]} split"
+            )
+        if given and "train" not in given:
+            return "text: there is no train split; add a file for it"
+        missing = [split for split in ("train", "validation") if split not in {*shares, *given}]
+        if not missing:
+            return None
+        if given:
+            remedy = "add a file for it, or cut it from train with text.splits: {train: 0.9, validation: 0.1}"
+        else:
+            remedy = "write text.splits: {train: 0.8, validation: 0.1, test: 0.1}, or a file for each split"
+        return f"text: there is no {missing[0]} split; {remedy}"
+
+    def source_problem(self) -> str | None:
+        """Return the `split_problem` of the source or the one in its place, as far as the settings tell its splits."""
+        source: Source | None = self.source
+        while source is not None:
+            given = source.files if source.package is None else source.path
+            if given is not None and (problem := self.split_problem([] if isinstance(given, str) else list(given))):
+                return problem
+            source = source.otherwise
+        return None
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if len(set(self.labels)) != len(self.labels):
+        names = {unicodedata.normalize("NFC", name) for name in self.labels}
+        if len(names) != len(self.labels):
             raise ValueError("labels: a name is listed twice")
         if self.label_values and self.is_regression:
             raise ValueError("label_values: goes with class names; one label is a regression, whose column has numbers")
         for value, name in self.label_values.items():
-            if name is not None and name not in self.labels:
+            if name is not None and unicodedata.normalize("NFC", name) not in names:
                 raise ValueError(f"label_values.{value}: {name!r} is not one of labels {self.labels}")
         if self.splits and not math.isclose(sum(self.splits.values()), 1.0):
             raise ValueError(f"splits: the shares add up to {sum(self.splits.values())}, not to 1")

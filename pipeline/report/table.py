@@ -37,7 +37,9 @@ def read_results(results: Path, names: Collection[str] | None = None) -> dict[st
     :raises InputError: If no student has been evaluated, or no row had a label.
     """
     files = sorted((results / "students").glob("*.json"))
-    there = {file.stem: found for file in files if (found := read_json(file))}  # {}: a student that the task does not use
+    there = {
+        file.stem: found for file in files if (found := read_json(file))
+    }  # {}: a student that the task does not use
     found = {name: there[name] for name in (there if names is None else names) if name in there}
     if ignored := sorted(there.keys() - found.keys()):
         logger.info("ignored the results of removed students: %s", ", ".join(ignored))
@@ -192,7 +194,7 @@ def _times(times: Mapping[str, Any] | None, name: str) -> list[str]:
 def time_of(times: Mapping[str, Any] | None, name: str) -> Mapping[str, float] | None:
     """Return the times of a student, in ONNX Runtime where it has a network, or of a teacher; None where unknown."""
     kinds: Mapping[str, Mapping[str, float]] = (times or {}).get(name, {})
-    return next((kinds[kind] for kind in ("onnx", "torch", "teacher") if kind in kinds), None)
+    return next((kinds[kind] for kind in ("onnx", "torch", "python", "teacher") if kind in kinds), None)
 
 
 def _size(model: Mapping[str, Any]) -> list[str]:

@@ -49,7 +49,7 @@ def student_card(
         name=name,
         student=student,
         regression=len(student.labels) == 1,
-        raw=student.vocabulary.text == "raw",
+        raw=student.vocabulary.text != "pretokenised",
         task=provenance.get("task", "unknown"),
         parameters=[f"{count:,}" for count in parameters_of(student.module)],
         word_ids=f"{len(student.vocabulary):,}" if student.max_words else "",

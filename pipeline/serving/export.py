@@ -92,7 +92,7 @@ def export(student_folder: Path, out: Path, results: Mapping[str, Any], provenan
             networks, problem = [], str(error)
             for name in (MODEL, MODEL_INT8):
                 (temporary / name).unlink(missing_ok=True)
-        if networks and student.vocabulary.text == "raw":
+        if networks and student.vocabulary.text != "pretokenised":
             write_text(temporary / LETTERS, json.dumps(letters()) + "\n")
             networks.append(LETTERS)
         files = hashes_of(temporary, {*own, *networks})

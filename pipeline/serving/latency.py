@@ -43,9 +43,13 @@ def threads_limited(threads: int) -> Iterator[None]:
 def of_student(folder: Path, threads: int) -> dict[str, Predict]:
     """Return the runtimes of an exported student: torch, and onnx and int8 with some threads where it has those networks.
 
+    A student that fits itself has one runtime, python: its own class computes the logits.
+
     :raises InputError: If a file of the student is missing or damaged.
     """
-    found: dict[str, Predict] = {"torch": TrainedStudent.from_pretrained(folder).predict_logits}
+    student = TrainedStudent.from_pretrained(folder)
+    kind = "torch" if isinstance(student.module, torch.nn.Module) else "python"
+    found: dict[str, Predict] = {kind: student.predict_logits}
     if (folder / MODEL).is_file():
         found["onnx"] = Runtime.from_pretrained(folder, threads=threads).predict_logits
         found["int8"] = Runtime.from_pretrained(folder, int8=True, threads=threads).predict_logits

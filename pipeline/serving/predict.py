@@ -1,14 +1,15 @@
 """Lines of text in, JSON lines out: the command `python -m pipeline predict`, in memory bounded by the batch."""
 
 import json
-import signal
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.console import writing
 from pipeline.errors import InputError
 from pipeline.serving.runtime import MODEL, Runtime
+from pipeline.students.files import CONFIG, FORMAT, read_student_json
 from pipeline.students.predictor import Predictor
 
 Text = str | tuple[str, str]
@@ -17,12 +18,18 @@ Text = str | tuple[str, str]
 def open_student(folder: Path, int8: bool) -> Predictor:
     """Load a student in ONNX Runtime if its folder has an ONNX network (with int8 the quantised one), in torch otherwise.
 
-    :raises InputError: If the folder is not a complete student, or lacks the quantised network that was asked for.
+    :raises InputError: If the folder is not a complete student, or lacks the quantised network that was asked for; if torch or pyarrow is not
+        installed and the student needs it.
     """
     if int8 or (folder / MODEL).is_file():
         return Runtime.from_pretrained(folder, int8)
-    from pipeline.students.trained import TrainedStudent
-
+    read_student_json(folder / CONFIG, FORMAT, set())
+    try:
+        from pipeline.students.trained import TrainedStudent
+    except ImportError as error:
+        raise InputError(
+            f"{folder}: has no {MODEL}, so it needs torch and pyarrow, and {error.name} is not installed: pip install offline-distill"
+        ) from error
     return TrainedStudent.from_pretrained(folder)
 
 
@@ -30,7 +37,7 @@ def texts_of(lines: Iterable[bytes], name: str, pairs: bool) -> Iterator[Text]:
     """Yield the text of each line, or its two texts, separated by a tab.
 
     :param lines: Lines of UTF-8, with their line ends; `name` is the name of their source, for errors.
-    :raises InputError: If a line is not UTF-8, or has another number of fields.
+    :raises InputError: If a line is not UTF-8 text, or has another number of fields.
     """
     for number, line in enumerate(lines, 1):
         try:
@@ -38,6 +45,12 @@ def texts_of(lines: Iterable[bytes], name: str, pairs: bool) -> Iterator[Text]:
         except UnicodeDecodeError as error:
             byte = f"byte {error.start + 1} (0x{line[error.start]:02x})"
             raise InputError(f"{name}: line {number}: {byte} is not valid UTF-8; convert the file to UTF-8") from error
+        if number == 1 and "\r" in text and not line.endswith(b"\n"):
+            raise InputError(
+                f"{name}: lines end with a carriage return alone; convert them to newlines: tr '\\r' '\\n'"
+            )
+        if "\0" in text:
+            raise InputError(f"{name}: line {number}: has a NUL character, as UTF-16 does; convert the file to UTF-8")
         fields = text.split("\t")
         if len(fields) != 1 + pairs:
             single, pair = "single sentences, with no tab in them", "pairs, two sentences with one tab between them"
@@ -101,16 +114,17 @@ def predict(folder: Path, file: Path | None, int8: bool, batch: int) -> None:
     """
     if batch < 1:
         raise InputError(f"--batch {batch}: must be at least 1")
-    if hasattr(signal, "SIGPIPE"):  # a reader such as head may close the pipe early: not an error
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     student = open_student(folder, int8)
-    if file is None or str(file) == "-":
-        predict_lines(student, sys.stdin.buffer, "standard input", batch, sys.stdout)
-        return
-    try:
-        with file.open("rb") as lines:
-            predict_lines(student, lines, str(file), batch, sys.stdout)
-    except OSError as error:
-        if error.filename is None:  # an error of the output, not of the file
-            raise
-        raise InputError(f"{file}: {error.strerror}") from error
+    with writing():
+        if file is None or str(file) == "-":
+            predict_lines(student, sys.stdin.buffer, "standard input", batch, sys.stdout)
+            return
+        try:
+            with file.open("rb") as lines:
+                predict_lines(student, lines, str(file), batch, sys.stdout)
+        except OSError as error:
+            if error.filename is None:  # an error of the output, not of the file
+                raise
+            if file.is_dir():
+                raise InputError(f"{file}: Is a directory; pass a text file with one text per line") from error
+            raise InputError(f"{file}: {error.strerror}") from error

@@ -27,6 +27,7 @@ from pipeline.students.files import (
     read_student_json,
 )
 from pipeline.students.predictor import Floats, Predictor
+from pipeline.students.scripts import CHARACTER
 
 Integers = npt.NDArray[np.int64]
 
@@ -43,11 +44,11 @@ _KEYS = {"labels", "pairs", "text", "max_words"}
 def splitter(text: str, letters: Sequence[tuple[int, int]] = ()) -> Callable[[str], list[str]]:
     """Return the function that splits a text into words, as `vocabulary.split_words` does for a column of texts.
 
-    :param text: pretokenised or raw, as there.
-    :param letters: For raw only: ranges of code points, both ends included, that form words: letters, marks, digits, _. They are stored with
+    :param text: pretokenised, raw or characters, as there.
+    :param letters: Not for pretokenised: ranges of code points, both ends included, that form words: letters, marks, digits, _. They are stored with
         the student, since Python's version of Unicode can differ from that of the library which split the training text.
     """
-    if text != "raw":
+    if text == "pretokenised":
         return str.split
     inside = "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in letters)
     # \b is of ASCII, as in RE2. White space is dropped: Python's is the same as Arrow's.
@@ -55,7 +56,11 @@ def splitter(text: str, letters: Sequence[tuple[int, int]] = ()) -> Callable[[st
     split_not = re.compile(r"((?i:n['\u2019]t))(?a:\b)").sub
     find = re.compile(rf"\[MASK\]|{clitic}|[{inside}]+|[^{inside}\s]").findall
 
+    split_characters = re.compile(f"({CHARACTER})").sub
+
     def split(given: str) -> list[str]:
+        if text == "characters":
+            given = split_characters(r" \1 ", given)
         found: list[str] = find(split_not(r" \1", given))
         return found
 
@@ -94,7 +99,7 @@ class Runtime(Predictor):
         name = MODEL_INT8 if int8 else MODEL
         if not (folder / name).is_file():
             raise InputError(f"{folder / name}: no such file; the export stage writes one (`dvc repro export`)")
-        raw = config["text"] == "raw"
+        raw = config["text"] != "pretokenised"
         check_files(folder, config, [name, VOCABULARY, *([LETTERS] if raw else [])])
         words = read_student_json(folder / VOCABULARY, VOCABULARY_FORMAT, {"words"})["words"]
         ids = {word: i for i, word in enumerate(words, FIRST_WORD)} | {_MASK: MASKED}

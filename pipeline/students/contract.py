@@ -93,15 +93,18 @@ def build(
     if not is_module(model):  # before the call, since a student's folder can name any callable
         raise InputError(f"{model!r}: must be a class of torch.nn.Module")
     module: torch.nn.Module = plugins.build(model, params, embeddings=embeddings, classes=classes, pairs=pairs)
+    if not any(True for _ in module.parameters()):
+        raise InputError(f"{model!r}: has no parameters to train; use torch.nn modules or torch.nn.Parameter")
     return module
 
 
 def logits_of(module: torch.nn.Module, batch: Batch, classes: int) -> torch.Tensor:
     """Return a student's logits for a batch, [B, C].
 
-    :raises InputError: If the student returns another shape.
+    :raises InputError: If the student returns another shape, or is a user's and raises.
     """
-    logits: torch.Tensor = module(batch)
+    with plugins.running(path_of(module), "forward"):
+        logits: torch.Tensor = module(batch)
     if not isinstance(logits, torch.Tensor) or logits.shape != (len(batch.ids1), classes):
         found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise InputError(
@@ -109,6 +112,11 @@ def logits_of(module: torch.nn.Module, batch: Batch, classes: int) -> torch.Tens
             "it must return logits [rows, classes]"
         )
     return logits
+
+
+def path_of(module: Any) -> str:
+    """Return the import path of a student's class."""
+    return f"{type(module).__module__}:{type(module).__qualname__}"
 
 
 @contextmanager
@@ -124,7 +132,10 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
 
 
 def predict(module: torch.nn.Module, texts: Encoded, classes: int) -> Floats:
-    """Return a student's logits for n texts, float32 [n, C], in their order. They are batched by length."""
+    """Return a student's logits for n texts, float32 [n, C], in their order. They are batched by length.
+
+    :raises InputError: As in `logits_of`, or if a logit is not finite.
+    """
     device = next(module.parameters()).device
     found = np.empty((len(texts), classes), np.float32)
     order = np.argsort(texts.lengths, kind="stable")
@@ -132,7 +143,18 @@ def predict(module: torch.nn.Module, texts: Encoded, classes: int) -> Floats:
         for start in range(0, len(order), PREDICTION_BATCH):
             rows = order[start : start + PREDICTION_BATCH]
             found[rows] = logits_of(module, texts.batch(rows, device), classes).cpu().numpy()
+    check_finite(found, f"{type(module).__name__}: forward")
     return found
+
+
+def check_finite(logits: Floats, method: str) -> None:
+    """Check that logits, [n, C], are finite.
+
+    :raises InputError: If one is not.
+    """
+    if len(wrong := np.flatnonzero(~np.isfinite(logits).all(axis=1))):
+        row = int(wrong[0])
+        raise InputError(f"{method} returned {logits[row].tolist()} for row {row} of {len(logits)}; logits are finite")
 
 
 def parameters_of(module: Any) -> tuple[int, int]:
@@ -141,7 +163,8 @@ def parameters_of(module: Any) -> tuple[int, int]:
     A student that fits itself reports its own number.
     """
     if not isinstance(module, torch.nn.Module):
-        return (module.parameter_count(),) * 2
+        with plugins.running(path_of(module), "parameter_count"):
+            return (int(module.parameter_count()),) * 2
     total = sum(parameter.numel() for parameter in module.parameters())
     embeddings = {
         id(parameter): parameter.numel()

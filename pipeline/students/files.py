@@ -38,7 +38,7 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model": (lambda value: isinstance(value, str), "an import path, package.module:Name"),
     "pairs": (lambda value: isinstance(value, bool), "true or false"),
     "params": (lambda value: isinstance(value, dict), "a mapping of parameters"),
-    "text": (lambda value: value in ("pretokenised", "raw"), "pretokenised or raw"),
+    "text": (lambda value: value in ("pretokenised", "raw", "characters"), "pretokenised, raw or characters"),
     "vocabulary_size": (_is_positive, "a positive integer"),
     "words": (_are_strings, "a list of words"),
 }
@@ -52,13 +52,16 @@ def read_student_json(path: Path, version: int, keys: Set[str]) -> dict[str, Any
     """
     try:
         stored = read_json(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; a student's folder holds one (`dvc repro` makes it)") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{path}: no such file; {_advice(path.parent)}") from error
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON: {error}") from error
     found: dict[str, Any] = stored if isinstance(stored, dict) else {}
     if found.get("format") != version:
-        raise InputError(f"{path}: format {found.get('format')!r}; this version reads format {version}")
+        other = "" if "format" in found else "; it belongs to no student: pass data/TASK/artefacts/STUDENT"
+        raise InputError(f"{path}: format {found.get('format')!r}; this version reads format {version}{other}")
     if missing := sorted(keys - found.keys()):
         raise InputError(f"{path}: {', '.join(missing)}: missing")
     for key in sorted(_VALUES.keys() & found.keys()):
@@ -66,6 +69,21 @@ def read_student_json(path: Path, version: int, keys: Set[str]) -> dict[str, Any
         if not fits(found[key]):
             raise InputError(f"{path}: {key}: {repr(found[key])[:60]} is not {wanted}; copy the whole folder again")
     return found
+
+
+def _advice(folder: Path) -> str:
+    """Return what a folder without a student is, and which one to pass instead."""
+    wanted = "pass a student's folder, data/TASK/artefacts/STUDENT"
+    if folder.is_file():
+        return f"{folder} is a file; {wanted}"
+    if not folder.is_dir():
+        return f"there is no folder {folder}; {wanted}"
+    inside = [path.parent for glob in ("*", "artefacts/*") for path in sorted(folder.glob(f"{glob}/{CONFIG}"))]
+    if inside:
+        return f"{folder} has students in it; pass one of them: {', '.join(map(str, inside[:5]))}"
+    kinds = {"manifest.json": "logit data set", "teacher.json": "teacher's folder"}
+    kind = next((f" {folder} is a {kind};" for file, kind in kinds.items() if (folder / file).is_file()), "")
+    return f"a student's folder holds one (`dvc repro` makes it);{kind} {wanted}"
 
 
 def hashes_of(folder: Path, names: Iterable[str]) -> dict[str, str]:

@@ -11,9 +11,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from pipeline import plugins
 from pipeline.errors import InputError
 from pipeline.storage import new_folder, write_json
-from pipeline.students.contract import Encoded, build, predict
+from pipeline.students.contract import Encoded, build, check_finite, predict
 from pipeline.students.files import CONFIG, FORMAT, VOCABULARY, WEIGHTS, check_files, hashes_of, read_student_json
 from pipeline.students.fitted import build_fitted
 from pipeline.students.predictor import Floats, Predictor
@@ -131,32 +132,32 @@ class FittedStudent(TrainedStudent):
     def predict_columns(self, *sides: Texts) -> Floats:
         """Return the logits of the rows of a table, float32 [n, C]; see `TrainedStudent.predict_columns`.
 
-        :raises InputError: If the student returns another shape, or a number that is not finite.
+        :raises InputError: If the student raises, returns another shape, or a number that is not finite.
         """
         self._check_sides(sides)
         found = [np.empty((0, len(self.labels)), np.float32)]
         for start in range(0, len(sides[0]), PREDICTION_ROWS):
             first, *second = (side.slice(start, PREDICTION_ROWS).to_pylist() for side in sides)
-            values = np.asarray(self.module.predict_logits(first, second[0] if second else None), np.float32)
+            with plugins.running(self.model, "predict_logits"):
+                values = np.asarray(self.module.predict_logits(first, second[0] if second else None), np.float32)
             shape, rows = list(values.shape), len(first)
             if shape != [rows, len(self.labels)]:
                 raise InputError(
                     f"{self.model!r}: predict_logits returned {shape} for {rows} rows of {len(self.labels)} classes; "
                     "it must return logits [rows, classes]"
                 )
-            if len(wrong := np.flatnonzero(~np.isfinite(values).all(axis=1))):
-                found_in = f"{values[wrong[0]].tolist()} for row {wrong[0]} of {rows}"
-                raise InputError(f"{self.model!r}: predict_logits returned {found_in}")
+            check_finite(values, f"{self.model!r}: predict_logits")
             found.append(values)
         return np.concatenate(found)
 
     def save(self, folder: Path) -> None:
         """Write config.json and the student's own files; the folder appears complete or not at all, and replaces an existing one.
 
-        :raises InputError: If the student writes nothing, a folder, pickle, or config.json.
+        :raises InputError: If the student raises, or writes nothing, a folder, pickle, or config.json.
         """
         with new_folder(folder) as temporary:
-            self.module.save(temporary)
+            with plugins.running(self.model, "save"):
+                self.module.save(temporary)
             files = sorted(path.name for path in temporary.iterdir())
             if not files or CONFIG in files or not all((temporary / name).is_file() for name in files):
                 raise InputError(f"{self.model!r}: save wrote {files}; it must write files, no folders and no {CONFIG}")
@@ -176,7 +177,8 @@ class FittedStudent(TrainedStudent):
         config = read_student_json(folder / CONFIG, FORMAT, _KEYS | {"files"})
         check_files(folder, config, config["files"])
         module = build_fitted(config["model"], config["params"], len(config["labels"]), config["pairs"])
-        module.load(folder)
+        with plugins.running(config["model"], "load"):
+            module.load(folder)
         given = {key: config[key] for key in ("model", "params", "pairs")}
         return cls(module=module, vocabulary=Vocabulary((), config["text"]), labels=tuple(config["labels"]), **given)
 

@@ -1,5 +1,6 @@
 """A student's vocabulary: how text is split into words, and the id of each word."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.storage import write_json
+from pipeline.students import scripts
 from pipeline.students.files import FIRST_WORD, MASKED, UNKNOWN, VOCABULARY_FORMAT, read_student_json
 from pipeline.tables import MASK, TextMode
+
+MANY = 0.2
+"""The share of texts in a script without spaces, or of unknown words, from which on there is a warning."""
+EXAMINED = 10_000
+"""How many texts are examined for it."""
+FEW, LONG = 2, 30
+"""Texts of so few words with so many characters are not split into words."""
 
 Texts: TypeAlias = pa.Array | pa.ChunkedArray
 
@@ -37,12 +46,15 @@ def split_words(texts: Texts, mode: TextMode) -> pa.ListArray | pa.ChunkedArray:
     """Split texts into words. Case is kept; a blank text has no words.
 
     :param mode: pretokenised: words are separated by white space. raw: a word is a run of letters and digits, one punctuation mark, one of
-        the English clitics n't 's 'm 'd 'll 're 've, or `[MASK]`.
+        the English clitics n't 's 'm 'd 'll 're 've, or `[MASK]`. characters: as raw, but each character of a script without spaces is a
+        word, with its marks.
     :return: A list of words for each text, in the same chunks as `texts`.
     """
     if isinstance(texts, pa.ChunkedArray):
         return pa.chunked_array([split_words(chunk, mode) for chunk in texts.chunks], pa.list_(pa.string()))
-    if mode == "raw":
+    if mode == "characters":
+        texts = pc.replace_substring_regex(texts, pattern=f"({scripts.CHARACTER})", replacement=r" \1 ")
+    if mode != "pretokenised":
         parted = pc.replace_substring_regex(texts, pattern=_NOT, replacement=r" \1")
         texts = pc.replace_substring_regex(parted, pattern=_TOKEN, replacement=r" \1 ")
     lists = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(texts))
@@ -64,6 +76,28 @@ def count_words(columns: Iterable[Texts], mode: TextMode) -> list[tuple[str, int
             found = split_words(chunk, mode).flatten().value_counts()
             counts.update(dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)))
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def few_words(columns: Iterable[Texts], mode: TextMode) -> str | None:
+    """Return a warning where texts have few words but many characters, as those of a script without spaces; otherwise None.
+
+    :param columns: Columns of texts; null is no text.
+    """
+    texts = pa.chunked_array([chunk for column in columns for chunk in pa.chunked_array(column).chunks], pa.string())
+    texts = texts.drop_null().slice(0, EXAMINED)
+    if not len(texts):
+        return None
+    remedy = "write `tag: {text: characters}` in the task's file, or separate the words with spaces"
+    clauses = 0.0 if mode == "characters" else pc.mean(pc.match_substring_regex(texts, scripts.CLAUSE)).as_py()
+    if clauses > MANY:
+        return (
+            f"{clauses:.0%} of the texts are in a script without spaces, so that whole clauses count as words: {remedy}"
+        )
+    words = float(np.median(pc.list_value_length(split_words(texts, mode)).to_numpy()))
+    characters = float(np.median(pc.utf8_length(texts).to_numpy()))
+    if words > FEW or characters < LONG:
+        return None
+    return f"half of the texts have at most {words:.0f} words, but {characters:.0f} characters: if they have no spaces, {remedy}"
 
 
 @dataclass(frozen=True)
@@ -138,6 +172,17 @@ class Vocabulary:
         """
         stored = read_student_json(path, VOCABULARY_FORMAT, {"words", "text"})
         return cls(tuple(stored["words"]), stored["text"])
+
+
+def unknown_share(vocabulary: Vocabulary, *sentences: Texts) -> float:
+    """Return the share of the words of texts that are not in a vocabulary; 0 where there are no words, or the student has no vocabulary.
+
+    :param sentences: Columns of texts, without nulls.
+    """
+    if not vocabulary.words:
+        return 0.0
+    ids = np.concatenate([vocabulary.encode(texts, sys.maxsize).ids for texts in sentences])
+    return float((ids == UNKNOWN).mean()) if len(ids) else 0.0
 
 
 def _offsets(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

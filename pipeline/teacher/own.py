@@ -85,12 +85,7 @@ def open_own(
         was imported, or a file is missing.
     """
     path = source.removeprefix(SCHEME)
-    try:
-        model = plugins.build(path, params)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"{source}: raises {_one_line(error)}") from error
+    model = plugins.build(path, params)
     if not callable(getattr(model, "predict_logits", None)):
         raise InputError(f"{source}: has no method predict_logits(texts)")
     columns = match(source, _classes(model, labels), labels, names)

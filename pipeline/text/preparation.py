@@ -5,10 +5,12 @@ with the same words are the same text. Raw text is otherwise kept byte for byte.
 read are the rows kept plus the rows dropped of every kind.
 """
 
+import logging
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +19,11 @@ from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.params.text import Text
 from pipeline.tables import SPLITS, TextMode
+from pipeline.text.labels import Labels
 from pipeline.text.row_report import KINDS, Problem, Report, RowLocation, refuse
 from pipeline.text.sources import ALL, SourceRows
+
+logger = logging.getLogger(__name__)
 
 
 def prepare(rows: Mapping[str, SourceRows], text: Text, mode: TextMode) -> tuple[pa.Table, Report]:
@@ -28,12 +33,13 @@ def prepare(rows: Mapping[str, SourceRows], text: Text, mode: TextMode) -> tuple
     :return: The table (`tables.examples_schema(C)`, in the order of SPLITS and then of the file) and the report.
     :raises InputError: If there are rows that the task refuses (all kinds in one message), or a split is missing or ends up empty.
     """
-    _check_splits(rows, text)
+    if problem := text.split_problem([split for split in SPLITS if split in rows]):
+        raise InputError(problem)
     check = _Check(text, mode)
     every = [row for split in (ALL, *SPLITS) if split in rows for row in check.rows(split, rows[split])]
     _identify(_not_dropped(every))
-    if ALL in rows:
-        _assign_splits(_not_dropped(every), _shares(text))
+    if shares := text.shares():
+        _assign_splits([row for row in _not_dropped(every) if row.split in (ALL, "train")], shares)
     check.repeats(_not_dropped(every))
     check.leaks(_not_dropped(every))
 
@@ -41,41 +47,27 @@ def prepare(rows: Mapping[str, SourceRows], text: Text, mode: TextMode) -> tuple
     problems = check.problems()
     if len(kept) + sum(problem.dropped for problem in problems.values()) != len(every):
         raise AssertionError("a row is neither kept nor counted as dropped")
-    refuse(problems, text)
+    advice = check.advice()
+    refuse(problems, advice)
     schema = tables.examples_schema(len(text.labels))
     table = pa.table({name: pa.array([getattr(row, name) for row in kept]) for name in schema.names}).cast(schema)
     report = Report.of(table, len(every), sum(part.left_out for part in rows.values()), problems, text)
     report.log()
+    for line in advice:
+        logger.warning("bad_rows.unknown_label: %s", line)
     if empty := [split for split in _wanted(rows, text) if not report.kept[split]]:
         raise InputError(
             f"the split {empty[0]!r} ends up empty: of {report.read:,} rows read, {report.rows_per_split} are left"
         )
+    report.refuse_unlabelled(text)
     return table, report
 
 
 # --- splits -------------------------------------------------------------------------------------------------------------
 
 
-def _shares(text: Text) -> dict[str, float]:
-    """Return the shares that are not 0, in the order of SPLITS."""
-    return {split: share for split in SPLITS for given, share in text.splits.items() if given == split and share > 0}
-
-
 def _wanted(rows: Mapping[str, SourceRows], text: Text) -> list[str]:
-    return list(_shares(text)) if ALL in rows else [split for split in SPLITS if split in rows]
-
-
-def _check_splits(rows: Mapping[str, SourceRows], text: Text) -> None:
-    if text.splits and ALL not in rows:
-        raise InputError(
-            f"text.splits: shares are for a source of one file; this source has its own splits ({', '.join(rows)})"
-        )
-    for split in ("train", "validation"):
-        if split not in _wanted(rows, text):
-            raise InputError(
-                f"text: there is no {split} split; add a file for it to the source, or, for a source of one file, "
-                "write shares under text.splits, such as {train: 0.8, validation: 0.1, test: 0.1}"
-            )
+    return [split for split in SPLITS if split in rows or split in text.shares()]
 
 
 def _assign_splits(rows: Sequence["_Row"], shares: Mapping[str, float]) -> None:
@@ -145,11 +137,10 @@ class _Check:
         self._mode = mode
         self._pairs = text.columns.sentence2 is not None
         self._regression = text.is_regression
-        self._labels: dict[str, int | None] = {
-            value: None if name is None else text.labels.index(name)
-            for value, name in (text.label_values or dict(zip(text.labels, text.labels, strict=True))).items()
-        }
+        self._labels = None if text.is_regression else Labels(text)
+        self._unknown: list[str] = []
         self._found: dict[str, list[tuple[_Row, str]]] = {kind: [] for kind in KINDS}
+        self._parts: set[str] = set()
 
     def _drop(self, row: _Row, kind: str, value: str) -> None:
         row.dropped = kind
@@ -171,14 +162,19 @@ class _Check:
 
     def _cleaned(self, text: str | None) -> str:
         text = text or ""
-        return text.strip() if self._mode == "raw" else " ".join(text.split())  # splits as tagging.split_words does
+        return (
+            " ".join(text.split()) if self._mode == "pretokenised" else text.strip()
+        )  # splits as tagging.split_words does
 
     def rows(self, split: str, rows: SourceRows) -> list[_Row]:
         """Return the rows of a split, each checked by itself."""
-        columns = (rows.lines, rows.sentence1, rows.sentence2, rows.labels)
+        columns = (rows.names(), rows.lines, rows.sentence1, rows.sentence2, rows.labels)
         checked = []
-        for position, (line, sentence1, sentence2, label) in enumerate(zip(*columns, strict=True)):
-            row = _Row(split, rows.name, line, self._cleaned(sentence1))
+        names = rows.class_names
+        classes = self._labels.of_classes(names, rows.name) if self._labels is not None and names else {}
+        self._parts.update(part for _, part in rows.parts if part != rows.name)
+        for position, (name, line, sentence1, sentence2, label) in enumerate(zip(*columns, strict=True)):
+            row = _Row(split, name, line, self._cleaned(sentence1))
             if self._pairs:
                 row.sentence2 = self._cleaned(sentence2)
             if fault := rows.faults.get(position):
@@ -187,16 +183,31 @@ class _Check:
                 self._drop(row, "blank", row.text)
             elif tables.MASK in row.sentence1 or tables.MASK in (row.sentence2 or ""):
                 self._drop(row, "mask", row.text)
-            elif self._regression and label:
-                row.label = _number(label)
-                if row.label is None:
-                    self._drop(row, "unknown_label", _quoted(label))
-            elif label in self._labels and not self._regression:
-                row.label = self._labels[label]
-            elif label:  # null and "" are unlabelled
-                self._drop(row, "unknown_label", _quoted(label))
+            elif label := classes.get(label, label) if classes and label else label:  # null and "" are unlabelled
+                self._read_label(row, label)
             checked.append(row)
         return checked
+
+    def _read_label(self, row: _Row, value: str) -> None:
+        if self._labels is None:
+            row.label = _number(value)
+            unknown = row.label is None
+        else:
+            try:
+                row.label, unknown = self._labels.number(value), False
+            except KeyError:
+                unknown = True
+        if unknown:
+            self._unknown.append(value)
+            self._drop(row, "unknown_label", _quoted(value))
+
+    def advice(self) -> list[str]:
+        """Return lines on the labels of rows that were dropped for them."""
+        if not self._unknown:
+            return []
+        if self._labels is None:
+            return ["A task with one label is a regression: its labels are finite numbers, such as 3.8, or empty."]
+        return self._labels.advice(self._unknown)
 
     def repeats(self, rows: Iterable[_Row]) -> None:
         """Keep each text once in a split. A row without a label conflicts with no label."""
@@ -212,7 +223,7 @@ class _Check:
                 continue
             for row in group:
                 if row is not chosen:
-                    self._drop(row, "repeat", f"as in line {chosen.line}: {row.text}")
+                    self._drop(row, "repeat", f"as in {self._place(chosen)}: {row.text}")
 
     def _conflict(self, group: Sequence[_Row], chosen: _Row) -> None:
         for row in group:
@@ -222,6 +233,9 @@ class _Check:
         if self._regression:
             numbers = [row.label for row in group if row.label is not None]
             chosen.label = float(np.float32(np.mean(numbers, dtype=np.float64)))
+
+    def _place(self, row: _Row) -> str:
+        return f"{PurePath(row.file).name}, line {row.line}" if row.file in self._parts else f"line {row.line}"
 
     def _named(self, label: int | float | None) -> str:
         if label is None:
@@ -234,4 +248,4 @@ class _Check:
         for row in sorted(rows, key=lambda row: SPLITS.index(row.split), reverse=True):
             other = last.setdefault(row.id, row)
             if other is not row:
-                self._drop(row, "leak", f"also in {other.split}, line {other.line}: {row.text}")
+                self._drop(row, "leak", f"also in {other.split}, {self._place(other)}: {row.text}")

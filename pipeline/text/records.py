@@ -3,7 +3,7 @@
 Files are UTF-8, with or without a byte order mark, with lines that end in LF or CRLF. The suffix is the format:
 
 - csv: RFC 4180 with a header; a quoted field may hold commas, line breaks and doubled quotes.
-- tsv: the format of GLUE: a header, one row per line, fields separated by tabs, no quotes.
+- tsv: the format of GLUE: a header, one row per line, fields separated by tabs, no quotes. With `quotes`, as csv, with tabs.
 - jsonl: one JSON object per line; every object has all keys that the task names (null for no value).
 - parquet: the number of the row is used as its line.
 """
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
+from pipeline.text import formats
 
 
 @dataclass(frozen=True)
@@ -34,28 +35,37 @@ class Fault:
 Record = tuple[int, Sequence[str | None] | Fault]
 """The line of a row, and its values in the columns asked for."""
 
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+SHOWN_COLUMNS, SHOWN_CHARACTERS = 20, 40
+"""How many columns of a file a message lists, and how much of each name."""
 
-def read_records(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
+
+def read_records(path: Path, name: str, asked_for: Sequence[str], quotes: bool | None = None) -> Iterator[Record]:
     """Read a file's records.
 
     :param name: The file's name in messages.
     :param asked_for: The columns to read, each once.
+    :param quotes: Whether quotes of a tsv are read as in csv, or kept as text; None keeps them, but refuses those of a CSV writer.
     :yields: Line and values of each row; bytes that are not UTF-8 become lone surrogates.
     :raises InputError: If the suffix is none of those above, the file cannot be read at all, or a column is missing.
     """
-    readers = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".parquet": _parquet}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(f"{name}: the suffix must be one of {', '.join(readers)}")
-    return reader(path, name, asked_for)
+    suffix = formats.check_suffix(path, name, SUFFIXES)
+    if quotes is not None and suffix != ".tsv":
+        raise InputError(f"{name}: text.source.quotes: {str(quotes).lower()}: the key is for .tsv files; remove it")
+    if suffix == ".tsv" and quotes is None:
+        data = path.read_bytes()
+        formats.check_head(data[: formats.HEAD_BYTES], name)
+        formats.check_quotes(name, data)
+    if suffix == ".csv" or (suffix == ".tsv" and quotes):
+        return _csv(path, name, asked_for, "," if suffix == ".csv" else "\t")
+    return {".tsv": _tsv, ".jsonl": _jsonl, ".parquet": _parquet}[suffix](path, name, asked_for)
 
 
 @contextmanager
 def _open(path: Path, name: str) -> Iterator[IO[str]]:
     """Open UTF-8 text with lines that end at LF only. A byte that is not UTF-8 becomes a lone surrogate."""
     with path.open("rb") as file:
-        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            raise InputError(f"{name}: the file is UTF-16; save it as UTF-8")
+        formats.check_head(file.read(formats.HEAD_BYTES), name)
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as text:
         yield text
 
@@ -69,13 +79,13 @@ def _fields_of_any_size() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _csv(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
+def _csv(path: Path, name: str, asked_for: Sequence[str], separator: str) -> Iterator[Record]:
     with _open(path, name) as file, _fields_of_any_size():
-        yield from _select(name, _csv_fields(file, name), asked_for)
+        yield from _select(name, _csv_fields(file, name, separator), asked_for, separator)
 
 
-def _csv_fields(file: Iterable[str], name: str) -> Iterator[tuple[int, list[str] | Fault]]:
-    reader = csv.reader(file, strict=True)
+def _csv_fields(file: Iterable[str], name: str, separator: str) -> Iterator[tuple[int, list[str] | Fault]]:
+    reader = csv.reader(file, strict=True, delimiter=separator)
     while True:
         line = reader.line_num + 1
         try:
@@ -86,7 +96,8 @@ def _csv_fields(file: Iterable[str], name: str) -> Iterator[tuple[int, list[str]
             if str(error) == "unexpected end of data":  # all later rows are in the quotes: they must not be dropped
                 raise InputError(f"{name}, line {line}: a quote opens in this row and never closes") from None
             until = "" if reader.line_num == line else f" (the row ends at line {reader.line_num})"
-            yield line, Fault("fields", f"{error}{until}")
+            what = "a carriage return outside quotes" if "new-line character" in str(error) else error
+            yield line, Fault("fields", f"{what}{until}")
         else:
             yield line, fields
 
@@ -94,14 +105,17 @@ def _csv_fields(file: Iterable[str], name: str) -> Iterator[tuple[int, list[str]
 def _tsv(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
     with _open(path, name) as file:
         lines = enumerate((line.removesuffix("\n").removesuffix("\r") for line in file), start=1)
-        yield from _select(name, ((n, line.split("\t") if line else []) for n, line in lines), asked_for)
+        yield from _select(name, ((n, line.split("\t") if line else []) for n, line in lines), asked_for, "\t")
 
 
-def _select(name: str, rows: Iterator[tuple[int, list[str] | Fault]], asked_for: Sequence[str]) -> Iterator[Record]:
+def _select(
+    name: str, rows: Iterator[tuple[int, list[str] | Fault]], asked_for: Sequence[str], separator: str
+) -> Iterator[Record]:
     """Select columns from rows of fields; the first row is the header."""
     _, header = next(rows, (0, []))
     if isinstance(header, Fault) or not header:
         raise InputError(f"{name}: the first line must name the columns")
+    formats.check_separator(name, header, asked_for, separator)
     check_columns(name, header, asked_for)
     positions = [header.index(column) for column in asked_for]
     for line, fields in rows:
@@ -117,11 +131,15 @@ def _select(name: str, rows: Iterator[tuple[int, list[str] | Fault]], asked_for:
 
 def _jsonl(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
     seen: dict[str, None] = {}
+    begun = False
     with _open(path, name) as file:
         for line, text in enumerate(file, start=1):
             if not text.strip():
                 yield line, [None] * len(asked_for)
                 continue
+            if not begun:
+                formats.check_json_lines(name, line, text)
+                begun = True
             try:
                 found = json.loads(text)
             except (ValueError, RecursionError) as error:
@@ -147,12 +165,27 @@ def _values(found: Any, asked_for: Sequence[str]) -> list[str | None] | Fault:
 
 
 def _parquet(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
+    with path.open("rb") as file:
+        formats.check_pointer(file.read(formats.HEAD_BYTES), name)
     try:
         check_columns(name, pq.read_schema(path).names, asked_for)
         table = pq.read_table(path, columns=list(asked_for), partitioning=None)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{name}: cannot be read as Parquet: {error}") from error
     yield from table_records(name, table, asked_for)
+
+
+def class_names(path: Path, column: str) -> list[str] | None:
+    """Return the class names of a Parquet column of integers that `datasets` wrote as a ClassLabel, in their order; otherwise None."""
+    if path.suffix.lower() != ".parquet":
+        return None
+    schema = pq.read_schema(path)
+    try:
+        feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
+    except (KeyError, TypeError, ValueError):
+        return None
+    names = feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
+    return names if isinstance(names, list) and pa.types.is_integer(schema.field(column).type) else None
 
 
 def table_records(name: str, table: pa.Table, asked_for: Sequence[str]) -> Iterator[Record]:
@@ -181,7 +214,8 @@ def _texts(name: str, column: str, values: pa.ChunkedArray) -> list[str | None]:
 
 def check_columns(name: str, columns: Sequence[str], asked_for: Sequence[str]) -> None:
     """Check that a file has each column that a task asks for, once; otherwise raise an InputError that starts with `name`."""
-    shown = ", ".join(repr(column) for column in columns)
+    shown = ", ".join(repr(column[:SHOWN_CHARACTERS]) for column in columns[:SHOWN_COLUMNS])
+    shown += f" and {len(columns) - SHOWN_COLUMNS} more" if len(columns) > SHOWN_COLUMNS else ""
     for column in asked_for:
         if column not in columns:
             raise InputError(f"{name}: has no column {column!r}, which the task's file names; it has {shown}")

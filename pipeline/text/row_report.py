@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -19,6 +19,10 @@ logger = logging.getLogger(__name__)
 
 KINDS = ("fields", "encoding", "blank", "mask", "unknown_label", "conflict", "repeat", "leak")
 """The kinds of problems, in the order of the checks. `pipeline.params.text.BadRows` describes each."""
+FEW_ROWS = 50
+"""With fewer labelled validation rows, the choice of a student's epoch is mostly chance."""
+COMMON = 0.95
+"""The share of one class from which on accuracy tells little."""
 LOCATIONS_IN_MESSAGE = 5
 LOCATIONS_IN_JSON = 100
 
@@ -70,19 +74,22 @@ class Report:
     unlabelled: dict[str, int]  # rows in the table without a label, by split
     words: dict[str, dict[str, float]]  # minimum, median and maximum number of words of each sentence column
     problems: dict[str, Problem]  # by kind, in the order of KINDS
+    warnings: list[str]  # about the labels
 
     @classmethod
     def of(cls, table: pa.Table, read: int, left_out: int, problems: dict[str, Problem], text: Text) -> "Report":
         """Return the report on a table of examples, the rows that were kept."""
         labels = {split: table["label"].filter(pc.equal(table["split"], split)) for split in SPLITS}
+        found = {split: _label_counts(values, text) for split, values in labels.items()}
         return cls(
             read=read,
             left_out_by_where=left_out,
             kept={split: len(values) for split, values in labels.items()},
-            labels={split: _label_counts(values, text) for split, values in labels.items()},
+            labels=found,
             unlabelled={split: values.null_count for split, values in labels.items()},
             words={name: counts for name in ("sentence1", "sentence2") if (counts := _word_counts(table[name]))},
             problems=problems,
+            warnings=_number_warnings(found, text) if text.is_regression else _class_warnings(found),
         )
 
     @property
@@ -102,7 +109,19 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Return the whole report as JSON values."""
-        return {**vars(self), "problems": {kind: problem.as_json() for kind, problem in self.problems.items()}}
+        found = {**vars(self), "problems": {kind: problem.as_json() for kind, problem in self.problems.items()}}
+        return {key: value for key, value in found.items() if key != "warnings" or value}
+
+    def refuse_unlabelled(self, text: Text) -> None:
+        """Raise an InputError where no student can be chosen, since no validation row has a class."""
+        if text.is_regression or any(self.labels["validation"].values()):
+            return
+        nothing = not any(any(counts.values()) for counts in self.labels.values())
+        column = "name the column of the labels in text.columns.label" if text.columns.label is None else "label some"
+        raise InputError(
+            f"{'no row' if nothing else 'no validation row'} has a label: students are chosen by their accuracy on "
+            f"labelled validation rows; {column}"
+        )
 
     def log(self) -> None:
         """Log every problem with its lines, and the counts."""
@@ -118,10 +137,15 @@ class Report:
             self.rows_per_split,
             f"{sum(self.unlabelled.values()):,}",
         )
+        for warning in self.warnings:
+            logger.warning("%s", warning)
 
 
-def refuse(problems: Mapping[str, Problem], text: Text) -> None:
-    """Raise one InputError for all rows that the task refuses, if there are any."""
+def refuse(problems: Mapping[str, Problem], advice: Sequence[str]) -> None:
+    """Raise one InputError for all rows that the task refuses, if there are any.
+
+    :param advice: Lines on unknown labels.
+    """
     refused = {kind: problem for kind, problem in problems.items() if problem.action == "refuse" and problem.count}
     if not refused:
         return
@@ -130,12 +154,7 @@ def refuse(problems: Mapping[str, Problem], text: Text) -> None:
         f"  text.bad_rows.{kind}: {rows}" for kind, problem in refused.items() for rows in problem.by_file(values=True)
     ]
     if "unknown_label" in refused:
-        values = ", ".join(repr(value) for value in text.label_values or text.labels)
-        lines.append(
-            "  A task with one label is a regression: its labels are finite numbers, such as 3.8, or empty."
-            if text.is_regression
-            else f"  The task's labels are {values}."
-        )
+        lines += [f"  {line}" for line in advice]
     raise InputError("\n".join(lines))
 
 
@@ -148,6 +167,55 @@ def _label_counts(labels: pa.ChunkedArray, text: Text) -> dict[str, float]:
         return {"rows": 0}
     found = {"min": numbers.min(), "mean": numbers.mean(), "max": numbers.max(), "deviation": numbers.std()}
     return {"rows": len(numbers), **{name: round(float(value), 6) for name, value in found.items()}}
+
+
+def _class_warnings(labels: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return warnings on the counts of classes by split, one sentence each."""
+    rows = {split: int(sum(counts.values())) for split, counts in labels.items()}
+    if not rows["validation"]:
+        return []  # refused
+    found: list[str] = []
+    never: list[str] = []
+    untrained: list[str] = []
+    for name, trained in labels["train"].items():
+        if not trained:
+            (untrained if any(counts[name] for counts in labels.values()) else never).append(repr(name))
+    if never:
+        found.append(f"no row has the label {' or '.join(never)}: check the spelling in text.labels and label_values")
+    if not rows["train"]:
+        found.append("no training row has a label: students learn from the teacher's logits alone")
+    elif untrained:
+        found.append(f"no training row has the label {' or '.join(untrained)}: no student can learn it")
+    for split in (split for split in SPLITS if rows[split]):
+        most = max(labels[split], key=labels[split].__getitem__)
+        share = labels[split][most] / rows[split]
+        if share == 1.0 and split != SPLITS[0]:
+            found.append(f"all {rows[split]:,} labelled rows of the {split} split are {most!r}")
+        elif share > COMMON and split == SPLITS[0]:
+            found.append(
+                f"{share:.1%} of the labelled training rows are {most!r}: accuracy tells little; "
+                "add `metrics: [accuracy, f1]` to the task"
+            )
+    return found + _few_rows(rows["validation"], "accuracy")
+
+
+def _number_warnings(labels: Mapping[str, Mapping[str, float]], text: Text) -> list[str]:
+    """Return warnings on the labels of a regression by split, one sentence each."""
+    found = [
+        f"all {counts['rows']:,} labelled rows of the {split} split have the {text.labels[0]} {counts['min']:.7g}, "
+        "so that Pearson's correlation is undefined there"
+        for split, counts in labels.items()
+        if counts["rows"] and counts["min"] == counts["max"]
+    ]
+    if not any(counts["rows"] for counts in labels.values()):
+        return ["no row has a label: students learn from the teacher's outputs alone, and nothing is measured"]
+    return found + _few_rows(int(labels["validation"]["rows"]), "correlation")
+
+
+def _few_rows(rows: int, measure: str) -> list[str]:
+    if rows >= FEW_ROWS:
+        return []
+    return [f"the validation split has {rows} labelled rows: the {measure} of fewer than {FEW_ROWS} is mostly chance"]
 
 
 def _word_counts(texts: pa.ChunkedArray) -> dict[str, float]:

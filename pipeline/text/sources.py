@@ -1,25 +1,27 @@
-"""Reads rows from a file, a Python package or the Hugging Face Hub, unchanged, each with the line where it starts.
+"""Reads rows from files, a Python package or the Hugging Face Hub, unchanged, each with the line where it starts.
 
 records.py reads the files. Two faults show only while the bytes are read, so they are recorded here: a row with the wrong fields
 (`fields`) and text that is not UTF-8 (`encoding`). `pipeline.text.preparation` refuses or drops these rows.
 """
 
+import hashlib
 import importlib.metadata
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.errors import InputError
-from pipeline.params.text import Columns, Source
+from pipeline.params.text import Columns, Source, parts_of
 from pipeline.plugins import folders_of
 from pipeline.storage import sha256_of
 from pipeline.tables import SPLITS
-from pipeline.text.records import Fault, Record, as_text, check_columns, read_records, table_records
+from pipeline.text.records import Fault, Record, as_text, check_columns, class_names, read_records, table_records
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +42,20 @@ class SourceRows:
     labels: list[str | None] = field(default_factory=list)
     faults: dict[int, Fault] = field(default_factory=dict)  # by position in the lists
     left_out: int = 0  # rows that `where` did not select
+    parts: list[tuple[int, str]] = field(
+        default_factory=list
+    )  # of a folder: the position of each part's first row, and its name
 
     def __len__(self) -> int:
         return len(self.lines)
+
+    class_names: list[str] | None = None  # of a label column of class numbers that names its classes, in their order
+
+    def names(self) -> Iterator[str]:
+        """Yield the name of each row's file."""
+        ends = [*(start for start, _ in self.parts[1:]), len(self)]
+        for (start, name), end in zip(self.parts or [(0, self.name)], ends, strict=True):
+            yield from repeat(name, end - start)
 
     def add(self, line: int, row: Sequence[str | None] | Fault) -> None:
         """Add a row that starts in a line: its sentence1, sentence2 and label, or its fault."""
@@ -85,10 +98,12 @@ def _read_files(source: Source, columns: Columns) -> tuple[dict[str, SourceRows]
         split: {"path": given[split], "sha256": _digest(path, name, wanted.get(split))}
         for split, (path, name) in places.items()
     }
-    rows = {
-        split: _collect(name, read_records(path, name, asked_for), source, columns)
-        for split, (path, name) in places.items()
-    }
+    rows = {}
+    for split, (path, name) in places.items():
+        parts = {f"{name}/{part.name}": part for part in _parts(path, name)} if path.is_dir() else {name: path}
+        records = [(part, read_records(parts[part], part, asked_for, source.quotes)) for part in parts]
+        rows[split] = _collect(name, records, source, columns)
+        rows[split].class_names = _class_names(parts, columns.label)
     provenance = {} if package is None else {"package": package, "version": _version(package)}
     return rows, {**provenance, "files": files}
 
@@ -108,7 +123,7 @@ def _inside(package: str, path: str) -> Path:
             f"install it with `python -m pip install {package}`"
         )
     for folder in folders:
-        if (folder / path).is_file():
+        if (folder / path).exists():
             return folder / path
     raise InputError(f"text.source.path: the package {package!r} has no file {path!r}")
 
@@ -118,15 +133,49 @@ def _version(package: str) -> str | None:
     return importlib.metadata.version(distributions[0]) if distributions else None
 
 
+def _class_names(files: Mapping[str, Path], label: str | None) -> list[str] | None:
+    found = {name: None if label is None else class_names(path, label) for name, path in files.items()}
+    (first, names), *others = found.items()
+    if other := next((other for other, of_other in others if of_other != names), None):
+        raise InputError(f"{first} and {other}: the classes of the label column differ: {names} and {found[other]}")
+    return names
+
+
 def _digest(path: Path, name: str, wanted: str | None) -> str:
-    if not path.is_file():
-        raise InputError(f"{name}: no such file")
-    digest = sha256_of(path)
+    if not path.exists():
+        several = "; for several files, name their folder" if "*" in name else ""
+        raise InputError(f"{name}: no such file{several}")
+    if path.is_dir():
+        listed = "".join(f"{sha256_of(part)}  {part.name}\n" for part in _parts(path, name, empty=True))
+        digest = hashlib.sha256(listed.encode()).hexdigest()
+    else:
+        digest = sha256_of(path)
     if wanted is not None and digest != wanted.lower():
         raise InputError(
             f"{name}: its SHA-256 is {digest}, not {wanted} as in text.source.sha256; get the right file or change the key"
         )
     return digest
+
+
+def _parts(folder: Path, name: str, empty: bool = False) -> list[Path]:
+    """Return the files of a folder of parts, with `empty` also those without a byte, which some writers leave for a part without rows.
+
+    :raises InputError: If it has none, holds a folder, or holds files of several formats.
+    """
+    parts = parts_of(folder)
+    if any(part.name in ("dataset_info.json", "dataset_dict.json") for part in parts):
+        raise InputError(f"{name}: the folder is one of `save_to_disk`; write the data set with `to_parquet`")
+    if folders := [part.name for part in parts if part.is_dir()]:
+        raise InputError(
+            f"{name}: the folder holds the folder {folders[0]!r}; put all parts into one folder, with all columns"
+        )
+    if len(suffixes := sorted({part.suffix.lower() for part in parts})) > 1:
+        raise InputError(
+            f"{name}: the folder holds files of several formats ({', '.join(suffixes)}); leave those of one"
+        )
+    if not (filled := [part for part in parts if empty or part.stat().st_size]):
+        raise InputError(f"{name}: the folder holds no file with rows")
+    return filled
 
 
 # --- the Hub ------------------------------------------------------------------------------------------------------------
@@ -153,7 +202,7 @@ def _read_hub(source: Source, columns: Columns) -> tuple[dict[str, SourceRows], 
     rows = {}
     for split in (split for split in SPLITS if split in names):
         name = f"{label}, {names[split]}"
-        rows[split] = _collect(name, _hub_records(name, found[names[split]], asked_for), source, columns)
+        rows[split] = _collect(name, [(name, _hub_records(name, found[names[split]], asked_for))], source, columns)
     if len(rows) == 1:
         rows = {ALL: next(iter(rows.values()))}
     provenance = {name: getattr(source, name) for name in ("hub", "config", "revision")}
@@ -183,21 +232,28 @@ def _asked_for(source: Source, columns: Columns) -> list[str]:
     return list(dict.fromkeys(column for column in named if column is not None))
 
 
-def _collect(name: str, records: Iterable[Record], source: Source, columns: Columns) -> SourceRows:
-    """Return the rows that `where` selects, and every row with a fault, which has no values to select by."""
+def _collect(name: str, parts: Sequence[tuple[str, Iterable[Record]]], source: Source, columns: Columns) -> SourceRows:
+    """Return the rows that `where` selects, and every row with a fault, which has no values to select by.
+
+    :param parts: The name and records of each file.
+    """
     positions = {column: n for n, column in enumerate(_asked_for(source, columns))}
     filters = [(positions[column], as_text(value)) for column, value in source.where.items()]
     wanted = [positions[column] if column else None for column in (columns.sentence1, columns.sentence2, columns.label)]
     rows = SourceRows(name)
-    for line, record in records:
-        if isinstance(record, Fault):
-            rows.add(line, record)
-        elif any(record[n] != value for n, value in filters):
-            rows.left_out += 1
-        else:
-            values = [None if n is None else record[n] for n in wanted]
-            broken = next((value for value in values if value and not value.isascii() and _BYTES.search(value)), None)
-            rows.add(line, values if broken is None else Fault("encoding", _shown(broken)))
+    for part, records in parts:
+        rows.parts.append((len(rows), part))
+        for line, record in records:
+            if isinstance(record, Fault):
+                rows.add(line, record)
+            elif any(record[n] != value for n, value in filters):
+                rows.left_out += 1
+            else:
+                values = [None if n is None else record[n] for n in wanted]
+                broken = next(
+                    (value for value in values if value and not value.isascii() and _BYTES.search(value)), None
+                )
+                rows.add(line, values if broken is None else Fault("encoding", _shown(broken)))
     if not len(rows):
         chosen = ", ".join(f"{column}: {value}" for column, value in source.where.items())
         none = f"text.source.where {{{chosen}}} selects none of its {rows.left_out:,} rows"

@@ -1,14 +1,18 @@
 """Splits text into words with part-of-speech tags.
 
 In pretokenised mode, text is split at white space, the tagger gets these words, and joining them with spaces gives the text back.
-In raw mode, the words are the tagger's own tokens with the white space after each, so that joining them gives the same bytes.
+In raw mode, the words are the tagger's own tokens with the white space after each, so that joining them gives the same bytes. In the mode
+`characters`, tokens in a script without spaces are cut into characters, unless the tagger segments its language.
 The texts are tagged in shards, each of which returns arrays of tags: `nlp.pipe(n_process=...)` sends whole documents between
 processes, which costs what it gains.
 """
 
+import logging
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,8 +24,14 @@ import pyarrow.compute as pc
 from pipeline import tables
 from pipeline.console import progress
 from pipeline.errors import InputError
+from pipeline.students import scripts
+from pipeline.students.vocabulary import few_words
 from pipeline.tables import MASK, SPLITS, TOKENS, VOCABULARY, TextMode, content_digests, id_digests
 
+logger = logging.getLogger(__name__)
+
+SEGMENTED = {"zh": "jieba", "ja": "sudachipy sudachidict_core", "th": "pythainlp"}
+"""Languages without spaces that spaCy's tokenizers segment, and the packages that they need."""
 SHARD = 1000
 ROW_GROUP = 4_096
 """Rows of a row group of the tokens table, which is read at once."""
@@ -63,7 +73,7 @@ def tag_texts(texts: Iterable[str], tagger: str, mode: TextMode, workers: int | 
             advance(len(shard[0]))
     counts, words, tags, spaces = zip(*tagged, strict=True)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(counts))])
-    return TaggedTexts(offsets, _encode(words), _encode(tags), _encode(spaces) if mode == "raw" else None)
+    return TaggedTexts(offsets, _encode(words), _encode(tags), _encode(spaces) if mode != "pretokenised" else None)
 
 
 def _encode(arrays: Sequence[pa.Array]) -> pa.DictionaryArray:
@@ -95,17 +105,24 @@ def load_tagger(tagger: str, mode: TextMode) -> Callable[[list[str]], Iterator[T
 
 
 def _spacy(name: str, mode: TextMode) -> Callable[[list[str]], Iterator[Tagged]]:
+    blank = name.removeprefix("blank:") if name.startswith("blank:") else None
     try:
         import spacy
         from spacy.tokens import Doc
 
-        nlp = spacy.load(name, exclude=["parser", "ner", "lemmatizer", "attribute_ruler", "senter"])
+        if blank is not None:
+            jieba = blank == "zh" and find_spec("jieba") is not None  # without it, into characters
+            nlp = spacy.blank(blank, config={"nlp": {"tokenizer": {"segmenter": "jieba"}}} if jieba else {})
+        else:
+            nlp = spacy.load(name, exclude=["parser", "ner", "lemmatizer", "attribute_ruler", "senter"])
     except (ImportError, OSError) as error:
+        needed = name if blank is None else SEGMENTED.get(blank, "")
         raise InputError(
-            f"tagger spacy:{name}: {error}; install it with `pip install spacy {name}` or set tag.tagger to another one"
+            f"tagger spacy:{name}: {' '.join(str(error).split())}; install it with `pip install spacy {needed}` or set tag.tagger "
+            "to another one"
         ) from error
     nlp.max_length = sys.maxsize  # the limit is for the parser and NER, which are not loaded
-    if "tagger" not in nlp.pipe_names:
+    if "tagger" not in nlp.pipe_names and blank is None:
         raise InputError(f"tagger spacy:{name}: this pipeline has no tagger (it has {', '.join(nlp.pipe_names)})")
 
     def pretokenised(texts: list[str]) -> Iterator[Tagged]:
@@ -115,9 +132,10 @@ def _spacy(name: str, mode: TextMode) -> Callable[[list[str]], Iterator[Tagged]]
 
     def raw(texts: list[str]) -> Iterator[Tagged]:
         for doc in nlp.pipe(texts, batch_size=_batch_size(texts)):
-            yield _fold_spaces(doc)
+            tagged = _fold_spaces(doc)
+            yield _cut(tagged) if mode == "characters" and nlp.lang not in SEGMENTED else tagged
 
-    return raw if mode == "raw" else pretokenised
+    return pretokenised if mode == "pretokenised" else raw
 
 
 def _batch_size(texts: list[str]) -> int:
@@ -142,8 +160,19 @@ def _fold_spaces(doc: Any) -> Tagged:
     return words, tags, spaces
 
 
+def _cut(tagged: Tagged) -> Tagged:
+    """Cut words in scripts without spaces into characters, each with the tag of its word."""
+    cut: Tagged = ([], [], [])
+    for word, tag, space in zip(*tagged, strict=True):
+        pieces = [word] if word.isascii() else re.findall(scripts.PIECE, word)
+        cut[0].extend(pieces)
+        cut[1].extend([tag] * len(pieces))
+        cut[2].extend([*[""] * (len(pieces) - 1), space])
+    return cut
+
+
 def _nltk(name: str, mode: TextMode) -> Callable[[list[str]], Iterator[Tagged]]:
-    if mode == "raw":
+    if mode != "pretokenised":
         raise InputError(
             "tagger nltk:perceptron: it tags pretokenised text only; for raw text set tag.tagger to spacy:PIPELINE"
         )
@@ -185,6 +214,8 @@ def tokens_tables(
     pairs = examples["sentence2"].null_count < len(examples)
     n = len(examples)
     sides = [_checked(examples, f"sentence{number}") for number in ((1, 2) if pairs else (1,))]
+    if warning := few_words(sides, mode):
+        logger.warning("%s", warning)
     tagged = tag_texts([text for side in sides for text in side.to_pylist()], tagger, mode, workers)
 
     columns: dict[str, pa.Array] = {field.name: pa.nulls(n, field.type) for field in TOKENS}

@@ -16,23 +16,27 @@ from pipeline.errors import InputError
 
 BLOCK_BYTES = 4 << 20
 
+_MAGIC = {
+    b"\x1f\x8b": "compressed with gzip; rename it to end in .gz",
+    b"PK\x03\x04": "a zip archive; unpack it with `unzip`",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file; fetch it with `git lfs pull`",
+}
+
 Found = dict[str, npt.NDArray[np.float32]]
 
 
 def read_text_vectors(path: Path, words: Sequence[str]) -> Found:
-    """Read vectors from text: a word and its numbers per line, separated by spaces, the format of GloVe and fastText (.vec).
+    """Read vectors from text: a word and its numbers per line, the format of GloVe and fastText (.vec).
 
-    fastText's first line, which has two numbers, is skipped. A word that is listed twice gets its first vector. Files ending in .gz are
-    decompressed while reading.
+    Spaces or tabs separate them. Where a tab follows the word of the first line, one follows each word. fastText's first line, which has two
+    numbers, is skipped. A word that is listed twice gets its first vector. Files ending in .gz are decompressed while reading.
 
     :return: Those of `words` that are in the file, each with its vector.
-    :raises InputError: If the file is missing, or the line of one of the words has not as many numbers as the first line.
+    :raises InputError: If the file is missing, its first line is no vector, or the line of one of the words has not as many numbers as that.
     """
     wanted = pa.array(words, pa.string()).cast(pa.binary())
     found: Found = {}
-    width = 0
-    for number, lines, first in _lines_of_vectors(path):
-        width = width or len(lines[0].as_py().split()) - 1
+    for number, lines, first, width in _lines_of_vectors(path):
         # A Python loop over the few lines that were asked for.
         for i in np.flatnonzero(pc.is_in(first, value_set=wanted).to_numpy(zero_copy_only=False)).tolist():
             word = first[i].as_py().decode()
@@ -44,33 +48,73 @@ def read_text_vectors(path: Path, words: Sequence[str]) -> Found:
 def words_of_text(path: Path) -> Iterator[str]:
     """Yield the words of a text file of vectors in its order, which in most files is from frequent to rare.
 
-    :raises InputError: If it is missing.
+    :raises InputError: If it is missing, or its first line is no vector.
     """
-    for _, _, first in _lines_of_vectors(path):
+    for _, _, first, _ in _lines_of_vectors(path):
         yield from (word.decode("utf-8", "replace") for word in first.to_pylist())
 
 
-def _lines_of_vectors(path: Path) -> Iterator[tuple[int, pa.Array, pa.Array]]:
-    """Yield the blocks of `_blocks_of_lines` without fastText's first line, and the first word of each line; no block is empty."""
+def _lines_of_vectors(path: Path) -> Iterator[tuple[int, pa.Array, pa.Array, int]]:
+    """Yield the blocks of `_blocks_of_lines` without fastText's first line, the first word of each line, and how many numbers follow each.
+
+    No block is empty.
+    """
+    width, separator, wanted = 0, b" ", None
     for number, lines in _blocks_of_lines(path):
         head = lines[0].as_py().split()
         if number == 1 and len(head) == 2 and all(part.isdigit() for part in head):
-            number, lines = 2, lines[1:]
+            number, lines, wanted = 2, lines[1:], int(head[1])
         if len(lines):
-            yield number, lines, pc.list_element(pc.split_pattern(lines, pattern=b" ", max_splits=1), 0)
+            if not width:
+                width, separator = _layout(lines[0].as_py(), wanted, path, number)
+            yield number, lines, pc.list_element(pc.split_pattern(lines, pattern=separator, max_splits=1), 0), width
+    if not width:
+        raise InputError(f"{path}: the file is empty; it must have a word and its numbers per line")
+
+
+def _layout(line: bytes, wanted: int | None, path: Path, number: int) -> tuple[int, bytes]:
+    """Return how many numbers follow the word of the first line, and what separates them from it; InputError if it is no vector.
+
+    The word may contain spaces, as some words of GloVe do.
+
+    :param wanted: The number in fastText's first line.
+    """
+    for magic, remedy in _MAGIC.items():
+        if line.startswith(magic):
+            raise InputError(f"{path}: {remedy}")
+    parts = line.split()
+    width = next((n for n, part in enumerate(reversed(parts)) if not _is_number(part)), len(parts) - 1)
+    if wanted is not None and width >= wanted:
+        width = wanted
+    if width < 1 or width != (wanted or width) or line[:1].isspace() or (b"," in line and width == 1):
+        numbers = f"{wanted} numbers" if wanted else "its numbers"
+        binary = "; a file in word2vec's binary format is `word2vec:FILE`" if wanted else ""
+        raise InputError(
+            f"{path}, line {number}: not a word and {numbers}, separated by spaces or tabs: {line[:60]!r}{binary}"
+        )
+    word = line.rsplit(None, width)[0]
+    return width, b"\t" if line[len(word) : len(word) + 1] == b"\t" else b" "
+
+
+def _is_number(part: bytes) -> bool:
+    try:
+        float(part)
+    except ValueError:
+        return False
+    return True
 
 
 def _vector(line: bytes, width: int, path: Path, number: int) -> npt.NDArray[np.float32] | None:
     """Return a line's numbers; None if its word contains spaces, as some words of GloVe do."""
     parts = line.split()
-    if len(parts) > width + 1:
+    if not all(map(_is_number, parts[1:-width])):
         return None
     try:
         vector = np.array(parts[1:], dtype=np.float32)
     except ValueError:
         vector = np.zeros(0, np.float32)
-    if len(vector) != width or width < 1 or not np.isfinite(vector).all():
-        raise InputError(f"{path}, line {number}: not a word and {max(width, 1)} numbers: {line[:60]!r}")
+    if len(vector) != width or not np.isfinite(vector).all():
+        raise InputError(f"{path}, line {number}: not a word and {width} numbers: {line[:60]!r}")
     return vector
 
 
@@ -150,3 +194,19 @@ def _word2vec_entries(path: Path) -> Iterator[tuple[bytes, mmap.mmap, int, int]]
                     at = end
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
+
+
+def dimensions_of(kind: str, path: Path) -> int:
+    """Return how many numbers follow each word of a file of vectors, from its beginning.
+
+    :param kind: text or word2vec.
+    :raises InputError: If it is missing, has another format, or has no words.
+    """
+    found: int | None = None
+    if kind == "text":
+        found = next((width for *_, width in _lines_of_vectors(path)), None)
+    else:
+        found = next((width for *_, width in _word2vec_entries(path)), None)
+    if found is None:
+        raise InputError(f"{path}: has no word vectors")
+    return found

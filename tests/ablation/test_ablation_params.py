@@ -60,7 +60,7 @@ def test_nothing_of_the_teachers_counts_in_a_hard_cell():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda value: value.update(sedes=[0]), r"ablation/params.yaml: sedes: unknown key \(value \[0\]\)"),
+        (lambda value: value.update(sedes=[0]), r"ablation/params.yaml: sedes: unknown key; did you mean seeds\?"),
         (lambda value: value["sets"]["mask"].update(niter=3), r"sets.mask.niter: unknown key"),
         (lambda value: value["sets"]["mask"].update(n_iter=[0]), r"sets.mask.n_iter.0: 0: "),
         (lambda value: value["sets"]["mask"].update(n_iter=[2, 2]), r"sets.mask.n_iter: \[2, 2\]: a number is listed twice"),

@@ -32,7 +32,7 @@ OPTIMISERS = {
 TRAINING, VALIDATION = sentiment(300), sentiment(60, 1)
 
 
-def stage(folder: Path, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
+def stage(folder: Path, kill_at: int = 0, kill_by: str = "SIGKILL") -> subprocess.CompletedProcess[str]:
     """Run the train stage in a folder, which is filled if it is new."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["teachers"] = {"large": {"model": {"source": "folder:nowhere"}, "label": {}}}
@@ -42,7 +42,11 @@ def stage(folder: Path, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
     (folder / "tasks/tiny.yaml").write_text((ROOT / "tasks/example.yaml").read_text())
     if not (folder / "data").exists():
         writing.write(folder / "data/tiny/targets/tiny", {"train": TRAINING, "validation": VALIDATION}, PROVENANCE)
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "KILL_AT": str(kill_at)}
+    environment = os.environ | {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+        "KILL_AT": str(kill_at),
+        "KILL_BY": kill_by,
+    }
     command = [sys.executable, str(ROOT / "stages/train.py"), "tiny", "tiny"]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -58,9 +62,14 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(tmp_path: Path):
     assert stage(tmp_path / "whole").returncode == 0
     assert stage(tmp_path / "broken", kill_at=2 * BATCHES + 7).returncode == -9  # in the third epoch
     assert not (tmp_path / "broken/data/tiny/students/tiny").exists()
+    interrupted = stage(tmp_path / "broken", kill_at=2 * BATCHES + 7, kill_by="SIGINT")  # Ctrl-C in the fifth
+    assert interrupted.returncode == 130
+    assert interrupted.stderr.endswith("interrupted; run the stage again to continue\n")
+    assert "Traceback" not in interrupted.stderr
     ended = stage(tmp_path / "broken")
     assert ended.returncode == 0, ended.stderr
-    assert "resuming after epoch 2" in ended.stderr
+    assert "resuming after epoch 2" in interrupted.stderr
+    assert "resuming after epoch 4" in ended.stderr
     assert result(tmp_path / "broken") == result(tmp_path / "whole")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -174,6 +175,36 @@ def test_what_is_not_here_keeps_its_recorded_hash(here: Path):
     assert stamp()["teachers"]["folder"]["weights"] is None  # nothing is recorded, nothing is there
 
 
+def test_the_parts_of_a_source_folder_count(here: Path):
+    task = json.loads(json.dumps(TASK))
+    task["text"]["source"]["files"]["train"] = "elsewhere/parts"
+    write(PARAMS, task)
+    (here / "elsewhere/parts").mkdir()
+    (here / "elsewhere/parts/part-1.csv").write_text("text,label\n")
+    stamps = [stamp()]
+    for change in (
+        lambda folder: (folder / "part-1.csv").write_text("text,label\na,b\n"),
+        lambda folder: (folder / "part-2.csv").write_text("text,label\n"),
+        lambda folder: (folder / "part-1.csv").unlink(),
+    ):
+        change(here / "elsewhere/parts")
+        stamps.append(stamp(stamps[-1]))
+        assert changed(*stamps[-2:]) == {"text"}
+    (here / "elsewhere/parts/_SUCCESS").write_text("")
+    assert stamp(stamps[-1]) == stamps[-1]
+    (here / "elsewhere/parts").rename(here / "gone")
+    assert stamp(stamps[-1]) == stamps[-1]
+
+
+def test_the_packages_of_a_tokenizer_without_a_model_count(here: Path):
+    task = json.loads(json.dumps(TASK))
+    task["tag"] = {"tagger": "spacy:blank:zh"}
+    write(PARAMS, task)
+    found = stamp()["tagger"]
+    assert set(found) == {"spacy", "jieba", "sudachipy", "pythainlp"}
+    assert all(isinstance(version, str) for version in found.values())
+
+
 def test_code_of_this_library_is_named_and_not_hashed(here: Path):
     assert stamp()["students"]["built-in"]["code"] == CODE
     assert stamp()["students"]["bag"]["code"] == plugins.code_digest("inputs_students:Bag")
@@ -254,3 +285,14 @@ def test_a_damaged_stamp_is_written_again(here: Path, damaged: str):
 
 def test_a_parameter_that_cannot_be_a_file_is_none(here: Path):
     assert Hashes().of(Path("x" * 5000)) is None
+
+
+def test_the_first_stage_says_that_another_python_is_on_path():
+    """`.venv/bin/dvc repro` in a shell where the environment is not active: the stages' python is another one, which lacks the library."""
+    script = ROOT / "stages/inputs.py"
+    done = subprocess.run([sys.executable, "-I", "-S", script, "films"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: the `python` on PATH, {sys.executable}, has no module 'pipeline'; "
+        "activate the project's environment: `. .venv/bin/activate`\n"
+    )

@@ -1,3 +1,5 @@
+import re
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from pipeline import params
+from pipeline.ablation import params as ablation_params
 from pipeline.errors import InputError
 from pipeline.params.project import OVERRIDES, active_tasks
 from pipeline.params.students import Student
@@ -42,6 +45,11 @@ teachers: {}
 vectors: {}
 students: {}
 """
+TRAIN_AND_TEST = {
+    "source": {"files": {"train": "train.csv", "test": "test.csv"}},
+    "columns": {"sentence1": "text", "label": "label"},
+    "labels": ["negative", "positive"],
+}
 THINGS = "raise RuntimeError('this module was run')\nclass Rule: ...\nclass Student: ...\n"
 
 
@@ -114,7 +122,7 @@ def test_settings_are_frozen(project):
     ("key", "value", "message"),
     [
         ("colour", "red", "colour: unknown key (value 'red')"),
-        ("augment.n_itre", 4, "augment.n_itre: unknown key (value 4)"),
+        ("augment.n_itre", 4, "augment.n_itre: unknown key; did you mean n_iter?"),
         ("students.tiny.objective.beta", 1, "students.tiny.objective.beta: unknown key (value 1)"),
         ("augment.n_iter", "many", "augment.n_iter: 'many': Input should be a valid integer"),
         ("augment.n_iter", -1, "augment.n_iter: -1: Input should be greater than or equal to 0"),
@@ -156,6 +164,14 @@ def test_params_error_names_file_key_and_value(project, key, value, message):
         ("text.colums", {}, "text.colums: unknown key"),
         ("text.columns.sentence1", ..., "text.columns.sentence1: missing"),
         ("text.labels", ["a", "a"], "text: labels: a name is listed twice"),
+        ("text.labels", [True, False], "text.labels.0: True: Input should be a valid string; YAML reads yes, no, on, off, true"),
+        ("text.labels", [None, "a"], "text.labels.0: None: Input should be a valid string; YAML reads null, ~ and an empty"),
+        ("text.labels", [date(2026, 1, 2)], "text.labels.0: 2026-01-02: Input should be a valid string; write it in quotes"),
+        ("text.labels", [1e5, "a"], "text.labels.0: 100000.0: Input should be a valid string; write it in quotes"),
+        ("text.labels", "negative", "text.labels: 'negative': Input should be a valid list; write [negative]"),
+        ("text.columns.sentence1", 0, "text.columns.sentence1: 0: a column is given by its name in the first line of the file"),
+        ("text.source.files", ["a.csv"], "text.source.files: ['a.csv']: Input should be a valid string or a valid dictionary"),
+        ("text.label_values", {True: "negative"}, "text.label_values.1: True: Input should be a valid string; YAML reads yes"),
         ("text.labels", [0, 1], "text.labels.0: 0: Input should be a valid string; write it in quotes"),
         ("text.label_values", {0: "negative"}, "text.label_values.0: 0: Input should be a valid string; write it in quotes"),
         ("text.label_values", {"0": "bad"}, "text: label_values.0: 'bad' is not one of labels"),
@@ -178,6 +194,8 @@ def test_params_error_names_file_key_and_value(project, key, value, message):
         ("text.source", {"files": {"train": "a.csv"}, "sha256": {"test": "0"}}, "text.source: sha256 names test, for which"),
         ("text.source", {"files": {"dev": "a.csv"}}, "text.source: the files' splits are train, validation, test, not dev"),
         ("text.source", {"files": "a.csv", "where": {"x": [1]}}, "text.source.where.x: [1]: "),
+        ("text.splits", {}, "text: there is no train split; write text.splits: {train: 0.8, validation: 0.1, test: 0.1}"),
+        ("text", TRAIN_AND_TEST, "no validation split; add a file for it, or cut it from train with text.splits: {train: 0.9"),
         ("augment", {"n_iter": "x"}, "augment.n_iter: 'x': "),
         ("students", {"tiny": {"epochs": 0}}, "students.tiny.epochs: 0: "),
         ("students", {"tiny": {"model": "my_things:Nobody"}}, "students.tiny.model: 'my_things:Nobody': "),
@@ -192,6 +210,58 @@ def test_task_error_names_file_key_and_value(project, key, value, message):
     assert str(caught.value).startswith(f"{Path('tasks', 'films.yaml')}: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "wrong", "right", "message"),
+    [
+        ("params.yaml", "tasks:", "task:", "task: unknown key; did you mean tasks?"),
+        ("params.yaml", "students:", "student:", "student: unknown key; did you mean students?"),
+        ("params.yaml", "augment:", "agument:", "agument: unknown key; did you mean augment?"),
+        ("params.yaml", "n_iter", "n_itr", "augment.n_itr: unknown key; did you mean n_iter?"),
+        ("params.yaml", "rule:", "rul:", "augment.rules.first.rul: unknown key; did you mean rule?"),
+        ("params.yaml", "model: {source", "Model: {source", "teachers.big.Model: unknown key; did you mean model?"),
+        ("params.yaml", "{source: \"folder", "{sourc: \"folder", "teachers.big.model.sourc: unknown key; did you mean source?"),
+        ("params.yaml", "label: {}", "label: {max_lenght: 9}", "teachers.big.label.max_lenght: unknown key; did you mean max_length?"),
+        ("params.yaml", "{source: \"spacy:s", "{Source: \"spacy:s", "vectors.small.Source: unknown key; did you mean source?"),
+        ("params.yaml", "teacher: big", "techer: big", "students.tiny.techer: unknown key; did you mean teacher?"),
+        ("params.yaml", "teacher: big", "teacher: {of: [big], avrage: logits}", "students.tiny.teacher.avrage: unknown key; did you mean average?"),
+        ("params.yaml", "epochs", "epoch", "students.tiny.epoch: unknown key; did you mean epochs?"),
+        ("params.yaml", "alpha", "alfa", "students.tiny.objective.alfa: unknown key; did you mean alpha?"),
+        ("tasks/films.yaml", "description", "descripton", "descripton: unknown key; did you mean description?"),
+        ("tasks/films.yaml", "labels:", "label:", "text.label: unknown key; did you mean labels?"),
+        ("tasks/films.yaml", "sentence1", "sentence", "text.columns.sentence: unknown key; did you mean sentence1?"),
+        ("tasks/films.yaml", "source: {files", "source: {file", "text.source.file: unknown key; did you mean files?"),
+        ("tasks/films.yaml", "splits:", "split:", "text.split: unknown key; did you mean splits?"),
+        ("tasks/films.yaml", "augment: {}", "augmnt: {}", "augmnt: unknown key; did you mean augment?"),
+        ("tasks/films.yaml", "augment: {}", "augment: {n_itr: 2}", "augment.n_itr: unknown key; did you mean n_iter?"),
+        ("tasks/films.yaml", "students: {}", "students: {tiny: {optimizer: {}}}", "students.tiny.optimizer: unknown key; did you mean optimiser?"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_key_is_named_with_the_key_that_it_resembles(project, file, wrong, right, message):
+    path = project / file
+    given = path.read_text()
+    assert wrong in given
+    path.write_text(given.replace(wrong, right, 1))
+    with pytest.raises(InputError) as caught:
+        active_tasks()
+        params.load("films")
+    assert str(caught.value) == f"{file}: {message}"
+    assert [line for line in caught.value.problems if "missing" in line] == []  # the missing key is this one
+
+
+def test_all_problems_of_a_file_are_known_unknown_keys_first(project):
+    path = project / "params.yaml"
+    path.write_text(
+        PARAMS.replace("n_iter: 4", "n_iter: x").replace("epochs: 2", "epochs: 0").replace("seed:", "seet:")
+    )
+    with pytest.raises(InputError) as caught:
+        params.load("films")
+    assert caught.value.problems == [
+        "params.yaml: augment.seet: unknown key; did you mean seed?",
+        "params.yaml: augment.n_iter: 'x': Input should be a valid integer, unable to parse string as an integer",
+        "params.yaml: students.tiny.epochs: 0: Input should be greater than 0",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -217,6 +287,11 @@ BROKEN = {
         f"<<<<<<< HEAD\n{PARAMS}=======\n{PARAMS}>>>>>>> other\n".encode(),
         "params.yaml: not valid YAML: line 1: an unresolved merge conflict",
     ),
+    "the end of a merge conflict": (
+        f"{PARAMS}>>>>>>> other\n".encode(),
+        "params.yaml: not valid YAML: line 15: an unresolved merge conflict (>>>>>>>)",
+    ),
+    "UTF-16": (PARAMS.encode("utf-16"), "params.yaml: not valid YAML: line 1: not UTF-8"),
     "a key twice": (
         f"{PARAMS}tag: {{}}\n".encode(),
         "params.yaml: not valid YAML: line 15: the key 'tag' is already in",
@@ -268,11 +343,29 @@ def test_a_broken_params_file_is_one_line_with_file_and_key(project, name, read)
 
 def test_a_params_file_that_cannot_be_read_is_one_line(project):
     (project / "params.yaml").unlink()
-    with pytest.raises(InputError, match=r"^params\.yaml: no such file$"):
+    with pytest.raises(InputError, match=rf"^params\.yaml: no such file; run this in .* \(this is {project}\)$"):
         active_tasks()
     (project / "params.yaml").mkdir()
     with pytest.raises(InputError, match=r"^params\.yaml: cannot be read: Is a directory$"):
         active_tasks()
+
+
+@pytest.mark.parametrize("name", ["not UTF-8", "empty", "a tab", "a merge conflict", "a list", "nul"])
+@pytest.mark.parametrize("file", ["tasks/films.yaml", "ablation/params.yaml"])
+def test_the_other_files_of_settings_are_read_in_the_same_way(project, file, name):
+    content, message = BROKEN[name]
+    path = project / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(message.replace("params.yaml", file, 1))):
+        ablation_params.load("films")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InputError, match=rf"^{re.escape(file)}: cannot be read: Is a directory$"):
+        ablation_params.load("films")
+    path.rmdir()
+    with pytest.raises(InputError, match=rf"^{re.escape(file)}: no such file; "):
+        ablation_params.load("films")
 
 
 def test_active_tasks(project, tmp_path):
@@ -327,7 +420,7 @@ def test_any_value_of_a_block_is_accepted_or_refused_in_one_line(project, file, 
 
 
 def test_no_such_task(project):
-    with pytest.raises(InputError, match=r"songs\.yaml: no such file"):
+    with pytest.raises(InputError, match=r"^tasks/songs\.yaml: no such file; the tasks here are films$"):
         params.load("songs")
 
 

@@ -9,7 +9,10 @@ from logit_rows import FILLER, sentiment
 from shipped import inputs, shipped, trained
 from tiny import tiny_teacher
 
+from pipeline.distill.loop import distill
 from pipeline.labelling import direct
+from pipeline.params.students import Student
+from pipeline.report.table import time_of
 from pipeline.serving import latency
 from pipeline.teacher.model import find_files, open_teacher
 from pipeline.teacher.own import OwnTeacher
@@ -49,6 +52,15 @@ def test_all_runtimes_of_a_student_predict_the_same(tmp_path: Path):
     assert found["torch"] == found["onnx"] == found["int8"]
     (folder / "model.onnx").unlink()
     assert list(latency.of_student(folder, 1)) == ["torch"]
+
+
+def test_a_student_that_fits_itself_runs_in_python(tmp_path: Path):
+    rows = sentiment(30)
+    asked = Student(model="plug_ins:WordScores", teacher="large")
+    student, _ = distill(rows, rows, asked, LABELS, "pretokenised", False)
+    student.save(tmp_path / "student")
+    assert list(latency.of_student(tmp_path / "student", 1)) == ["python"]
+    assert time_of({"fits": {"python": {"p50 ms": 2.0}}}, "fits") == {"p50 ms": 2.0}
 
 
 @pytest.mark.parametrize("pairs", [False, True])

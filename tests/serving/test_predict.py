@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -83,8 +84,15 @@ runpy.run_module("pipeline", run_name="__main__")
         ("single", b"good\na\tb\n", 1, "line 2: 2 fields between tabs; this student reads single sentences"),
         ("pairs", b"a\tb\nno tab\n", 1, "line 2: 1 fields between tabs; this student reads pairs"),
         ("pairs", b"a\tb\tc\n", 0, "line 1: 3 fields"),
+        (
+            "single",
+            b"good\rbad\rdull",
+            0,
+            "lines end with a carriage return alone; convert them to newlines: tr '\\r' '\\n'",
+        ),
+        ("single", "good\nbad\n".encode("utf-16-le"), 0, "line 1: has a NUL character, as UTF-16 does"),
     ],
-    ids=["no UTF-8", "a pair", "no pair", "three"],
+    ids=["no UTF-8", "a pair", "no pair", "three", "carriage returns", "UTF-16"],
 )
 def test_a_wrong_line_is_named_and_those_before_it_are_answered(folder, pairs, student, given, answered, message):
     found, errors = run(pairs if student == "pairs" else folder, given=given, code=2)
@@ -98,12 +106,46 @@ def test_a_wrong_call_is_one_line(folder: Path, tmp_path: Path):
     for arguments, message in (
         ((tmp_path, "x"), "config.json: no such file"),
         ((folder, tmp_path / "none.txt"), "none.txt: No such file or directory"),
-        ((folder, tmp_path), "Is a directory"),
+        ((folder, tmp_path), "Is a directory; pass a text file with one text per line"),
         ((folder, "--batch", "0"), "--batch 0: must be at least 1"),
     ):
         _, errors = run(*arguments, code=2)
         assert message in errors
         assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_the_error_of_a_wrong_folder_names_the_one_to_pass(folder: Path, tmp_path: Path, int8: bool):
+    for file in ("logits/manifest.json", "teacher/teacher.json", "task/artefacts/bag/config.json", "empty/x"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_text("{}")
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert/config.json").write_text('{"architectures": ["BertForSequenceClassification"]}')
+    wanted = "pass a student's folder, data/TASK/artefacts/STUDENT"
+    for path, message in (
+        (tmp_path / "absent", f"there is no folder {tmp_path / 'absent'}; {wanted}"),
+        (folder / "config.json", f"config.json is a file; {wanted}"),
+        (tmp_path / "logits", f"{tmp_path / 'logits'} is a logit data set; {wanted}"),
+        (tmp_path / "teacher", f"{tmp_path / 'teacher'} is a teacher's folder; {wanted}"),
+        (tmp_path / "task", f"pass one of them: {tmp_path / 'task/artefacts/bag'}"),
+        (tmp_path / "task/artefacts", f"pass one of them: {tmp_path / 'task/artefacts/bag'}"),
+        (tmp_path / "empty", f"a student's folder holds one (`dvc repro` makes it); {wanted}"),
+        (tmp_path / "bert", "it belongs to no student: pass data/TASK/artefacts/STUDENT"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)) as error:
+            open_student(path, int8)
+        assert "\n" not in str(error.value)
+
+
+def test_a_fitted_student_without_pyarrow_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "config.json").write_text(json.dumps({"format": 1, "kind": "fitted"}))
+    monkeypatch.delitem(sys.modules, "pipeline.students.trained")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    message = (
+        "has no model.onnx, so it needs torch and pyarrow, and pyarrow is not installed: pip install offline-distill"
+    )
+    with pytest.raises(InputError, match=message):
+        open_student(tmp_path, False)
 
 
 def test_a_reader_that_closes_the_pipe_early_is_not_an_error(folder: Path):

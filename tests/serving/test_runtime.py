@@ -22,7 +22,11 @@ from pipeline.students.trained import TrainedStudent
 from pipeline.students.vocabulary import Vocabulary, split_words
 
 ROOT = Path(__file__).parents[2]
-SPLIT = {"pretokenised": splitter("pretokenised"), "raw": splitter("raw", letters())}
+SPLIT = {
+    "pretokenised": splitter("pretokenised"),
+    "raw": splitter("raw", letters()),
+    "characters": splitter("characters", letters()),
+}
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 PIECES = st.sampled_from(
     [
@@ -66,7 +70,8 @@ def words_of(texts: list[str], mode: str) -> list[list[str]]:
 @settings(max_examples=200)
 @given(TEXTS)
 @example(["it'\u017f", "N'T_", "n't\u00e9", "can'ts [MASK]n't", "\x0b\x1c\x85a\u2028"])
-@pytest.mark.parametrize("mode", ["pretokenised", "raw"])
+@example(["\u8fd9\u90e8iPhone[MASK]\u7535\u5f71\u3002", "\u0e19\u0e35\u0e49a\u0e35", "\u8fd9\u0301 \u3099"])
+@pytest.mark.parametrize("mode", SPLIT)
 def test_words_and_ids_are_those_of_training(mode: str, texts: list[str]):
     expected = words_of(texts, mode)
     assert [SPLIT[mode](text) for text in texts] == expected
@@ -83,7 +88,8 @@ def test_every_character_is_a_letter_or_not_as_in_training():
     """All of the first plane, and one in 29 beyond."""
     points = [*range(0x10000), *range(0x10000, 0x110000, 29)]
     texts = [f"n't{chr(point)}b's" for point in points if not 0xD800 <= point <= 0xDFFF]
-    assert [SPLIT["raw"](text) for text in texts] == words_of(texts, "raw")
+    for mode in ("raw", "characters"):
+        assert [SPLIT[mode](text) for text in texts] == words_of(texts, mode)
 
 
 def test_a_folder_that_runtime_reads_has_the_ids_of_its_vocabulary(folder: Path, raw_pairs: Path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import readme
+import torch
 import yaml
 from logit_rows import PROVENANCE, rows, sentiment
 
-from pipeline.distill.loop import distill
+from pipeline.distill.loop import Training, distill
 from pipeline.errors import InputError
 from pipeline.logits import writing
 from pipeline.params.students import Student
+from pipeline.students.contract import parameters_of
 from pipeline.students.fitted import build_fitted
 from pipeline.students.trained import FittedStudent, TrainedStudent
 
@@ -53,6 +56,18 @@ def test_the_readme_s_module_is_trained_and_evaluated_by_the_stages(tmp_path: Pa
     student = yaml.safe_load(readme.block("params", "students"))["bag"]
     found = run_stages(tmp_path, student | {"batch_size": 10})
     assert found["test"]["student"]["accuracy"] > 0.9
+
+
+def test_the_readme_s_module_reads_both_sentences_of_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog):
+    (tmp_path / "pair_bag.py").write_text(readme.block("file", "bag.py"))
+    monkeypatch.syspath_prepend(tmp_path)
+    first, second = ["a", "b"] * 50, ["good", "good", "bad", "bad"] * 25
+    labels = [1, 1, 0, 0] * 25
+    table = rows(first, labels, [(-2.0, 2.0) if label else (2.0, -2.0) for label in labels], sentence2=second)
+    optimiser = {"name": "adamw", "learning_rate": 0.03}
+    _, history = train("pair_bag:Bag", table, table, pairs=True, optimiser=optimiser, epochs=5)
+    assert history[-1].validation_accuracy == 1
+    assert "do not depend" not in caplog.text
 
 
 def test_the_readme_s_linear_model_is_trained_and_evaluated_by_the_stages(tmp_path: Path):
@@ -118,11 +133,66 @@ def test_pairs_and_weights_reach_a_student_that_fits_itself():
         ("NotANumber", r"predict_logits returned \[nan, nan\] for row 0 of 60"),
         ("NoFit", r"must be a class, either of torch.nn.Module or with the methods fit, .* \(it lacks fit\)"),
         ("json", "must be a class, either of torch.nn.Module or with the methods"),
+        ("NoSuper", "__init__ raises AttributeError: cannot assign module before Module.__init__.. call"),
+        ("NoParameters", "has no parameters to train"),
+        ("Frozen", "logits depend on no trainable parameter"),
+        ("ForwardFails", "forward raises RuntimeError: "),
+        ("ForwardExits", "forward raises SystemExit"),
+        ("GradientFails", "forward, in its gradient, raises RuntimeError: one of the variables needed for gradient"),
+        ("NaNInEvaluation", r"NaNInEvaluation: forward returned \[nan, nan\] for row 0 of 60; logits are finite"),
+        ("FitFails", "fit raises IndexError: index 1000000000 is out of bounds"),
+        ("PredictFails", r"predict_logits raises ValueError: first line \("),
+        ("PredictsNothing", r"predict_logits returned \[\] for 60 rows of 2 classes"),
     ],
 )
 def test_a_student_that_breaks_the_contract_is_named(model: str, message: str):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as error:
         train(f"plug_ins:{model}")
+    assert "\n" not in str(error.value)
+    if " raises " in message and model != "GradientFails":
+        assert re.search(rf"'plug_ins:{model}': .* \(tests/plug_ins.py, line \d+\)$", str(error.value))
+
+
+def test_the_place_is_the_innermost_one_in_the_user_s_code():
+    with pytest.raises(InputError, match="raises") as error:
+        train("plug_ins:ForwardFails")
+    line = int(re.findall(r"plug_ins.py, line (\d+)", str(error.value))[0])
+    assert "torch.zeros(7, 7)" in (ROOT / "tests/plug_ins.py").read_text().splitlines()[line - 1]
+
+
+@pytest.mark.parametrize(("model", "method"), [("SaveFails", "save"), ("LoadFails", "load"), ("CountFails", "parame")])
+def test_a_student_that_cannot_be_kept_is_named(tmp_path: Path, model: str, method: str):
+    student, _ = train(f"plug_ins:{model}")
+    with pytest.raises(InputError, match=rf"'plug_ins:{model}': {method}\w* raises \w+Error: .*plug_ins.py, line"):
+        student.save(tmp_path / "student")
+        TrainedStudent.from_pretrained(tmp_path / "student")
+        parameters_of(student.module)
+
+
+PAIRS = TRAINING.slice(0, 40).set_column(
+    TRAINING.schema.get_field_index("sentence2"), "sentence2", TRAINING["sentence1"].slice(40, 40)
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "unread"),
+    [("Module", 2), ("SecondSide", 1), ("FirstSideFitted", 2), ("BothSides", 0), ("WordScores", 0)],
+)
+def test_a_student_of_pairs_that_ignores_a_sentence_is_named_in_a_warning(caplog, model: str, unread: int):
+    train(f"plug_ins:{model}", PAIRS, PAIRS, pairs=True, epochs=1)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == bool(unread)
+    if unread:
+        assert warnings[0].startswith(f"plug_ins:{model}: its logits do not depend on sentence {unread} of a pair;")
+
+
+def test_the_check_of_pairs_changes_no_weight(monkeypatch: pytest.MonkeyPatch):
+    asked = {"model": "pipeline.students.cnn:CNN", "params": {"dropout": 0.5}, "pairs": True, "epochs": 1}
+    found, _ = train(training=PAIRS, validation=PAIRS, **asked)
+    monkeypatch.setattr(Training, "_warn_of_unread", lambda self, batch: None)
+    expected, _ = train(training=PAIRS, validation=PAIRS, **asked)
+    for one, other in zip(found.module.parameters(), expected.module.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize(

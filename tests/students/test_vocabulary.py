@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.students.files import MASKED, PADDING, UNKNOWN
-from pipeline.students.vocabulary import Vocabulary, split_words
+from pipeline.students.vocabulary import Vocabulary, few_words, split_words, unknown_share
 
 TEXTS = st.lists(
     st.text(alphabet="abnst'\u2019.é[MASK]-5 \u00a0\t", max_size=24) | st.just("it [MASK] n't"), max_size=6
@@ -41,8 +41,62 @@ def test_raw_words_are_letters_marks_and_clitics():
     assert words_of([text], "raw") == [expected.split()]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("这部电影iPhone手机\uff0c[MASK]好看。", "这 部 电 影 iPhone 手 机 \uff0c [MASK] 好 看 。"),
+        ("この映画はスゴい", "こ の 映 画 は ス ゴ い"),
+        ("หนังนี้ 15", "ห นั ง นี้ 15"),
+        ("ຂ້ອຍ", "ຂ້ ອ ຍ"),
+        ("ខ្ញុំ", "ខ្ ញុំ"),
+        ("ကျွန်တော်", "ကျွ န် တော်"),
+        ("It isn't 한국어", "It is n't 한국어"),
+    ],
+)
+def test_characters_of_scripts_without_spaces_are_words(text: str, expected: str):
+    assert words_of([text], "characters") == [expected.split()]
+
+
+CLAUSES = ["这部电影非常好看值得推荐", "我们昨天看的导演的手法令人失望", "ฉันคิดว่าหนังเรื่องนี้ผิดหวัง15"]
+ENGLISH = "a film that nobody will remember for long"
+
+
+@pytest.mark.parametrize("mode", ["pretokenised", "raw"])
+@pytest.mark.parametrize(
+    ("columns", "warning"),
+    [
+        ([CLAUSES, ["plain words"]], "75% of the texts are in a script without spaces, so that whole clauses"),
+        ([[ENGLISH] * 9 + CLAUSES], "25% of the texts"),
+        ([[ENGLISH] * 9 + CLAUSES[:2]], None),
+        ([["这 部 电影 非常 好看 值得 推荐", "หนัง เรื่อง นี้ สนุก มาก"]], None),
+        (
+            [["aGVsbG8gd29ybGQgdGhpcyBpcyBhIHRleHQ", ENGLISH, "x" * 80]],
+            "half of the texts have at most 1 words, but 41 ch",
+        ),
+        ([["good", "bad film", None]], None),
+        ([[None]], None),
+        ([[]], None),
+    ],
+)
+def test_few_words_are_warned_about(columns: list, mode: str, warning: str | None):
+    found = few_words([pa.array(texts, pa.string()) for texts in columns], mode)
+    assert (found is None) == (warning is None)
+    assert warning is None or (warning in found and "tag: {text: characters}" in found)
+    if mode == "raw" and warning and "script" in warning:
+        assert few_words([pa.array(texts, pa.string()) for texts in columns], "characters") is None
+
+
+def test_the_share_of_unknown_words_is_of_all_positions():
+    vocabulary = Vocabulary.build([pa.array(["a b c"])], "pretokenised")
+    first, second = pa.array(["a x", "A [MASK] y"]), pa.chunked_array([["b"], ["b z z"]])
+    assert unknown_share(vocabulary, first) == pytest.approx(2 / 5)
+    assert unknown_share(vocabulary, first, second) == pytest.approx(4 / 9)
+    assert unknown_share(vocabulary, pa.array(["", " "])) == 0
+    assert unknown_share(Vocabulary((), "raw"), first) == 0  # a student that needs none
+
+
 def test_blank_texts_have_no_words():
-    for mode in ("pretokenised", "raw"):
+    for mode in ("pretokenised", "raw", "characters"):
         assert words_of(["", "a  b", " \t", " c", ""], mode) == [[], ["a", "b"], [], ["c"], []]
         assert words_of([], mode) == []
 
@@ -107,7 +161,10 @@ def test_a_vocabulary_is_saved_as_text_that_a_person_can_read(tmp_path: Path):
         (json.dumps({"format": 2, "text": "raw", "words": []}), "format 2; this version reads format 1"),
         (json.dumps({"format": 1, "text": "raw"}), "words: missing"),
         (json.dumps({"format": 1, "text": "raw", "words": ["a", 1]}), r"words: \['a', 1\] is not a list of words"),
-        (json.dumps({"format": 1, "text": "other", "words": []}), "text: 'other' is not pretokenised or raw"),
+        (
+            json.dumps({"format": 1, "text": "other", "words": []}),
+            "text: 'other' is not pretokenised, raw or characters",
+        ),
     ],
     ids=["missing", "broken", "a list", "newer", "no words", "a number", "another text"],
 )

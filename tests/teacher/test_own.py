@@ -177,7 +177,9 @@ def test_an_invalid_teacher_is_refused_with_the_reason(here: Path):
     )
     with pytest.raises(InputError, match=r"python:mine:Mute: has no method predict_logits"):
         open_own("python:mine:Mute", {}, LABELS, {})
-    with pytest.raises(InputError, match=r"python:mine:Broken: raises ZeroDivisionError: division by zero"):
+    with pytest.raises(
+        InputError, match=r"^'mine:Broken': __init__ raises ZeroDivisionError: division by zero \(mine\.py, line 31\)$"
+    ):
         open_own("python:mine:Broken", {}, LABELS, {})
     with pytest.raises(InputError, match=r"does not take these parameters"):
         own(depth=3)

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import tables
 from pipeline.errors import InputError
-from pipeline.params.text import Text
+from pipeline.params.text import Source, Text
 from pipeline.tables import SPLITS
 from pipeline.text import preparation, sources, tagging
 from pipeline.text.records import Fault
@@ -270,10 +271,128 @@ def test_given_splits_need_train_and_validation_and_take_no_shares():
         prepare(rows, text(splits=SHARES))
 
 
+def test_validation_is_cut_from_train_by_content():
+    train = [(f"text {n}", LABELS[n % 2]) for n in range(400)]
+    rows = {"train": rows_of(train, "train.csv"), "test": rows_of([("text 7", "negative"), ("other", "positive")])}
+    table, report = prepare(rows, text(splits={"train": 0.8, "validation": 0.2}))
+    assert report.kept["test"] == 2
+    assert sum(report.kept.values()) == 401  # text 7 leaks into test
+    assert 40 < report.kept["validation"] < 120
+    whole, _ = prepare({ALL: rows_of(train)}, text(splits={"train": 0.8, "validation": 0.2}))
+    of = dict(zip(whole["id"].to_pylist(), whole["split"].to_pylist(), strict=True))
+    for row in table.to_pylist():
+        if row["split"] != "test":
+            assert of[row["id"]] == row["split"]  # the same text is in the same split, however the rest is given
+
+
+@pytest.mark.parametrize(
+    ("given", "splits", "message"),
+    [
+        (["train", "test"], {}, r"no validation split; .*text\.splits: \{train: 0\.9, validation: 0\.1\}$"),
+        (["train", "test"], {"train": 1.0}, "no validation split"),
+        (["train"], {}, "no validation split"),
+        (["train", "test"], {"train": 0.8, "validation": 0.1, "test": 0.1}, "this source has its own test split"),
+        (["validation", "test"], {}, "no train split; add a file for it"),
+        (["test"], {"train": 0.9, "validation": 0.1}, "no train split; add a file for it"),
+        ("x.csv", {}, r"no train split; write text\.splits: \{train: 0\.8, validation: 0\.1, test: 0\.1\}"),
+        ("x.csv", {"train": 0.5, "test": 0.5}, "no validation split; write text"),
+        (["train", "validation"], {}, None),
+        (["train", "validation"], {"train": 0.9, "test": 0.1}, None),
+        (["train"], SHARES, None),
+    ],
+)
+def test_splits_that_settings_lack_are_refused_with_what_to_write(given, splits, message):
+    task = text(splits=splits)
+    files = given if isinstance(given, str) else {split: f"{split}.csv" for split in given}
+    for source in (
+        Source(files=files),
+        Source(package="some", path=files),
+        Source(files={"train": "a.csv", "validation": "b.csv", "test": "c.csv"}, otherwise=Source(files=files)),
+    ):
+        problem = task.model_copy(update={"source": source}).source_problem()
+        if message is None and source.otherwise is None:
+            assert problem is None
+        elif message is not None and not (splits and source.otherwise):
+            assert re.search(message, problem)
+
+
 def test_a_split_that_ends_up_empty():
     rows = given_splits(train=[("a", "positive")]) | {"validation": rows_of([(" ", "positive")])}
     with pytest.raises(InputError, match="the split 'validation' ends up empty: of 4 rows read"):
         prepare(rows, text())
+
+
+# --- said early ---------------------------------------------------------------------------------------------------------
+
+
+def labelled(counts, first=0):
+    """Rows with these numbers of labels."""
+    labels = [label for label, count in counts.items() for _ in range(count)]
+    return rows_of([(f"text {n}", label) for n, label in enumerate(labels, start=first)])
+
+
+def warnings_on(train, validation, test=None, **changed):
+    parts = {"train": train, "validation": validation, **({"test": test} if test else {})}
+    rows = {split: labelled(part, first=1000 * n) for n, (split, part) in enumerate(parts.items())}
+    return prepare(rows, text().model_copy(update=changed))[1].as_json().get("warnings", [])
+
+
+EVEN = {"negative": 30, "positive": 30}
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "test", "message"),
+    [
+        ({"positive": 60}, EVEN, None, "no training row has the label 'negative': no student can learn it"),
+        ({"positive": 60}, {"positive": 60}, None, "no row has the label 'negative': check the spelling"),
+        ({None: 60}, EVEN, None, "no training row has a label: students learn from the teacher's logits alone"),
+        (EVEN, {"positive": 60}, None, "all 60 labelled rows of the validation split are 'positive'"),
+        (EVEN, EVEN, {"positive": 9, None: 3}, "all 9 labelled rows of the test split are 'positive'"),
+        ({"negative": 4, "positive": 96}, EVEN, None, "96.0% of the labelled training rows are 'positive'"),
+        (EVEN, {"negative": 24, "positive": 25}, None, "the validation split has 49 labelled rows: the accuracy of"),
+    ],
+)
+def test_what_fails_late_is_said_early(train, validation, test, message, caplog):
+    found = warnings_on(train, validation, test)
+    assert [line for line in found if line.startswith(message)]
+    assert found[0] in caplog.text
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_labels_without_doubts_are_not_warned_about():
+    assert warnings_on(EVEN, {**EVEN, None: 5}, {None: 5}) == []
+    assert "warnings" not in prepare({"train": labelled(EVEN), "validation": labelled(EVEN, 99)}, text())[1].as_json()
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "column", "message"),
+    [
+        ({None: 9}, {None: 9}, "label", "no row has a label: .*; label some"),
+        (EVEN, {None: 9}, "label", "no validation row has a label: students are chosen by their accuracy"),
+        ({None: 9}, {None: 9}, None, r"name the column of the labels in text\.columns\.label"),
+    ],
+)
+def test_validation_without_a_label_is_refused(train, validation, column, message):
+    columns = text().columns.model_copy(update={"label": column})
+    with pytest.raises(InputError, match=message) as caught:
+        warnings_on(train, validation, columns=columns)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "message"),
+    [
+        ({"2.5": 60}, {"1": 30, "2": 30}, "all 60 labelled rows of the train split have the score 2.5"),
+        ({"1": 30, "2": 30}, {"0": 60}, "all 60 labelled rows of the validation split have the score 0, so that"),
+        ({None: 9}, {None: 9}, "no row has a label: students learn from the teacher's outputs alone"),
+        ({"1": 30, "2": 30}, {"1": 3, "2": 3}, "the validation split has 6 labelled rows: the correlation of"),
+        ({"1": 30, "2": 30}, {"1": 30, "2": 30}, None),
+    ],
+)
+def test_a_regression_of_constant_or_absent_numbers_is_warned_about(train, validation, message):
+    found = warnings_on(train, validation, labels=["score"])
+    assert len(found) == (message is not None)
+    assert not message or found[0].startswith(message)
 
 
 TEXTS = st.text(max_size=12).filter(lambda found: tables.MASK not in found)

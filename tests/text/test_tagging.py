@@ -56,6 +56,73 @@ def test_raw_text_comes_back_to_the_byte():
     assert not any(word.isspace() for word in words)
 
 
+UNSPACED = [
+    "这部电影非常好看\uff0c  令人感动。iPhone手机 OK",
+    "この映画はとても面白い\u3000コンピュータ",
+    "หนังเรื่องนี้ สนุกมาก15",
+    "it's plain",
+]
+
+
+@pytest.mark.parametrize("tagger", [SPACY, "spacy:blank:zh"])
+def test_characters_come_back_to_the_byte(tagger: str):
+    tagged = tagging.tag_texts(UNSPACED, tagger, "characters", workers=1)
+    words, spaces, tags = (column.to_pylist() for column in (tagged.words, tagged.spaces, tagged.tags))
+    texts = [words[a:b] for a, b in zip(tagged.offsets, tagged.offsets[1:], strict=False)]
+    ends = zip(tagged.offsets, tagged.offsets[1:], strict=False)
+    assert ["".join(w + s for w, s in zip(words[a:b], spaces[a:b], strict=True)) for a, b in ends] == UNSPACED
+    assert len(tags) == len(words)
+    if tagger == SPACY:
+        assert texts[0] == [
+            "这",
+            "部",
+            "电",
+            "影",
+            "非",
+            "常",
+            "好",
+            "看",
+            "\uff0c",
+            "令",
+            "人",
+            "感",
+            "动",
+            "。",
+            "iPhone",
+            "手",
+            "机",
+            "OK",
+        ]
+        assert texts[2] == ["ห", "นั", "ง", "เ", "รื่", "อ", "ง", "นี้", "ส", "นุ", "ก", "ม", "า", "ก", "15"]
+        assert texts[3] == ["it", "'s", "plain"]
+
+
+def test_a_tokenizer_that_segments_is_not_cut(monkeypatch: pytest.MonkeyPatch):
+    """The tokenizers for Thai and Japanese need packages that are not installed here: English takes their place."""
+    monkeypatch.setitem(tagging.SEGMENTED, "en", "")
+    monkeypatch.setattr(tagging, "_loaded", {})
+    assert tagging.tag_texts(["这部 电影"], "spacy:blank:en", "characters", workers=1).words.to_pylist() == [
+        "这部",
+        "电影",
+    ]
+
+
+def test_a_tokenizer_without_tags_gives_one_pool():
+    table = examples(["这部电影", "电影好看"])
+    _, vocabulary, metadata = tagging.tokens_tables(table, "spacy:blank:zh", "characters", workers=1)
+    assert metadata["tags"] == [""]
+    assert set(vocabulary["tag_id"].to_pylist()) == {0}
+
+
+def test_texts_without_words_are_warned_about(caplog: pytest.LogCaptureFixture):
+    table = examples(UNSPACED[:3])
+    tagging.tokens_tables(table, SPACY, "raw", workers=1)
+    assert "67% of the texts are in a script without spaces" in caplog.text
+    caplog.clear()
+    tagging.tokens_tables(table, SPACY, "characters", workers=1)
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("mode", ["pretokenised", "raw"])
 def test_workers_and_shards_change_nothing(mode: tagging.TextMode, monkeypatch: pytest.MonkeyPatch):
     one = tagging.tag_texts(TEXTS * 3, SPACY, mode, workers=1)
@@ -86,7 +153,12 @@ def test_pairs_fill_both_sides():
 
 
 @pytest.mark.parametrize(
-    ("tagger", "named"), [("spacy:no_such_pipeline", "no_such_pipeline"), ("nltk:other", "nltk:perceptron")]
+    ("tagger", "named"),
+    [
+        ("spacy:no_such_pipeline", "no_such_pipeline"),
+        ("spacy:blank:xyz", "blank:xyz"),
+        ("nltk:other", "nltk:perceptron"),
+    ],
 )
 def test_a_tagger_that_is_not_there_is_a_clear_error(tagger: str, named: str):
     with pytest.raises(InputError, match=named):

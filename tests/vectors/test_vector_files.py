@@ -100,6 +100,51 @@ def test_a_damaged_line_is_named(tmp_path: Path, text: str, message: str):
         read_text_vectors(path, ["good"])
 
 
+@pytest.mark.parametrize("header", [False, True], ids=["glove", "fasttext"])
+@pytest.mark.parametrize(
+    "line",
+    ["{}\t{}\t{}\t{}", "{}\t{} {} {}", "{}  {}  {} {}  ", "{}\t\t{}\t{}\t{}\r", "{} {}\t{}\t{}"],
+    ids=["tabs", "a tab and spaces", "several spaces", "two tabs", "a space and tabs"],
+)
+def test_tabs_and_several_spaces_separate_too(tmp_path: Path, line: str, header: bool):
+    vectors = {"the": [1, 2, 3], "good film": [4, 5, 6], ".": [7, 8, 9]}
+    path = tmp_path / "vectors.txt"
+    path.write_text("3 3\n" * header + "".join(line.format(word, *row) + "\n" for word, row in vectors.items()))
+    assert same(read_text_vectors(path, ["the", "."]), {word: vectors[word] for word in ("the", ".")})
+    assert next(words_of_text(path)) == "the"
+
+
+def test_a_first_word_with_spaces_counts_no_dimensions(tmp_path: Path):
+    path = tmp_path / "glove.txt"
+    path.write_text(". . . 4 5 6\nthe 1 2 3\n")
+    assert same(read_text_vectors(path, ["the", "."]), {"the": [1, 2, 3]})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "vectors.txt: the file is empty"),
+        (b"2 3\n", "vectors.txt: the file is empty"),
+        (b"\nthe 1 2\n", "line 1: not a word and its numbers"),
+        (b"the,1,2\n", "line 1: not a word and its numbers, separated by spaces or tabs"),
+        (b"the, 1, 2\n", "line 1: not a word and its numbers"),
+        (b" the 1 2\n", "line 1: not a word and its numbers"),
+        (b"2 4\nthe 1 2\n", "line 2: not a word and 4 numbers"),
+        (b"2 4\nthe \x00\x01\x80?\n", "line 2: .*word2vec:FILE"),
+        (gzip.compress(b"the 1 2\n"), r"rename it to end in \.gz"),
+        (b"PK\x03\x04rest", "unpack it with `unzip`"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"the 1 2\ngood 1 2 3\n", "line 2: not a word and 2 numbers"),
+    ],
+)
+def test_what_is_no_file_of_vectors_is_refused_in_one_line(tmp_path: Path, content: bytes, message: str):
+    path = tmp_path / "vectors.txt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        read_text_vectors(path, ["good"])
+    assert "\n" not in str(caught.value)
+
+
 def test_damaged_binary_files_are_named(tmp_path: Path):
     path = tmp_path / "vectors.bin"
     whole = as_word2vec(VECTORS, newline=True)

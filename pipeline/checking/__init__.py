@@ -1,0 +1,1 @@
+"""`python -m pipeline check`: everything that can be known of a task before its first stage runs."""

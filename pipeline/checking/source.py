@@ -1,0 +1,105 @@
+"""Checks the source of a task's text: its files, their columns and splits. Of each file, the header and the first row are read."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.checking.findings import Findings
+from pipeline.errors import InputError
+from pipeline.logits import dataset, imported
+from pipeline.logits.note import teacher_of
+from pipeline.params.text import BadRows, Columns, Source, parts_of
+from pipeline.plugins import folders_of
+from pipeline.text.records import Fault, Record, check_columns, read_records, table_records
+from pipeline.text.sources import ALL
+
+
+def check_source(found: Findings) -> None:
+    """Record what the prepare stage would refuse in a task's settings and in the headers of its files."""
+    text, task = found.settings.task.text, found.settings.name
+    place = f"tasks/{task}.yaml: text.source"
+    source = text.source
+    if source.logits is not None:
+        folder = source.logits.partition("folder:")[2]
+        if folder:  # one of the Hub is not downloaded here
+            with found.at(place, absent=not Path(folder).is_dir() and found.ran("examples")):
+                _check_logits(found, imported.fetch(source.logits))
+        return
+    given = _files(source)
+    if source.otherwise is not None and not any(Path(name).exists() for name in given.values()):
+        recorded = any(found.ran("examples", "text", Path(name).as_posix()) for name in given.values())
+        place, source = (place, source) if recorded else (f"{place}.otherwise", source.otherwise)
+        given = _files(source)
+    if source.hub is not None and find_spec("datasets") is None:
+        with found.at(place, absent=found.ran("examples")):
+            raise InputError("hub: the package datasets is not installed; install it with `pip install datasets`")
+    splits = list(source.hub_splits)
+    if splits and (problem := text.split_problem([] if len(splits) == 1 else splits)):
+        found.problems.append(f"tasks/{task}.yaml: {problem}")
+    columns = source.columns or text.columns
+    if columns.label is None and not text.is_regression:
+        found.problems.append(
+            f"tasks/{task}.yaml: text.columns.label: missing; students are chosen by their accuracy on labelled validation rows"
+        )
+    for name in given.values():
+        path = _path(source, name)
+        absent = path is None and found.ran("examples", "text", Path(name).as_posix())
+        with found.at(place, absent):
+            if path is None:
+                raise InputError(_missing(source, name))
+            parts = parts_of(path)[:1] if path.is_dir() else [path]  # the first part of a folder of them
+            for part in parts:
+                shown = f"{name}/{part.name}" if path.is_dir() else name
+                _check_file(part, shown, source, columns, text.bad_rows)
+
+
+def _check_logits(found: Findings, folder: Path) -> None:
+    about, settings = dataset.provenance(folder), found.settings
+    imported.check_match(settings.name, settings.task.text, settings.tag.text, about)
+    note = {"teacher": about["teacher"], "logits": settings.task.text.source.logits}
+    teacher_of(note, about["teacher"]["name"], settings.teachers)
+
+
+def _files(source: Source) -> dict[str, str]:
+    """Return the names of a source's files by split; none for the Hub."""
+    given = source.files if source.package is None else source.path
+    return {ALL: given} if isinstance(given, str) else dict(given or {})
+
+
+def _path(source: Source, name: str) -> Path | None:
+    folders = [Path()] if source.package is None else folders_of(source.package)
+    return next((folder / name for folder in folders if (folder / name).exists()), None)
+
+
+def _missing(source: Source, name: str) -> str:
+    if source.package is None:
+        return f"{name}: no such file{'; for several files, name their folder' if '*' in name else ''}"
+    if folders_of(source.package):
+        return f"path: the package {source.package!r} has no file {name!r}"
+    return f"package: {source.package!r} (its import name) is not installed; install it with `pip install {source.package}`"
+
+
+def _check_file(path: Path, name: str, source: Source, columns: Columns, bad_rows: BadRows) -> None:
+    named = (columns.sentence1, columns.sentence2, columns.label, *source.where)
+    first: Record | None
+    wanted = list(dict.fromkeys(column for column in named if column is not None))
+    try:
+        if path.suffix.lower() == ".parquet":
+            schema = pq.read_schema(path)
+            check_columns(name, schema.names, wanted)
+            table_records(name, schema.empty_table().select(wanted), wanted)
+            rows = pq.read_metadata(path).num_rows
+            first = (1, []) if rows else None
+        else:
+            first = next(iter(read_records(path, name, wanted, source.quotes)), None)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
+    except pa.ArrowException as error:
+        raise InputError(f"{name}: cannot be read as Parquet: {error}") from error
+    if first is None:
+        raise InputError(f"{name}: has no rows")
+    line, row = first
+    if isinstance(row, Fault) and getattr(bad_rows, row.kind) == "refuse":
+        raise InputError(f"{name}, line {line}: {row.value}")

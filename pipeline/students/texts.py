@@ -1,0 +1,135 @@
+"""The check of the texts that a caller passes to predict. It needs NumPy alone, and reads columns of other libraries by their methods."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
+
+from pipeline.errors import InputError
+
+Texts = Iterable[Any]
+"""A list, tuple, iterator, numpy array, pandas or polars Series, or pyarrow array, of strings or of pairs of strings."""
+
+PAIR = "a pair of strings (sentence1, sentence2)"
+
+
+class TextTypeError(InputError, TypeError):
+    """The texts have the wrong type."""
+
+
+class TextValueError(InputError, ValueError):
+    """A text is missing or invalid, or two columns differ in length."""
+
+
+def sides_of(texts: Texts, second: Texts | None, pairs: bool) -> tuple[list[str], ...]:
+    """Return the n first sentences, followed by the n second sentences where a text is a pair.
+
+    :param texts: n strings; for pairs n pairs of strings, or the n first sentences.
+    :param second: The n second sentences, where `texts` has the first ones.
+    :raises TextTypeError: If an argument is no column of texts, or a text is not what the student reads.
+    :raises TextValueError: If a text is missing or not valid Unicode, or the two columns differ in length.
+    """
+    if second is not None:
+        if not pairs:
+            raise TextTypeError("this student reads single sentences; pass one list of texts: predict(texts)")
+        columns = _items(texts, "sentence1", pairs), _items(second, "sentence2", pairs)
+        if len(columns[0]) != len(columns[1]):
+            raise TextValueError(
+                f"sentence1 has {len(columns[0]):,} texts and sentence2 has {len(columns[1]):,}; pass as many of each"
+            )
+        return tuple(_strings(column, f"sentence{side} of text") for side, column in enumerate(columns, 1))
+    items = _items(texts, "texts", pairs)
+    if not pairs:
+        return (_strings(items, "text"),)
+    for i, item in enumerate(items):
+        if not (isinstance(item, tuple | list) and len(item) == 2):
+            if _is_missing(item):
+                _refuse_missing(items, i, "text")
+            raise TextTypeError(
+                f"text {i}: {_shown(item)} is not {PAIR}; for two columns, predict(sentence1, sentence2)"
+            )
+        for part in item:
+            if not isinstance(part, str) and not _is_missing(part):
+                raise TextTypeError(f"text {i}: {_shown(item)} is not {PAIR}")
+    return tuple(_strings([item[side] for item in items], f"sentence{side + 1} of text") for side in range(2))
+
+
+def _items(texts: Any, name: str, pairs: bool) -> list[Any]:
+    """Return a column of any library as a list of Python objects."""
+    if problem := _problem(texts, pairs):
+        raise TextTypeError(f"{name}: {problem}")
+    for method in ("to_pylist", "to_list", "tolist"):  # pyarrow; pandas and polars; numpy
+        if callable(getattr(texts, method, None)):
+            return list(getattr(texts, method)())
+    return list(texts)
+
+
+def _problem(texts: Any, pairs: bool) -> str:
+    """Return why a value is no column of texts, and what to pass; empty for a column."""
+    kind, wanted = type(texts).__name__, "a list of pairs of strings" if pairs else "a list of strings"
+    dimensions = getattr(texts, "ndim", 1)
+    match texts:
+        case str():
+            example = '[("first sentence", "second sentence")]' if pairs else f"[{texts[:20]!r}, ...]"
+            return f"{texts[:60]!r} is one string; pass a list of texts: {example}, for one text predict([text])"
+        case bytes() | bytearray() | memoryview():
+            return f"{kind} is not {wanted}; decode it first: data.decode().splitlines()"
+        case Mapping():
+            return f"a {kind} is not {wanted}; pass a list of its values"
+        case set() | frozenset():
+            return f"a {kind} has no order; pass {wanted}"
+    if hasattr(type(texts), "columns") or hasattr(type(texts), "column_names"):  # pandas, polars, pyarrow, datasets
+        call = 'predict(table["sentence1"], table["sentence2"])' if pairs else 'predict(table["text"])'
+        return f"a {kind} has several columns; pass {'two' if pairs else 'one'} of them: {call}"
+    if dimensions != 1:
+        call = "predict(array[:, 0], array[:, 1])" if pairs else "predict(array[:, 0])"
+        advice = f"pass columns: {call}" if dimensions == 2 else f"pass {wanted}"
+        return f"this {kind} has {dimensions} dimensions, not 1; {advice}"
+    if not hasattr(texts, "__iter__"):
+        return f"{_shown(texts)}, of type {kind}, is not {wanted}"
+    return ""
+
+
+def _strings(items: list[Any], name: str) -> list[str]:
+    """Return the items after a check that each is a string of valid Unicode."""
+    try:
+        "".join(items).encode()  # checks all at once
+    except (TypeError, UnicodeEncodeError):
+        _refuse(items, name)
+    return items
+
+
+def _refuse(items: list[Any], name: str) -> NoReturn:
+    for i, item in enumerate(items):
+        if _is_missing(item):
+            _refuse_missing(items, i, name)
+        if not isinstance(item, str):
+            advice = ""
+            if isinstance(item, bytes | bytearray):
+                advice = "; decode it: text.decode()"
+            elif isinstance(item, tuple | list) and name == "text":
+                advice = "; this student reads single sentences"
+            raise TextTypeError(f"{name} {i}: {_shown(item)} is not a string{advice}")
+        try:
+            item.encode()
+        except UnicodeEncodeError as error:
+            raise TextValueError(
+                f"{name} {i}: character {error.start} ({item[error.start]!r}) is half of a surrogate pair; decode the text again"
+            ) from None
+    raise AssertionError("every item is a string")
+
+
+def _refuse_missing(items: list[Any], first: int, name: str) -> NoReturn:
+    count = sum(map(_is_missing, items))
+    some = f" ({count:,} of {len(items):,} are missing)" if count > 1 else ""
+    raise TextValueError(f"{name} {first} is missing: {_shown(items[first])}{some}; drop it, or pass an empty string")
+
+
+def _is_missing(item: Any) -> bool:
+    """Return whether an item is None, NaN, pandas' NA or NaT."""
+    if item is None or type(item).__name__ in ("NAType", "NaTType"):
+        return True
+    return not isinstance(item, str | tuple | list) and getattr(item, "ndim", 0) == 0 and bool(item != item)
+
+
+def _shown(item: Any) -> str:
+    text = " ".join(repr(item).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

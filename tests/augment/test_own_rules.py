@@ -1,0 +1,112 @@
+"""A user's own rules: those that keep the contract, and one clear line for each way to break it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from letters import settings
+
+from pipeline import plugins
+from pipeline.augment import engine
+from pipeline.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = [("train", "ant bee cat dog"), ("train", "cow hen"), ("train", "elk fox gnu"), ("test", "ibis jay kite")]
+
+
+def augment(write_tokens: Callable, out: Path, name: str, *before: str) -> dict:
+    rules = {rule.lower(): {"rule": f"own_rules:{rule}", "p": 0} for rule in before}
+    rules[name.lower()] = {"rule": f"own_rules:{name}"}
+    return engine.augment(write_tokens(ROWS), out, settings(**rules), workers=1)
+
+
+@pytest.mark.parametrize("name", ["Marks", "NewArrays"])
+def test_a_rule_that_marks_what_it_writes_keeps_its_copies(write_tokens: Callable, tmp_path: Path, name: str):
+    summary = augment(write_tokens, tmp_path / "out", name)
+    assert summary["drawn"] == 24
+    assert summary["kept"] > 6
+    assert (tmp_path / "out/summary.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "Forgets",
+            r"changed \d+ words in block.words and not their block.edits, .* set block.edits\[places\] = EDITED",
+        ),
+        ("ForgetsAfterDropping", "changed 1 words in block.words and not their block.edits"),
+        ("ForgetsSome", "changed 1 words in block.words and not their block.edits"),
+        ("ReturnsNothing", "returned NoneType; a rule must return the block"),
+        ("ReturnsWords", r"returned int32 \[72\]; a rule must return the block"),
+        ("Negative", r"wrote the word id -1; ids are 0 to \d+"),
+        ("TooLarge", r"wrote the word id 13; ids are 0 to 12"),
+        ("Floats", r"set block.words to float64 \[72\]; it must stay int32 \[72\]: write into block.words\[...\]"),
+        ("Shorter", r"set block.words to int32 \[71\]; it must stay int32 \[72\]"),
+        ("ManyKinds", "wrote 9 into block.edits; write MASKED, REPLACED or EDITED"),
+        ("OtherSizes", r"changed block.size or block.offsets; return block.cut\(...\) or block.drop\(...\)"),
+        ("FewerRows", "returned other rows; a rule must return a copy of each row"),
+        ("WideWindow", "cuts a window of no words, or one that ends outside its row"),
+        ("DropsByPlaces", r"drops words by int64 \[2\]; pass bool \[72\], one for each word"),
+        ("DropsAll", "removed a row or all words of a row; a rule must keep at least one word"),
+        (
+            "Fails",
+            r"'own_rules:Fails': the rule raises IndexError: index 1000000000 is out of .* \(.*own_rules.py, line",
+        ),
+        ("Exits", r"'own_rules:Exits': the rule raises SystemExit \(.*own_rules.py, line \d+\)"),
+        ("NotCallable", r"a NotCallable cannot be called; a rule is a class with __call__\(self, block, draws, unigra"),
+        ("TwoArguments", r"cannot be called with three arguments \(too many positional arguments\)"),
+        ("FailsToStart", r"'own_rules:FailsToStart': __init__ raises KeyError: 'rate' \(.*own_rules.py, line \d+\)"),
+        ("TwoWords", "extra_words returned 'not fine', which is not one word"),
+        ("NoWords", r"extra_words raises AttributeError: 'str' object has no attribute 'no_such_attribute' \(.*own_"),
+        ("CONSTANT", "'own_rules:CONSTANT' is a int, not a class or function"),
+    ],
+)
+@pytest.mark.parametrize("before", [(), ("Marks",)], ids=["first", "after another"])
+def test_a_rule_that_breaks_the_contract_is_named(write_tokens, tmp_path: Path, name: str, message: str, before: tuple):
+    with pytest.raises(InputError, match=rf"augment\.rules\.{name.lower()}: .*{message}") as error:
+        augment(write_tokens, tmp_path / "out", name, *before)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_rule_of_the_library_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError), plugins.running("pipeline.augment.rules:KeepNgram", "the rule"):
+        raise ZeroDivisionError
+
+
+def test_ctrl_c_ends_a_stage_whose_workers_run_and_leaves_nothing(write_tokens: Callable, tmp_path: Path):
+    tokens, out = write_tokens(ROWS), tmp_path / "out"
+    script = f"""
+import sys
+from pathlib import Path
+from pipeline import console
+from pipeline.augment import engine
+from letters import settings
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+def main():
+    how = settings(slow={{"rule": "own_rules:Slow"}})
+    engine.augment(Path({str(tokens)!r}), Path({str(out)!r}), how, workers=2, shard_rows=8)
+console.run_stage(main, argv=[])
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests", Path(__file__).parent)))}
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env=environment,
+    ) as process:
+        assert process.stdout.readline().startswith(b"running")
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
+        _, errors = process.communicate(timeout=30)  # until no process has this pipe
+    assert (process.returncode, errors.decode()) == (130, "interrupted; run the stage again to start over\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
+    engine.augment(tokens, out, settings(), workers=1)
+    assert pq.read_table(next(out.glob("*.parquet"))).num_rows

@@ -1,0 +1,236 @@
+"""Files that are not what their suffix says: read right where that is certain, refused in one line where it is not."""
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.params.text import BadRows, Columns, Source, Text
+from pipeline.text import sources
+from pipeline.text.preparation import prepare
+from pipeline.text.sources import ALL
+
+COLUMNS = Columns(sentence1="text", label="label")
+PLAIN = [("good film", "positive"), ("bad film", "negative"), ("nice", "positive")]
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write a file and read it as a source of one file; return its (text, label)."""
+
+    def read(name, content, **source):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        rows = sources.read(Source(files=str(path), **source), COLUMNS)[0][ALL]
+        assert not rows.faults
+        return list(zip(rows.sentence1, rows.labels, strict=True))
+
+    return read
+
+
+def tsv(rows, quoting=csv.QUOTE_MINIMAL, end="\n"):
+    """What pandas' to_csv(sep="\\t") writes."""
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, delimiter="\t", quoting=quoting, lineterminator=end).writerows([("text", "label"), *rows])
+    return buffer.getvalue()
+
+
+# --- quotes in tsv ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("rows", "quoting", "line"),
+    [
+        ([('He said "good" twice', "positive"), ('"Bad" is the word', "negative")], csv.QUOTE_MINIMAL, 5),
+        ([("a tab\there", "positive")], csv.QUOTE_MINIMAL, 5),
+        ([("two\nlines", "positive"), ("plain", "negative")], csv.QUOTE_MINIMAL, 5),
+        ([("label in quotes", 'so "called"')], csv.QUOTE_MINIMAL, 5),
+        ([("plain", "negative")], csv.QUOTE_ALL, 1),
+        ([('"good"', "positive")], csv.QUOTE_ALL, 1),
+    ],
+    ids=["doubled", "tab", "line break", "another column", "all", "all and doubled"],
+)
+def test_a_tsv_of_a_csv_writer_is_refused_until_the_task_says_how_to_read_it(read, rows, quoting, end, line):
+    content = tsv([*PLAIN, *rows], quoting, end)
+    with pytest.raises(InputError, match=rf"x\.tsv, line {line}: .*text\.source\.quotes: true .* or false") as caught:
+        read("x.tsv", content)
+    assert "\n" not in str(caught.value)
+    assert read("x.tsv", content, quotes=True) == [*PLAIN, *rows]
+
+
+def test_quotes_that_are_text_when_the_task_says_so(read):
+    content = tsv([*PLAIN, ('He said "good" twice', "positive")])
+    assert read("x.tsv", content, quotes=False)[-1] == ('"He said ""good"" twice"', "positive")
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ['"all in quotes"', "plain"],
+        ['say "hello', '"', "'quoted'", 'a " b', '"opens', 'closes"'],
+        ['the 5" and the 6"', '""', '"""'],
+        ['"opens here', 'closes there"'],  # a csv writer's line break, were it not for the fields of each line
+        ['a "bare" one', 'another "bare" one', '"rare ""doubled"" one"'],
+    ],
+)
+def test_quotes_of_an_unquoted_tsv_are_text(read, texts):
+    content = "text\tlabel\n" + "".join(f"{text}\tpositive\n" for text in texts)
+    assert [text for text, _ in read("x.tsv", content)] == texts
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
+def test_quotes_is_a_key_of_tsv_files(read, name):
+    with pytest.raises(InputError, match=r"text\.source\.quotes: true: the key is for \.tsv files"):
+        read(name, "text,label\na,b\n", quotes=True)
+    with pytest.raises(ValueError, match="quotes goes with files"):
+        Source(hub="a/b", revision="c", quotes=True)
+
+
+# --- other formats, encodings and line ends -----------------------------------------------------------------------------
+
+TABLE = "text,label\ngood film,positive\nbad film,negative\n"
+LINES = '{"text": "good", "label": "positive"}\n{"text": "bad", "label": "negative"}\n'
+ARRAY = [{"text": "good", "label": "positive"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", TABLE.replace("\n", "\r"), r"a carriage return alone .*`tr '\\r' '\\n' < FILE > NEW`"),
+        ("x.tsv", TABLE.replace(",", "\t").replace("\n", "\r"), "a carriage return alone"),
+        ("x.tsv", b'"text"\t"label"\ra\tb\r', "a carriage return alone"),
+        ("x.jsonl", LINES.replace("\n", "\r"), "a carriage return alone"),
+        ("x.csv", 'text,label\r"two\nlines",positive\r', "a carriage return alone"),
+        ("x.csv", TABLE.encode("utf-16"), "UTF-16; save it as UTF-8"),
+        ("x.tsv", TABLE.replace(",", "\t").encode("utf-16-le"), "UTF-16 or not text: it has NUL bytes"),
+        ("x.jsonl", LINES.encode("utf-16-be"), "UTF-16 or not text"),
+        ("x.csv", TABLE.replace(",", ";"), r"has no column 'text': semicolons .* where commas.*save it with commas"),
+        ("x.csv", TABLE.replace(",", "\t"), r"has no column 'text': tabs .* where commas.*rename it to \.tsv"),
+        ("x.tsv", TABLE, r"has no column 'text': commas .* where tabs.*rename it to \.csv"),
+        ("x.csv", TABLE.replace(",", "|"), "vertical bars .* save it with commas"),
+        ("x.csv.gz", gzip.compress(TABLE.encode()), "decompress it with `gunzip`"),
+        ("x.csv", gzip.compress(TABLE.encode()), "compressed; decompress it with `gunzip`"),
+        ("x.csv.zip", b"PK\x03\x04", "decompress it with `unzip`"),
+        ("x.csv", b"PK\x03\x04rest", "zip archive or an Excel workbook"),
+        ("x.xlsx", b"PK\x03\x04rest", r"spreadsheets are not read; save it as CSV"),
+        ("x.csv", b"PAR1rest", r"rename it to \.parquet"),
+        ("x.json", json.dumps(ARRAY), r"JSON is read as \.jsonl, with one object per line.*jq -c"),
+        ("x.jsonl", json.dumps(ARRAY), "line 1: an array; write JSON with one object per line"),
+        ("x.jsonl", "\n" + json.dumps(ARRAY, indent=1), "line 2: an array"),
+        ("x.jsonl", json.dumps(ARRAY[0], indent=1), "line 1: an object over several lines"),
+        ("x.csv", "version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
+        ("x.parquet", "version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
+    ],
+)
+def test_another_format_is_refused_in_one_line(read, name, content, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read(name, content)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300 + len(name) + 200
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl"])
+def test_utf8_with_a_byte_order_mark_is_read(read, name):
+    content = {"x.csv": TABLE, "x.tsv": TABLE.replace(",", "\t"), "x.jsonl": LINES}[name]
+    assert len(read(name, "\ufeff" + content)) == 2
+
+
+def test_a_header_of_many_columns_is_cut(read):
+    with pytest.raises(InputError, match=r"'c19' and 980 more") as caught:
+        read("x.csv", ",".join(f"c{n}" for n in range(1000)) + "\n")
+    assert len(str(caught.value)) < 500
+
+
+# --- folders of parts ---------------------------------------------------------------------------------------------------
+
+
+def parquet(rows):
+    table = pa.table({"text": [text for text, _ in rows], "label": [label for _, label in rows]})
+    buffer = io.BytesIO()
+    pq.write_table(table.append_column("__index_level_0__", pa.array(range(len(rows)))), buffer)
+    return buffer.getvalue()
+
+
+def as_csv(rows):
+    return tsv(rows).replace("\t", ",").encode()
+
+
+def folder_of(path, files):
+    path.mkdir()
+    for name, content in files.items():
+        (path / name).write_bytes(content)
+    return str(path)
+
+
+@pytest.mark.parametrize(("suffix", "written"), [("snappy.parquet", parquet), ("csv", as_csv)])
+def test_the_parts_of_a_folder_are_read_in_the_order_of_their_names(tmp_path, suffix, written):
+    parts = [PLAIN[:2], [*PLAIN[2:], PLAIN[0], ("odd", "?")]]
+    named = {f"part-0000{n}.{suffix}": written(part) for n, part in reversed(list(enumerate(parts)))}
+    name = folder_of(tmp_path / "all.parquet", {"_SUCCESS": b"", ".part-00000.crc": b"x", "_metadata": b"x", **named})
+    rows, provenance = sources.read(Source(files={"train": name, "validation": name}), COLUMNS)
+    read = rows["train"]
+    assert list(zip(read.sentence1, read.labels, strict=True)) == [*parts[0], *parts[1]]
+    first = 2 if suffix == "csv" else 1
+    assert read.lines == [first, first + 1, first, first + 1, first + 2]
+    assert list(read.names()) == [f"{name}/part-00000.{suffix}"] * 2 + [f"{name}/part-00001.{suffix}"] * 3
+
+    listed = "".join(f"{hashlib.sha256(named[part]).hexdigest()}  {part}\n" for part in sorted(named))
+    assert provenance["files"]["train"]["sha256"] == hashlib.sha256(listed.encode()).hexdigest()
+
+    task = Text(source=Source(files=name), columns=COLUMNS, labels=["negative", "positive"])
+    with pytest.raises(InputError, match=rf"{name}/part-00001\.{suffix}: 1 row: line {first + 2} \('\?'\)"):
+        prepare({"train": read, "validation": rows_of([])}, task, "raw")
+    _, report = prepare(
+        {"train": read, "validation": rows_of([("other", "positive"), ("bad film", "negative")])},
+        task.model_copy(update={"bad_rows": BadRows(unknown_label="drop")}),
+        "raw",
+    )
+    assert report.problems["repeat"].rows[0].value == f"as in part-00000.{suffix}, line {first}: 'good film'"
+    assert report.problems["leak"].rows[0].file == f"{name}/part-00000.{suffix}"
+
+
+def rows_of(rows):
+    found = sources.SourceRows("other.csv")
+    for line, (text, label) in enumerate(rows, start=2):
+        found.add(line, (text, None, label))
+    return found
+
+
+def test_a_part_without_a_byte_has_no_rows(tmp_path):
+    name = folder_of(tmp_path / "parts", {"part-0.csv": b"", "part-1.csv": as_csv(PLAIN), "part-2.csv": as_csv([])})
+    rows, _ = sources.read(Source(files=name), COLUMNS)
+    assert rows[ALL].sentence1 == [text for text, _ in PLAIN]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"_SUCCESS": b""}, "parts: the folder holds no file with rows"),
+        ({"a.csv": as_csv(PLAIN), "b.parquet": parquet(PLAIN)}, r"several formats \(\.csv, \.parquet\)"),
+        ({"a.csv.gz": b"", "b.csv.gz": b"x"}, r"parts/b\.csv\.gz: compressed files are not read"),
+        (
+            {"data.arrow": b"", "dataset_info.json": b"{}"},
+            "one of `save_to_disk`; write the data set with `to_parquet`",
+        ),
+        ({"a.csv": as_csv(PLAIN), "b.csv": b"body,label\nx,y\n"}, r"parts/b\.csv: has no column 'text'"),
+    ],
+)
+def test_a_folder_that_is_none_of_parts_is_refused_in_one_line(tmp_path, files, message):
+    with pytest.raises(InputError, match=message):
+        sources.read(Source(files=folder_of(tmp_path / "parts", files)), COLUMNS)
+
+
+def test_folders_in_a_folder_of_parts_and_patterns_are_refused(tmp_path):
+    folder_of(tmp_path / "parts", {})
+    folder_of(tmp_path / "parts" / "label=positive", {"part-0.csv": as_csv(PLAIN)})
+    with pytest.raises(InputError, match="holds the folder 'label=positive'; put all parts into one folder"):
+        sources.read(Source(files=str(tmp_path / "parts")), COLUMNS)
+    with pytest.raises(InputError, match="no such file; for several files, name their folder"):
+        sources.read(Source(files=str(tmp_path / "parts/*.csv")), COLUMNS)
