@@ -130,6 +130,7 @@ def logits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("command", ["head", "card", "stats", "verify"])
 def test_commands_write_to_a_terminal_of_any_encoding(logits: Path, monkeypatch, command: str, encoding: str):
     monkeypatch.undo()
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)  # of the process that verify starts
     streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
     monkeypatch.setattr(sys, "stdout", streams[0])
     monkeypatch.setattr(sys, "stderr", streams[1])

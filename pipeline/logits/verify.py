@@ -45,7 +45,7 @@ def verify(folder: Path) -> list[Check]:
     root = str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
     command = [sys.executable, "-P", "-m", "pipeline.logits.verify", str(folder.resolve())]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
     if done.returncode == 0:
         return [Check(*found) for found in json.loads(done.stdout)]
     ended = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
