@@ -337,3 +337,14 @@ def test_blank_texts_and_texts_in_another_script_are_rows_like_others():
     blank = rows([""] * 12, [0, 1] * 6, [(1.0, 0.0), (0.0, 1.0)] * 6)
     nothing, _ = train(blank, blank, epochs=1)
     assert nothing.vocabulary.words == ()
+
+
+def test_unknown_words_and_clauses_are_warned_about(caplog: pytest.LogCaptureFixture):
+    train(TRAINING, VALIDATION, epochs=1)
+    assert "vocabulary" not in caplog.text
+    other = rows(["good film", "never seen this"] * 6, [0, 1] * 6, [(1.0, 0.0), (0.0, 1.0)] * 6)
+    train(other.filter(pa.array([True, False] * 6)), other, epochs=1)
+    assert "60% of the words of the validation split are not in the vocabulary" in caplog.text
+    clauses = rows(["这部电影非常好看值得推荐", "我们昨天看的令人失望"] * 6, [0, 1] * 6, [(1.0, 0.0)] * 12)
+    train(clauses, clauses, epochs=1)
+    assert "100% of the texts are in a script without spaces" in caplog.text
