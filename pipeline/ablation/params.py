@@ -120,6 +120,9 @@ def load(task: str, folder: Path = Path()) -> tuple[project.Settings, Ablation]:
     settings = project.load(task, folder)
     path = folder / PATH
     found = project.validated(Ablation, project.read_yaml(path), path)
+    for file in (folder / "tasks" / f"{name}.yaml" for name in found.student.tasks or ()):
+        if not file.is_file():
+            raise InputError(f"{path}: student.tasks: {file.stem!r}: no such file: {file}")
     if why_not(settings, found):
         return settings, found
     for key, name, there in (

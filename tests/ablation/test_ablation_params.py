@@ -8,7 +8,7 @@ import pytest
 import yaml
 from conftest import ABLATION, ablation
 
-from pipeline.ablation.params import Cell, load
+from pipeline.ablation.params import Cell, load, why_not
 from pipeline.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -103,3 +103,17 @@ def test_defaults_are_not_shared():
     assert copy.deepcopy(ABLATION) == ABLATION
     assert ablation(seeds=[4]).seeds == [4]
     assert ablation().seeds == [0, 1]
+
+
+def test_the_students_tasks_limit_the_ablation(project: Path):
+    """A regression among the active tasks is no reason to fail."""
+    shutil.copy2(project / "tasks/example.yaml", project / "tasks/other.yaml")
+    edit(project / "tasks/other.yaml", lambda task: task["text"].update(labels=["score"], label_values={}))
+    with pytest.raises(InputError, match=r"leave the task out, with `tasks` under student in .*ablation/params.yaml"):
+        load("other", project)
+    edit(project / "ablation/params.yaml", lambda value: value["student"].update(tasks=["example"]))
+    assert why_not(*load("other", project)) == "ablation/params.yaml: student has tasks: [example]"
+    assert why_not(*load("example", project)) is None
+    edit(project / "ablation/params.yaml", lambda value: value["student"].update(tasks=["exmaple"]))
+    with pytest.raises(InputError, match=r"student\.tasks: 'exmaple': no such file"):
+        load("example", project)
