@@ -72,7 +72,9 @@ class _SignalError(KeyboardInterrupt):
 
 @contextmanager
 def clear_errors(after_signal: str = "") -> Iterator[None]:
-    """End the process without a traceback, with one line on stderr: exit code 2 for an InputError, 130 for Ctrl-C, 143 for SIGTERM.
+    """End the process without a traceback, with one line on stderr.
+
+    The exit code is 2 for an InputError or a module that is not installed, 130 for Ctrl-C, 143 for SIGTERM.
 
     :param after_signal: What the line says after "interrupted".
     """
@@ -82,6 +84,14 @@ def clear_errors(after_signal: str = "") -> Iterator[None]:
     except InputError as error:
         logger.debug("traceback of this error:", exc_info=True)
         sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(EXIT_INPUT) from None
+    except (
+        ModuleNotFoundError
+    ) as error:  # this Python is not that of the project's environment, or an extra is not installed
+        logger.debug("traceback of this error:", exc_info=True)
+        sys.stderr.write(
+            f"error: {sys.executable} has no module {error.name!r}; activate the project's environment (`. .venv/bin/activate`), or install it\n"
+        )
         raise SystemExit(EXIT_INPUT) from None
     except _SignalError as error:
         sys.stderr.write(f"interrupted{after_signal}\n")

@@ -11,9 +11,7 @@ try:
     from pipeline.params import project
     from pipeline.params.inputs import Hashes, inputs, read_mapping
     from pipeline.storage import write_json
-except (
-    ModuleNotFoundError
-) as missing:  # the first stage of every `dvc repro`, which may come from an environment that is not active
+except ModuleNotFoundError as missing:  # first stage of every `dvc repro`, which can start another environment's Python
     sys.stderr.write(
         f"error: the `python` on PATH, {sys.executable}, has no module {missing.name!r}; "
         "activate the project's environment: `. .venv/bin/activate`\n"

@@ -244,6 +244,17 @@ def test_signals_are_as_before_after_a_stage_and_an_ignored_one_stays_ignored(ha
     console.run_stage(lambda: os.kill(os.getpid(), signal.SIGINT), argv=[])
 
 
+def test_a_module_that_is_not_installed_is_one_line(capsys):
+    def main() -> None:
+        import no_such_module  # noqa: F401
+
+    with pytest.raises(SystemExit) as ended:
+        console.run_stage(main, argv=[])
+    lines = capsys.readouterr().err.splitlines()
+    assert (ended.value.code, len(lines)) == (2, 1)
+    assert "no module 'no_such_module'; activate" in lines[0]
+
+
 # --- long and odd messages ------------------------------------------------------------------------------------------------
 
 
