@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 KINDS = ("fields", "encoding", "blank", "mask", "unknown_label", "conflict", "repeat", "leak")
 """The kinds of problems, in the order of the checks. `pipeline.params.text.BadRows` describes each."""
 FEW_ROWS = 50
-"""With fewer labelled validation rows, the choice of a student's epoch is mostly chance."""
+"""With fewer labelled validation rows there is a warning: one row changes the accuracy by more than two points."""
 COMMON = 0.95
 """The share of one class from which on accuracy tells little."""
 LOCATIONS_IN_MESSAGE = 5
@@ -196,7 +196,7 @@ def _class_warnings(labels: Mapping[str, Mapping[str, float]]) -> list[str]:
                 f"{share:.1%} of the labelled training rows are {most!r}: accuracy tells little; "
                 "add `metrics: [accuracy, f1]` to the task"
             )
-    return found + _few_rows(rows["validation"], "accuracy")
+    return found + _few_rows(rows["validation"])
 
 
 def _number_warnings(labels: Mapping[str, Mapping[str, float]], text: Text) -> list[str]:
@@ -209,13 +209,13 @@ def _number_warnings(labels: Mapping[str, Mapping[str, float]], text: Text) -> l
     ]
     if not any(counts["rows"] for counts in labels.values()):
         return ["no row has a label: students learn from the teacher's outputs alone, and nothing is measured"]
-    return found + _few_rows(int(labels["validation"]["rows"]), "correlation")
+    return found + _few_rows(int(labels["validation"]["rows"]))
 
 
-def _few_rows(rows: int, measure: str) -> list[str]:
+def _few_rows(rows: int) -> list[str]:
     if rows >= FEW_ROWS:
         return []
-    return [f"the validation split has {rows} labelled rows: the {measure} of fewer than {FEW_ROWS} is mostly chance"]
+    return [f"the validation split has {rows} labelled rows: too few to choose between epochs and students"]
 
 
 def _word_counts(texts: pa.ChunkedArray) -> dict[str, float]:

@@ -349,7 +349,7 @@ EVEN = {"negative": 30, "positive": 30}
         (EVEN, {"positive": 60}, None, "all 60 labelled rows of the validation split are 'positive'"),
         (EVEN, EVEN, {"positive": 9, None: 3}, "all 9 labelled rows of the test split are 'positive'"),
         ({"negative": 4, "positive": 96}, EVEN, None, "96.0% of the labelled training rows are 'positive'"),
-        (EVEN, {"negative": 24, "positive": 25}, None, "the validation split has 49 labelled rows: the accuracy of"),
+        (EVEN, {"negative": 24, "positive": 25}, None, "the validation split has 49 labelled rows: too few"),
     ],
 )
 def test_what_fails_late_is_said_early(train, validation, test, message, caplog):
@@ -385,7 +385,7 @@ def test_validation_without_a_label_is_refused(train, validation, column, messag
         ({"2.5": 60}, {"1": 30, "2": 30}, "all 60 labelled rows of the train split have the score 2.5"),
         ({"1": 30, "2": 30}, {"0": 60}, "all 60 labelled rows of the validation split have the score 0, so that"),
         ({None: 9}, {None: 9}, "no row has a label: students learn from the teacher's outputs alone"),
-        ({"1": 30, "2": 30}, {"1": 3, "2": 3}, "the validation split has 6 labelled rows: the correlation of"),
+        ({"1": 30, "2": 30}, {"1": 3, "2": 3}, "the validation split has 6 labelled rows: too few"),
         ({"1": 30, "2": 30}, {"1": 30, "2": 30}, None),
     ],
 )
