@@ -118,13 +118,14 @@ def check() -> None:
 
 
 def results() -> None:
-    """Print the result table of each active task."""
+    """Print the result table of each active task, and the scores of each class."""
     from pipeline.params import project
-    from pipeline.report.table import result_table
+    from pipeline.report.by_class import result_tables
 
     for task in project.active_tasks():
-        table = result_table(Path("data") / task / "results", project.load(task).task.metrics)
-        write(f"\n{task}\n\n{table}\n")
+        settings = project.load(task)
+        tables = result_tables(Path("data") / task / "results", settings.task.metrics, settings.students)
+        write(f"\n{task}\n\n{tables}\n")
 
 
 def verify(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import re
@@ -15,6 +16,7 @@ from typing import Any
 
 from pipeline.errors import InputError
 
+logger = logging.getLogger(__name__)
 TEMPORARY = ".tmp-"
 YAML_REPEATED = 100_000
 """How many values the aliases of a YAML document may repeat in total. Nine levels of nine aliases each are 400 million."""
@@ -146,6 +148,34 @@ def check_stamp(path: Path, fetch: str) -> None:
         raise InputError(f"{file}: not on this machine; fetch it with `{fetch}`")
     if sha256_of(file) != stamp["sha256"]:
         raise InputError(f"{file}: older than the file that {path} names, or changed; fetch it with `{fetch}`")
+
+
+# --- skipped stages -------------------------------------------------------------------------------------------------------
+
+SKIPPED = "skipped.json"
+
+
+def skip(why: str, *outs: Path, text: str = "") -> None:
+    """Log that a stage is skipped, and write its outputs, since DVC requires them: `{}` in JSON, a folder with the reason in SKIPPED.
+
+    :param why: The setting that says that the stage does not apply to its task.
+    :param text: The content of outputs that are neither JSON nor a folder.
+    """
+    logger.info("skipped: %s", why)
+    for out in outs:
+        if out.suffix == ".json":
+            write_json(out, {})
+        elif out.suffix:
+            write_text(out, text)
+        else:
+            with new_folder(out) as folder:
+                write_json(folder / SKIPPED, {"skipped": why})
+
+
+def why_skipped(folder: Path) -> str | None:
+    """Return why the stage that wrote a folder was skipped; None if it was not."""
+    path = folder / SKIPPED
+    return str(read_json(path)["skipped"]) if path.is_file() else None
 
 
 # --- YAML -----------------------------------------------------------------------------------------------------------------

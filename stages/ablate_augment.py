@@ -4,12 +4,15 @@ from pathlib import Path
 
 from pipeline.ablation import params, sets
 from pipeline.console import run_stage
+from pipeline.storage import skip
 
 
 def main(task: str) -> None:
     """Read data/TASK/tokens, write data/TASK/ablation/augmented."""
-    _, ablation = params.load(task)
+    settings, ablation = params.load(task)
     data = Path("data") / task
+    if why := params.why_not(settings, ablation):
+        return skip(why, data / "ablation" / "augmented")
     sets.draw(data / "tokens", data / "ablation" / "augmented", ablation)
 
 

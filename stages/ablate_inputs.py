@@ -7,15 +7,17 @@ from pathlib import Path
 
 from pipeline.ablation import params
 from pipeline.console import run_stage
-from pipeline.params.inputs import code
+from pipeline.params.inputs import OFF, code
 from pipeline.storage import write_json
 
 
 def main(task: str) -> None:
     """Write the stamp."""
-    _, ablation = params.load(task)
+    settings, ablation = params.load(task)
     rules = {n: {key: code(rule.rule) for key, rule in drawn.rules.items()} for n, drawn in ablation.sets.items()}
     found = {"rules": rules, "student": code(ablation.student.model)}
+    if params.why_not(settings, ablation):
+        found = dict.fromkeys(found, OFF)
     write_json(Path("stamps") / task / "ablation.json", found)
 
 

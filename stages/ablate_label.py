@@ -8,14 +8,17 @@ from pathlib import Path
 from pipeline.ablation import params, sets
 from pipeline.console import run_stage
 from pipeline.labelling.label import label_task
+from pipeline.storage import skip, why_skipped
 
 
 def main(task: str) -> None:
     """Read the task's examples, the union of its augmented rows and the teacher; write the union's logit data set."""
-    settings, ablation = params.load(task)
-    how = settings.teacher(ablation.teacher).label
     data = Path("data") / task
     augmented = data / "ablation" / "augmented" / sets.UNION
+    if why := why_skipped(augmented.parent):
+        return skip(why, data / "ablation" / "logits")
+    settings, ablation = params.load(task)
+    how = settings.teacher(ablation.teacher).label
     label_task(data, ablation.teacher, augmented, data / "ablation" / "logits", how, settings.tag.text)
 
 

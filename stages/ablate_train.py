@@ -8,12 +8,15 @@ from pathlib import Path
 from pipeline.ablation import params
 from pipeline.ablation.cells import Tables, train_all
 from pipeline.console import run_stage
+from pipeline.storage import SKIPPED, skip, why_skipped
 
 
 def main(task: str) -> None:
     """Read data/TASK/ablation/{augmented,logits} and data/TASK/vectors, write data/TASK/ablation/cells."""
-    _, ablation = params.load(task)
     data = Path("data") / task
+    if why := why_skipped(data / "ablation" / "augmented"):
+        return skip(why, data / "ablation" / "cells" / SKIPPED)  # next to the results of earlier runs, which it keeps
+    _, ablation = params.load(task)
     vectors = ablation.student.vectors
     path = data / "vectors" / f"{vectors}.parquet" if vectors else None
     where = Tables(data / "ablation" / "logits", data / "ablation" / "augmented", path)

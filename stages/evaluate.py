@@ -4,14 +4,16 @@ from pathlib import Path
 
 from pipeline.console import run_stage
 from pipeline.evaluation import evaluate
-from pipeline.storage import write_json
+from pipeline.storage import skip, why_skipped, write_json
 
 
 def main(task: str, student: str) -> None:
     """Read data/TASK/students/STUDENT and data/TASK/targets/STUDENT, write data/TASK/results/students/STUDENT.json."""
     data = Path("data") / task
-    found = evaluate(data / "students" / student, data / "targets" / student)
-    write_json(data / "results" / "students" / f"{student}.json", found)
+    out = data / "results" / "students" / f"{student}.json"
+    if why := why_skipped(data / "targets" / student):
+        return skip(why, out)
+    write_json(out, evaluate(data / "students" / student, data / "targets" / student))
 
 
 if __name__ == "__main__":

@@ -5,12 +5,14 @@ from pathlib import Path
 from pipeline.console import run_stage
 from pipeline.logits import dataset
 from pipeline.serving.export import export
-from pipeline.storage import read_json
+from pipeline.storage import read_json, skip, why_skipped
 
 
 def main(task: str, student: str) -> None:
     """Read data/TASK/students/STUDENT, its results and its targets' provenance, write data/TASK/artefacts/STUDENT."""
     data = Path("data") / task
+    if why := why_skipped(data / "targets" / student):
+        return skip(why, data / "artefacts" / student)
     export(
         data / "students" / student,
         data / "artefacts" / student,

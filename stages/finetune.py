@@ -6,7 +6,7 @@ from pipeline import tables
 from pipeline.console import run_stage
 from pipeline.logits.note import NOTE, note_of, teacher_of
 from pipeline.params import project
-from pipeline.storage import new_folder, write_json, write_stamp
+from pipeline.storage import new_folder, skip, write_json, write_stamp
 from pipeline.teacher.finetune import make_teacher
 from pipeline.teacher.recorded import RECORD
 
@@ -14,8 +14,10 @@ from pipeline.teacher.recorded import RECORD
 def main(task: str, name: str) -> None:
     """Write teacher.json, and the fine-tuned classifier where the teacher has `finetune`."""
     settings = project.load(task)
+    data, stamp = Path("data") / task, Path("stamps") / task / "teachers" / f"{name}.json"
+    if why := settings.off.get(f"teachers.{name}"):
+        return skip(why, data / "teachers" / name, stamp)
     model = settings.teacher(name).model
-    data = Path("data") / task
     note = note_of(data / "examples" / "examples.parquet")
     file = NOTE if note is not None and name != note["teacher"]["name"] else RECORD
     with new_folder(data / "teachers" / name) as folder:
@@ -24,7 +26,7 @@ def main(task: str, name: str) -> None:
         else:
             examples, about = tables.read_examples(data / "examples")
             make_teacher(model, examples, about["labels"], folder)
-    write_stamp(Path("stamps") / task / "teachers" / f"{name}.json", data / "teachers" / name / file)
+    write_stamp(stamp, data / "teachers" / name / file)
 
 
 if __name__ == "__main__":

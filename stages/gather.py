@@ -9,13 +9,16 @@ from pathlib import Path
 from pipeline.console import run_stage
 from pipeline.logits.gather import gather
 from pipeline.params import project
-from pipeline.storage import check_stamp
+from pipeline.storage import check_stamp, skip
 
 
 def main(task: str, student: str) -> None:
     """Read data/TASK/logits, write data/TASK/targets/STUDENT, a logit data set."""
-    how = project.load(task).student(student)
+    settings = project.load(task)
     data = Path("data") / task
+    if why := settings.off.get(f"students.{student}"):
+        return skip(why, data / "targets" / student)
+    how = settings.student(student)
     folders = {data / "logits" / teacher: weight for teacher, weight in how.teachers.items()}
     for folder in folders:
         check_stamp(Path("stamps") / task / "logits" / f"{folder.name}.json", f"dvc pull {folder.as_posix()}")

@@ -10,17 +10,20 @@ from pipeline.console import run_stage
 from pipeline.labelling.label import label_task
 from pipeline.labelling.store import writing
 from pipeline.logits import imported
+from pipeline.logits.doubts import log_doubts
 from pipeline.logits.note import NOTE, note_of
 from pipeline.params import project
-from pipeline.storage import remove_temporaries, write_json, write_stamp
+from pipeline.storage import remove_temporaries, skip, why_skipped, write_json, write_stamp
 
 
 def main(task: str, name: str) -> None:
     """Read the task's examples, augmented rows and teacher; write its logit data set and a summary."""
-    settings = project.load(task)
-    how = settings.teacher(name).label
     data, stamps = Path("data") / task, Path("stamps") / task / "logits"
     out = data / "logits" / name
+    if why := why_skipped(data / "teachers" / name):
+        return skip(why, out, data / "results" / f"label-{name}.json", stamps / f"{name}.json")
+    settings = project.load(task)
+    how = settings.teacher(name).label
     if (note := note_of(data / "examples" / "examples.parquet")) is not None:
         summary = imported.place(note, name, out)
     else:
@@ -30,7 +33,10 @@ def main(task: str, name: str) -> None:
         write_json(data / "results" / f"label-{name}.json", summary)
     with writing(stamps):  # a clone without the data set detects new logits by the stamp
         remove_temporaries(stamps, f"{name}.json")
-        write_stamp(stamps / f"{name}.json", out / (NOTE if (out / NOTE).exists() else "manifest.json"))
+        is_note = (out / NOTE).exists()
+        write_stamp(stamps / f"{name}.json", out / (NOTE if is_note else "manifest.json"))
+    if not is_note:
+        log_doubts(out, name)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,11 @@ import pyarrow as pa
 
 from pipeline.console import run_stage
 from pipeline.logits import dataset
+from pipeline.logits.doubts import doubts_of
 from pipeline.params import project
 from pipeline.report.ablation import read_ablation
 from pipeline.report.answers import COLUMNS, answer
+from pipeline.report.cautions import read_prepared
 from pipeline.report.findings import Findings, read_curve
 from pipeline.report.labelled import confidence, families
 from pipeline.report.page import page
@@ -24,7 +26,7 @@ SEED, FAMILIES, COPIES = 0, 4, 5
 
 
 def main(task: str) -> None:
-    """Read data/TASK/logits, targets, students and results, write data/TASK/report."""
+    """Read data/TASK/source, logits, targets, students and results, write data/TASK/report."""
     settings = project.load(task)
     data = Path("data") / task
     results = read_results(data / "results", settings.students)
@@ -46,6 +48,8 @@ def main(task: str) -> None:
         families=families(data / "logits" / teachers[0], FAMILIES, COPIES, SEED),
         ablation=read_ablation(data / "results"),
         metrics=settings.task.metrics,
+        doubts={teacher: doubts_of(data / "logits" / teacher) for teacher in teachers},
+        prepared=read_prepared(data / "source"),
     )
     with new_folder(data / "report") as folder:
         (folder / "index.html").write_text(page(found), encoding="utf-8", newline="\n")

@@ -18,9 +18,11 @@ from pipeline.vectors.table import read_vectors
 
 def main(task: str, student: str) -> None:
     """Read data/TASK/targets/STUDENT and data/TASK/vectors, write data/TASK/students/STUDENT and its curve."""
-    block = project.load(task).student(student)
     data = Path("data") / task
-    targets = data / "targets" / student
+    targets, points = data / "targets" / student, data / "results" / "curves" / f"{student}.csv"
+    if why := storage.why_skipped(targets):
+        return storage.skip(why, data / "students" / student, points, text=curve([]))
+    block = project.load(task).student(student)
     about = dataset.provenance(targets)
     checkpoint = data / "students" / f"{student}.tmp-checkpoint.safetensors"
     storage.remove_temporaries(checkpoint.parent, checkpoint.name)
@@ -38,7 +40,7 @@ def main(task: str, student: str) -> None:
         trained.save(data / "students" / student)
     except InputError as error:
         raise InputError(f"students.{student}: {error}") from error
-    storage.write_text(data / "results" / "curves" / f"{student}.csv", curve(history))
+    storage.write_text(points, curve(history))
     checkpoint.unlink(missing_ok=True)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import tables
+from pipeline.metrics import classification
 from pipeline.params.students import Student
 from pipeline.report.answers import Answers
 from pipeline.report.findings import Curve, Findings
@@ -53,6 +54,25 @@ def answers(classes: int, n: int, seed: int, pairs: bool = False, wrong: float =
     return Answers(rows, values.astype(np.float32), (values + noise).astype(np.float32))
 
 
+def class_labels(classes: int) -> list[str]:
+    return ["score"] if classes == 1 else [f"class {i} <b>" for i in range(classes)]
+
+
+def by_class(labels: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str, Any]:
+    """Return scores by class without intervals, which take a second for 150 classes."""
+    matrix = classification.confusion(labels, predicted, classes)
+    columns = (
+        matrix.sum(axis=1).tolist(),
+        *classification.precision_and_recall(matrix),
+        classification.f1(matrix[None])[0],
+    )
+    listed = [
+        {"class": name, "rows": rows, "precision": precision, "recall": recall, "f1": f1}
+        for name, rows, precision, recall, f1 in zip(class_labels(classes), *columns, strict=True)
+    ]
+    return {"classes": listed, "confusion": matrix.tolist()}
+
+
 def scores(found: Answers) -> dict[str, Any]:
     """Return the results of the evaluate stage for predictions, with made-up intervals."""
     results: dict[str, Any] = {}
@@ -62,6 +82,8 @@ def scores(found: Answers) -> dict[str, Any]:
         else:
             known = {"accuracy": float((found.labels == logits.argmax(1)).mean())}
         results[who] = {f"{key}{end}": value + more for key, value in known.items() for end, more in ENDS.items()}
+        if logits.shape[1] > 1 and (found.labels >= 0).all():
+            results[who] |= by_class(found.labels, logits.argmax(1), logits.shape[1])
     results["student"]["agreement"] = 0.9
     return {"rows": found.rows.num_rows, **results}
 
@@ -120,7 +142,7 @@ def findings(
     :param full: Whether there are times, curves, confidences, examples and an ablation.
     """
     names = ["plain", *(f"student{i}" for i in range(1, students))]
-    labels = ["score"] if classes == 1 else [f"class {i} <b>" for i in range(classes)]
+    labels = class_labels(classes)
     found = {
         name: {
             split: answers(classes, n, len(split), pairs, 3.0 / (i + 1), gold_of_test or split != "test")

@@ -107,11 +107,21 @@ class Cell:
         return student.model_copy(update=changes)
 
 
+def why_not(settings: project.Settings, ablation: Ablation) -> str | None:
+    """Return why a task has no ablation: its student has other `tasks`, or its teacher is not used in the task; None if it has one."""
+    tasks = ablation.student.tasks
+    if tasks is not None and settings.name not in tasks:
+        return f"{PATH}: student has tasks: [{', '.join(tasks)}]"
+    return settings.off.get(f"teachers.{ablation.teacher}")
+
+
 def load(task: str, folder: Path = Path()) -> tuple[project.Settings, Ablation]:
     """Read a project's ablation/params.yaml, and the settings of a task. Raises an InputError if any of the files is invalid."""
     settings = project.load(task, folder)
     path = folder / PATH
     found = project.validated(Ablation, project.read_yaml(path), path)
+    if why_not(settings, found):
+        return settings, found
     for key, name, there in (
         ("teacher", found.teacher, settings.teachers),
         ("vectors", found.student.vectors, settings.vectors),
@@ -119,12 +129,13 @@ def load(task: str, folder: Path = Path()) -> tuple[project.Settings, Ablation]:
         if name is not None and name not in there:
             known = ", ".join(there) or "none"
             raise InputError(f"{path}: student.{key}: {name!r}: not defined in params.yaml (defined: {known})")
+    leave_out = f"leave the task out, with `tasks` under student in {path}"
     if settings.task.text.is_regression:
         raise InputError(
-            f"tasks/{task}.yaml: text.labels: a single label is a regression, but the ablation compares accuracies; remove the task"
+            f"tasks/{task}.yaml: text.labels: a single label is a regression, but the ablation compares accuracies; {leave_out}"
         )
     if settings.task.text.source.logits is not None:
         raise InputError(
-            f"tasks/{task}.yaml: text.source.logits: its rows are already augmented and labelled, but the ablation draws its own; remove the task"
+            f"tasks/{task}.yaml: text.source.logits: its rows are already augmented and labelled, but the ablation draws its own; {leave_out}"
         )
     return settings, found

@@ -38,3 +38,11 @@ def curve(history: Sequence[Epoch]) -> str:
 def best_of(history: Sequence[Epoch]) -> int:
     """Return the index of the best epoch, the first on a tie."""
     return max(range(len(history)), key=lambda i: (history[i].score, -i))
+
+
+def still_improves(history: Sequence[Epoch], epochs: int) -> bool:
+    """Return whether the last of all epochs is the best one, so that more epochs may give a better student.
+
+    :param epochs: The number of epochs in the settings.
+    """
+    return 1 < len(history) == epochs == best_of(history) + 1

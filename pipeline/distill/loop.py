@@ -21,7 +21,7 @@ from pipeline.distill.averaging import MovingAverage
 from pipeline.distill.batches import DeviceRows, TrainingRows
 from pipeline.distill.checkpoint import Checkpoint, code_of, fingerprint, learned
 from pipeline.distill.epochs import Epoch as Epoch
-from pipeline.distill.epochs import best_of
+from pipeline.distill.epochs import best_of, still_improves
 from pipeline.distill.epochs import curve as curve
 from pipeline.distill.fitting import fit
 from pipeline.distill.optimisers import make_optimisers
@@ -175,7 +175,10 @@ class Training:
                 self.checkpoint.save(epochs, self.module, weights, self.optimisers, averaged)
         self.module.load_state_dict(best, strict=False)
         kept = history[best_of(history)]
-        logger.info("kept epoch %d of %d: %s", kept.epoch, len(history), kept.summary)
+        more = (
+            "; it still improves: a larger `epochs` may help" if still_improves(history, self.settings.epochs) else ""
+        )
+        logger.info("kept epoch %d of %d: %s%s", kept.epoch, len(history), kept.summary, more)
         return history
 
     def _patience_is_over(self, history: Sequence[Epoch]) -> bool:

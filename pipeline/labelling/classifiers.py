@@ -47,7 +47,10 @@ class Classifier(ABC):
         if self._device.type == "cpu" and how.dtype == "float32":
             _multiply_with_onednn(self._model)
         if self._device.type == "cpu" and how.dtype == "bfloat16" and lacks_bfloat16():
-            logger.warning("this processor has no bfloat16 instructions: float32 would be faster and more precise")
+            logger.warning(
+                "this processor has no bfloat16 instructions, so bfloat16 is several times slower than float32 and less precise: set "
+                "`label: {dtype: float32}` for this teacher in params.yaml; texts that are already labelled would be labelled again"
+            )
         self._takes_types = "token_type_ids" in inspect.signature(self._model.forward).parameters and (
             "token_type_ids" in self._tokenizer.model_input_names
         )
@@ -135,13 +138,14 @@ class PaddedClassifier(Classifier):
     attention = "padded"
 
     def __init__(self, teacher: Teacher, how: Labelling) -> None:
-        if teacher.tokenizer.pad_token_id is None:
-            raise InputError(f"{teacher.files.source}: its tokenizer has no padding token")
         super().__init__(teacher, how)
+        # Where padding matters, opening the teacher refuses a tokenizer without it; elsewhere the attention mask hides it.
+        padding = self._tokenizer.pad_token_id
+        self._padding = (getattr(self._model.config, "pad_token_id", None) or 0) if padding is None else padding
 
     def _forward(self, tokens: Tokens, rows: NDArray[np.int64]) -> torch.Tensor:
         side = self._tokenizer.padding_side
-        ids, own = pad(tokens.ids, tokens.starts, rows, self._tokenizer.pad_token_id, side)
+        ids, own = pad(tokens.ids, tokens.starts, rows, self._padding, side)
         inputs = {"input_ids": ids, "attention_mask": own.astype(np.int64)}
         if self._takes_types:
             fill = self._tokenizer.pad_token_type_id
@@ -185,7 +189,7 @@ def device() -> torch.device:
 
 
 def lacks_bfloat16() -> bool:
-    """Return whether this processor is known to lack bfloat16 instructions."""
+    """Return whether this processor is known to lack bfloat16 instructions, so that PyTorch emulates them."""
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # missing in PyTorch 2.10
     known = [has for name, has in capabilities.items() if "bf16" in name]
     return bool(known) and not any(known)

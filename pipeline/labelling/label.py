@@ -30,7 +30,7 @@ from pipeline.logits.shards import Stream, shard_schema, stored_as
 from pipeline.logits.writing import write as write_dataset
 from pipeline.metrics import regression
 from pipeline.params.labelling import Labelling
-from pipeline.teacher.model import Teacher
+from pipeline.teacher.model import Teacher, check_words
 from pipeline.teacher.own import OwnTeacher
 from pipeline.teacher.recorded import open_recorded
 
@@ -80,6 +80,8 @@ def label_task(data: Path, name: str, augmented: Path, out: Path, how: Labelling
     files, augmentation = augmented_files(augmented)
     folder = (data / "teachers" / name).resolve()
     teacher, record = open_recorded(folder, source["labels"])
+    if isinstance(teacher, Teacher):  # its tokenizer may have changed since the finetune stage
+        check_words(teacher.files.source, teacher.tokenizer, examples)
     about = describe_data_set(source, augmentation, text, {"name": name, **record})
     opening = Opening(folder, tuple(source["labels"]), how)
     return label(teacher, LabelRows.read(examples, files), how, data.parent / "labelled", out, about, opening)

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.logits.shards import ROW_GROUP_ROWS, cast, shard_schema
-from pipeline.storage import read_json, sha256_of
+from pipeline.storage import read_json, sha256_of, why_skipped
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ def manifest(folder: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = read_json(path)
     except FileNotFoundError as error:
+        if why := why_skipped(folder):
+            raise InputError(f"{folder}: no logits: {why}") from error
         raise InputError(
             f"{path}: no such file, so {folder} is not a logit data set; make it with `dvc repro` or fetch it with `dvc pull`"
         ) from error

@@ -54,6 +54,12 @@ def pearson(right: Numbers, predicted: Numbers) -> float:
     return _of_all(_correlation, right, predicted)
 
 
+def resampled_pearson(right: Numbers, predicted: Numbers) -> Doubles:
+    """Return Pearson's correlation in each of DRAWS resamples of the rows, which are the same for all predictions: [DRAWS]."""
+    x, y = np.asarray(right, np.float64), np.asarray(predicted, np.float64)
+    return np.concatenate([_correlation(x, y, counts) for counts in resampled_rows(len(x))])
+
+
 def spearman(right: Numbers, predicted: Numbers) -> float:
     """Return Spearman's correlation, that of the ranks; equal numbers get the mean of their ranks; 0 as in `pearson`."""
     return _of_all(_spearman, right, predicted)

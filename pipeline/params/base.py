@@ -11,6 +11,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Split = Literal["train", "validation", "test"]
 RefuseOrDrop = Literal["refuse", "drop"]
+Tasks = Annotated[list[str], Field(min_length=1)]
 Policy = Literal["refuse", "drop", "keep"]
 
 

@@ -33,6 +33,9 @@ CODE = "in pipeline/"
 ABSENT = "absent"
 """Recorded instead of a hash for a file that is missing on the machine that prepares the task."""
 
+OFF = "off"
+"""Recorded for a teacher or student that the task does not use."""
+
 
 class Hashes:
     """SHA-256 of files, computed again only where size, modification time or inode has changed.
@@ -87,7 +90,7 @@ def inputs(settings: Settings, hashes: Hashes, before: Mapping[str, Any]) -> dic
         trains students), its recorded value is kept.
     :return: As JSON: `text` (source files), `tagger`, `rules` (settings, code, files that parameters name; a list, since their order
         counts), and by name `teachers` (settings, weights or code), `labelling` (settings), `vectors` (files), `gather` (settings) and
-        `students` (settings, code). Settings are those of params.yaml with the task's overrides and all defaults, as a hash.
+        `students` (settings, code); OFF for those that the task does not use. Settings are those of params.yaml with the task's overrides and all defaults, as a hash.
     :raises InputError: If user-defined code is not valid Python.
     """
     students = settings.students
@@ -97,7 +100,7 @@ def inputs(settings: Settings, hashes: Hashes, before: Mapping[str, Any]) -> dic
         for name, teacher in settings.teachers.items()
     }
     teachers = _kept(teachers, before.get("teachers"))
-    found = {
+    found: dict[str, Any] = {
         "text": _source(settings.task.text.source, hashes, prepares),
         "tagger": _tagger(settings.tag.tagger, hashes),
         "rules": [_rule(rule, hashes) for rule in settings.augment.rules.values()],
@@ -112,6 +115,14 @@ def inputs(settings: Settings, hashes: Hashes, before: Mapping[str, Any]) -> dic
             name: {"settings": _digest(student), "code": code(student.model)} for name, student in students.items()
         },
     }
+    for kind, _, name in (key.partition(".") for key in settings.off):  # DVC requires every key
+        if kind == "teachers":  # what is recorded of it stays, for a machine without its weights
+            earlier = _mapping(_mapping(before.get("teachers")).get(name))
+            found["teachers"][name] = {**earlier, OFF: True}
+            found["labelling"][name] = OFF
+        else:
+            found["gather"][name] = OFF
+            found["students"][name] = {"settings": OFF, "code": OFF}
     return {section: _kept(value, before.get(section)) for section, value in found.items()}
 
 
@@ -130,9 +141,13 @@ def _kept(found: Any, before: Any) -> Any:
     if isinstance(found, list) and isinstance(before, list) and len(found) == len(before):
         return [_kept(value, earlier) for value, earlier in zip(found, before, strict=True)]
     if isinstance(found, Mapping):
-        earlier = before if isinstance(before, Mapping) else {}
+        earlier = _mapping(before)
         return {key: _kept(value, earlier.get(key)) for key, value in found.items()}
     return before if found is None else found
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _source(source: Source, hashes: Hashes, prepares: bool) -> dict[str, Any]:

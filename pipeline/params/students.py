@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, model_validator
 from pydantic import Tag as UnionTag
 
-from pipeline.params.base import Fraction, ImportPath, Model, Positive
+from pipeline.params.base import Fraction, ImportPath, Model, Positive, Tasks
 
 
 class Optimiser(Model):
@@ -74,6 +74,8 @@ class Student(Model):
         | Annotated[Average, UnionTag("average")],
         Discriminator(_kind_of_teacher),
     ]
+    # The tasks that it is trained on; absent: every task. No setting of its training, so no hash of those has it.
+    tasks: Tasks | None = Field(None, exclude=True)
     rows: Literal["all", "originals"] = "all"  # originals: without augmented rows
     vectors: str | None = None  # the name of its initial word vectors; absent: random vectors
     objective: Objective = Objective()

@@ -27,6 +27,8 @@ def read_ablation(results: Path) -> dict[str, Any] | None:
         found = read_json(path)
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON: {error}; run the ablation again") from error
+    if found == {}:  # the ablation leaves this task out
+        return None
     cells = found.get("cells") if isinstance(found, dict) else None
     if not isinstance(cells, list) or not {"metric", "split", "teacher"} <= found.keys():
         raise InputError(f"{path}: lacks metric, split, teacher or cells; run the ablation again")

@@ -196,6 +196,41 @@ def _with_rows(label: str, names: Sequence[str], x: Scale) -> Plot:
     return plot
 
 
+RIGHT, WRONG = Series("right", "c0"), Series("wrong", "c1", 1)
+
+LONGEST = 16
+"""Letters of a class name next to a confusion matrix."""
+
+
+def confusions(name: str, matrix: NDArray[np.int64], names: Sequence[str]) -> Markup:
+    """Draw a confusion matrix: a row for each label, a column for each predicted class.
+
+    :param name: The model's name.
+    :param matrix: The number of rows, [C, C]; the colour is the share of a label's rows.
+    :param names: The C class names.
+    """
+    classes = len(names)
+    short_names = [one if len(one) <= LONGEST else f"{one[: LONGEST - 1]}…" for one in names]
+    wide = LETTER * max(map(len, short_names)) + 14
+    turned = max(map(len, short_names)) * LETTER > (WIDTH - wide) / classes - 6
+    below = 14.0 + (wide if turned else 12.0)
+    height = 34 + below + min(56.0, 300.0 / classes) * classes
+    ends = Scale(-0.5, classes - 0.5)
+    plot = Plot(f"Confusion matrix of {name}", ends, ends, WIDTH, height, wide, top=30, bottom=below)
+    plot.text(f"{name}: rows by label (left) and prediction (below)", "title", 4.0, 14.0)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    for i, label in enumerate(names):
+        at = classes - 1 - i
+        plot.text(short_names[i], "tick", plot.x.start - 7, plot.y(at) + 4, "end")
+        place = (plot.x(i) + 4, plot.y.start + 8) if turned else (plot.x(i), plot.y.start + 16)
+        plot.text(short_names[i], "tick", *place, "end" if turned else "middle", turned)
+        for j, predicted in enumerate(names):
+            rows = int(matrix[i, j])
+            title = f"{rows:,} rows of {label} ({percent(shares[i, j])}) are predicted as {predicted}"
+            plot.cell(j, at, RIGHT if i == j else WRONG, float(shares[i, j]), f"{rows:,}" if rows else "", title)
+    return plot.svg()
+
+
 def growth(
     label: str, points: Sequence[Point], x_title: str, y_title: str, write: Format, level: tuple[Series, float]
 ) -> Markup:

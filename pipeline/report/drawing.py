@@ -18,6 +18,9 @@ LEFT, RIGHT, TOP, BOTTOM = 50.0, 16.0, 30.0, 44.0
 LETTER = 7.6
 """Approximate width of a letter of a label, in the widest font of the style sheet."""
 
+LINE = 14.0
+"""Height of a line of letters."""
+
 
 @dataclass(frozen=True)
 class Series:
@@ -71,7 +74,7 @@ class Plot:
 
     :param label: What it shows, for screen readers.
     :param x: The scale of the horizontal axis; its coordinates are set here, as are those of `y`.
-    :param left: The space left of the axes; `top` is the space above them.
+    :param left: The space left of the axes; `top` and `bottom` are the space above and below them.
     """
 
     def __init__(
@@ -83,17 +86,19 @@ class Plot:
         height: float = HEIGHT,
         left: float = LEFT,
         top: float = TOP,
+        bottom: float = BOTTOM,
     ) -> None:
         self.label, self.width, self.height = label, width, height
         self.x = replace(x, start=left, end=width - RIGHT)
-        self.y = replace(y, start=height - BOTTOM, end=top)
+        self.y = replace(y, start=height - bottom, end=top)
         self.parts: list[Markup] = []
         self.taken: list[Box] = []
 
-    def text(self, text: Child, kind: str, x: float, y: float, anchor: str = "start") -> None:
-        """Write a text of a class of the style sheet at coordinates of the drawing."""
+    def text(self, text: Child, kind: str, x: float, y: float, anchor: str = "start", turned: bool = False) -> None:
+        """Write a text of a class of the style sheet at coordinates of the drawing, upwards where `turned`."""
         place = None if anchor == "start" else anchor
-        self.parts.append(element("text", text, class_=kind, x=x, y=y, text_anchor=place))
+        turn = f"rotate(-90 {x:.2f} {y:.2f})" if turned else None
+        self.parts.append(element("text", text, class_=kind, x=x, y=y, text_anchor=place, transform=turn))
 
     def across(self, kind: str, y: float) -> None:
         """Draw a line across the plot at a coordinate of the drawing."""
@@ -189,6 +194,17 @@ class Plot:
         """Draw a bar between coordinates of the drawing."""
         size = {"width": max(abs(right - left), 0.5), "height": max(abs(high - low), 0.5)}
         self._shape("rect", title, class_=f"mark fill {series.colour}", x=min(left, right), y=min(low, high), **size)
+
+    def cell(self, x: float, y: float, series: Series, strength: float, text: str, title: str) -> None:
+        """Fill the square of size 1 around a point, with a text where there is room for it.
+
+        :param strength: How strong its colour is, 0 to 1; at most half of it is drawn, so that the text stays readable.
+        """
+        left, right, top, bottom = self.x(x - 0.5), self.x(x + 0.5), self.y(y + 0.5), self.y(y - 0.5)
+        size = {"width": right - left - 1, "height": bottom - top - 1, "fill_opacity": 0.04 + 0.5 * strength}
+        self._shape("rect", title, class_=f"mark fill {series.colour}", x=left + 0.5, y=top + 0.5, **size)
+        if text and LETTER * len(text) <= right - left and bottom - top >= LINE:
+            self.text(text, "count", (left + right) / 2, (top + bottom) / 2 + 4, "middle")
 
     def name(self, x: float, y: float, series: Series, must: bool = True) -> None:
         """Write the name of a point's series next to it, where it covers neither a point nor another name.

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.metrics.bootstrap import ends, over_seeds_and_rows
+from pipeline.metrics.regression import resampled_pearson
 from pipeline.params.seeds import base_of, by_seed
 from pipeline.params.students import Student
 from pipeline.report.answers import Answers
@@ -21,10 +22,13 @@ from pipeline.report.charts import STAR
 from pipeline.report.drawing import Series
 from pipeline.report.labelled import Confidence, Row
 from pipeline.report.scales import Format, percent, short
-from pipeline.report.table import mean_of, score_of, splits_of, time_of
+from pipeline.report.table import best_of, mean_of, score_of, splits_of, time_of
 
 LEAST_SHARE, MOST_SHARE = -1.0, 2.0
 """Of the gap. Where the share or its interval lies outside, the gap is too small and no share is shown."""
+
+DIGITS = 6
+"""Decimals of the scores in the results."""
 
 NO_GAP = 1e-9
 """Accuracies that are nearer to each other than this are equal: they differ by rounding alone."""
@@ -36,8 +40,9 @@ class Gap:
 
     :param plain: The student trained on the hard labels of the original rows; its score is `plain_score`.
     :param distilled: The same network, distilled; its score is `score`.
-    :param closed: (score - plain_score) / (teacher_score - plain_score).
+    :param closed: (score - plain_score) / (teacher_score - plain_score); None where the teacher is no better than the plain student.
     :param interval: The 95% bootstrap interval of `closed`; None where it cannot be computed.
+    :param difference: The 95% bootstrap interval of score - plain_score, paired by row; None where it cannot be computed.
     """
 
     plain: str
@@ -45,13 +50,25 @@ class Gap:
     plain_score: float
     score: float
     teacher_score: float
-    closed: float
+    closed: float | None
     interval: tuple[float, float] | None
+    difference: tuple[float, float] | None
 
     @property
     def is_measurable(self) -> bool:
         """Whether the gap is wide enough for a share: where it is narrow, noise makes any share possible."""
-        return all(LEAST_SHARE <= share <= MOST_SHARE for share in (self.closed, *(self.interval or ())))
+        shares = (self.closed, *(self.interval or ()))
+        return all(share is not None and LEAST_SHARE <= share <= MOST_SHARE for share in shares)
+
+    @property
+    def includes_zero(self) -> bool:
+        """Whether the interval of the difference includes 0, so that the two students cannot be told apart."""
+        return self.difference is not None and self.difference[0] <= 0 <= self.difference[1]
+
+    @property
+    def helped(self) -> bool:
+        """Whether the distilled student is better, by more than the interval of the difference."""
+        return self.score > self.plain_score + NO_GAP and not self.includes_zero
 
 
 def shares_closed(
@@ -77,6 +94,16 @@ class Curve:
     validation_loss: NDArray[np.float64]
     validation_accuracy: NDArray[np.float64]
 
+    @property
+    def best(self) -> int:
+        """The index of the epoch that was kept: that of the best accuracy, in a regression of the lowest loss."""
+        by = -self.validation_loss if np.isnan(self.validation_accuracy).all() else self.validation_accuracy
+        return 0 if np.isnan(by).all() else int(np.nanargmax(by))
+
+    def still_improves(self, epochs: int) -> bool:
+        """Return whether the last of all epochs is the best one; `epochs` is their number in the settings."""
+        return 1 < len(self.validation_loss) == epochs == self.best + 1
+
 
 def read_curve(path: Path) -> Curve | None:
     """Return the curve of a student, as the train stage writes it; None if there is no file, or no epoch in it."""
@@ -101,6 +128,8 @@ class Findings:
     :param times: The times that stages/latency.py measured with one thread; None if it did not run.
     :param families: Originals, each followed by some of its copies.
     :param metrics: The metrics in the result table of a classification.
+    :param doubts: By teacher, what is doubtful about its logits.
+    :param prepared: The warnings of the prepare stage about the text.
     """
 
     task: str
@@ -116,6 +145,8 @@ class Findings:
     families: list[list[Row]] = field(default_factory=list)
     ablation: Mapping[str, Any] | None = None
     metrics: Sequence[str] = ("accuracy",)
+    doubts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    prepared: Sequence[str] = ()
 
     @property
     def regression(self) -> bool:
@@ -154,11 +185,8 @@ class Findings:
 
     @cached_property
     def best(self) -> str:
-        """The best student on `choosing`, so that its test score is not selected for.
-
-        Seeds of one student are compared by their mean score; the best seed represents them.
-        """
-        return max(self.measured, key=lambda name: (self.mean(name, self.choosing), self.of(name, self.choosing)))
+        """The best student on `choosing`, see `best_of`."""
+        return best_of(self.results)
 
     def of(self, name: str, split: str | None = None) -> float:
         """Return a student's score on a split, on `split` of the findings where None; -inf where it was not measured."""
@@ -229,27 +257,42 @@ class Findings:
             return None
         plain, name = max(pairs, key=lambda pair: (pair[1] == self.best, self.mean(pair[1], self.choosing)))
         low, score, high = self.mean(plain), self.mean(name), self.of_teacher(name)
-        if high <= low:
-            return None
-        closed = (score - low) / (high - low)
-        return Gap(self.named(plain), self.named(name), low, score, high, closed, self._gap_interval(plain, name))
+        closed = (score - low) / (high - low) if high > low else None
+        drawn = self._resampled(plain, name)
+        difference = None if drawn is None else ends(drawn[1] - drawn[0])
+        share = None if drawn is None or closed is None else shares_closed(*drawn)
+        return Gap(self.named(plain), self.named(name), low, score, high, closed, share, difference)
 
     def _same_network(self, one: str, other: str) -> bool:
         a, b = self.settings[one], self.settings[other]
         return (a.model, a.params) == (b.model, b.params) and set(a.teachers) == set(b.teachers)
 
-    def _gap_interval(self, plain: str, name: str) -> tuple[float, float] | None:
-        """Bootstrap the share of the gap over rows and seeds, with the same rows for all three models."""
+    def _resampled(self, plain: str, name: str) -> Sequence[NDArray[np.float64]] | None:
+        """Return the scores of plain student, distilled student and teacher in each bootstrap resample, of the same rows for all three.
+
+        The resamples are over rows and seeds; in a regression over rows, of students with one seed. None where they cannot be computed.
+        """
         seeds = self.seeds(plain), self.seeds(name)
         known = [answers for each in seeds for seed in each if (answers := self.labelled(seed, self.split))]
         many = len(seeds[0])
-        if self.regression or len(seeds[1]) != many or len(known) != 2 * many:
+        if len(seeds[1]) != many or len(known) != 2 * many or (self.regression and many > 1):
             return None
         if any(answers.rows["id"] != known[0].rows["id"] for answers in known):
             return None
         logits = [*(answers.student for answers in known), *[known[0].teacher] * many]
+        if self.regression:
+            gold = known[0].rows["label"].to_numpy()
+            return [resampled_pearson(gold, each[:, 0]) for each in logits]
         right = np.array([each.argmax(1) == known[0].labels for each in logits])
-        return shares_closed(*over_seeds_and_rows(right.reshape(3, many, -1)).T)
+        return list(over_seeds_and_rows(right.reshape(3, many, -1)).T)
+
+    def baseline(self, name: str) -> tuple[str, float]:
+        """Return what a model without any information predicts, and its score on `split`: the most frequent label, or a constant."""
+        classes = self.results[name][self.split]["student"].get("classes", ())
+        most = max(classes, key=lambda one: one["rows"], default=None)
+        if most is None:
+            return "a constant", 0.0
+        return repr(most["class"]), round(most["rows"] / self.results[name][self.split]["rows"], DIGITS)
 
     def fewer(self, name: str, key: str = "parameters") -> float | None:
         """Return the teacher's number of parameters divided by the student's; None where either is unknown."""

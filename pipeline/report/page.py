@@ -4,7 +4,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from pipeline.report import reading, sections, words
+from pipeline.report import cautions, reading, sections, words
 from pipeline.report.findings import Findings
 from pipeline.report.markup import joined
 from pipeline.report.provenance import provenance
@@ -14,6 +14,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 SECTIONS = (
     ("result", "Results", sections.results),
+    ("classes", "Classes", sections.classes),
     ("cost", "Quality against cost", sections.pareto),
     ("ablation", "Ablation", sections.ablated),
     ("training", "Training curves", sections.training),
@@ -46,6 +47,7 @@ def page(found: Findings) -> str:
     return environment.get_template("page.jinja").render(
         found=found,
         words=words,
+        warnings=cautions.warnings(found),
         policy=Markup(POLICY),
         style=Markup((folder / "style.css").read_text(encoding="utf-8")),
         sections=[section for section in made if section[2] is not None],

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from pipeline.report import ablation, charts, words
 from pipeline.report.answers import Answers, Calibration, calibration
 from pipeline.report.blocks import figure, folded, grid, legend_of, muted, named, table
+from pipeline.report.by_class import class_caption, class_rows
 from pipeline.report.charts import STAR, Point
 from pipeline.report.drawing import Series
 from pipeline.report.findings import Curve, Findings
@@ -24,6 +25,9 @@ LOSSES = 12
 
 POINTS = 250
 """Rows in a scatter plot of a regression."""
+
+MATRIX = 20
+"""Classes of a confusion matrix that is drawn."""
 
 SEED = 0
 
@@ -46,6 +50,20 @@ def _name(found: Findings, name: str) -> Child:
 def _with_interval(cell: str) -> Child:
     value, bracket, interval = cell.partition(" (")
     return joined([value, " ", element("small", f"({interval}")]) if bracket else cell
+
+
+def classes(found: Findings) -> Markup | None:
+    """Return the scores of each class, and what teacher and student confuse."""
+    head, *rows = class_rows(found.results) or [[]]
+    if not rows:
+        return None
+    measured = found.results[found.best][found.split]
+    parts: list[Child] = [element("p", class_caption(found.results)), table([head, *rows], "Classes")]
+    if len(found.labels) <= MATRIX:
+        models = ((found.teacher_of(found.best), "teacher"), (found.best, "student"))
+        drawn = [charts.confusions(name, np.array(measured[who]["confusion"]), found.labels) for name, who in models]
+        parts.append(grid([figure(each, legend=[charts.RIGHT, charts.WRONG]) for each in drawn]))
+    return joined(parts)
 
 
 COSTS = (
@@ -125,14 +143,13 @@ def _epochs(known: Mapping[str, Curve]) -> list[list[Child]]:
     """Return a table with the number of epochs of each student, and the measurements after the best one."""
     rows: list[list[Child]] = [["", "epochs", "best", "validation accuracy", "validation loss"]]
     for name, curve in known.items():
-        by = -curve.validation_loss if np.isnan(curve.validation_accuracy).all() else curve.validation_accuracy
-        at = 0 if np.isnan(by).all() else int(np.nanargmax(by))
+        at = curve.best
         accuracy, loss = curve.validation_accuracy[at], curve.validation_loss[at]
         cells = [
             f"{100 * accuracy:.1f}" if math.isfinite(accuracy) else "",
             f"{loss:.3f}" if math.isfinite(loss) else "",
         ]
-        rows.append([name, str(len(by)), str(at + 1), *cells])
+        rows.append([name, str(len(curve.validation_loss)), str(at + 1), *cells])
     return rows
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from pipeline.report.findings import Findings
+from pipeline.report.cautions import MOST_UNKNOWN
+from pipeline.report.findings import Findings, Gap
 from pipeline.report.table import result_rows, score_text
 
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -19,12 +20,13 @@ def scored(value: float, score: str) -> str:
 
 
 def headline(found: Findings) -> str:
-    """Return the best student's score as a share of its teacher's, its size and its speed."""
+    """Return the best student's score as a share of its teacher's, its size and its speed, and what makes the score worth less than it looks."""
     best = found.best
     score, teacher_score = found.mean(best), found.of_teacher(best)
     name, teacher, what = found.named(best), found.teacher_of(best), f"{found.split} {found.score_name}"
+    name += " (not distilled)" if found.is_plain(best) else ""
     scores = scored(score, found.score), scored(teacher_score, found.score)
-    if 0 < score <= teacher_score:
+    if has_share(found):
         parts = [
             f"{name} keeps {score / teacher_score:.1%} of the {what} of {teacher} ({scores[0]} against {scores[1]})"
         ]
@@ -37,7 +39,38 @@ def headline(found: Findings) -> str:
     if faster is not None:
         ratio = faster[0] / faster[1]
         parts.append(f"and answers {factor(ratio)} times faster" if ratio > 1 else "and is no faster")
-    return ", ".join(parts) + "."
+    return " ".join([", ".join(parts) + ".", *_no_better(found), *_unknown_words(found)])
+
+
+def has_share(found: Findings) -> bool:
+    """Return whether the best student's share of its teacher's score means something: both are better than a model without information."""
+    return 0 < found.mean(found.best) <= found.of_teacher(found.best) and not _no_better(found)
+
+
+def _no_better(found: Findings) -> list[str]:
+    """Return a sentence where teacher or student is not better than a model that predicts the same for every row."""
+    best = found.best
+    predicts, least = found.baseline(best)
+    models = {
+        f"the teacher {found.teacher_of(best)}": (found.of_teacher(best), "teacher"),
+        f"the student {found.named(best)}": (found.mean(best), "student"),
+    }
+    for clearly, below in (("", 0.0), ("clearly ", 1.0)):
+        names = []
+        for name, (score, who) in models.items():
+            low = found.results[best][found.split][who].get(f"{found.score} low", score)
+            if (low if below else score) <= least:
+                names.append(name)
+        if names:
+            verb = f"{names[0]} is not" if len(names) == 1 else f"neither {names[0]} nor {names[1]} is"
+            text = f"{verb} {clearly}better than always predicting {predicts} ({scored(least, found.score)})."
+            return [text[0].upper() + text[1:]]
+    return []
+
+
+def _unknown_words(found: Findings) -> list[str]:
+    share = found.results[found.best].get("unknown_words", {}).get(found.split, 0.0)
+    return [f"{share:.0%} of the words in {found.split} are unknown to it."] if share > MOST_UNKNOWN else []
 
 
 def tiles(found: Findings) -> list[tuple[str, str]]:
@@ -45,10 +78,10 @@ def tiles(found: Findings) -> list[tuple[str, str]]:
     best = found.best
     score, teacher_score = found.mean(best), found.of_teacher(best)
     shown = []
-    if 0 < score <= teacher_score:
+    if has_share(found):
         text = f"of the teacher's {found.score_name} kept by {found.named(best)}"
         shown.append((f"{score / teacher_score:.1%}", text))
-    if found.gap is not None and found.gap.is_measurable:
+    if found.gap is not None and found.gap.closed is not None and found.gap.helped and found.gap.is_measurable:
         text = f"of the student-teacher gap closed by distillation ({found.gap.distilled})"
         shown.append((f"{found.gap.closed:.0%}", text))
     fewer, without = found.fewer(best), found.fewer(best, "parameters without embeddings")
@@ -66,30 +99,50 @@ def tiles(found: Findings) -> list[tuple[str, str]]:
 
 
 def gap_sentence(found: Findings) -> str | None:
-    """Return the share of the student-teacher gap that distillation closes; None where it is unknown.
+    """Return what distillation gains over hard labels; None where no student of the same network was trained on them.
 
-    Where the gap is too small for a share, the sentence has the three scores.
+    Where it helped, this is the share of the student-teacher gap that it closes, or the three scores where the gap is too small for a share.
+    Otherwise the sentence has the difference and its interval.
     """
     gap = found.gap
     if gap is None:
         return None
     is_best = gap.distilled == found.named(found.best)
+    plain, ours, teacher = (scored(value, found.score) for value in (gap.plain_score, gap.score, gap.teacher_score))
+    if not gap.helped:
+        return _no_gain(found, gap)
     whose = "The same network" if is_best else f"The network of {gap.distilled}"
-    reached = f"reaches {scored(gap.plain_score, found.score)}"
+    reached = f"reaches {plain}"
     if not (is_best and gap.is_measurable):
-        reached += f", distilled {scored(gap.score, found.score)}"
-    if gap.is_measurable:
-        does = (
-            f"closes {gap.closed:.0%} of the gap to the teacher"
-            if gap.closed >= 0
-            else f"widens the gap to the teacher by {-gap.closed:.0%}"
-        )
-        outcome = f"distillation {does}"
+        reached += f", distilled {ours}"
+    if gap.closed is not None and gap.is_measurable:
+        outcome = f"distillation closes {gap.closed:.0%} of the gap to the teacher"
         if gap.interval is not None:
             outcome += f" (95% interval {gap.interval[0]:.0%} to {gap.interval[1]:.0%})"
     else:
-        outcome = f"the teacher, at {scored(gap.teacher_score, found.score)}, is too close to give a share of the gap"
+        outcome = f"the teacher, at {teacher}, is too close to give a share of the gap"
     return f"{whose} trained on the hard labels of the original rows only ({gap.plain}) {reached}; {outcome}."
+
+
+def _no_gain(found: Findings, gap: Gap) -> str:
+    plain, ours, teacher = (scored(value, found.score) for value in (gap.plain_score, gap.score, gap.teacher_score))
+    verdict = "did not help here" if gap.score <= gap.plain_score else "did not measurably help here"
+    text = (
+        f"Distillation {verdict}: {gap.distilled} reaches {ours}, the same network trained on the hard labels of the original rows only "
+        f"({gap.plain}) {plain}, and the teacher {teacher}. The difference of the students is {_points(found, gap.score - gap.plain_score)}"
+    )
+    if gap.difference is not None:
+        low, high = (_points(found, value, unit=False) for value in gap.difference)
+        text += f" (95% interval {low} to {high})"
+        text += "; it includes 0, so the two cannot be told apart" if gap.includes_zero else ""
+    return text + "."
+
+
+def _points(found: Findings, difference: float, unit: bool = True) -> str:
+    """Write a difference of scores: -2.3 points, or -0.021 of correlations."""
+    if found.score != "accuracy":
+        return f"{difference + 0.0:.3f}"
+    return f"{100 * difference + 0.0:.1f}" + (" points" if unit else "")
 
 
 def chosen_by(found: Findings) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.logits.markdown import aligned, render
+from pipeline.logits.markdown import aligned, escape_markdown, render
 from pipeline.students.contract import parameters_of
 from pipeline.students.trained import TrainedStudent
 
@@ -19,7 +19,7 @@ _FILES = {
     "config.json": "architecture, labels, and the SHA-256 of each of these files",
 }
 
-_ACCURACY = {"accuracy": "accuracy", "f1": "F1", "agreement": "agreement with the teacher"}
+_AGREEMENT = {"agreement": "agreement with the teacher"}
 _PEARSON = {"pearson": "Pearson", "spearman": "Spearman", "rmse": "RMSE", "agreement": "Pearson with the teacher"}
 
 
@@ -76,8 +76,14 @@ def _scores(results: Mapping[str, Any]) -> str:
     splits = [split for split in ("validation", "test") if split in results]
     if not splits:
         return ""
-    regression = "pearson" in results[splits[0]]["student"]
-    columns = _PEARSON if regression else _ACCURACY
+    known = results[splits[0]]["student"]
+    regression = "pearson" in known
+    f1 = {
+        key: escape_markdown(key.replace("f1", "F1", 1))
+        for key in known
+        if "f1" in key and not key.endswith((" low", " high"))
+    }
+    columns = _PEARSON if regression else {"accuracy": "accuracy", **f1, **_AGREEMENT}
 
     def write(value: float) -> str:
         return f"{value:.3f}" if regression else f"{100 * value:.1f}"

@@ -19,10 +19,12 @@ from pipeline.metrics import regression
 from pipeline.params.teachers import Finetune, TeacherModel
 from pipeline.storage import write_json
 from pipeline.teacher import own
+from pipeline.teacher.files import Files, check_folder, find_files, read_config
 from pipeline.teacher.model import (
-    Files,
+    check_config,
+    check_tokenizer,
+    check_words,
     describe,
-    find_files,
     load_classifier,
     load_tokenizer,
     max_length,
@@ -43,7 +45,9 @@ def make_teacher(model: TeacherModel, examples: pa.Table, labels: list[str], fol
         opened = own.open_own(model.source, model.params, labels, model.labels, model.files)
         record = own.describe_own(opened, model.licence)
     elif model.finetune is None:
-        record = describe(open_teacher(find_files(model.source, model.sha256), labels, model.labels), model.licence)
+        teacher = open_teacher(find_files(model.source, model.sha256), labels, model.labels)
+        check_words(model.source, teacher.tokenizer, examples)
+        record = describe(teacher, model.licence)
     else:
         source = find_files(model.source, model.sha256)
         outcome = finetune(source, examples, labels, model.finetune, folder)
@@ -65,27 +69,35 @@ def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune
     :param folder: The classifier, its configuration and its tokenizer are written here.
     :return: The result, as JSON: the rows, the dtype of the computation, the validation accuracy (`pearson` for a regression) by
         epoch, and the best one.
-    :raises InputError: If the training or the validation split has no labelled rows.
+    :raises InputError: If the training or the validation split has no labelled rows, or the encoder or its tokenizer cannot be right.
     """
     if importlib.util.find_spec("accelerate") is None:
         raise InputError("fine-tuning needs the Python package accelerate: pip install 'offline-distill[finetune]'")
     from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, set_seed
 
+    check_folder(source.source, source.folder, labels, {}, finetune=True)
+    check_config(source)
+    tokenizer = load_tokenizer(source)
+    check_words(source.source, tokenizer, examples)
+    problem = {"problem_type": "regression"} if len(labels) == 1 else {}
+    if not problem and read_config(source.source, source.folder).get("problem_type"):
+        problem = {"problem_type": "single_label_classification"}  # instead of that of the head that is replaced
     set_seed(how.seed)  # the new head is initialised at random
     score = "pearson" if len(labels) == 1 else "accuracy"
     model, missing = load_classifier(
         source,
+        finetune=True,
         num_labels=len(labels),
         id2label=dict(enumerate(labels)),
         label2id={name: i for i, name in enumerate(labels)},
-        **({"problem_type": "regression"} if len(labels) == 1 else {}),
+        **problem,
     )
+    check_tokenizer(source, model, tokenizer, padded=True)
     logger.info("fine-tuning %s: randomly initialised parameters: %s", source.source, ", ".join(missing) or "none")
-    tokenizer = load_tokenizer(source)
     length = min(how.max_length, max_length(model, tokenizer) or how.max_length)
     rows = {split: _encoded(tokenizer, examples, split, length) for split in ("train", "validation")}
     checkpoints = folder / "checkpoints"
-    bfloat16 = _bfloat16_pays()
+    bfloat16 = _bfloat16_pays() and model.config.model_type != "deberta"  # its mask is beyond the range of bfloat16
     trainer = Trainer(
         model,
         _arguments(how, checkpoints, bfloat16, score),

@@ -1,39 +1,44 @@
-"""Teachers that are models of transformers: find and check the files, load the model, match its classes with the task's by name."""
+"""Teachers that are models of transformers: load them, and refuse those that cannot be right."""
 
 import hashlib
+import inspect
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import tokenizers
 import torch
 import transformers
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from pipeline.errors import InputError
-from pipeline.plugins import folders_of
-from pipeline.storage import read_json, sha256_of
+from pipeline.teacher.files import (
+    TOKENIZER,
+    Files,
+    check_files,
+    check_folder,
+    check_ids,
+    clear_fault,
+    find_files,
+    no_vocabulary,
+    read_config,
+)
+from pipeline.teacher.weights import CONFIG, head_differs, listed, no_head, read_weights, shapes_differ, wrapped
+
+__all__ = ["Files", "Teacher", "check_files", "find_files", "open_teacher"]
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS = "model.safetensors"
-PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+SAMPLE = 1_000
+"""Examples whose tokens are counted to see whether a tokenizer knows the task's words."""
 
-
-@dataclass(frozen=True)
-class Files:
-    """A model's files on this machine."""
-
-    source: str
-    """As in params.yaml."""
-    folder: Path
-    revision: str | None
-    """The commit of a model from the Hugging Face Hub."""
-    sha256: str
-    """The hash of model.safetensors, or of the lines that `sha256sum` prints for the shards that its index lists."""
+UNKNOWN_REFUSED, UNKNOWN_WARNED = 0.9, 0.1
+"""Shares of unknown tokens."""
 
 
 @dataclass(frozen=True)
@@ -51,71 +56,6 @@ class Teacher:
     """The most tokens that it can read, including special tokens; None if unknown."""
 
 
-def find_files(source: str, sha256: str | None = None) -> Files:
-    """Find a model's files and check its weights.
-
-    :param source: `package:NAME:FOLDER`, a folder of an installed package, which is not imported; `folder:PATH`; or
-        `hub:OWNER/NAME@REVISION`, downloaded into the Hugging Face cache if it is not cached.
-    :param sha256: The expected hash of the weights; None skips the check.
-    :raises InputError: If there is no such model, its weights are not safetensors, or their hash differs.
-    """
-    kind, _, place = source.partition(":")
-    match kind:
-        case "package":
-            folder = _package_folder(source, *place.split(":", 1))
-        case "hub":
-            folder = _hub_folder(source, *place.rsplit("@", 1))
-        case _:
-            folder = Path(place)
-    if not folder.is_dir():
-        raise InputError(f"{source}: {folder} is not a folder")
-    found = _weights_sha256(source, folder)
-    if sha256 is not None and found != sha256.lower():
-        raise InputError(f"{source}: the weights in {folder} have sha256 {found}, not {sha256}")
-    return Files(source, folder, folder.name if kind == "hub" else None, found)
-
-
-def _package_folder(source: str, package: str, inside: str) -> Path:
-    folders = folders_of(package)
-    if not folders:
-        raise InputError(f"{source}: the Python package {package!r} is not installed; install it with pip")
-    return folders[0] / inside
-
-
-def _hub_folder(source: str, name: str, revision: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    with _clear_fault(source, "download failed"):
-        wanted = ["*.json", "model*.safetensors", "*.txt", "*.model"]
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
-
-
-def _weights_sha256(source: str, folder: Path) -> str:
-    if (folder / WEIGHTS).is_file():
-        return sha256_of(folder / WEIGHTS)
-    index = folder / f"{WEIGHTS}.index.json"
-    if index.is_file():
-        shards = sorted(set(read_json(index)["weight_map"].values()))
-        lines = "".join(f"{sha256_of(folder / name)}  {name}\n" for name in shards)
-        return hashlib.sha256(lines.encode()).hexdigest()
-    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
-    only = f", only {', '.join(pickled)}" if pickled else ""
-    raise InputError(
-        f"{source}: {folder} has no {WEIGHTS}{only}; pickled weights can run code, so they are never loaded: convert them "
-        "once, on a machine where that is safe, with save_pretrained of transformers"
-    )
-
-
-@contextmanager
-def _clear_fault(source: str, fault: str) -> Iterator[None]:
-    """Turn an error of a library into an InputError with its first line."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(f"{source}: {fault}: {first}") from error
-
-
 def quieten() -> None:
     """Silence the warnings and the progress bars of transformers."""
     transformers.logging.set_verbosity_error()
@@ -123,35 +63,118 @@ def quieten() -> None:
 
 
 def load_tokenizer(files: Files) -> Any:
-    """Load a model's tokenizer. Raises an InputError if it does not load, or is not a fast tokenizer."""
-    with _clear_fault(files.source, "its tokenizer does not load"):
+    """Load a model's tokenizer. Raises an InputError if it does not load, is not a fast tokenizer, or has no vocabulary."""
+    quieten()
+    hint = ""
+    if (files.folder / TOKENIZER).is_file():
+        written = read_config(files.source, files.folder).get("transformers_version")
+        by = f", and transformers {written} wrote the {CONFIG} next to it" if isinstance(written, str) else ""
+        hint = (
+            f"; {TOKENIZER} may be of a newer version: these are transformers {transformers.__version__} and tokenizers "
+            f"{tokenizers.__version__}{by}; upgrade with `pip install -U transformers tokenizers`, or save the tokenizer again"
+        )
+    with clear_fault(files.source, "its tokenizer does not load", hint):
         tokenizer = AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
-    if not tokenizer.is_fast:
-        raise InputError(f"{files.source}: has no fast tokenizer (tokenizer.json)")
+        if not tokenizer.is_fast:
+            raise InputError(f"{files.source}: has no fast tokenizer ({TOKENIZER})")
+        if not tokenizer.get_vocab().keys() - {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}:
+            raise InputError(no_vocabulary(files.source, files.folder))
     return tokenizer
 
 
-def load_classifier(files: Files, **config: Any) -> tuple[Any, list[str]]:
+def load_classifier(files: Files, finetune: bool = False, **config: Any) -> tuple[Any, list[str]]:
     """Load a sequence classifier in float32.
 
+    :param finetune: Whether a classification head is trained, so that it may be missing; the encoder may not.
     :param config: Changes to its configuration: num_labels, id2label, label2id.
-    :return: The model, and the names of the parameters that are missing in its file, which are random.
-    :raises InputError: If transformers cannot open it.
+    :return: The model, and the names of the parameters that are missing in its file, which are random: none without `finetune`.
+    :raises InputError: If transformers cannot open it, or its file has not all of its weights.
     """
     quieten()
-    with _clear_fault(files.source, "transformers cannot open it as a classifier"):
+    with clear_fault(files.source, "transformers cannot open it as a classifier"):
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             files.folder,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
             dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # a head of another size is reported as missing
+            ignore_mismatched_sizes=True,  # _check_loaded compares the two shapes
             output_loading_info=True,
             **config,
         )
-    missing = {*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])}
-    return model, sorted(missing)
+    return model, _check_loaded(files, model, loading, finetune)
+
+
+def _check_loaded(files: Files, model: Any, loading: Mapping[str, Any], finetune: bool) -> list[str]:
+    """Return the parameters that are not in the weights, which are random, and refuse them where they are not trained.
+
+    :param loading: The loading info of transformers.
+    """
+    source = files.source
+    missing, differing = sorted(loading["missing_keys"]), sorted(loading["mismatched_keys"])
+    _check_encoder(files, model, missing, differing)
+    if odd := next((name for name, value in model.named_parameters() if not torch.isfinite(value).all()), None):
+        raise InputError(
+            f"{source}: {odd} has NaN or infinite numbers; the training that wrote these weights diverged: take an earlier checkpoint"
+        )
+    head = sorted({*missing, *(name for name, *_ in differing)})
+    if finetune:
+        return head
+    if differing:
+        raise InputError(head_differs(source, *next((d for d in differing if len(d[1]) > 1), differing[0])))
+    unknown = sorted(loading["unexpected_keys"])
+    if head:
+        others = f" (transformers does not know {listed(unknown)})" if unknown else ""
+        raise InputError(no_head(source, listed(head) + others))
+    layers = {int(found[1]) for name in unknown if (found := re.search(r"\.(?:layers?|h|block)\.(\d+)\.", name))}
+    depth = getattr(model.config, "num_hidden_layers", None)
+    if isinstance(depth, int) and max(layers, default=-1) >= depth:
+        raise InputError(
+            f"{source}: its weights have {max(layers) + 1} layers and its {CONFIG} only {depth}; copy the {CONFIG} that was saved "
+            "with the weights, or save the model again with model.save_pretrained(FOLDER)"
+        )
+    return []
+
+
+def _check_encoder(files: Files, model: Any, missing: Sequence[str], differing: Sequence[tuple[str, Any, Any]]) -> None:
+    """Refuse an encoder that is not in the weights, as a whole or in part.
+
+    :param differing: Names, their shapes in the file, and their shapes in the model.
+    """
+    encoder = f"{model.base_model_prefix}."
+    source = files.source
+
+    def inside(name: str) -> bool:
+        # Most pretraining has no use for the pooler, so many encoders are saved without one.
+        return name.startswith(encoder) and not name.startswith(f"{encoder}pooler.")
+
+    if wrong := [found for found in differing if inside(found[0])]:
+        name, found, expected = next((each for each in wrong if "word_embedding" in each[0]), wrong[0])
+        raise InputError(shapes_differ(source, name, found, expected, len(wrong) - 1))
+    lost = [name for name in missing if inside(name)]
+    if not lost:
+        return
+    names = list(read_weights(source, files.folder))
+    prefix = _prefix(names, [name.removeprefix(encoder) for name in lost])
+    if prefix is None:
+        raise InputError(
+            f"{source}: its weights have no {listed(lost)}, which {type(model).__name__} needs and which would be random; they "
+            f"have {len(names)} names, such as {names[0]}: copy or download all files of the model, or save it again with "
+            "model.save_pretrained(FOLDER)"
+        )
+    if prefix.removesuffix(".") in transformers.CONFIG_MAPPING:
+        raise InputError(
+            f"{source}: the names of its weights start with {prefix!r}, and its {CONFIG} has model_type "
+            f"{model.config.model_type!r}; copy the {CONFIG} that was saved with the weights"
+        )
+    raise InputError(wrapped(source, prefix.removesuffix(encoder)))
+
+
+def _prefix(names: Sequence[str], lost: Sequence[str]) -> str | None:
+    """Return what stands in front of most of the lost names in the file; None if most are not there under any name."""
+    found = Counter(name.removesuffix(tail) for tail in lost[:100] for name in names if name.endswith(f".{tail}"))
+    prefix, times = next(iter(found.most_common(1)), ("", 0))
+    return prefix if 2 * times >= len(lost[:100]) else None
 
 
 def open_teacher(files: Files, labels: Sequence[str], names: Mapping[str, str]) -> Teacher:
@@ -159,50 +182,85 @@ def open_teacher(files: Files, labels: Sequence[str], names: Mapping[str, str]) 
 
     :param labels: The task's class names.
     :param names: The teacher's class name -> the task's, where they differ.
-    :raises InputError: If it has no trained classification head, or other classes.
+    :raises InputError: If it has no trained classification head, other classes, or a tokenizer that is not the model's.
     """
-    columns = align(files, labels, names)  # first, because it is cheap
-    model, missing = load_classifier(files)
-    if missing:
-        raise InputError(
-            f"{files.source}: its weights have no {', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}: it has no trained "
-            "classification head; add `finetune` to the teacher's model, which trains one"
-        )
+    columns = check_folder(files.source, files.folder, labels, names, finetune=False)  # first, because it is cheap
+    check_config(files)
     tokenizer = load_tokenizer(files)
+    model, _ = load_classifier(files)
+    check_tokenizer(files, model, tokenizer)
     return Teacher(files, model.eval(), tokenizer, tuple(labels), columns, max_length(model, tokenizer))
 
 
-def align(files: Files, labels: Sequence[str], names: Mapping[str, str]) -> tuple[int, ...]:
-    """Match the classes in a model's config.json with the task's, as `match` does."""
-    with _clear_fault(files.source, "its config.json does not load"):
-        id2label = AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False).id2label
-    return match(files.source, [str(id2label[i]) for i in range(len(id2label))], labels, names)
-
-
-def match(source: str, classes: Sequence[str], labels: Sequence[str], names: Mapping[str, str]) -> tuple[int, ...]:
-    """Match a teacher's classes with the task's by name, ignoring case.
-
-    :param source: The teacher, for the message.
-    :param classes: Its class names, in the order of its logits.
-    :param labels: The task's class names.
-    :param names: The teacher's class name -> the task's, where they differ.
-    :return: For each of `labels`, its position in `classes`.
-    :raises InputError: If the two sets of names differ; the message shows both.
-    """
-    if (len(labels), list(classes), dict(names)) == (1, ["LABEL_0"], {}):
-        return (0,)  # a regression whose output has only the default name of transformers
-    # If two of the task's labels differ in case only, names must match exactly.
-    fold = str.casefold if len({name.casefold() for name in labels}) == len(labels) else str
-    mapping = {fold(name): label for name, label in names.items()}
-    unknown = sorted(mapping.keys() - {fold(name) for name in classes})
-    renamed = [fold(mapping.get(fold(name), name)) for name in classes]
-    if unknown or sorted(renamed) != sorted(fold(name) for name in labels):
-        also = f", and `labels` maps {unknown[0]!r}, which the teacher does not have" if unknown else ""
+def check_config(files: Files) -> None:
+    """Refuse a config.json that transformers cannot read without running code of the model's own."""
+    config, fault = read_config(files.source, files.folder), f"its {CONFIG} does not load"
+    model_type = config["model_type"]
+    if model_type not in transformers.CONFIG_MAPPING:
         raise InputError(
-            f"{source}: the teacher's classes are [{', '.join(classes)}], the task's are [{', '.join(labels)}]{also}; map "
-            f"the names under the teacher's model, as `labels: {{{classes[0]}: {labels[0]}, ...}}`"
+            f"{files.source}: {fault}: model type {model_type!r} "
+            + (
+                "needs code of its own (auto_map), which is never run; use another model, or a class of yours (source: "
+                "python:MODULE:NAME)"
+                if "auto_map" in config
+                else f"is unknown to transformers {transformers.__version__}; upgrade with `pip install -U transformers`, or correct it"
+            )
         )
-    return tuple(renamed.index(fold(name)) for name in labels)
+    with clear_fault(files.source, fault):
+        AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
+
+
+def check_tokenizer(files: Files, model: Any, tokenizer: Any, padded: bool = False) -> None:
+    """Refuse a tokenizer whose ids or padding are not the model's.
+
+    :param padded: Whether the model needs padding, whatever its architecture.
+    """
+    with clear_fault(files.source, "its tokenizer does not fit the model"):
+        ids = tokenizer.get_vocab() | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+        text = tokenizer("a")["input_ids"]  # a template can add ids that the vocabulary does not have
+        ids |= dict(zip(tokenizer.convert_ids_to_tokens(text), text, strict=True))
+        check_ids(files.source, ids, model.get_input_embeddings().weight.shape[0])
+    reads_last = "pad_token_id" in inspect.getsource(inspect.unwrap(type(model).forward))
+    if tokenizer.pad_token_id is None and (padded or reads_last):
+        raise InputError(
+            f"{files.source}: its tokenizer has no padding token; choose one, such as tokenizer.pad_token = tokenizer.eos_token, set "
+            "model.config.pad_token_id = tokenizer.pad_token_id, and save both with save_pretrained(FOLDER)"
+        )
+    configured = getattr(model.config.get_text_config(), "pad_token_id", None)
+    if reads_last and configured != tokenizer.pad_token_id:
+        raise InputError(
+            f"{files.source}: pad_token_id is {configured} in {CONFIG} and {tokenizer.pad_token_id} ({tokenizer.pad_token}) in its "
+            f"tokenizer; {type(model).__name__} reads the last token before the padding, so its logits would be wrong: set "
+            "model.config.pad_token_id = tokenizer.pad_token_id, and save it with model.save_pretrained(FOLDER)"
+        )
+
+
+def check_words(source: str, tokenizer: Any, examples: pa.Table) -> None:
+    """Refuse a tokenizer to which nearly all of a task's text is unknown, and warn where much of it is.
+
+    :param examples: sentence1 and sentence2 of the examples; a sample is tokenised.
+    """
+    rows = examples.num_rows
+    some = examples.take(np.linspace(0, rows - 1, min(rows, SAMPLE), dtype=np.int64))
+    texts = [text[:1_000] for side in ("sentence1", "sentence2") for text in some[side].drop_null().to_pylist()]
+    texts = [text for text in texts if text.strip()]
+    if not texts:
+        return
+    with clear_fault(source, "its tokenizer fails"):
+        ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False)[
+            "input_ids"
+        ]
+    lost = sum(not row for row in ids)  # some tokenizers drop what they do not know
+    unknown = lost + sum(row.count(tokenizer.unk_token_id) for row in ids)
+    share = unknown / (lost + sum(map(len, ids)))
+    found = f"{share:.0%} of the tokens of {len(texts):,} texts are unknown to its tokenizer ({tokenizer.unk_token or 'dropped'})"
+    if share >= UNKNOWN_REFUSED:
+        raise InputError(
+            f"{source}: {found}, so the texts would look the same; it is of another model or language: save the tokenizer that the "
+            "model was trained with, tokenizer.save_pretrained(FOLDER), or take a model for this language"
+        )
+    if share >= UNKNOWN_WARNED:
+        logger.warning("%s: %s; the teacher cannot tell them apart", source, found)
 
 
 def max_length(model: Any, tokenizer: Any) -> int | None:

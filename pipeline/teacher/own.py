@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline import plugins
 from pipeline.errors import InputError
 from pipeline.storage import sha256_of
-from pipeline.teacher.model import match
+from pipeline.teacher.classes import match
 
 logger = logging.getLogger(__name__)
 

@@ -1,13 +1,16 @@
 """The teacher that the finetune stage recorded in teacher.json, opened for labelling or for its word vectors."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.storage import read_json
-from pipeline.teacher.model import Teacher, find_files, open_teacher
+from pipeline.teacher.model import Teacher, find_files, open_teacher, tokenizer_sha256
 from pipeline.teacher.own import SCHEME, OwnTeacher, describe_own, open_own
+
+logger = logging.getLogger(__name__)
 
 RECORD = "teacher.json"
 
@@ -31,7 +34,10 @@ def open_recorded(folder: Path, labels: Sequence[str]) -> tuple[Teacher | OwnTea
     if files.sha256 != record["sha256"]:
         hashes = f"the weights in {files.folder} (sha256 {files.sha256}, recorded {record['sha256']})"
         _refuse_changed(path, source, [hashes])
-    return open_teacher(files, labels, names), record
+    teacher = open_teacher(files, labels, names)
+    if tokenizer_sha256(teacher.tokenizer) != record["tokenizer_sha256"]:
+        logger.warning("%s: its tokenizer is not the one in %s: the file or a library changed", source, path)
+    return teacher, record
 
 
 def _changes(record: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -102,6 +102,21 @@ def test_the_best_epoch_is_kept_where_later_ones_are_worse(monkeypatch: pytest.M
     assert not torch.equal(snapshots[1], snapshots[4])
 
 
+@pytest.mark.parametrize(
+    ("accuracies", "improves"), [([0.5, 0.6, 0.7], True), ([0.5, 0.7, 0.7], False), ([0.5], False)]
+)
+def test_the_last_line_of_the_log_tells_whether_more_epochs_may_help(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, accuracies: list[float], improves: bool
+):
+    measured = iter(accuracies)
+    monkeypatch.setattr(distilling, "_measure", lambda *_: (0.0, next(measured)))
+    with caplog.at_level("INFO", "pipeline"):
+        train(epochs=len(accuracies))
+    last = caplog.records[-1].getMessage()
+    assert last.startswith("kept epoch")
+    assert last.endswith("it still improves: a larger `epochs` may help") == improves
+
+
 def test_training_stops_when_patience_has_run_out():
     _, history = train(model="test_distill:Constant", params={}, epochs=9, patience=2)
     assert len(history) == 3

@@ -169,7 +169,7 @@ def no_token_types(patch: pytest.MonkeyPatch) -> None:
 
 
 def columns_of_the_model(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("pipeline.teacher.model.align", lambda *given: (0, 1, 2))
+    patch.setattr("pipeline.teacher.model.check_folder", lambda *given, **named: (0, 1, 2))
 
 
 PLANTED = [

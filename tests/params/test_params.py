@@ -95,6 +95,16 @@ def test_a_task_overrides_params(project):
     assert set(settings.students) == {"tiny"}
 
 
+def test_the_metric_f1_can_name_a_class_where_there_are_classes(project):
+    task = project / "tasks" / "films.yaml"
+    change(task, "metrics", ["f1:positive", "accuracy", "f1"])
+    assert params.load("films").task.metrics == ["f1:positive", "accuracy", "f1"]
+    change(task, "text.label_values", {})
+    change(task, "text.labels", ["positive"])
+    with pytest.raises(InputError, match="metrics: 'f1:positive': a task of one label is a regression"):
+        params.load("films")
+
+
 def test_settings_are_frozen(project):
     with pytest.raises(ValueError, match="frozen"):
         params.load("films").augment.n_iter = 5
@@ -153,6 +163,11 @@ def test_params_error_names_file_key_and_value(project, key, value, message):
         ("text.splits", {"dev": 1.0}, "text.splits.dev: 'dev': Input should be 'train', 'validation' or 'test'"),
         ("text.splits", {"train": 1.5}, "text.splits.train: 1.5: Input should be less than or equal to 1"),
         ("text.bad_rows", {"fields": "keep"}, "text.bad_rows.fields: 'keep': Input should be 'refuse' or 'drop'"),
+        ("metrics", ["auc"], "metrics.0: 'auc': must be accuracy, f1, or f1: and a class name, such as f1:positive"),
+        ("metrics", [{"f1": "positive"}], "metrics.0: write it without a space: f1:positive"),
+        ("metrics", ["f1", "f1:good"], "metrics: 'f1:good': text.labels has no class 'good' (there are negative, positive)"),
+        ("metrics", ["f1:"], "metrics: 'f1:': text.labels has no class ''"),
+        ("metrics", [], "metrics: []: List should have at least 1 item"),
         ("text.source", {}, "text.source: exactly one of files, package, hub, logits is needed, not 0"),
         ("text.source", {"files": "a.csv", "hub": "a/b"}, "exactly one of files, package, hub, logits is needed, not 2"),
         ("text.source", {"package": "a"}, "text.source: path goes with package"),

@@ -27,7 +27,9 @@ TASKS = {
     "two classes": {},
     "one student": {"students": 1},
     "many students": {"students": 45, "n": 40},
+    "20 classes": {"classes": 20, "students": 3},
     "150 classes": {"classes": 150, "students": 3},
+    "one row": {"n": 1},
     "pairs": {"pairs": True, "classes": 3},
     "regression": {"classes": 1, "students": 8},
     "no test split": {"splits": ("validation",)},
@@ -112,6 +114,7 @@ def test_every_figure_has_marks_at_finite_places(name: str):
             value for part in figure.iter() for key, value in part.attrib.items() if key not in ("class", "aria-label")
         )
         assert not re.search(r"\b(nan|inf)\b", written)
+    assert not re.search(r"\b(nan|inf|None)\b", Reader(page_of(name)).text)
 
 
 def test_every_section_is_there_and_each_is_linked():
@@ -119,6 +122,7 @@ def test_every_section_is_there_and_each_is_linked():
     ids = [attributes["id"] for tag, attributes in read.elements if tag == "section"]
     assert ids == [
         "result",
+        "classes",
         "cost",
         "ablation",
         "training",
@@ -141,6 +145,7 @@ def test_missing_data_has_no_section_and_no_figure():
     read = Reader(page(findings(full=False)))
     assert [attributes["id"] for tag, attributes in read.elements if tag == "section"] == [
         "result",
+        "classes",
         "cost",
         "calibration",
         "disagreements",

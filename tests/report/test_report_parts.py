@@ -15,18 +15,22 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_findings import PLAIN, ablation, answers, findings, student
+from made_findings import PLAIN, ablation, answers, findings, scores, student
 
 from pipeline import tables
+from pipeline.distill.epochs import Epoch, still_improves
 from pipeline.errors import InputError
+from pipeline.evaluation import by_class_of
 from pipeline.logits import changes, writing
 from pipeline.metrics.calibration import calibration_error, confidence_bins
 from pipeline.report import ablation as ablations
 from pipeline.report import charts, coloured, labelled, sections, words
 from pipeline.report.answers import calibration, disagreements
+from pipeline.report.by_class import class_caption, class_rows, result_tables
+from pipeline.report.cautions import read_prepared, warnings
 from pipeline.report.charts import Point, frontier
 from pipeline.report.drawing import Series
-from pipeline.report.findings import Findings, read_curve, shares_closed
+from pipeline.report.findings import Curve, Findings, read_curve, shares_closed
 from pipeline.report.labelled import confidence, families
 from pipeline.report.markup import Markup, element, escaped, joined
 from pipeline.report.page import page
@@ -367,10 +371,75 @@ def test_resamples_without_a_gap_are_beyond_both_ends_of_the_interval():
     assert shares_closed(plain, distilled, many) == pytest.approx((-1e6, 1e6))
 
 
-def test_a_gap_that_is_widened_is_a_sentence():
+def students_of(plain: float, ours: float, n: int = 400) -> Findings:
+    """Return findings of 6 classes with a teacher of 90%; so many students' answers are right, independently."""
+    found = findings(classes=6, n=n)
+    answered = {}
+    for seed, (name, accuracy) in enumerate((("plain", plain), ("student1", ours))):
+        labels, draws = found.answers[name]["test"].labels, np.random.default_rng(seed)
+        guesses = [np.where(draws.permutation(n) < share * n, labels, (labels + 1) % 6) for share in (0.9, accuracy)]
+        teacher, ours_ = (np.eye(6, dtype=np.float32)[guess] for guess in guesses)
+        answered[name] = dataclasses.replace(found.answers[name]["test"], teacher=teacher, student=ours_)
+        found.results[name]["test"] = scores(answered[name])
+    return dataclasses.replace(found, answers={name: {"test": each} for name, each in answered.items()})
+
+
+@pytest.mark.parametrize(
+    ("plain", "ours", "verdict", "told_apart"),
+    [
+        (0.8, 0.6, "Distillation did not help here: ", True),
+        (0.8, 0.79, "Distillation did not help here: ", False),
+        (0.79, 0.8, "Distillation did not measurably help here: ", False),
+        (0.6, 0.8, "The same network trained on the hard labels", True),
+    ],
+)
+def test_where_distillation_did_not_help_page_and_summary_say_so_with_the_interval(
+    plain: float, ours: float, verdict: str, told_apart: bool
+):
+    found = students_of(plain, ours)
+    gap = found.gap
+    assert gap is not None
+    assert gap.difference is not None
+    low, high = gap.difference
+    assert low < gap.score - gap.plain_score < high
+    assert told_apart == (low > 0 or high < 0)
+    sentence = words.gap_sentence(found)
+    assert sentence.startswith(verdict)
+    assert sentence in page(found)
+    assert sentence in summary(found)
+    assert ("cannot be told apart" in sentence) != told_apart
+    if "Distillation" in verdict:
+        interval = (
+            f"{100 * (gap.score - gap.plain_score):.1f} points (95% interval {100 * low:.1f} to {100 * high:.1f})"
+        )
+        assert interval in sentence
+        assert all(f"{100 * value:.1f}%" in sentence for value in (gap.plain_score, gap.score, gap.teacher_score))
+        assert "gap closed" not in page(found)
+    assert ("(not distilled)" in words.headline(found)) == (found.best == "plain")
+
+
+def test_the_interval_of_the_difference_is_paired_by_row():
+    """Two students with the same answers differ by 0 in every resample, however uncertain both are."""
+    found = findings(n=50)
+    same = dataclasses.replace(found, answers=dict.fromkeys(found.answers, found.answers["plain"]))
+    assert same.gap is not None
+    assert same.gap.difference == (0.0, 0.0)
+
+
+def test_a_teacher_worse_than_the_plain_student_has_a_sentence_too():
     found = findings()
-    found.__dict__["gap"] = dataclasses.replace(found.gap, closed=-0.2, interval=None)
-    assert words.gap_sentence(found).endswith("; distillation widens the gap to the teacher by 20%.")
+    for each in found.results.values():
+        each["test"]["teacher"]["accuracy"] = 0.5
+    sentence = words.gap_sentence(dataclasses.replace(found))
+    assert sentence is not None
+    assert "the teacher, at 50.0%, is too close" in sentence
+
+
+def test_a_regression_has_an_interval_of_the_difference():
+    gap = findings(classes=1).gap
+    assert gap is not None
+    assert gap.difference is not None
+    assert gap.difference[0] < gap.score - gap.plain_score < gap.difference[1]
 
 
 def test_without_a_plain_student_of_the_same_network_there_is_no_gap():
@@ -416,7 +485,12 @@ def test_the_headline_and_the_gap_are_of_the_mean_over_seeds():
     assert gap.closed == pytest.approx((ours - plain) / (teacher - plain))
     assert gap.interval is not None
     assert gap.interval[0] < gap.closed < gap.interval[1]
-    assert words.gap_sentence(found).startswith("The same network trained on the hard labels")
+    sentence = words.gap_sentence(found)
+    assert gap.includes_zero, "four students of very different scores"
+    assert sentence.startswith(
+        f"Distillation did not measurably help here: soft (mean of 2 seeds) reaches {100 * ours:.1f}%"
+    )
+    assert "cannot be told apart" in sentence
     assert words.chosen_by(found).endswith("soft (mean of 2 seeds) is the best of 2 students on validation.")
 
 
@@ -489,6 +563,149 @@ def test_the_caption_explains_what_is_in_the_table_and_no_more():
     assert "the correlation" in words.table_caption(findings(classes=1))
 
 
+# --- what makes scores worth less --------------------------------------------------------------------------------------
+
+
+def imbalanced(teacher: float, ours: float, rows: int = 1000) -> Findings:
+    """Return findings of two classes, 90% of whose rows have the first, and models of these accuracies."""
+    found = findings()
+    for each in found.results.values():
+        test = each["test"]
+        test["rows"] = rows
+        for who, score in (("teacher", teacher), ("student", ours)):
+            test[who] |= {"accuracy": score, "accuracy low": score - 0.02, "accuracy high": score + 0.02}
+        for one, many in zip(test["student"]["classes"], (rows - -(-rows // 10), -(-rows // 10)), strict=True):
+            one["rows"] = many
+    return dataclasses.replace(found)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "ours", "text"),
+    [
+        (0.95, 0.94, None),
+        (0.95, 0.9, "The student student1 is not better than always predicting 'class 0 <b>' (90.0%)."),
+        (0.95, 0.91, "The student student1 is not clearly better than always predicting 'class 0 <b>' (90.0%)."),
+        (
+            0.6,
+            0.6,
+            "Neither the teacher large nor the student student1 is better than always predicting 'class 0 <b>' (90.0%).",
+        ),
+        (
+            0.8888888,
+            0.888889,
+            "Neither the teacher large nor the student student1 is better than always predicting 'class 0 <b>' (88.9%).",
+        ),
+        (0.5, 0.95, "The teacher large is not better than always predicting 'class 0 <b>' (90.0%)."),
+    ],
+)
+def test_a_model_that_is_no_better_than_the_most_frequent_label_is_said_to_be(
+    teacher: float, ours: float, text: str | None
+):
+    found = imbalanced(teacher, ours, 9 if ours == 0.888889 else 1000)
+    assert ("keeps" in words.headline(found)) == (text is None)
+    assert ("kept by" in str(words.tiles(found))) == (text is None)
+    assert words.headline(found).endswith(text or "faster.")
+
+
+def test_a_correlation_that_may_be_zero_is_said_to_be():
+    found = findings(classes=1)
+    found.results[found.best]["test"]["student"]["pearson low"] = -0.1
+    assert "is not clearly better than always predicting a constant (0.000)" in words.headline(found)
+
+
+def test_many_unknown_words_are_in_the_headline_the_warnings_and_the_results(tmp_path: Path):
+    found = findings()
+    for share, warned in ((0.2, False), (0.71, True)):
+        for name, each in found.results.items():
+            each["unknown_words"] = {"validation": 0.1, "test": share}
+            write_json(tmp_path / "students" / f"{name}.json", each)
+        assert ("71% of the words in test are unknown to it." in words.headline(found)) == warned
+        text = "71% of the words in test are unknown to plain, student1"
+        shown = result_tables(tmp_path, ["accuracy"], found.results)
+        assert [text in where for where in (page(found), summary(found), shown)] == [warned] * 3
+
+
+@pytest.mark.parametrize("name", ["student1", "plain"])
+@pytest.mark.parametrize(
+    ("scores", "epochs", "improves"),
+    [
+        ([0.5, 0.6, 0.7], 3, True),
+        ([0.5, 0.6, 0.7], 9, False),
+        ([0.5, 0.7, 0.7], 3, False),
+        ([0.5, 0.7, 0.6], 3, False),
+        ([0.5], 1, False),
+    ],
+)
+@pytest.mark.parametrize("regression", [False, True])
+def test_a_student_that_improves_in_its_last_epoch_is_warned_of(
+    name: str, scores: list[float], epochs: int, improves: bool, regression: bool
+):
+    found = findings(classes=1 if regression else 2)
+    values = np.array(scores)
+    curve = Curve(1 - values, 1 - values, values * np.nan if regression else values)
+    found = dataclasses.replace(found, curves={name: curve}, settings={**found.settings, name: student(epochs=epochs)})
+    text = f"{name}: still improving at the last of {epochs} epochs. Raise students.NAME.epochs"
+    assert [text in where for where in (page(found), summary(found))] == [improves] * 2
+    of_curve = [Epoch(i + 1, 1 - x, 1 - x, math.nan if regression else x) for i, x in enumerate(scores)]
+    assert still_improves(of_curve, epochs) == improves
+
+
+def test_warnings_of_teachers_and_of_the_text_are_on_page_and_summary(tmp_path: Path):
+    assert read_prepared(tmp_path) == []
+    write_json(tmp_path / "rows.json", {"read": 1})
+    assert read_prepared(tmp_path) == []
+    write_json(tmp_path / "rows.json", {"warnings": ["few words", 7]})
+    assert warnings(findings()) == []
+    assert "Warnings" not in page(findings()) + summary(findings())
+    found = dataclasses.replace(findings(), doubts={"large": ["it is <odd>"]}, prepared=read_prepared(tmp_path))
+    assert warnings(found) == ["Text: few words.", "Teacher large: it is <odd>."]
+    assert "<li>Teacher large: it is &lt;odd&gt;.</li>" in page(found)
+    assert "- Teacher large: it is \\<odd\\>." in summary(found)
+
+
+def test_a_split_with_few_rows_or_without_a_class_or_labels_is_warned_of():
+    found = findings(classes=3, n=29, splits=("test",))
+    for each in found.results.values():
+        each["no labels"] = ["validation"]
+        each["test"]["student"]["classes"][1]["rows"] = 0
+        each["test"]["student"]["macro f1"] = 0.5
+    assert warnings(found) == [
+        "validation: no labels, so nothing is measured on it.",
+        "test: only 29 labelled rows, too few to compare models; the intervals are too narrow.",
+        "test: no rows of 'class 1 <b>', so its recall is unknown, and macro F1 counts it as 0.",
+    ]
+
+
+def test_each_class_has_its_scores_and_its_most_frequent_error():
+    found = findings(classes=3)
+    matrix = [[5, 0, 0], [1, 2, 3], [0, 0, 0]]
+    pairs = np.array([(i, j) for i in range(3) for j in range(3) for _ in range(matrix[i][j])])
+    labels = ["a", "b", "c"]
+    for each in found.results.values():
+        each["test"]["student"] |= by_class_of(*pairs.T, labels)[1]
+        each["test"]["teacher"] |= by_class_of(pairs[:, 0], pairs[:, 0], labels)[1]
+    head, *rows = class_rows(found.results)
+    assert len(head) == len(rows[0])
+    assert rows == [
+        ["a", "5", "100.0", "100.0", "100.0", "83.3", "100.0", "90.9", ""],
+        ["b", "6", "100.0", "100.0", "100.0", "100.0", "33.3", "50.0", "c (3)"],
+        ["c", "0", "-", "-", "-", "0.0", "-", "0.0", ""],
+    ]
+    assert class_caption(found.results).endswith("A class without rows has no recall.")
+    drawn = charts.confusions("student1", np.array(matrix), labels)
+    assert "3 rows of b (50%) are predicted as c" in drawn
+    assert drawn.count("are predicted as") == 9
+    assert class_rows(findings(classes=1).results) == []
+
+
+def test_of_many_classes_those_with_the_lowest_f1_are_listed():
+    found = findings(classes=150, n=2000)
+    student = {one["class"]: one["f1"] for one in found.results[found.best]["test"]["student"]["classes"]}
+    _, *rows = class_rows(found.results)
+    assert [student[name] for name, *_ in rows] == sorted(student.values())[:20]
+    assert "the 20 of 150 classes" in class_caption(found.results)
+
+
 # --- files --------------------------------------------------------------------------------------------------------------
 
 
@@ -520,8 +737,9 @@ def test_an_ablation_that_is_broken_is_named(tmp_path: Path):
     write_json(path, ablation() | {"cells": cells})
     with pytest.raises(InputError, match="cell 0 lacks high, low"):
         ablations.read_ablation(tmp_path)
-    write_json(path, ablation() | {"cells": []})
-    assert ablations.read_ablation(tmp_path) is None
+    for empty in (ablation() | {"cells": []}, {}):  # {}: the ablation leaves the task out
+        write_json(path, empty)
+        assert ablations.read_ablation(tmp_path) is None
     write_json(path, ablation())
     assert ablations.read_ablation(tmp_path) == json.loads(path.read_text())
 

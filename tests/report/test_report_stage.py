@@ -1,6 +1,7 @@
 """The report stage, on students with little training."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,13 @@ import pyarrow as pa
 import pytest
 import yaml
 from logit_rows import PROVENANCE, sentiment
+from logit_sets import column
 from shipped import as_pairs
 
 from pipeline.errors import InputError
-from pipeline.logits import writing
+from pipeline.logits import dataset, writing
 from pipeline.report.answers import answer
-from pipeline.storage import read_json
+from pipeline.storage import read_json, write_json
 from pipeline.students.trained import TrainedStudent
 from stages import evaluate, gather, report, train
 
@@ -66,9 +68,31 @@ def test_the_report_has_every_student_and_the_figures_of_the_results(project: Pa
         score = read_json(project / f"data/films/results/students/{name}.json")["validation"]["student"]["accuracy"]
         assert re.search(rf"\| {name} +\| +{100 * score:.1f} \(", summary)
         assert re.search(rf"> (<b>)?{name}(</b>)?</span></th><td>{100 * score:.1f} ", page)
+    for shown in (page, summary):
+        assert "Teacher base:" not in shown, "the teachers are right"
+        assert "test: no labels, so nothing is measured on it." in shown
     before = (folder / "index.html").read_bytes()
     report.main("films")
     assert (folder / "index.html").read_bytes() == before
+
+
+def test_doubts_about_a_teacher_and_the_warnings_of_prepare_are_read(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    copied = shutil.copytree(project, tmp_path / "project")
+    monkeypatch.chdir(copied)
+    data = copied / "data/films"
+    write_json(data / "source/rows.json", {"read": 1, "warnings": ["texts have one word each"]})
+    rows = {split: dataset.read_split(data / "logits/large", split) for split in ("train", "validation", "test")}
+    flat = {split: column(table, "logits", [[0.25, 0.75]] * table.num_rows) for split, table in rows.items()}
+    writing.write(data / "logits/large", flat, dataset.provenance(data / "logits/large"))
+    given = yaml.safe_load((copied / "params.yaml").read_text())
+    given["students"] = {"two": given["students"]["two"]}
+    (copied / "params.yaml").write_text(yaml.safe_dump(given))
+    report.main("films")
+    summary = (data / "report/summary.md").read_text()
+    assert "- Text: texts have one word each.\n- Teacher large: its logits are the same for all 240 rows" in summary
+    assert "| plain" not in summary, "the settings no longer have it"
 
 
 def test_the_predictions_are_the_student_s_on_labelled_and_unlabelled_rows(

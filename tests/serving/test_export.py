@@ -253,7 +253,14 @@ def test_a_failed_export_leaves_no_files(tmp_path: Path, single: TrainedStudent,
 
 
 def test_the_card_has_scores_size_and_terms(tmp_path: Path, single: TrainedStudent):
-    scores = {"accuracy": 0.8, "accuracy low": 0.75, "accuracy high": 0.846, "f1": 0.79, "agreement": 0.9}
+    scores = {"accuracy": 0.8, "accuracy low": 0.75, "accuracy high": 0.846, "agreement": 0.9}
+    scores |= {
+        "f1 (positive)": 0.79,
+        "f1 (positive) low": 0.7,
+        "f1 (positive) high": 0.8,
+        "classes": [],
+        "confusion": [],
+    }
     results = {
         "test": {"rows": 1234, "student": scores, "teacher": {"accuracy": 0.9}},
         "student": {"temperature": 1.5},
@@ -268,6 +275,7 @@ def test_the_card_has_scores_size_and_terms(tmp_path: Path, single: TrainedStude
         "# mine",
         "75.0 to 84.6",
         "1,234",
+        "| accuracy | 95% interval | F1 (positive) | agreement with the teacher |",
         "softmax(logits / 1.5)",
         "films 1.2",
         "- Teacher: mit.",

@@ -157,7 +157,7 @@ def test_an_encoder_without_a_classification_head_is_refused(tmp_path: Path):
         match=r"no classifier\.bias, classifier\.weight: it has no trained classification head; .*`finetune`",
     ):
         opened(folder)
-    _, missing = load_classifier(find_files(f"folder:{folder}"), num_labels=3)
+    _, missing = load_classifier(find_files(f"folder:{folder}"), finetune=True, num_labels=3)
     assert missing == ["classifier.bias", "classifier.weight"]
 
 

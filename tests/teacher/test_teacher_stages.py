@@ -1,5 +1,6 @@
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,19 @@ TEACHERS = {
         "label": {},
     },
 }
+
+
+BY_WORD = """
+import numpy as np
+
+class ByWord:
+    def __init__(self, words: str) -> None:
+        self.words = words.split()
+
+    def predict_logits(self, texts):
+        return np.array([[4.0 * (word in text) + len(text) / 100 for word in self.words] for text in texts])
+"""
+"""A teacher whose classes are recognised by a word each."""
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +126,25 @@ def test_a_teacher_is_made_and_labels(project: Path, monkeypatch: pytest.MonkeyP
     before = contents(folder)
     here("label", "films", name)
     assert contents(folder) == before, "the same rows and teacher give the same bytes"
+
+
+def test_labelling_warns_of_a_teacher_whose_class_names_are_swapped(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    project = shutil.copytree(project, tmp_path / "project")
+    monkeypatch.chdir(project)
+    monkeypatch.syspath_prepend(project)
+    storage.write_text(project / "by_word.py", BY_WORD)
+    for words, warned in (("bad good", []), ("good bad", ["teacher brought: its accuracy on 6 labelled"])):
+        teacher = {"model": {"source": "python:by_word:ByWord", "params": {"words": words}}, "label": {}}
+        given = yaml.safe_load((project / "params.yaml").read_text()) | {"teachers": {"brought": teacher}}
+        storage.write_text(project / "params.yaml", yaml.safe_dump(given))
+        caplog.clear()
+        here("finetune", "films", "brought")
+        here("label", "films", "brought")
+        found = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert [text[: len(start)] for text, start in zip(found, warned, strict=True)] == warned
+        assert all("its class names may be swapped" in text for text in found)
 
 
 def test_errors_name_the_fault_and_write_nothing(project: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,162 @@
+"""A teacher's classes: read them from config.json, and match them with the task's by name."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.errors import InputError
+
+SHOWN = 12
+"""Class names that a message lists."""
+
+
+def classes_of(source: str, config: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
+    """Return the class names in a classifier's config.json, in the order of its logits.
+
+    :param config: The contents of config.json.
+    :param labels: The task's class names; one is a regression.
+    :raises InputError: If the classes do not number the logits from 0, their names contradict each other, or the model was trained
+        for another kind of task.
+    """
+    _check_kind(source, config.get("problem_type"), labels)
+    id2label, count = check_map(source, config, labels), config.get("num_labels")
+    if id2label is None:
+        # The default of transformers is two classes.
+        return [f"LABEL_{i}" for i in range(count if isinstance(count, int) else 2)]
+    example = _example(labels)
+    if sorted(id2label) != list(range(len(id2label))) or not id2label:
+        raise InputError(
+            f"{source}: id2label in config.json has the keys [{_some([str(key) for key in id2label])}]; the columns of the "
+            f"logits are numbered from 0 without gaps: write {example}"
+        )
+    names = [name for _, name in sorted(id2label.items())]
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise InputError(
+            f"{source}: id2label in config.json has the name {wrong[0]!r}, which is not text; write {example}"
+        )
+    if isinstance(count, int) and count != len(names):
+        raise InputError(
+            f"{source}: config.json has num_labels {count}, and {len(names)} names in id2label; correct the one that is wrong"
+        )
+    _check_inverse(source, names, config.get("label2id"))
+    return names
+
+
+def check_map(source: str, config: Mapping[str, Any], labels: Sequence[str]) -> dict[int, Any] | None:
+    """Return id2label of a config.json, None if it has none. Raises an InputError if it is not a map from numbers."""
+    id2label = config.get("id2label")
+    if id2label is None:
+        return None
+    try:
+        return {int(column): name for column, name in id2label.items()}
+    except (AttributeError, ValueError):
+        raise InputError(
+            f"{source}: id2label in config.json is {_cut(repr(id2label))}; write a map from column to name, as "
+            f"{_example(labels)}"
+        ) from None
+
+
+def _example(labels: Sequence[str]) -> str:
+    return (
+        "{"
+        + ", ".join(f'"{i}": "{name}"' for i, name in enumerate(labels[:2]))
+        + (", ...}" if len(labels) > 2 else "}")
+    )
+
+
+def _check_kind(source: str, kind: object, labels: Sequence[str]) -> None:
+    """Refuse a classifier whose problem_type does not fit the task."""
+    regression = len(labels) == 1
+    if kind is None or kind == ("regression" if regression else "single_label_classification"):
+        return
+    wanted = "a regression" if regression else "exactly one of its classes a text"
+    why = {
+        "multi_label_classification": "each of its logits is a yes or no of its own (sigmoid)",
+        "regression": "its outputs are numbers",
+        "single_label_classification": "its outputs are classes",
+    }.get(str(kind), "transformers does not know this type")
+    raise InputError(
+        f"{source}: config.json has problem_type {kind}: {why}, and the task is {wanted}; train a teacher for this task, or add "
+        "`finetune` to the teacher's model, which trains a head for this task"
+    )
+
+
+def _check_inverse(source: str, names: Sequence[str], label2id: object) -> None:
+    """Refuse a label2id that gives a name of id2label another column. Other names, such as the default ones, do not matter."""
+    if not isinstance(label2id, dict):
+        return
+    for column, name in enumerate(names):
+        other = label2id.get(name, column)
+        if names.count(name) == 1 and str(other) != str(column):
+            raise InputError(
+                f"{source}: config.json contradicts itself: {name!r} is column {column} in id2label and {other} in label2id; "
+                "correct the one that is wrong"
+            )
+
+
+def match(source: str, classes: Sequence[str], labels: Sequence[str], names: Mapping[str, str]) -> tuple[int, ...]:
+    """Match a teacher's classes with the task's by name, ignoring case.
+
+    :param source: The teacher, for the message.
+    :param classes: Its class names, in the order of its logits.
+    :param labels: The task's class names.
+    :param names: The teacher's class name -> the task's, where they differ.
+    :return: For each of `labels`, its position in `classes`.
+    :raises InputError: If the two sets of names differ; the message shows both.
+    """
+    if (len(labels), list(classes), dict(names)) == (1, ["LABEL_0"], {}):
+        return (0,)  # a regression whose output has only the default name of transformers
+    # If two of the task's labels differ in case only, names must match exactly.
+    fold = str.casefold if len({name.casefold() for name in labels}) == len(labels) else str
+    mapping = {fold(name): label for name, label in names.items()}
+    unknown = sorted(mapping.keys() - {fold(name) for name in classes})
+    renamed = [fold(mapping.get(fold(name), name)) for name in classes]
+    wanted = [fold(name) for name in labels]
+    if unknown or sorted(renamed) != sorted(wanted):
+        also = f", and `labels` maps {unknown[0]!r}, which the teacher does not have" if unknown else ""
+        left = [name for name, new in zip(classes, renamed, strict=True) if new not in wanted]
+        free = [name for name in labels if fold(name) not in renamed]
+        twice = [name for name, times in Counter(renamed).items() if times > 1]
+        raise InputError(
+            f"{source}: the teacher's classes are [{_some(classes)}], the task's are [{_some(labels)}]{also}; "
+            f"{_advice(source, len(classes), len(labels), twice, dict(zip(left, free, strict=False)))}"
+        )
+    return tuple(renamed.index(name) for name in wanted)
+
+
+def _advice(source: str, classes: int, labels: int, twice: Sequence[str], pairs: Mapping[str, str]) -> str:
+    """Return what to do about classes that differ.
+
+    :param classes: Classes of the teacher; `labels` are the task's.
+    :param twice: Names that two of the teacher's classes have.
+    :param pairs: Classes that match none of the task's, each with one of the task's that matches none.
+    """
+    if classes != labels:
+        head = (
+            "let it return a column for each"
+            if source.startswith("python:")
+            else "`finetune` trains a head of that size"
+        )
+        return (
+            f"a teacher for this task needs {labels} {'class' if labels == 1 else 'classes'}, and this one has {classes}: {head}; if it "
+            "is for other tasks, list those as `tasks: [...]` under the teacher, or switch it off in this task's file with "
+            "`teachers: {NAME: null}`"
+        )
+    if twice:
+        return f"two of the teacher's classes are {twice[0]!r}: give each a name of its own, in its id2label or in `labels`"
+    if not pairs:
+        return "remove it"
+    listed = [f"{theirs}: {ours}" for theirs, ours in list(pairs.items())[:2]]
+    more = ", ..." if len(pairs) > len(listed) else ""
+    return (
+        f"map the names under the teacher's model, as `labels: {{{', '.join(listed)}{more}}}` if that is what they mean"
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f", ... ({len(names)} in all)" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
