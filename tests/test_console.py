@@ -129,17 +129,19 @@ def logits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8", "utf-16"])
 @pytest.mark.parametrize("command", ["head", "card", "stats", "verify"])
 def test_commands_write_to_a_terminal_of_any_encoding(logits: Path, monkeypatch, command: str, encoding: str):
-    monkeypatch.undo()
     monkeypatch.setenv("PYTHONIOENCODING", encoding)  # of the process that verify starts
     streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
     monkeypatch.setattr(sys, "stdout", streams[0])
     monkeypatch.setattr(sys, "stderr", streams[1])
     monkeypatch.setattr(sys, "argv", ["pipeline", command, str(logits)])
+    before = logging.getLogger("pipeline").level
     try:
         commands.main()
     except SystemExit as end:
         assert command == "verify", "the ids are of the other text"
         assert end.code == 1
+    finally:
+        logging.getLogger("pipeline").setLevel(before)
     text = streams[0].buffer.getvalue().decode(encoding)
     if command != "verify":
         assert ("\U0001f600" if encoding.startswith("utf") else "\\U0001f600") in text
