@@ -20,8 +20,8 @@ ROWS = [("train", "ant bee cat dog"), ("train", "cow hen"), ("train", "elk fox g
 
 
 def augment(write_tokens: Callable, out: Path, name: str, *before: str) -> dict:
-    rules = {rule.lower(): {"rule": f"own_rules:{rule}", "p": 0} for rule in before}
-    rules[name.lower()] = {"rule": f"own_rules:{name}"}
+    rules = {rule.lower(): {"rule": f"rules_of_a_user:{rule}", "p": 0} for rule in before}
+    rules[name.lower()] = {"rule": f"rules_of_a_user:{name}"}
     return engine.augment(write_tokens(ROWS), out, settings(**rules), workers=1)
 
 
@@ -56,15 +56,18 @@ def test_a_rule_that_marks_what_it_writes_keeps_its_copies(write_tokens: Callabl
         ("DropsAll", "removed a row or all words of a row; a rule must keep at least one word"),
         (
             "Fails",
-            r"'own_rules:Fails': the rule raises IndexError: index 1000000000 is out of .* \(.*own_rules.py, line",
+            r"'rules_of_a_user:Fails': the rule raises IndexError: index 1000000000 is out of .* \(.*rules_of_a_user.py, line",
         ),
-        ("Exits", r"'own_rules:Exits': the rule raises SystemExit \(.*own_rules.py, line \d+\)"),
+        ("Exits", r"'rules_of_a_user:Exits': the rule raises SystemExit \(.*rules_of_a_user.py, line \d+\)"),
         ("NotCallable", r"a NotCallable cannot be called; a rule is a class with __call__\(self, block, draws, unigra"),
         ("TwoArguments", r"cannot be called with three arguments \(too many positional arguments\)"),
-        ("FailsToStart", r"'own_rules:FailsToStart': __init__ raises KeyError: 'rate' \(.*own_rules.py, line \d+\)"),
+        (
+            "FailsToStart",
+            r"'rules_of_a_user:FailsToStart': __init__ raises KeyError: 'rate' \(.*rules_of_a_user.py, line \d+\)",
+        ),
         ("TwoWords", "extra_words returned 'not fine', which is not one word"),
-        ("NoWords", r"extra_words raises AttributeError: 'str' object has no attribute 'no_such_attribute' \(.*own_"),
-        ("CONSTANT", "'own_rules:CONSTANT' is a int, not a class or function"),
+        ("NoWords", r"extra_words raises AttributeError: 'str' object has no attribute 'no_such_attribute' \(.*rules_"),
+        ("CONSTANT", "'rules_of_a_user:CONSTANT' is a int, not a class or function"),
     ],
 )
 @pytest.mark.parametrize("before", [(), ("Marks",)], ids=["first", "after another"])
@@ -90,7 +93,7 @@ from pipeline.augment import engine
 from letters import settings
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 def main():
-    how = settings(slow={{"rule": "own_rules:Slow"}})
+    how = settings(slow={{"rule": "rules_of_a_user:Slow"}})
     engine.augment(Path({str(tokens)!r}), Path({str(out)!r}), how, workers=2, shard_rows=8)
 console.run_stage(main, argv=[])
 """
