@@ -30,9 +30,9 @@ def read_results(results: Path, names: Collection[str] | None = None) -> dict[st
     :param names: The students to read, in this order; all where None.
     :raises InputError: If no student has been evaluated, or no row had a label.
     """
-    files = {file.stem: file for file in sorted((results / "students").glob("*.json"))}
+    # {} is left by a student that the task does not use.
+    files = {file.stem: file for file in sorted((results / "students").glob("*.json")) if read_json(file) != {}}
     found = {name: read_json(files[name]) for name in (files if names is None else names) if name in files}
-    found = {name: each for name, each in found.items() if each}  # {}: a student that the task does not use
     if not found:
         raise InputError(f"{results}: no results yet; run `dvc repro`")
     if not splits_of(found):
