@@ -37,9 +37,7 @@ def read_results(results: Path, names: Collection[str] | None = None) -> dict[st
     :raises InputError: If no student has been evaluated, or no row had a label.
     """
     files = sorted((results / "students").glob("*.json"))
-    there = {
-        file.stem: found for file in files if (found := read_json(file))
-    }  # {}: a student that the task does not use
+    there = {file.stem: found for file in files if (found := read_json(file))}  # a skipped student has {}
     found = {name: there[name] for name in (there if names is None else names) if name in there}
     if ignored := sorted(there.keys() - found.keys()):
         logger.info("ignored the results of removed students: %s", ", ".join(ignored))
