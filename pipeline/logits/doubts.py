@@ -31,6 +31,9 @@ SAME = 1e-5
 SWAPPED = 3
 """How many times more rows than its own class another class must have, of those with one prediction, for their names to look swapped."""
 
+BETTER = 0.1
+"""How much higher the mean recall must be than that of one class for all rows, for a teacher below the majority share to be of use."""
+
 FEWEST = 3
 """Rows with one prediction, for the same."""
 
@@ -99,9 +102,9 @@ class Logits:
         return f"its logits are the same for all {self.rows:,} rows ({values}): it does not react to the text"
 
     def _reference(self) -> str | None:
-        """Return the classes whose logit never changes; with two classes, one that is always 0 is the reference of the other."""
+        """Return the classes whose logit never changes; of two classes, one can be the reference of the other."""
         same = np.flatnonzero(self._same())
-        if not len(same) or (len(self.names) == 2 and abs(self.high[same[0]]) <= SAME):
+        if not len(same) or len(self.names) == 2:
             return None
         listed = ", ".join(f"{self.names[i]!r} ({self.high[i]:.4g})" for i in same[:5])
         return f"the logit of {listed} is the same in all {self.rows:,} rows: this output does not react to the text"
@@ -139,7 +142,8 @@ class Logits:
         if swapped := self._swapped():
             pairs = ", ".join(f"{self.names[j]!r} mostly for {self.names[i]!r}" for j, i in swapped[:5])
             return f"{accuracy}; it predicts {pairs}: its class names may be swapped, check the key labels of its model block"
-        if right == labelled or right > of_labels[most]:
+        recalls = np.diag(self.confusion)[of_labels > 0] / of_labels[of_labels > 0]
+        if right == labelled or right > of_labels[most] or recalls.mean() > 1 / len(recalls) + BETTER:
             return None
         return f"{accuracy}; always predicting {self.names[most]!r} would reach {of_labels[most] / labelled:.1%}"
 

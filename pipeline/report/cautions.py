@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.report.findings import Findings
 from pipeline.report.table import splits_of
 from pipeline.storage import read_json
@@ -13,6 +15,9 @@ MOST_UNKNOWN = 0.2
 
 FEWEST_ROWS = 30
 """Rows of a split below which intervals are too narrow: the bootstrap draws from the same few rows."""
+
+FEWEST_OF_CLASS = 10
+"""Rows of a class below which its scores are too uncertain."""
 
 NAMED = 5
 """Names in a warning; more are counted."""
@@ -30,7 +35,7 @@ def of_results(students: Mapping[str, Any]) -> list[str]:
 
     :param students: As `table.read_results` returns them.
     """
-    return [*_splits(students), *_unknown_words(students)]
+    return [*_splits(students), *_one_class(students), *_unknown_words(students)]
 
 
 def _splits(students: Mapping[str, Any]) -> Iterator[str]:
@@ -45,6 +50,22 @@ def _splits(students: Mapping[str, Any]) -> Iterator[str]:
         if missing := [repr(one["class"]) for one in found["student"].get("classes", ()) if not one["rows"]]:
             f1 = ", and macro F1 counts it as 0" if "macro f1" in found["student"] else ""
             yield f"{split}: no rows of {_listed(missing)}, so its recall is unknown{f1}."
+        classes = found["student"].get("classes", ()) if found["rows"] >= FEWEST_ROWS else ()
+        if rare := [f"{one['class']!r} ({one['rows']})" for one in classes if 0 < one["rows"] < FEWEST_OF_CLASS]:
+            yield f"{split}: few rows of {_listed(rare)}, too few to measure precision, recall and F1 of a class."
+
+
+def _one_class(students: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a warning about the students that predict one class for all rows, which have several."""
+    alike: dict[str, list[str]] = {}
+    for split in splits_of(students)[-1:]:
+        for name, found in students.items():
+            matrix = np.array(found[split]["student"].get("confusion", ())) if split in found else np.array(())
+            if matrix.ndim == 2 and (matrix.sum(axis=1) > 0).sum() > 1 and (matrix.sum(axis=0) > 0).sum() == 1:
+                predicted = found[split]["student"]["classes"][int(matrix.sum(axis=0).argmax())]["class"]
+                alike.setdefault(predicted, []).append(name)
+        for predicted, names in alike.items():
+            yield f"{_listed(names)}: predicts {predicted!r} for every row of {split}, so its accuracy is that class's share."
 
 
 def _unknown_words(students: Mapping[str, Any]) -> Iterator[str]:
@@ -64,9 +85,8 @@ def _unknown_words(students: Mapping[str, Any]) -> Iterator[str]:
 def _unfinished(found: Findings) -> Iterator[str]:
     by_epochs: dict[int, list[str]] = {}
     for name in found.measured:
-        epochs = found.settings[name].epochs
-        if name in found.curves and found.curves[name].still_improves(epochs):
-            by_epochs.setdefault(epochs, []).append(name)
+        if found.still_improves(name):
+            by_epochs.setdefault(found.settings[name].epochs, []).append(name)
     for epochs, names in by_epochs.items():
         yield (
             f"{_listed(names)}: still improving at the last of {epochs} epochs. Raise students.NAME.epochs; patience stops the "

@@ -30,6 +30,9 @@ LEAST_SHARE, MOST_SHARE = -1.0, 2.0
 DIGITS = 6
 """Decimals of the scores in the results."""
 
+TRAINING = ("vectors", "optimiser", "batch_size", "epochs", "patience", "max_words", "min_count")
+"""Settings of a student that two students of one network can differ in, and that are no part of distillation."""
+
 NO_GAP = 1e-9
 """Accuracies that are nearer to each other than this are equal: they differ by rounding alone."""
 
@@ -43,6 +46,8 @@ class Gap:
     :param closed: (score - plain_score) / (teacher_score - plain_score); None where the teacher is no better than the plain student.
     :param interval: The 95% bootstrap interval of `closed`; None where it cannot be computed.
     :param difference: The 95% bootstrap interval of score - plain_score, paired by row; None where it cannot be computed.
+    :param differ: The settings of their training in which the two differ, other than what is learned.
+    :param unfinished: Those of the two that still improved in their last epoch.
     """
 
     plain: str
@@ -53,6 +58,8 @@ class Gap:
     closed: float | None
     interval: tuple[float, float] | None
     difference: tuple[float, float] | None
+    differ: tuple[str, ...] = ()
+    unfinished: tuple[str, ...] = ()
 
     @property
     def is_measurable(self) -> bool:
@@ -96,13 +103,17 @@ class Curve:
 
     @property
     def best(self) -> int:
-        """The index of the epoch that was kept: that of the best accuracy, in a regression of the lowest loss."""
-        by = -self.validation_loss if np.isnan(self.validation_accuracy).all() else self.validation_accuracy
-        return 0 if np.isnan(by).all() else int(np.nanargmax(by))
+        """The index of the epoch that was kept: that of the best accuracy, on a tie and in a regression of the lowest loss."""
+        accuracy, loss = (
+            np.nan_to_num(self.validation_accuracy, nan=-1.0),
+            np.nan_to_num(self.validation_loss, nan=np.inf),
+        )
+        return int(np.lexsort((loss, -accuracy))[0])
 
     def still_improves(self, epochs: int) -> bool:
-        """Return whether the last of all epochs is the best one; `epochs` is their number in the settings."""
-        return 1 < len(self.validation_loss) == epochs == self.best + 1
+        """Return whether the last of all epochs is the best one, with a lower loss than the one before; `epochs` is their number in the settings."""
+        last = 1 < len(self.validation_loss) == epochs == self.best + 1
+        return last and bool(self.validation_loss[-1] < self.validation_loss[-2])
 
 
 def read_curve(path: Path) -> Curve | None:
@@ -261,7 +272,15 @@ class Findings:
         drawn = self._resampled(plain, name)
         difference = None if drawn is None else ends(drawn[1] - drawn[0])
         share = None if drawn is None or closed is None else shares_closed(*drawn)
-        return Gap(self.named(plain), self.named(name), low, score, high, closed, share, difference)
+        differ = tuple(
+            key for key in TRAINING if getattr(self.settings[plain], key) != getattr(self.settings[name], key)
+        )
+        unfinished = tuple(self.named(one) for one in (plain, name) if self.still_improves(one))
+        return Gap(self.named(plain), self.named(name), low, score, high, closed, share, difference, differ, unfinished)
+
+    def still_improves(self, name: str) -> bool:
+        """Return whether a student improved in the last of all epochs of its settings."""
+        return name in self.curves and self.curves[name].still_improves(self.settings[name].epochs)
 
     def _same_network(self, one: str, other: str) -> bool:
         a, b = self.settings[one], self.settings[other]

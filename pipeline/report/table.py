@@ -118,10 +118,10 @@ def class_names(students: Mapping[str, Any]) -> list[str]:
 
 
 def _keys(students: Mapping[str, Any], metrics: Sequence[str], score: str) -> list[str]:
-    """Return the names in the results of the metrics in a task's file."""
+    """Return the names in the results of the metrics in a task's file, and always accuracy, by which students are ranked."""
     if score == "pearson":
         return [score]
-    names, keys = class_names(students), []
+    names, keys = class_names(students), [] if "accuracy" in metrics else ["accuracy"]
     for metric in metrics:
         kind, _, name = metric.partition(":")
         if kind == "f1" and not names:

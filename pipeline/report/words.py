@@ -31,7 +31,7 @@ def headline(found: Findings) -> str:
             f"{name} keeps {score / teacher_score:.1%} of the {what} of {teacher} ({scores[0]} against {scores[1]})"
         ]
     else:
-        parts = [f"{name} has a {what} of {scores[0]}, and {teacher} of {scores[1]}"]
+        parts = [f"{name} has a {what} of {scores[0]} ({teacher}: {scores[1]})"]
     fewer, faster = found.fewer(best), found.faster(best)
     if fewer is not None:
         more = f"{factor(fewer)} times fewer" if fewer >= 1 else f"{factor(1 / fewer)} times the"
@@ -121,7 +121,8 @@ def gap_sentence(found: Findings) -> str | None:
             outcome += f" (95% interval {gap.interval[0]:.0%} to {gap.interval[1]:.0%})"
     else:
         outcome = f"the teacher, at {teacher}, is too close to give a share of the gap"
-    return f"{whose} trained on the hard labels of the original rows only ({gap.plain}) {reached}; {outcome}."
+    text = f"{whose} trained on the hard labels of the original rows only ({gap.plain}) {reached}; {outcome}."
+    return f"{text}{_unlike(gap)}"
 
 
 def _no_gain(found: Findings, gap: Gap) -> str:
@@ -135,7 +136,15 @@ def _no_gain(found: Findings, gap: Gap) -> str:
         low, high = (_points(found, value, unit=False) for value in gap.difference)
         text += f" (95% interval {low} to {high})"
         text += "; it includes 0, so the two cannot be told apart" if gap.includes_zero else ""
-    return text + "."
+    return f"{text}.{_unlike(gap)}"
+
+
+def _unlike(gap: Gap) -> str:
+    """Return sentences on what else than distillation may explain the difference."""
+    text = f" The two also differ in {' and '.join(gap.differ)}." if gap.differ else ""
+    if gap.unfinished:
+        text += f" Training of {' and '.join(gap.unfinished)} ended before it stopped improving, so this can change."
+    return text
 
 
 def _points(found: Findings, difference: float, unit: bool = True) -> str:

@@ -193,8 +193,8 @@ def _class_warnings(labels: Mapping[str, Mapping[str, float]]) -> list[str]:
             found.append(f"all {rows[split]:,} labelled rows of the {split} split are {most!r}")
         elif share > COMMON and split == SPLITS[0]:
             found.append(
-                f"{share:.1%} of the labelled training rows are {most!r}: accuracy tells little; "
-                "add `metrics: [accuracy, f1]` to the task"
+                f"{share:.1%} of the labelled training rows are {most!r}, which is the accuracy of "
+                "always predicting it: compare students by the F1 of the other classes"
             )
     return found + _few_rows(rows["validation"])
 

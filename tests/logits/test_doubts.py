@@ -58,7 +58,15 @@ def test_a_right_teacher_has_no_doubt(change: Callable[[Array], Array], names: t
 
 def test_the_difference_to_a_reference_class_is_a_logit():
     logits, gold = draw(2)
-    assert doubts(np.column_stack([0 * gold, logits[:, 1] - logits[:, 0]]), gold, HAM) == []
+    for constant in (0, 2):
+        assert doubts(np.column_stack([0 * gold + constant, constant + logits[:, 1] - logits[:, 0]]), gold, HAM) == []
+
+
+def test_a_teacher_that_finds_a_rare_class_at_the_price_of_accuracy_is_of_use():
+    gold = (np.arange(2000) % 33 == 0).astype(np.float64)
+    score = np.where(gold == 1, 1.0, np.where(np.arange(2000) % 20 == 7, 1.0, -1.0))
+    assert (np.where(score > 0, 1, 0) == gold).mean() < (gold == 0).mean()
+    assert doubts(np.column_stack([-score, score + 0.1 * np.cos(np.arange(2000))]), gold, HAM) == []
 
 
 WRONG: dict[str, tuple[Callable[[Array], Array], str]] = {
@@ -78,8 +86,13 @@ WRONG: dict[str, tuple[Callable[[Array], Array], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", WRONG)
-@pytest.mark.parametrize("names", [("first", "second"), ("first", "second", *"cdef")])
+FEW, MANY = ("first", "second"), ("first", "second", *"cdef")
+
+
+@pytest.mark.parametrize(
+    ("fault", "names"),
+    [(fault, names) for fault in WRONG for names in (FEW, MANY) if (fault, names) != ("one column", FEW)],
+)
 def test_each_fault_has_its_sentence(fault: str, names: tuple[str, ...]):
     change, text = WRONG[fault]
     logits, gold = draw(len(names))

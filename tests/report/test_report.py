@@ -76,8 +76,8 @@ def test_f1_of_more_classes_is_their_mean_or_that_of_the_class_in_the_metric(tmp
     write_student(tmp_path, "a", 0.8, **scores)
     change(tmp_path, lambda found: found["test"]["teacher"].update(scores))
     head, _, *rows = cells(result_table(tmp_path, ["f1", "f1:eggs"]))
-    assert head[1:3] == ["test macro F1", "test F1 (eggs)"]
-    assert {tuple(row[1:3]) for row in rows} == {("60.0", "20.0 (18.0 to 22.0)")}
+    assert head[1:4] == ["test accuracy", "test macro F1", "test F1 (eggs)"]  # students are ranked by accuracy
+    assert {tuple(row[2:4]) for row in rows} == {("60.0", "20.0 (18.0 to 22.0)")}
 
 
 def test_results_of_an_older_version_have_no_f1_of_classes(tmp_path: Path):

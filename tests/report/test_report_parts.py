@@ -27,7 +27,7 @@ from pipeline.report import ablation as ablations
 from pipeline.report import charts, coloured, labelled, sections, words
 from pipeline.report.answers import calibration, disagreements
 from pipeline.report.by_class import class_caption, class_rows, result_tables
-from pipeline.report.cautions import read_prepared, warnings
+from pipeline.report.cautions import of_results, read_prepared, warnings
 from pipeline.report.charts import Point, frontier
 from pipeline.report.drawing import Series
 from pipeline.report.findings import Curve, Findings, read_curve, shares_closed
@@ -536,7 +536,7 @@ def test_a_student_that_is_larger_and_slower_than_its_teacher_has_such_tiles():
 def test_a_correlation_of_a_useless_teacher_has_no_share():
     found = findings(classes=1)
     found.results[found.best]["test"]["teacher"]["pearson"] = -0.1
-    assert re.match(r"\w+ has a test correlation of 0\.\d+, and large of -0\.100, with", words.headline(found))
+    assert re.match(r"\w+ has a test correlation of 0\.\d+ \(large: -0\.100\), with", words.headline(found))
     assert "kept" not in str(words.tiles(found))
 
 
@@ -696,6 +696,38 @@ def test_each_class_has_its_scores_and_its_most_frequent_error():
     assert "3 rows of b (50%) are predicted as c" in drawn
     assert drawn.count("are predicted as") == 9
     assert class_rows(findings(classes=1).results) == []
+
+
+def test_a_student_of_one_class_and_rare_classes_are_warned_of():
+    found = findings(classes=2)
+    gold = np.repeat([0, 1], [96, 4])
+    for name, predicted in zip(found.results, (np.zeros(100, int), gold), strict=True):
+        found.results[name]["test"]["student"] |= by_class_of(gold, predicted, ["legit", "fraud"])[1]
+        found.results[name]["test"]["rows"] = 100
+    constant, _ = found.results
+    warned = of_results(found.results)
+    assert any(w.startswith(f"{constant}: predicts 'legit' for every row of test") for w in warned)
+    assert any("few rows of 'fraud' (4)" in w for w in warned)
+    assert sum("predicts" in w for w in warned) == 1
+
+
+def test_the_comparison_with_the_plain_student_names_what_else_differs():
+    found = findings()
+    assert found.gap is not None
+    assert "differ" not in words.gap_sentence(found)
+    plain, other = found.results
+    changed = dataclasses.replace(
+        found,
+        settings={**found.settings, plain: found.settings[plain].model_copy(update={"epochs": 99, "batch_size": 7})},
+    )
+    assert words.gap_sentence(changed).endswith(" The two also differ in batch_size and epochs.")
+    rising = Curve(np.array([0.5, 0.4]), np.array([0.5, 0.4]), np.array([0.6, 0.7]))
+    unfinished = dataclasses.replace(
+        found,
+        settings={name: student.model_copy(update={"epochs": 2}) for name, student in found.settings.items()},
+        curves={**found.curves, other: rising},
+    )
+    assert "ended before it stopped improving" in words.gap_sentence(unfinished)
 
 
 def test_of_many_classes_those_with_the_lowest_f1_are_listed():
