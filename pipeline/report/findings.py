@@ -96,13 +96,13 @@ class Curve:
 
     @property
     def best(self) -> int:
-        """The index of the epoch that was kept: that of the best accuracy, in a regression of the lowest loss."""
-        by = -self.validation_loss if np.isnan(self.validation_accuracy).all() else self.validation_accuracy
-        return 0 if np.isnan(by).all() else int(np.nanargmax(by))
+        """The index of the epoch that was kept: the best accuracy, then the lowest loss; in a regression the lowest loss."""
+        return int(np.lexsort((self.validation_loss, -self.validation_accuracy))[0])  # NaN is last
 
     def still_improves(self, epochs: int) -> bool:
-        """Return whether the last of all epochs is the best one; `epochs` is their number in the settings."""
-        return 1 < len(self.validation_loss) == epochs == self.best + 1
+        """Return whether the last of all epochs is the best one and lowers the loss; `epochs` is their number in the settings."""
+        is_last = 1 < len(self.validation_loss) == epochs == self.best + 1
+        return is_last and bool(self.validation_loss[-1] < self.validation_loss[-2])
 
 
 def read_curve(path: Path) -> Curve | None:
