@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Epoch:
-    """The measurements after an epoch: the points of the curve, and the score that selects the student."""
+    """The measurements after an epoch: the points of the curve, and the rank that selects the student."""
 
     epoch: int
     training_loss: float
@@ -16,9 +16,10 @@ class Epoch:
     """NaN in regression (one class), where the validation loss selects the student."""
 
     @property
-    def score(self) -> float:
-        """The number that is highest in the best epoch."""
-        return -self.validation_loss if math.isnan(self.validation_accuracy) else self.validation_accuracy
+    def rank(self) -> tuple[float, float]:
+        """The numbers that are highest in the best epoch: the accuracy, then the negative loss; in regression the negative loss alone."""
+        # Accuracy stays the same for epochs where one class is frequent, while the student learns the rare one.
+        return 0.0 if math.isnan(self.validation_accuracy) else self.validation_accuracy, -self.validation_loss
 
     @property
     def summary(self) -> str:
@@ -36,13 +37,14 @@ def curve(history: Sequence[Epoch]) -> str:
 
 
 def best_of(history: Sequence[Epoch]) -> int:
-    """Return the index of the best epoch, the first on a tie."""
-    return max(range(len(history)), key=lambda i: (history[i].score, -i))
+    """Return the index of the best epoch: the highest accuracy, then the lowest validation loss, then the earliest."""
+    return max(range(len(history)), key=lambda i: (history[i].rank, -i))
 
 
 def still_improves(history: Sequence[Epoch], epochs: int) -> bool:
-    """Return whether the last of all epochs is the best one, so that more epochs may give a better student.
+    """Return whether the last of all epochs is the best one and lowers the validation loss, so that more epochs may give a better student.
 
     :param epochs: The number of epochs in the settings.
     """
-    return 1 < len(history) == epochs == best_of(history) + 1
+    is_last = 1 < len(history) == epochs == best_of(history) + 1
+    return is_last and history[-1].validation_loss < history[-2].validation_loss

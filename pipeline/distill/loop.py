@@ -52,7 +52,7 @@ def distill(
     vectors: WordVectors | None = None,
     checkpoint: Path | None = None,
 ) -> tuple[TrainedStudent, list[Epoch]]:
-    """Train a student, and keep the epoch with the best validation accuracy (against the gold label).
+    """Train a student, and keep the epoch with the best validation accuracy (against the gold label), on a tie the lowest validation loss.
 
     The same tables, settings and machine give the same weights, whatever ran before in the process. With one class the task is
     regression: the student learns numbers, alpha * gold + (1 - alpha) * the teacher's, and the epoch with the lowest validation loss is kept.

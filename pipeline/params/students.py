@@ -83,7 +83,7 @@ class Student(Model):
     optimiser: Optimiser = Optimiser()
     batch_size: Positive = 50
     epochs: Positive = 10
-    patience: Positive = 3  # epochs without a better validation accuracy before training stops
+    patience: Positive = 3  # epochs without a better one (validation accuracy, then loss) before training stops
     max_words: Positive = 256  # words of a sentence; longer sentences are truncated
     min_count: Positive = 1  # words that are rarer in the training rows are unknown words
     seed: int = 0

@@ -103,17 +103,13 @@ class Curve:
 
     @property
     def best(self) -> int:
-        """The index of the epoch that was kept: that of the best accuracy, on a tie and in a regression of the lowest loss."""
-        accuracy, loss = (
-            np.nan_to_num(self.validation_accuracy, nan=-1.0),
-            np.nan_to_num(self.validation_loss, nan=np.inf),
-        )
-        return int(np.lexsort((loss, -accuracy))[0])
+        """The index of the epoch that was kept: the best accuracy, then the lowest loss; in a regression the lowest loss."""
+        return int(np.lexsort((self.validation_loss, -self.validation_accuracy))[0])  # NaN is last
 
     def still_improves(self, epochs: int) -> bool:
-        """Return whether the last of all epochs is the best one, with a lower loss than the one before; `epochs` is their number in the settings."""
-        last = 1 < len(self.validation_loss) == epochs == self.best + 1
-        return last and bool(self.validation_loss[-1] < self.validation_loss[-2])
+        """Return whether the last of all epochs is the best one and lowers the loss; `epochs` is their number in the settings."""
+        is_last = 1 < len(self.validation_loss) == epochs == self.best + 1
+        return is_last and bool(self.validation_loss[-1] < self.validation_loss[-2])
 
 
 def read_curve(path: Path) -> Curve | None:

@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from logit_rows import rows, sentiment
 
 from pipeline.distill import loop as distilling
 from pipeline.distill.batches import epoch_batches
+from pipeline.distill.epochs import best_of
 from pipeline.distill.loop import Epoch, curve, distill
 from pipeline.distill.optimisers import RowAdadelta, make_optimisers
 from pipeline.errors import InputError
@@ -102,14 +104,54 @@ def test_the_best_epoch_is_kept_where_later_ones_are_worse(monkeypatch: pytest.M
     assert not torch.equal(snapshots[1], snapshots[4])
 
 
+def test_of_epochs_with_the_same_accuracy_the_one_with_the_lowest_loss_is_kept(monkeypatch: pytest.MonkeyPatch):
+    """One class is frequent, and the student learns the rare one only in the fifth epoch."""
+    measured = iter([(0.9, 0.8), (0.7, 0.8), (0.5, 0.8), (0.4, 0.8), (0.45, 0.9), (0.3, 0.9), (0.3, 0.9), (0.2, 0.8)])
+    snapshots = []
+
+    def measure(module, *_):
+        snapshots.append(module.logits.weight.clone())
+        return next(measured)
+
+    monkeypatch.setattr(distilling, "_measure", measure)
+    student, history = train(epochs=9, patience=2)
+    assert len(history) == 8
+    assert torch.equal(student.module.logits.weight, snapshots[5])
+
+
 @pytest.mark.parametrize(
-    ("accuracies", "improves"), [([0.5, 0.6, 0.7], True), ([0.5, 0.7, 0.7], False), ([0.5], False)]
+    ("points", "best"),
+    [
+        ([(0.5, 0.8), (0.4, 0.8), (0.4, 0.8)], 1),
+        ([(0.2, 0.7), (0.9, 0.8)], 1),
+        ([(0.2, 0.8), (0.1, 0.7)], 0),
+        ([(0.5, math.nan), (0.4, math.nan), (0.4, math.nan)], 1),
+    ],
+)
+def test_the_accuracy_the_loss_and_the_place_rank_epochs_in_this_order(points: list[tuple[float, float]], best: int):
+    assert best_of([Epoch(i + 1, 0.0, *point) for i, point in enumerate(points)]) == best
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "losses", "improves"),
+    [
+        ([0.5, 0.6, 0.7], [0.3, 0.2, 0.1], True),
+        ([0.5, 0.6, 0.7], [0.3, 0.1, 0.2], False),
+        ([0.5, 0.7, 0.7], [0.3, 0.2, 0.1], True),
+        ([0.5, 0.7, 0.7], [0.3, 0.1, 0.1], False),
+        ([0.5, 0.7, 0.6], [0.3, 0.2, 0.1], False),
+        ([0.5], [0.3], False),
+    ],
 )
 def test_the_last_line_of_the_log_tells_whether_more_epochs_may_help(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, accuracies: list[float], improves: bool
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    accuracies: list[float],
+    losses: list[float],
+    improves: bool,
 ):
-    measured = iter(accuracies)
-    monkeypatch.setattr(distilling, "_measure", lambda *_: (0.0, next(measured)))
+    measured = iter(zip(losses, accuracies, strict=True))
+    monkeypatch.setattr(distilling, "_measure", lambda *_: next(measured))
     with caplog.at_level("INFO", "pipeline"):
         train(epochs=len(accuracies))
     last = caplog.records[-1].getMessage()

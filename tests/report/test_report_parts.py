@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from made_findings import PLAIN, ablation, answers, findings, scores, student
 
 from pipeline import tables
-from pipeline.distill.epochs import Epoch, still_improves
+from pipeline.distill.epochs import Epoch, best_of, still_improves
 from pipeline.errors import InputError
 from pipeline.evaluation import by_class_of
 from pipeline.logits import changes, writing
@@ -627,27 +627,39 @@ def test_many_unknown_words_are_in_the_headline_the_warnings_and_the_results(tmp
 
 @pytest.mark.parametrize("name", ["student1", "plain"])
 @pytest.mark.parametrize(
-    ("scores", "epochs", "improves"),
+    ("scores", "losses", "epochs", "improves"),
     [
-        ([0.5, 0.6, 0.7], 3, True),
-        ([0.5, 0.6, 0.7], 9, False),
-        ([0.5, 0.7, 0.7], 3, False),
-        ([0.5, 0.7, 0.6], 3, False),
-        ([0.5], 1, False),
+        ([0.5, 0.6, 0.7], [0.5, 0.4, 0.3], 3, True),
+        ([0.5, 0.6, 0.7], [0.5, 0.4, 0.3], 9, False),
+        ([0.5, 0.7, 0.7], [0.5, 0.3, 0.3], 3, False),
+        ([0.5, 0.7, 0.6], [0.5, 0.3, 0.4], 3, False),
+        ([0.5], [0.5], 1, False),
+        ([0.5, 0.7, 0.7], [0.5, 0.4, 0.3], 3, True),
+        ([0.7, 0.7, 0.7], [0.5, 0.3, 0.4], 3, False),
+        (None, [0.5, 0.4, 0.3], 3, True),
+        (None, [0.5, 0.3, 0.3], 3, False),
+        (None, [0.5, 0.3, 0.4], 3, False),
+        (
+            [0.5, 0.6, 0.7],
+            [0.3, 0.4, 0.5],
+            3,
+            False,
+        ),  # overfitting: a more certain student, by chance right in one more row
     ],
 )
-@pytest.mark.parametrize("regression", [False, True])
 def test_a_student_that_improves_in_its_last_epoch_is_warned_of(
-    name: str, scores: list[float], epochs: int, improves: bool, regression: bool
+    name: str, scores: list[float] | None, losses: list[float], epochs: int, improves: bool
 ):
+    regression = scores is None
     found = findings(classes=1 if regression else 2)
-    values = np.array(scores)
-    curve = Curve(1 - values, 1 - values, values * np.nan if regression else values)
+    accuracies = [math.nan] * len(losses) if scores is None else scores
+    curve = Curve(*(np.array(values) for values in (losses, losses, accuracies)))
     found = dataclasses.replace(found, curves={name: curve}, settings={**found.settings, name: student(epochs=epochs)})
     text = f"{name}: still improving at the last of {epochs} epochs. Raise students.NAME.epochs"
     assert [text in where for where in (page(found), summary(found))] == [improves] * 2
-    of_curve = [Epoch(i + 1, 1 - x, 1 - x, math.nan if regression else x) for i, x in enumerate(scores)]
+    of_curve = [Epoch(i + 1, 0.1, *point) for i, point in enumerate(zip(losses, accuracies, strict=True))]
     assert still_improves(of_curve, epochs) == improves
+    assert best_of(of_curve) == curve.best
 
 
 def test_warnings_of_teachers_and_of_the_text_are_on_page_and_summary(tmp_path: Path):

@@ -79,6 +79,21 @@ def test_the_readme_s_linear_model_is_trained_and_evaluated_by_the_stages(tmp_pa
     assert found["student"]["parameters"] == 2 * 4096 + 2
 
 
+def test_the_readme_s_linear_model_learns_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("sklearn", reason="needs scikit-learn")
+    (tmp_path / "linear_numbers.py").write_text(readme.block("file", "linear.py"))
+    monkeypatch.syspath_prepend(tmp_path)
+    given = TRAINING["label"].to_pylist()
+    table = rows(TRAINING["sentence1"].to_pylist(), given, [[4.0 * label] for label in given])
+    asked = Student(model="linear_numbers:Linear", teacher="large", params={"features": 4096})
+    student, _ = distill(table, table, asked, ("similarity",), "pretokenised", pairs=False)
+    student.save(tmp_path / "student")
+    texts = table["sentence1"].to_pylist()
+    found = TrainedStudent.from_pretrained(tmp_path / "student").predict_logits(texts)
+    assert found.shape == (300, 1)
+    assert np.corrcoef(found[:, 0], table["label"].to_numpy())[0, 1] > 0.9
+
+
 def test_a_student_that_fits_itself_comes_back_from_its_folder(tmp_path: Path):
     student, history = train("plug_ins:WordScores", params={"smoothing": 0.5})
     assert history[0].validation_accuracy > 0.9
