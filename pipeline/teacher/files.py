@@ -28,6 +28,20 @@ from pipeline.teacher.weights import (
 )
 
 TOKENIZER = "tokenizer.json"
+OTHER_HEADS = (
+    "ForCausalLM",
+    "ForConditionalGeneration",
+    "ForMaskedLM",
+    "ForMultipleChoice",
+    "ForNextSentencePrediction",
+    "ForPreTraining",
+    "ForQuestionAnswering",
+    "ForQuestionAnsweringSimple",
+    "ForTokenClassification",
+    "LMHeadModel",
+)
+"""Ends of the names of architectures whose outputs are not the classes of a text."""
+
 VOCABULARIES = ("tokenizer*.json", "vocab*", "*.model", "*.tiktoken", "*.bpe")
 
 
@@ -93,6 +107,7 @@ def check_folder(
         classes = classes_of(source, config, labels)
         if classes[0] == "LABEL_0" and not heads(weights):  # the names would be the first to differ
             raise InputError(no_head(source, "classifier, score or other head"))
+        _check_architecture(source, config.get("architectures"))
         columns = match(source, classes, labels, names)
         check_head(source, weights, classes)
         return columns
@@ -162,6 +177,16 @@ def read_config(source: str, folder: Path) -> dict[str, Any]:
             f"{source}: its {CONFIG} does not load: it has no model_type; copy the file that model.save_pretrained wrote"
         )
     return config
+
+
+def _check_architecture(source: str, architectures: object) -> None:
+    """Refuse a model that has a head, which is not a sequence classifier's."""
+    named = [name for name in architectures if isinstance(name, str)] if isinstance(architectures, list) else []
+    if named and all(name.endswith(OTHER_HEADS) for name in named):
+        raise InputError(
+            f"{source}: config.json has the architecture {named[0]}, which is not a classifier of whole texts (ForSequenceClassification); "
+            "add `finetune` to the teacher's model, which trains a head for this task"
+        )
 
 
 def _check_tokenizer_files(source: str, folder: Path, rows: int | None) -> None:

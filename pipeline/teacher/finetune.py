@@ -80,7 +80,7 @@ def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune
     tokenizer = load_tokenizer(source)
     check_words(source.source, tokenizer, examples)
     problem = {"problem_type": "regression"} if len(labels) == 1 else {}
-    if not problem and read_config(source.source, source.folder).get("problem_type"):
+    if not problem and read_config(source.source, source.folder).get("problem_type") is not None:
         problem = {"problem_type": "single_label_classification"}  # instead of that of the head that is replaced
     set_seed(how.seed)  # the new head is initialised at random
     score = "pearson" if len(labels) == 1 else "accuracy"
@@ -105,6 +105,8 @@ def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
         compute_metrics=lambda found: {score: _score(*found)},
+        # An encoder-decoder returns its hidden states after the logits.
+        preprocess_logits_for_metrics=lambda found, _: found[0] if isinstance(found, tuple) else found,
     )
     trainer.remove_callback(PrinterCallback)
     with ExitStack() as stack:

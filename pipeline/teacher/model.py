@@ -100,6 +100,9 @@ def load_classifier(files: Files, finetune: bool = False, **config: Any) -> tupl
             dtype=torch.float32,
             ignore_mismatched_sizes=True,  # _check_loaded compares the two shapes
             output_loading_info=True,
+            output_hidden_states=False,  # these three are read from config.json otherwise
+            output_attentions=False,
+            return_dict=True,
             **config,
         )
     return model, _check_loaded(files, model, loading, finetune)
@@ -271,7 +274,7 @@ def max_length(model: Any, tokenizer: Any) -> int | None:
             # RoBERTa-like models count positions from padding_idx + 1.
             reserved = 0 if module.padding_idx is None else module.padding_idx + 1
             limits.append(module.num_embeddings - reserved)
-    return min((n for n in limits if n is not None and 0 < n < 10**9), default=None)  # 10^30 means "no limit"
+    return min((int(n) for n in limits if n is not None and 0 < n < 10**9), default=None)  # 10^30 means "no limit"
 
 
 def mask_token(teacher: Teacher) -> str:

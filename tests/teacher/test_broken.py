@@ -350,6 +350,21 @@ SPECIFIC: dict[str, tuple[dict[str, object], list[str], str]] = {
     ),
     "two counts": ({"num_labels": 3}, LABELS, "num_labels 3, and 2 names in id2label"),
     "other names": ({"id2label": {"0": "Negative", "1": "good"}}, LABELS, r"as `labels: \{good: positive\}` if"),
+    "names for YAML": (
+        {"id2label": {"0": "0", "1": "my class"}, "label2id": None},
+        ["no", "a: b"],
+        r"as `labels: \{\"0\": \"no\", \"my class\": \"a: b\"\}` if",
+    ),
+    "an empty type": ({"problem_type": ""}, LABELS, r'problem_type "": transformers does not know this type'),
+    "a count in quotes": ({"num_labels": "2"}, LABELS, r'num_labels "2"; write a whole number'),
+    **{
+        f"a model {end}": (
+            {"architectures": [f"Bert{end}"]},
+            LABELS,
+            f"has the architecture Bert{end}, which is not a classifier of whole texts .*`finetune`",
+        )
+        for end in ("ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM")
+    },
     "other counts": (
         {},
         [*LABELS, "neutral"],
@@ -398,6 +413,26 @@ def test_an_encoder_that_is_whole_enough_is_fine_tuned(tmp_path: Path, whole: di
     breaks(folder)
     check_files(f"folder:{folder}", LABELS, {}, finetune=True)
     assert made(folder, tmp_path / "teacher", finetune=True)["finetuned"]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "more"),
+    [
+        ("bart", {"decoder_layers": 1, "decoder_attention_heads": 4, "decoder_ffn_dim": 64, "encoder_ffn_dim": 64}),
+        ("t5", {"d_kv": 8, "d_ff": 64, "decoder_start_token_id": 0}),
+        ("bert", {"output_hidden_states": True, "output_attentions": True}),
+        ("bert", {"return_dict": False}),
+    ],
+)
+def test_a_model_that_returns_more_than_its_logits_is_fine_tuned(tmp_path: Path, architecture: str, more: dict):
+    written = {key: value for key, value in more.items() if isinstance(value, bool)}
+    folder = tiny_teacher(tmp_path / "model", WORDS, None, architecture, **(more if not written else {}))
+    edited(folder, **written)
+    made(folder, tmp_path / "teacher", finetune=True)
+    files = find_files(f"folder:{tmp_path / 'teacher'}")
+    edited(files.folder, **written)
+    teacher = open_teacher(files, LABELS, {})
+    assert label(teacher, EXAMPLES, NO_COPIES, Labelling())[0]["train"].num_rows == 15
 
 
 @pytest.mark.parametrize("architecture", ["roberta", "deberta-v2", "mpnet", "xlnet", "modernbert", "camembert"])
