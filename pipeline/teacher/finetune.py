@@ -22,6 +22,7 @@ from pipeline.teacher import own
 from pipeline.teacher.files import Files, check_folder, find_files, read_config
 from pipeline.teacher.model import (
     check_config,
+    check_padding,
     check_tokenizer,
     check_words,
     describe,
@@ -93,6 +94,7 @@ def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune
         **problem,
     )
     check_tokenizer(source, model, tokenizer, padded=True)
+    check_padding(source, model, tokenizer, tokenizer.pad_token_id)
     logger.info("fine-tuning %s: randomly initialised parameters: %s", source.source, ", ".join(missing) or "none")
     length = min(how.max_length, max_length(model, tokenizer) or how.max_length)
     rows = {split: _encoded(tokenizer, examples, split, length) for split in ("train", "validation")}
