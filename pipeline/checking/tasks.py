@@ -16,6 +16,7 @@ from pipeline.params.vectors import Vectors
 from pipeline.storage import read_json
 from pipeline.teacher.classes import match
 from pipeline.teacher.files import check_files, read_config
+from pipeline.teacher.own import check_attributes
 from pipeline.text.tagging import load_tagger
 from pipeline.vectors.files import dimensions_of
 
@@ -98,6 +99,8 @@ def _check_teacher(found: Findings, name: str, model: TeacherModel) -> None:
             factory = plugins.check_params(rest, model.params)
             if not callable(getattr(factory, "predict_logits", None)) and isinstance(factory, type):
                 raise InputError(f"{model.source}: has no method predict_logits(texts)")
+            if isinstance(factory, type):
+                check_attributes(model.source, factory)
             if isinstance(classes := getattr(factory, "labels", None), list | tuple):
                 match(model.source, [str(name) for name in classes], found.settings.task.text.labels, model.labels)
         for file in model.files:

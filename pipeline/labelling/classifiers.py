@@ -16,7 +16,7 @@ from pipeline.errors import InputError
 from pipeline.labelling import packing
 from pipeline.labelling.batching import Tokens, cut, pack, pad
 from pipeline.params.labelling import Labelling
-from pipeline.teacher.model import Teacher
+from pipeline.teacher.model import Teacher, check_padding
 
 logger = logging.getLogger(__name__)
 
@@ -138,10 +138,11 @@ class PaddedClassifier(Classifier):
     attention = "padded"
 
     def __init__(self, teacher: Teacher, how: Labelling) -> None:
-        super().__init__(teacher, how)
         # Where padding matters, opening the teacher refuses a tokenizer without it; elsewhere the attention mask hides it.
-        padding = self._tokenizer.pad_token_id
-        self._padding = (getattr(self._model.config, "pad_token_id", None) or 0) if padding is None else padding
+        padding = teacher.tokenizer.pad_token_id
+        self._padding = (getattr(teacher.model.config, "pad_token_id", None) or 0) if padding is None else padding
+        check_padding(teacher.files, teacher.model, teacher.tokenizer, self._padding)  # before the model is cast
+        super().__init__(teacher, how)
 
     def _forward(self, tokens: Tokens, rows: NDArray[np.int64]) -> torch.Tensor:
         side = self._tokenizer.padding_side

@@ -115,7 +115,7 @@ class Logits:
             if near and self.low.min() >= 0:
                 return (
                     f"its outputs are between 0 and {total} and add up to {total} in all {self.rows:,} rows: these are probabilities, not logits; "
-                    "return the logits, or the logarithm of the probabilities"
+                    "return the logits, or the logarithm of the probabilities, clipped to at least 1e-6"
                 )
         return None
 

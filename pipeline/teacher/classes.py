@@ -1,10 +1,15 @@
 """A teacher's classes: read them from config.json, and match them with the task's by name."""
 
+import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import InputError
+
+WORDS_OF_YAML = {"false", "n", "no", "null", "off", "on", "true", "y", "yes"}
+"""Words that are not text in YAML."""
 
 SHOWN = 12
 """Class names that a message lists."""
@@ -43,8 +48,12 @@ def classes_of(source: str, config: Mapping[str, Any], labels: Sequence[str]) ->
 
 
 def check_map(source: str, config: Mapping[str, Any], labels: Sequence[str]) -> dict[int, Any] | None:
-    """Return id2label of a config.json, None if it has none. Raises an InputError if it is not a map from numbers."""
-    id2label = config.get("id2label")
+    """Return id2label of a config.json, None if it has none. Raises an InputError if it is not a map from numbers, or num_labels not a number."""
+    id2label, count = config.get("id2label"), config.get("num_labels")
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool)):
+        raise InputError(
+            f"{source}: config.json has num_labels {_cut(json.dumps(count))}; write a whole number, or remove the key"
+        )
     if id2label is None:
         return None
     try:
@@ -59,7 +68,7 @@ def check_map(source: str, config: Mapping[str, Any], labels: Sequence[str]) -> 
 def _example(labels: Sequence[str]) -> str:
     return (
         "{"
-        + ", ".join(f'"{i}": "{name}"' for i, name in enumerate(labels[:2]))
+        + ", ".join(f'"{i}": {json.dumps(name, ensure_ascii=False)}' for i, name in enumerate(labels[:2]))
         + (", ...}" if len(labels) > 2 else "}")
     )
 
@@ -76,7 +85,7 @@ def _check_kind(source: str, kind: object, labels: Sequence[str]) -> None:
         "single_label_classification": "its outputs are classes",
     }.get(str(kind), "transformers does not know this type")
     raise InputError(
-        f"{source}: config.json has problem_type {kind}: {why}, and the task is {wanted}; train a teacher for this task, or add "
+        f"{source}: config.json has problem_type {kind if kind and isinstance(kind, str) else json.dumps(kind)}: {why}, and the task is {wanted}; train a teacher for this task, or add "
         "`finetune` to the teacher's model, which trains a head for this task"
     )
 
@@ -146,11 +155,17 @@ def _advice(source: str, classes: int, labels: int, twice: Sequence[str], pairs:
         return f"two of the teacher's classes are {twice[0]!r}: give each a name of its own, in its id2label or in `labels`"
     if not pairs:
         return "remove it"
-    listed = [f"{theirs}: {ours}" for theirs, ours in list(pairs.items())[:2]]
+    listed = [f"{_yaml(theirs)}: {_yaml(ours)}" for theirs, ours in list(pairs.items())[:2]]
     more = ", ..." if len(pairs) > len(listed) else ""
     return (
         f"map the names under the teacher's model, as `labels: {{{', '.join(listed)}{more}}}` if that is what they mean"
     )
+
+
+def _yaml(name: str) -> str:
+    """Return a name for YAML, in quotes unless it is certainly text without them."""
+    plain = re.fullmatch(r"[^\W\d][\w-]*", name) and name.lower() not in WORDS_OF_YAML
+    return name if plain else json.dumps(name, ensure_ascii=False)
 
 
 def _some(names: Sequence[str]) -> str:

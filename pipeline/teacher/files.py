@@ -6,6 +6,7 @@ Neither PyTorch nor transformers is imported, so that `python -m pipeline check`
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,20 @@ from pipeline.teacher.weights import (
 )
 
 TOKENIZER = "tokenizer.json"
+OTHER_HEADS = (
+    "ForCausalLM",
+    "ForConditionalGeneration",
+    "ForMaskedLM",
+    "ForMultipleChoice",
+    "ForNextSentencePrediction",
+    "ForPreTraining",
+    "ForQuestionAnswering",
+    "ForQuestionAnsweringSimple",
+    "ForTokenClassification",
+    "LMHeadModel",
+)
+"""Ends of the names of architectures whose outputs are not the classes of a text."""
+
 VOCABULARIES = ("tokenizer*.json", "vocab*", "*.model", "*.tiktoken", "*.bpe")
 
 
@@ -93,6 +108,7 @@ def check_folder(
         classes = classes_of(source, config, labels)
         if classes[0] == "LABEL_0" and not heads(weights):  # the names would be the first to differ
             raise InputError(no_head(source, "classifier, score or other head"))
+        _check_architecture(source, config.get("architectures"))
         columns = match(source, classes, labels, names)
         check_head(source, weights, classes)
         return columns
@@ -100,7 +116,7 @@ def check_folder(
 
 @contextmanager
 def clear_fault(source: str, fault: str, hint: str = "") -> Iterator[None]:
-    """Turn any error of a library into an InputError with its first line.
+    """Turn any error of a library into an InputError with its first line, or with all of them if the first ends in a colon.
 
     :param hint: What to add where the error is of Rust code, which reads tokenizer.json.
     """
@@ -110,11 +126,13 @@ def clear_fault(source: str, fault: str, hint: str = "") -> Iterator[None]:
         raise
     except BaseException as error:  # a panic of Rust code is not an Exception
         first, *others = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-        if first.endswith(":") and others:
-            first = f"{first} {others[0]}"
+        if first.endswith(":"):
+            first = " ".join([first, *others])
         if not first or isinstance(error, AssertionError | AttributeError | LookupError | TypeError):
             first = f"{type(error).__name__}: {first}".removesuffix(": ")
-        raise InputError(f"{source}: {fault}: {first[:400]}{hint if type(error) is Exception else ''}") from error
+        raise InputError(
+            f"{source}: {fault}: {first if len(first) <= 400 else first[:397] + '...'}{hint if type(error) is Exception else ''}"
+        ) from error
 
 
 # --- where the files are --------------------------------------------------------------------------------------------------
@@ -164,6 +182,16 @@ def read_config(source: str, folder: Path) -> dict[str, Any]:
     return config
 
 
+def _check_architecture(source: str, architectures: object) -> None:
+    """Refuse a model that has a head, which is not a sequence classifier's."""
+    named = [name for name in architectures if isinstance(name, str)] if isinstance(architectures, list) else []
+    if named and all(name.endswith(OTHER_HEADS) for name in named):
+        raise InputError(
+            f"{source}: config.json has the architecture {named[0]}, which is not a classifier of whole texts (ForSequenceClassification); "
+            "add `finetune` to the teacher's model, which trains a head for this task"
+        )
+
+
 def _check_tokenizer_files(source: str, folder: Path, rows: int | None) -> None:
     if not any(path.name != "tokenizer_config.json" for pattern in VOCABULARIES for path in folder.glob(pattern)):
         raise InputError(no_vocabulary(source, folder))
@@ -175,6 +203,10 @@ def _check_tokenizer_files(source: str, folder: Path, rows: int | None) -> None:
             )
     path = folder / TOKENIZER
     if not path.is_file():
+        if any(folder.glob("*.model")) and find_spec("sentencepiece") is None:
+            raise InputError(
+                f"{source}: {fault}: {folder} has no {TOKENIZER}, and its SentencePiece model needs `pip install sentencepiece protobuf`"
+            )
         return
     tokenizer = read_object(source, path, fault)
     if not isinstance(tokenizer, dict) or not isinstance(tokenizer.get("model"), dict):

@@ -22,6 +22,7 @@ from pipeline.teacher import own
 from pipeline.teacher.files import Files, check_folder, find_files, read_config
 from pipeline.teacher.model import (
     check_config,
+    check_padding,
     check_tokenizer,
     check_words,
     describe,
@@ -80,7 +81,7 @@ def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune
     tokenizer = load_tokenizer(source)
     check_words(source.source, tokenizer, examples)
     problem = {"problem_type": "regression"} if len(labels) == 1 else {}
-    if not problem and read_config(source.source, source.folder).get("problem_type"):
+    if not problem and read_config(source.source, source.folder).get("problem_type") is not None:
         problem = {"problem_type": "single_label_classification"}  # instead of that of the head that is replaced
     set_seed(how.seed)  # the new head is initialised at random
     score = "pearson" if len(labels) == 1 else "accuracy"
@@ -93,6 +94,7 @@ def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune
         **problem,
     )
     check_tokenizer(source, model, tokenizer, padded=True)
+    check_padding(source, model, tokenizer, tokenizer.pad_token_id)
     logger.info("fine-tuning %s: randomly initialised parameters: %s", source.source, ", ".join(missing) or "none")
     length = min(how.max_length, max_length(model, tokenizer) or how.max_length)
     rows = {split: _encoded(tokenizer, examples, split, length) for split in ("train", "validation")}
@@ -105,6 +107,8 @@ def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
         compute_metrics=lambda found: {score: _score(*found)},
+        # An encoder-decoder returns its hidden states after the logits.
+        preprocess_logits_for_metrics=lambda found, _: found[0] if isinstance(found, tuple) else found,
     )
     trainer.remove_callback(PrinterCallback)
     with ExitStack() as stack:

@@ -37,8 +37,22 @@ logger = logging.getLogger(__name__)
 SAMPLE = 1_000
 """Examples whose tokens are counted to see whether a tokenizer knows the task's words."""
 
+PADDING = 8
+"""Tokens of padding that show whether a model ignores padding."""
+
+PADDING_REFUSED, PADDING_WARNED = 1e-2, 1e-3
+"""Changes of logits by padding, as parts of the largest logit."""
+
+SMALLEST_SCALE = 0.01
+"""Logits smaller than this count as this: rounding changes them by more than the parts above."""
+
 UNKNOWN_REFUSED, UNKNOWN_WARNED = 0.9, 0.1
 """Shares of unknown tokens."""
+
+HARMLESS = re.compile(
+    r"position_ids$|masked_bias$|causal_mask$|attn\.bias$|attention\.bias$|inv_freq$|\.gamma$|\.beta$|pooler\."
+)
+"""Names in weights that old versions of transformers wrote and that are computed or renamed, so that no logit depends on them."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +114,9 @@ def load_classifier(files: Files, finetune: bool = False, **config: Any) -> tupl
             dtype=torch.float32,
             ignore_mismatched_sizes=True,  # _check_loaded compares the two shapes
             output_loading_info=True,
+            output_hidden_states=False,  # these three are read from config.json otherwise
+            output_attentions=False,
+            return_dict=True,
             **config,
         )
     return model, _check_loaded(files, model, loading, finetune)
@@ -118,22 +135,47 @@ def _check_loaded(files: Files, model: Any, loading: Mapping[str, Any], finetune
             f"{source}: {odd} has NaN or infinite numbers; the training that wrote these weights diverged: take an earlier checkpoint"
         )
     head = sorted({*missing, *(name for name, *_ in differing)})
+    unknown = sorted(loading["unexpected_keys"])
+    _check_used(source, model, unknown)
+    layers = {int(found[1]) for name in unknown if (found := re.search(r"\.(?:layers?|h|block)\.(\d+)\.", name))}
+    depth, written = getattr(model.config, "num_hidden_layers", None), max(layers, default=-1) + 1
+    fewer = isinstance(depth, int) and written > depth
     if finetune:
+        if fewer:
+            logger.warning(
+                "%s: %s has %d layers: trains the first %d of %d layers", source, CONFIG, depth, depth, written
+            )
         return head
     if differing:
         raise InputError(head_differs(source, *next((d for d in differing if len(d[1]) > 1), differing[0])))
-    unknown = sorted(loading["unexpected_keys"])
     if head:
         others = f" (transformers does not know {listed(unknown)})" if unknown else ""
         raise InputError(no_head(source, listed(head) + others))
-    layers = {int(found[1]) for name in unknown if (found := re.search(r"\.(?:layers?|h|block)\.(\d+)\.", name))}
-    depth = getattr(model.config, "num_hidden_layers", None)
-    if isinstance(depth, int) and max(layers, default=-1) >= depth:
+    if fewer:
         raise InputError(
-            f"{source}: its weights have {max(layers) + 1} layers and its {CONFIG} only {depth}; copy the {CONFIG} that was saved "
+            f"{source}: its weights have {written} layers and its {CONFIG} only {depth}; copy the {CONFIG} that was saved "
             "with the weights, or save the model again with model.save_pretrained(FOLDER)"
         )
     return []
+
+
+def _check_used(source: str, model: Any, unknown: Sequence[str]) -> None:
+    """Refuse weights inside the encoder's layers that transformers does not use, such as adapters: its logits would be others.
+
+    :param unknown: The names in the file that the model does not have.
+    """
+    modules = {name for name, _ in model.base_model.named_modules()}
+
+    def inside(name: str) -> bool:
+        parts = name.removeprefix(f"{model.base_model_prefix}.").split(".")
+        return any(part.isdigit() and ".".join(parts[: i + 1]) in modules for i, part in enumerate(parts))
+
+    unused = [name for name in unknown if inside(name) and not HARMLESS.search(name)]
+    if unused:
+        raise InputError(
+            f"{source}: its weights have {len(unused)} parameters that transformers does not use: {listed(unused)}; the model was trained "
+            "with another architecture or with adapters: merge them, or use a class of yours (source: python:MODULE:NAME)"
+        )
 
 
 def _check_encoder(files: Files, model: Any, missing: Sequence[str], differing: Sequence[tuple[str, Any, Any]]) -> None:
@@ -235,6 +277,38 @@ def check_tokenizer(files: Files, model: Any, tokenizer: Any, padded: bool = Fal
         )
 
 
+@torch.no_grad()  # tensors of inference_mode that a model caches could not be trained with
+def check_padding(files: Files, model: Any, tokenizer: Any, padding: int) -> None:
+    """Refuse a model whose logits of a text change with the padding after it: they would depend on the other texts of its batch.
+
+    :param padding: The id of the token that pads.
+    """
+    own = tokenizer("a")["input_ids"]
+    if model.dtype != torch.float32 or not own:  # it was opened before, and cast
+        return
+    more, left = [padding] * PADDING, tokenizer.padding_side == "left"
+    alone, padded = (
+        model(
+            input_ids=torch.tensor([ids], device=model.device), attention_mask=torch.tensor([mask], device=model.device)
+        ).logits
+        for ids, mask in (
+            (own, [1] * len(own)),
+            (more + own, [0] * PADDING + [1] * len(own)) if left else (own + more, [1] * len(own) + [0] * PADDING),
+        )
+    )
+    difference, scale = float((padded - alone).abs().max()), max(float(alone.abs().max()), SMALLEST_SCALE)
+    found = (
+        f"{files.source}: with {PADDING} tokens of padding, the logits of a text change by {difference:.2g} (they are up to "
+        f"{scale:.2g}), because {type(model).__name__} does not ignore padding: they depend on the other texts of a batch"
+    )
+    if difference > PADDING_REFUSED * scale:
+        raise InputError(
+            f"{found}; use another model, or a class of yours that calls it with one text at a time (source: python:MODULE:NAME)"
+        )
+    if difference > PADDING_WARNED * scale:
+        logger.warning("%s", found)
+
+
 def check_words(source: str, tokenizer: Any, examples: pa.Table) -> None:
     """Refuse a tokenizer to which nearly all of a task's text is unknown, and warn where much of it is.
 
@@ -271,7 +345,7 @@ def max_length(model: Any, tokenizer: Any) -> int | None:
             # RoBERTa-like models count positions from padding_idx + 1.
             reserved = 0 if module.padding_idx is None else module.padding_idx + 1
             limits.append(module.num_embeddings - reserved)
-    return min((n for n in limits if n is not None and 0 < n < 10**9), default=None)  # 10^30 means "no limit"
+    return min((int(n) for n in limits if n is not None and 0 < n < 10**9), default=None)  # 10^30 means "no limit"
 
 
 def mask_token(teacher: Teacher) -> str:

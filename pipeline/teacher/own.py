@@ -1,9 +1,9 @@
 """User-defined teachers, by import path: an ensemble, a remote service, anything that turns text into logits."""
 
-import logging
+import inspect
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -18,8 +18,6 @@ from pipeline import plugins
 from pipeline.errors import InputError
 from pipeline.storage import sha256_of
 from pipeline.teacher.classes import match
-
-logger = logging.getLogger(__name__)
 
 SCHEME = "python:"
 
@@ -58,19 +56,32 @@ class OwnTeacher:
         first = texts["sentence1"].to_pylist()
         pairs = texts["sentence2"].null_count < texts.num_rows
         given = list(zip(first, texts["sentence2"].to_pylist(), strict=True)) if pairs else first
-        try:
-            found = np.asarray(self.model.predict_logits(given), dtype=np.float32)
-        except Exception as error:  # the user's code may raise anything
-            logger.debug("%s failed", self.source, exc_info=True)
-            raise InputError(f"{self.source}: predict_logits raises {_one_line(error)}") from error
+        with plugins.running(self.source.removeprefix(SCHEME), "predict_logits"):
+            returned = self.model.predict_logits(given)
+        found = _numbers(self.source, returned)
         expected = (texts.num_rows, len(self.columns))
         if found.shape != expected:
             raise InputError(f"{self.source}: predict_logits returns an array of shape {found.shape}, not {expected}")
         return np.ascontiguousarray(found[:, self.columns])
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+def _numbers(source: str, returned: Any) -> NDArray[np.float32]:
+    """Return what predict_logits returned as float32. Raises an InputError if it is not real numbers."""
+    what, why = type(returned).__name__ if returned is not None else "None", ""
+    try:
+        found = np.asarray(returned)
+        if returned is not None and found.dtype.kind not in "cmM" and not np.ma.is_masked(returned):
+            return found.astype(np.float32, copy=False)
+        why = "" if returned is None else f" ({found.dtype})"
+    except Exception as error:  # such as a tensor on a GPU
+        why = f" ({' '.join(str(error).split())[:200]})"
+    if isinstance(returned, list | tuple) and returned:
+        what += f" of {type(returned[0]).__name__}"
+    if inspect.iscoroutine(returned):
+        returned.close()  # otherwise Python warns that it was never awaited
+    raise InputError(
+        f"{source}: predict_logits must return numbers of shape [texts, classes], one logit per class, not {what}{why}"
+    )
 
 
 def open_own(
@@ -88,12 +99,53 @@ def open_own(
     model = plugins.build(path, params)
     if not callable(getattr(model, "predict_logits", None)):
         raise InputError(f"{source}: has no method predict_logits(texts)")
+    check_attributes(source, model)
     columns = match(source, _classes(model, labels), labels, names)
     code = plugins.code_digest(path)
     if _digests.setdefault(sys.modules[path.partition(":")[0]], code) != code:  # in a long-lived worker of a cluster
         raise InputError(f"{source}: its code changed after process {os.getpid()} imported it; restart that process")
     hashes = {file: _hash_of(source, file) for file in files}
     return OwnTeacher(source, dict(params), model, tuple(labels), columns, code, hashes)
+
+
+_ATTRIBUTES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "labels": (
+        lambda value: (
+            isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | set | frozenset | Iterator)
+        ),
+        "labels must be a list of class names",
+    ),
+    "mask_token": (
+        lambda value: isinstance(value, str) and bool(value),
+        "mask_token must be a string that is not empty; leave it out if the teacher has none",
+    ),
+    "fingerprint": (
+        lambda value: not callable(value) and " at 0x" not in str(value),  # a method, or an object without text
+        "fingerprint must be a string; write it as an attribute or @property",
+    ),
+}
+"""Optional attribute of a user's teacher -> whether a value is valid, and what it must be."""
+
+
+def check_attributes(source: str, model: Any) -> None:
+    """Refuse optional attributes of a user's teacher that are of a wrong type, or whose properties raise an exception.
+
+    :param model: The teacher, or its class, of which only the attributes that its objects may not replace are checked.
+    """
+    for name, (valid, wanted) in _ATTRIBUTES.items():
+        with plugins.running(source.removeprefix(SCHEME), f"its attribute {name}"):
+            static = inspect.getattr_static(model, name, _ABSENT)
+            # An AttributeError of a property's own code does not mean that there is no property.
+            value = getattr(model, name, _ABSENT) if static is _ABSENT else getattr(model, name)
+            replaced = value is None and model.__init__ is not object.__init__
+            if isinstance(model, type) and (replaced or (hasattr(value, "__get__") and not callable(value))):
+                continue  # a default that __init__ replaces, or a property
+            if value is not _ABSENT and not valid(value):
+                shown = "a method" if inspect.isroutine(value) else f"{value!r:.80}"
+                raise InputError(f"{source}: {wanted}, not {shown}")
+
+
+_ABSENT = object()
 
 
 def _classes(model: Any, labels: Sequence[str]) -> list[str]:

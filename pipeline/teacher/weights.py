@@ -147,10 +147,14 @@ def _header(source: str, path: Path) -> dict[str, Shape]:
 
 def read_object(source: str, path: Path, fault: str) -> Any:
     """Return the value in a JSON file. Raises an InputError, with `fault`, if it is not JSON."""
+    content = path.read_bytes()
+    if (encoding := json.detect_encoding(content)) != "utf-8":
+        written = "UTF-8 with a BOM" if encoding == "utf-8-sig" else encoding.upper()
+        raise InputError(f"{source}: {fault}: {path} is {written}; save it as UTF-8 without BOM")
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
-        what = "is empty" if not path.stat().st_size else f"is not JSON ({error})"
+        what = "is empty" if not content else f"is not JSON ({error})"
         raise InputError(f"{source}: {fault}: {path} {what}; copy or download it again") from error
 
 

@@ -80,6 +80,13 @@ def renamed(
     save_file(found, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def copied(folder: Path, part: str, new: str) -> None:
+    """Add copies of weights under other names."""
+    weights = load_file(folder / "model.safetensors")
+    weights |= {name.replace(part, new): value.clone() for name, value in weights.items() if part in name}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def prefixed(prefix: str) -> Break:
     return lambda folder: renamed(folder, lambda name: prefix + name)
 
@@ -218,6 +225,18 @@ SEEN_IN_FILES: dict[str, tuple[Break, str]] = {
         lambda folder: (folder / "model.safetensors").rename(inside(folder / "checkpoint-9") / "model.safetensors"),
         r"its folder checkpoint-9 has one: name ",
     ),
+    "a config.json with a BOM": (
+        lambda folder: (folder / "config.json").write_bytes(b"\xef\xbb\xbf" + (folder / "config.json").read_bytes()),
+        r"config\.json is UTF-8 with a BOM; save it as UTF-8 without BOM",
+    ),
+    "a tokenizer_config.json in UTF-16": (
+        lambda folder: (folder / "tokenizer_config.json").write_text("{}", encoding="utf-16"),
+        r"tokenizer_config\.json is UTF-16; save it as UTF-8 without BOM",
+    ),
+    "a SentencePiece model": (
+        both(removed("tokenizer.json"), written("spiece.model", "x")),
+        r"has no tokenizer\.json, and its SentencePiece model needs `pip install sentencepiece protobuf`",
+    ),
     "no config.json": (removed("config.json"), r"has no config\.json"),
     "an empty config.json": (written("config.json", ""), r"config\.json is empty"),
     "a config.json cut off": (cut("config.json", 100), r"config\.json is not JSON \(.*line \d"),
@@ -268,6 +287,10 @@ SEEN_WHILE_LOADING: dict[str, tuple[Break, str]] = {
         r"query\.bias has NaN or infinite numbers",
     ),
     "a wrapper of one's own": (prefixed("body."), r"'body\.' in front.*model\.body\.save_pretrained"),
+    "adapters": (
+        lambda folder: copied(folder, "layer.1.output.dense.", "layer.1.output.adapters.x."),
+        r"2 parameters that transformers does not use: (bert\.)?encoder\.layer\.1\.output\.adapters\.x\.bias, .*python:MODULE",
+    ),
     "an id of the template": (
         lambda folder: (folder / "tokenizer.json").write_text(
             (folder / "tokenizer.json").read_text().replace("      2\n", "      999\n")
@@ -350,6 +373,21 @@ SPECIFIC: dict[str, tuple[dict[str, object], list[str], str]] = {
     ),
     "two counts": ({"num_labels": 3}, LABELS, "num_labels 3, and 2 names in id2label"),
     "other names": ({"id2label": {"0": "Negative", "1": "good"}}, LABELS, r"as `labels: \{good: positive\}` if"),
+    "names for YAML": (
+        {"id2label": {"0": "0", "1": "my class"}, "label2id": None},
+        ["no", "a: b"],
+        r"as `labels: \{\"0\": \"no\", \"my class\": \"a: b\"\}` if",
+    ),
+    "an empty type": ({"problem_type": ""}, LABELS, r'problem_type "": transformers does not know this type'),
+    "a count in quotes": ({"num_labels": "2"}, LABELS, r'num_labels "2"; write a whole number'),
+    **{
+        f"a model {end}": (
+            {"architectures": [f"Bert{end}"]},
+            LABELS,
+            f"has the architecture Bert{end}, which is not a classifier of whole texts .*`finetune`",
+        )
+        for end in ("ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM")
+    },
     "other counts": (
         {},
         [*LABELS, "neutral"],
@@ -393,11 +431,33 @@ def test_a_multi_label_model_is_fine_tuned_for_classes(tmp_path: Path, whole: di
     ],
     ids=["no pooler", "fewer layers", "shards", "no tokenizer_config.json", "odd classes"],
 )
-def test_an_encoder_that_is_whole_enough_is_fine_tuned(tmp_path: Path, whole: dict[str, Path], breaks: Break):
+def test_an_encoder_that_is_whole_enough_is_fine_tuned(tmp_path: Path, whole: dict[str, Path], breaks: Break, caplog):
     folder = shutil.copytree(whole["encoder"], tmp_path / "model")
     breaks(folder)
     check_files(f"folder:{folder}", LABELS, {}, finetune=True)
     assert made(folder, tmp_path / "teacher", finetune=True)["finetuned"]
+    fewer = storage.read_json(folder / "config.json")["num_hidden_layers"] == 1
+    assert ("trains the first 1 of 2 layers" in caplog.text) == fewer
+
+
+@pytest.mark.parametrize(
+    ("architecture", "more"),
+    [
+        ("bart", {"decoder_layers": 1, "decoder_attention_heads": 4, "decoder_ffn_dim": 64, "encoder_ffn_dim": 64}),
+        ("t5", {"d_kv": 8, "d_ff": 64, "decoder_start_token_id": 0}),
+        ("bert", {"output_hidden_states": True, "output_attentions": True}),
+        ("bert", {"return_dict": False}),
+    ],
+)
+def test_a_model_that_returns_more_than_its_logits_is_fine_tuned(tmp_path: Path, architecture: str, more: dict):
+    written = {key: value for key, value in more.items() if isinstance(value, bool)}
+    folder = tiny_teacher(tmp_path / "model", WORDS, None, architecture, **(more if not written else {}))
+    edited(folder, **written)
+    made(folder, tmp_path / "teacher", finetune=True)
+    files = find_files(f"folder:{tmp_path / 'teacher'}")
+    edited(files.folder, **written)
+    teacher = open_teacher(files, LABELS, {})
+    assert label(teacher, EXAMPLES, NO_COPIES, Labelling())[0]["train"].num_rows == 15
 
 
 @pytest.mark.parametrize("architecture", ["roberta", "deberta-v2", "mpnet", "xlnet", "modernbert", "camembert"])
@@ -492,6 +552,24 @@ def test_with_its_padding_a_batch_has_the_logits_of_its_rows(tmp_path: Path, pad
         with torch.inference_mode():
             alone = teacher.model(input_ids=ids).logits[0].numpy()
         assert np.abs(alone - row["logits"]).max() < 1e-5
+
+
+@pytest.mark.parametrize("architecture", ["fnet", "convbert", "nystromformer", "yoso"])
+def test_a_model_that_reads_its_padding_is_refused(tmp_path: Path, architecture: str):
+    folder = tiny_teacher(tmp_path / "model", WORDS, LABELS, architecture)
+    teacher = open_teacher(find_files(f"folder:{folder}"), LABELS, {})
+    with pytest.raises(InputError, match=r"with 8 tokens of padding, the logits of a text change by .*python:MODULE"):
+        label(teacher, EXAMPLES, NO_COPIES, Labelling())
+    assert "tokens of padding" in refusal(folder, tmp_path / "teacher", finetune=True)
+
+
+def test_a_maximum_with_a_decimal_point_and_names_that_no_logit_depends_on_are_taken(tmp_path: Path, caplog):
+    folder = tiny_teacher(tmp_path / "model", WORDS, LABELS)
+    edited(folder, "tokenizer_config.json", model_max_length=64.0)
+    copied(folder, "layer.0.attention.output.dense.bias", "layer.0.attention.masked_bias")
+    teacher = open_teacher(find_files(f"folder:{folder}"), LABELS, {})
+    assert label(teacher, EXAMPLES, NO_COPIES, Labelling())[1]["labelled"] == 10
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("architecture", ["bert", "deberta-v2", "mpnet"])

@@ -27,7 +27,7 @@ from pipeline.params.labelling import Labelling
 from pipeline.params.teachers import TeacherModel
 from pipeline.teacher.finetune import make_teacher
 from pipeline.teacher.model import find_files, open_teacher
-from pipeline.teacher.own import describe_own, open_own
+from pipeline.teacher.own import check_attributes, describe_own, open_own
 from pipeline.teacher.recorded import open_recorded
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +37,9 @@ EXAMPLES = examples_table(
         (("train", "validation", "test")[i % 3], f"the invoice {i}" + " crashes" * (i % 4), None, i % 2)
         for i in range(30)
     ]
+)
+MUST = (
+    r"^python:mine:Teacher: predict_logits must return numbers of shape \[texts, classes\], one logit per class, not "
 )
 TEACHER = """
 import os
@@ -51,6 +54,10 @@ class Teacher:
     def predict_logits(self, texts):
         if self.fails == "raises":
             raise ConnectionError("the service\\nis down")
+        if self.fails == "exits":
+            raise SystemExit(0)
+        if self.fails == "memory":
+            raise MemoryError
         if self.fails == "dies":
             os._exit(3)
         if self.fails == "shape":
@@ -157,9 +164,11 @@ def test_the_mask_is_the_teachers_if_it_has_one(here: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("raises", r"^python:mine:Teacher: predict_logits raises ConnectionError: the service is down$"),
+        ("raises", r"^'mine:Teacher': predict_logits raises ConnectionError: the service \(mine\.py, line 13\)$"),
         ("shape", r"^python:mine:Teacher: predict_logits returns an array of shape \(30, 3\), not \(30, 2\)$"),
-        ("words", r"^python:mine:Teacher: predict_logits raises ValueError: could not convert string to float"),
+        ("words", MUST + r"list of str \(could not convert string to float"),
+        ("exits", r"^'mine:Teacher': predict_logits raises SystemExit: 0 \(mine\.py, line 15\)$"),
+        ("memory", r"^'mine:Teacher': predict_logits raises MemoryError \(mine\.py, line 17\)$"),
         (
             "nan",
             r"^the teacher's logits \(python:mine:Teacher\) are not finite: train row \w+ \(line 14 of its source\)",
@@ -171,6 +180,63 @@ def test_its_errors_are_one_line_that_names_it(here: Path, fault: str, message: 
         label(own(fails=fault), EXAMPLES, NO_COPIES, Labelling())
 
 
+async def _later() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("returns", "message"),
+    [
+        (lambda n: None, r"None$"),
+        (lambda n: [{"label": "billing", "score": 0.5}] * n, r"list of dict \(float\(\) argument"),
+        (lambda n: _later(), r"coroutine \("),
+        (lambda n: np.zeros((n, 2), np.complex64), r"ndarray \(complex64\)$"),
+        (lambda n: np.ma.masked_less(np.arange(2 * n).reshape(n, 2), 3), r"MaskedArray \(int64\)$"),
+        (
+            lambda n: torch.zeros(n, 2, requires_grad=True),
+            r"Tensor \(Can't call numpy\(\) on Tensor that requires grad",
+        ),
+        (lambda n: [[1.0, 2.0], [1.0]] * (n // 2), r"list of list \(.*inhomogeneous"),
+    ],
+)
+def test_what_it_returns_must_be_numbers(here: Path, monkeypatch: pytest.MonkeyPatch, returns, message: str):
+    monkeypatch.setattr(plugins.load("mine:Teacher"), "predict_logits", lambda self, texts: returns(len(texts)))
+    with pytest.raises(InputError, match=MUST + message):
+        label(own(), EXAMPLES, NO_COPIES, Labelling())
+
+
+LISTED, WRITTEN = "labels must be a list of class names, not ", "fingerprint must be a string; write it as an attribute"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message", "checked"),
+    [
+        ("labels", None, f"{LISTED}None$", False),
+        ("labels", lambda self: LABELS, f"{LISTED}a method$", True),
+        ("labels", 2, f"{LISTED}2$", True),
+        ("labels", "technical", f"{LISTED}'technical'$", True),
+        ("labels", {"technical", "billing"}, LISTED, True),
+        ("labels", property(lambda self: 1 / 0), r"its attribute labels raises ZeroDivisionError: division", False),
+        ("labels", property(lambda self: self.absent), "its attribute labels raises AttributeError", False),
+        ("mask_token", None, "mask_token must be a string that is not empty", False),
+        ("mask_token", "", "mask_token must be a string that is not empty", True),
+        ("mask_token", 4, "mask_token must be a string", True),
+        ("fingerprint", lambda self: "1", f"{WRITTEN} or @property, not a method$", True),
+        ("fingerprint", object(), WRITTEN, True),
+        ("fingerprint", property(lambda self: 1 / 0), "its attribute fingerprint raises ZeroDivisionError", False),
+    ],
+)
+def test_its_attributes_are_checked(here: Path, monkeypatch: pytest.MonkeyPatch, name, value, message, checked):
+    factory = plugins.load("mine:Teacher")
+    monkeypatch.setattr(factory, name, value, raising=False)
+    with pytest.raises(InputError, match=message):
+        own()
+    if checked:
+        with pytest.raises(InputError, match=message):
+            check_attributes("python:mine:Teacher", factory)
+    else:  # only an object tells
+        check_attributes("python:mine:Teacher", factory)
+
+
 def test_an_invalid_teacher_is_refused_with_the_reason(here: Path):
     (here / "mine.py").write_text(
         TEACHER + "\n\nclass Mute:\n    pass\n\n\nclass Broken:\n    def __init__(self):\n        1 / 0\n"
@@ -178,7 +244,7 @@ def test_an_invalid_teacher_is_refused_with_the_reason(here: Path):
     with pytest.raises(InputError, match=r"python:mine:Mute: has no method predict_logits"):
         open_own("python:mine:Mute", {}, LABELS, {})
     with pytest.raises(
-        InputError, match=r"^'mine:Broken': __init__ raises ZeroDivisionError: division by zero \(mine\.py, line 31\)$"
+        InputError, match=r"^'mine:Broken': __init__ raises ZeroDivisionError: division by zero \(mine\.py, line 35\)$"
     ):
         open_own("python:mine:Broken", {}, LABELS, {})
     with pytest.raises(InputError, match=r"does not take these parameters"):
@@ -320,7 +386,7 @@ def test_two_processes_change_no_byte(here: Path, recorded: dict, one_thread, mo
 def test_an_error_in_a_process_or_in_its_input_fails_the_run(here: Path, recorded: dict, monkeypatch):
     monkeypatch.setattr(labelling, "POOL_ROWS", 4)
     for fault, message in (
-        ("raises", r"^python:mine:Teacher: predict_logits raises ConnectionError: the service is down$"),
+        ("raises", r"^'mine:Teacher': predict_logits raises ConnectionError: the service \(mine\.py, line 13\)$"),
         ("nan", r"^the teacher's logits \(python:mine:Teacher\) are not finite: train row "),
         ("dies", r"^a labelling process died"),
     ):
