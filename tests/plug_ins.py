@@ -91,6 +91,50 @@ class Module(torch.nn.Module):
         return self.logits(self.words(batch.ids1).sum(1) / batch.lengths1[:, None])
 
 
+class MeanOverPadding(Module):
+    def forward(self, batch):
+        return self.logits(self.words(batch.ids1).mean(1))
+
+
+class MaxOverPadding(Module):
+    def forward(self, batch):
+        return self.logits(self.words(batch.ids1).amax(1))
+
+
+class BatchMean(Module):
+    def forward(self, batch):
+        logits = super().forward(batch)
+        return logits - logits.mean(0)
+
+
+class RandomLogits(Module):
+    def forward(self, batch):
+        return torch.nn.functional.dropout(super().forward(batch), training=True)
+
+
+class Complex(Module):
+    def forward(self, batch):
+        return super().forward(batch) + 0j
+
+
+class Lazy(Module):
+    def __init__(self, embeddings, classes, pairs):
+        super().__init__(embeddings, classes, pairs)
+        self.logits = torch.nn.LazyLinear(classes)
+
+
+class Brain(Module):
+    """Return logits of low precision."""
+
+    def forward(self, batch):
+        return super().forward(batch).bfloat16()
+
+
+class Double(Module):
+    def forward(self, batch):
+        return super().forward(batch).double()
+
+
 class TwoArguments(Module):
     def forward(self, ids, lengths):
         return self.logits(self.words(ids).sum(1))

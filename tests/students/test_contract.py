@@ -98,6 +98,13 @@ def test_a_student_that_fits_itself_comes_back_from_its_folder(tmp_path: Path):
         TrainedStudent.from_pretrained(tmp_path / "student")
 
 
+@pytest.mark.parametrize("model", ["Brain", "Double"])
+def test_logits_of_another_precision_become_float32(model: str):
+    student, history = train(f"plug_ins:{model}", epochs=1)
+    assert student.predict_logits(["good film"]).dtype == np.float32
+    assert history[0].validation_loss > 0
+
+
 def test_pairs_and_weights_reach_a_student_that_fits_itself():
     first, second = ["a"] * 4 + ["b"] * 4, ["good", "bad"] * 4
     labels = [1, 0] * 4
@@ -124,8 +131,8 @@ def test_pairs_and_weights_reach_a_student_that_fits_itself():
     ("model", "message"),
     [
         ("TwoArguments", r"TwoArguments: forward\(ids, lengths\) cannot be called with one batch"),
-        ("Nothing", "Nothing: forward returned NoneType for 10 rows of 2 classes"),
-        ("OneColumn", r"OneColumn: forward returned \[10, 1\] for 10 rows of 2 classes"),
+        ("Nothing", "Nothing: forward returned NoneType for 2 rows of 2 classes"),
+        ("OneColumn", r"OneColumn: forward returned \[2, 1\] for 2 rows of 2 classes"),
         ("FirstNaN", "the loss is nan in epoch 1, batch 1 of 30"),
         ("Untrainable", "logits depend on no trainable parameter"),
         ("WrongFit", r"fit\(training\) cannot be called with 2 arguments"),
@@ -135,6 +142,15 @@ def test_pairs_and_weights_reach_a_student_that_fits_itself():
         ("json", "must be a class, either of torch.nn.Module or with the methods"),
         ("NoSuper", "__init__ raises AttributeError: cannot assign module before Module.__init__.. call"),
         ("NoParameters", "has no parameters to train"),
+        ("Lazy", r"has a lazy module \(torch.nn.Lazy...\), whose parameters have no size yet"),
+        (
+            "MeanOverPadding",
+            r"the logits of a text change with the padding next to it .* \(by [\d.e-]+\): use batch.len",
+        ),
+        ("MaxOverPadding", "the logits of a text change with the padding next to it"),
+        ("BatchMean", "the logits of a text change with the padding next to it or the texts in its batch"),
+        ("RandomLogits", "two calls on the same batch return different logits"),
+        ("Complex", "forward returned torch.complex64; it must return float32 logits"),
         ("Frozen", "logits depend on no trainable parameter"),
         ("ForwardFails", "forward raises RuntimeError: "),
         ("ForwardExits", "forward raises SystemExit"),
