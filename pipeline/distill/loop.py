@@ -290,8 +290,10 @@ def _measure(module: torch.nn.Module, rows: TrainingRows, objective: objectives.
 def check_signature(module: torch.nn.Module, batch: Batch) -> None:
     """Check that a student can be called with a batch.
 
-    :raises InputError: If its forward takes other arguments.
+    :raises InputError: If its forward takes other arguments, or is async.
     """
+    if inspect.iscoroutinefunction(module.forward):
+        raise InputError(f"{type(module).__name__}: forward is async; write it as def forward(self, batch)")
     try:
         inspect.signature(module.forward).bind(batch)
     except TypeError as error:

@@ -195,10 +195,17 @@ def parameters_of(module: Any) -> tuple[int, int]:
     """Return the number of a student's parameters: of all, and of those outside word embeddings (torch.nn.Embedding).
 
     A student that fits itself reports its own number.
+
+    :raises InputError: If that is no number.
     """
     if not isinstance(module, torch.nn.Module):
         with plugins.running(path_of(module), "parameter_count"):
-            return (int(module.parameter_count()),) * 2
+            count = module.parameter_count()
+            if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
+                raise InputError(
+                    f"{path_of(module)!r}: parameter_count returned {count!r}; it must return an int of at least 0"
+                )
+            return int(count), int(count)
     total = sum(parameter.numel() for parameter in module.parameters())
     embeddings = {
         id(parameter): parameter.numel()
