@@ -144,6 +144,12 @@ class MaxOverPadding(Module):
         return self.logits(self.words(batch.ids1).amax(1))
 
 
+class SumOverTrainedPadding(Module):
+    def __init__(self, embeddings, classes, pairs):
+        super().__init__(embeddings, classes, pairs)
+        self.words = torch.nn.Embedding.from_pretrained(embeddings, freeze=False)
+
+
 class BatchMean(Module):
     def forward(self, batch):
         logits = super().forward(batch)

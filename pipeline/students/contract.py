@@ -132,7 +132,7 @@ def check_padding(module: torch.nn.Module, batch: Batch, classes: int) -> None:
     if batch.ids2 is not None and batch.lengths2 is not None:
         sides.append((batch.ids2, batch.lengths2))
     alone = Batch(*(part for ids, n in sides for part in (ids[:1, : int(n[0])], n[:1])))
-    with evaluating(module):
+    with _padding_as_trained(module), evaluating(module):
         padded, again, single = (logits_of(module, given, classes) for given in (batch, batch, alone))
     scale = float(padded.abs().max())
     most = 1e-6 + scale * max(PADDING_TOLERANCE, 8 * torch.finfo(padded.dtype).eps)
@@ -146,6 +146,24 @@ def check_padding(module: torch.nn.Module, batch: Batch, classes: int) -> None:
             f"{path_of(module)!r}: the logits of a text change with the padding next to it or the texts in its batch (by "
             f"{change:.2g}): use batch.lengths1 to mask positions of the id 0, and compute each row by itself"
         )
+
+
+@contextmanager
+def _padding_as_trained(module: torch.nn.Module) -> Iterator[None]:
+    """Change row 0 of the embeddings whose row 0 training changes, too: those without padding_idx. It is restored afterwards."""
+    kinds = torch.nn.Embedding | torch.nn.EmbeddingBag
+    found = [part.weight for part in module.modules() if isinstance(part, kinds) and part.padding_idx is None]
+    weights = [weight for weight in found if weight.requires_grad]
+    with torch.no_grad():
+        before = [weight[0].clone() for weight in weights]
+        for weight in weights:
+            weight[0] += 1
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, row in zip(weights, before, strict=True):
+                weight[0] = row
 
 
 def path_of(module: Any) -> str:

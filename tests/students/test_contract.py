@@ -149,6 +149,7 @@ def test_pairs_and_weights_reach_a_student_that_fits_itself():
             r"the logits of a text change with the padding next to it .* \(by [\d.e-]+\): use batch.len",
         ),
         ("MaxOverPadding", "the logits of a text change with the padding next to it"),
+        ("SumOverTrainedPadding", "the logits of a text change with the padding next to it"),
         ("BatchMean", "the logits of a text change with the padding next to it or the texts in its batch"),
         ("RandomLogits", "two calls on the same batch return different logits"),
         ("AsyncForward", r"AsyncForward: forward is async; write it as def forward\(self, batch\)"),
