@@ -15,7 +15,13 @@ from pipeline.storage import write_text
 
 def main() -> None:
     """Run one command."""
-    arguments = vars(_parser().parse_args())
+    parser = _parser()
+    parsed, more = parser.parse_known_args()
+    if len(more) == 1 and getattr(parsed, "file", "") is None and (more[0] == "-" or not more[0].startswith("-")):
+        parsed.file = Path(more[0])  # argparse does not find an optional argument after an option
+    elif more:
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    arguments = vars(parsed)
     start_logging()
     with clear_errors():
         arguments.pop("function")(**arguments)

@@ -140,6 +140,8 @@ def writing() -> Iterator[None]:
 
     :raises InputError: If the output cannot be written, for example because the disk is full.
     """
+    if sys.stdout is None:  # closed by `>&-`
+        raise InputError("standard output is closed")
     pipe = getattr(signal, "SIGPIPE", None)
     before = None if pipe is None else signal.signal(pipe, signal.SIG_DFL)
     try:

@@ -1,5 +1,6 @@
 """A user's own students, outside the package: one that keeps the contract, and some that break it."""
 
+import gzip
 import json
 
 import numpy as np
@@ -75,6 +76,48 @@ class SavesNothing(WordScores):
         pass
 
 
+class SavesCard(WordScores):
+    def save(self, folder):
+        super().save(folder)
+        (folder / "README.md").write_text("mine")
+
+
+class SavesObjects(WordScores):
+    def save(self, folder):
+        np.savez(folder / "scores.npz", scores=np.array([self.scores], object))
+
+
+class SavesTorch(WordScores):
+    def save(self, folder):
+        torch.save(self.scores, folder / "scores.dat")
+
+
+class SavesGzip(WordScores):
+    def save(self, folder):
+        with gzip.open(folder / "scores.gz", "wb") as file:
+            file.write(b"\x80\x04K\x01.")
+
+
+class LoadsNothing(WordScores):
+    def load(self, folder):
+        pass
+
+
+class AsyncFit(WordScores):
+    async def fit(self, training, validation):
+        pass
+
+
+class NegativeCount(WordScores):
+    def parameter_count(self):
+        return -1
+
+
+class NoCount(WordScores):
+    def parameter_count(self):
+        return "many"
+
+
 class NoFit:
     predict_logits = save = load = parameter_count = print
 
@@ -89,6 +132,61 @@ class Module(torch.nn.Module):
 
     def forward(self, batch):
         return self.logits(self.words(batch.ids1).sum(1) / batch.lengths1[:, None])
+
+
+class MeanOverPadding(Module):
+    def forward(self, batch):
+        return self.logits(self.words(batch.ids1).mean(1))
+
+
+class MaxOverPadding(Module):
+    def forward(self, batch):
+        return self.logits(self.words(batch.ids1).amax(1))
+
+
+class SumOverTrainedPadding(Module):
+    def __init__(self, embeddings, classes, pairs):
+        super().__init__(embeddings, classes, pairs)
+        self.words = torch.nn.Embedding.from_pretrained(embeddings, freeze=False)
+
+
+class BatchMean(Module):
+    def forward(self, batch):
+        logits = super().forward(batch)
+        return logits - logits.mean(0)
+
+
+class RandomLogits(Module):
+    def forward(self, batch):
+        return torch.nn.functional.dropout(super().forward(batch), training=True)
+
+
+class Complex(Module):
+    def forward(self, batch):
+        return super().forward(batch) + 0j
+
+
+class Lazy(Module):
+    def __init__(self, embeddings, classes, pairs):
+        super().__init__(embeddings, classes, pairs)
+        self.logits = torch.nn.LazyLinear(classes)
+
+
+class Brain(Module):
+    """Return logits of low precision."""
+
+    def forward(self, batch):
+        return super().forward(batch).bfloat16()
+
+
+class Double(Module):
+    def forward(self, batch):
+        return super().forward(batch).double()
+
+
+class AsyncForward(Module):
+    async def forward(self, batch):
+        return super().forward(batch)
 
 
 class TwoArguments(Module):

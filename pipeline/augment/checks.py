@@ -1,29 +1,61 @@
 """What a user's rule may return: the checks of its block, whose errors name what to write instead."""
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import plugins
 from pipeline.augment.block import KINDS, Block
 from pipeline.errors import InputError
 
 _ARRAYS = {"words": np.int32, "edits": np.uint8, "positions": np.int32, "tags": np.int16, "moves": np.uint8}
 
 
-def check_rule(rule: Any, path: str) -> None:
-    """Check that a rule can be called with a block.
+_CALL = "__call__(self, block, draws, unigrams)"
 
-    :raises InputError: If it cannot.
+
+def build_rule(path: str, params: Mapping[str, Any]) -> Any:
+    """Build a rule with its parameters.
+
+    :raises InputError: If it does not import, does not take the parameters, or cannot be called with a block.
     """
-    call = "__call__(self, block, draws, unigrams)"
+    factory = plugins.load(path)
+    if not isinstance(factory, type) and _takes(factory, None, None, None) and not _takes(factory, **params):
+        raise InputError(
+            f"{path!r} is a {type(factory).__name__}; a rule is a class, whose __init__ takes its parameters, with {_CALL}"
+        )
+    rule = plugins.build(path, params)
     if not callable(rule):
-        raise InputError(f"{path!r}: a {type(rule).__name__} cannot be called; a rule is a class with {call}")
+        raise InputError(f"{path!r}: a {type(rule).__name__} cannot be called; a rule is a class with {_CALL}")
     try:
         inspect.signature(rule).bind(None, None, None)
     except TypeError as error:
-        raise InputError(f"{path!r}: cannot be called with three arguments ({error}); a rule has {call}") from error
+        raise InputError(f"{path!r}: cannot be called with three arguments ({error}); a rule has {_CALL}") from error
+    return rule
+
+
+def _takes(function: Any, *given: Any, **named: Any) -> bool:
+    try:
+        inspect.signature(function).bind(*given, **named)
+    except (TypeError, ValueError):  # not callable, other arguments, or no signature
+        return False
+    return True
+
+
+def check_extra_words(found: Any) -> None:
+    """Check what the method extra_words of a rule returned.
+
+    :raises InputError: If it is no list of words.
+    """
+    if not isinstance(found, list | tuple):
+        raise InputError(
+            f"extra_words returned {found if found is None else _kind(found)}; it must return a list of words"
+        )
+    if wrong := [word for word in found if not isinstance(word, str) or word.split() != [word]]:
+        raise InputError(f"extra_words returned {wrong[0]!r}, which is not one word")
 
 
 def check_block(block: Any, before: Block, words: int) -> None:

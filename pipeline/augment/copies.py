@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline import plugins, tables
 from pipeline.augment.block import EDITED, I32, I64, MASKED, REPLACED, Block, Bool
-from pipeline.augment.checks import check_block, check_rule
+from pipeline.augment.checks import build_rule, check_block, check_extra_words
 from pipeline.augment.corpus import Corpus, Originals
 from pipeline.augment.draws import Draws, row_keys
 from pipeline.augment.rules import AugmentationRule
@@ -39,8 +39,7 @@ class Plan:
         rules: dict[str, AugmentationRule] = {}
         for name, rule in augment.rules.items():
             try:
-                rules[name] = plugins.build(rule.rule, rule.params)
-                check_rule(rules[name], rule.rule)
+                rules[name] = build_rule(rule.rule, rule.params)
             except InputError as error:
                 raise InputError(f"{file}: augment.rules.{name}: {error}") from error
             droppers = [other for other in rules if getattr(rules[other], "drops_words", False)]
@@ -62,8 +61,7 @@ class Plan:
         try:
             with plugins.running(self.paths[name], "extra_words"):
                 found = rule.extra_words(words.to_pylist())
-            if wrong := [word for word in found if not isinstance(word, str) or word.split() != [word]]:
-                raise InputError(f"extra_words returned {wrong[0]!r}, which is not one word")
+            check_extra_words(found)
         except InputError as error:
             raise InputError(f"augment.rules.{name}: {error}") from error
         return pa.array(found, pa.string())

@@ -42,6 +42,8 @@ BLOCK_WORDS = 250_000
 """Words of the copies that are drawn at a time: about 10 MB of arrays, large enough that Python's share of the time is small."""
 RANGE_ROWS = 250_000
 """Ids that are compared with each other at a time."""
+UNCHANGED_MANY = 0.95
+"""The share of copies without a change from which on augment warns."""
 
 ROW_GROUP_ROWS = 40_000
 _TEXTS = ("id", "sentence1", "sentence2")
@@ -144,6 +146,13 @@ def _summary(plan: Plan, drawn: Sequence["Drawn"], written: Sequence[tuple[I64, 
     kept = sum((kept for _, kept in written), start=np.zeros(len(LENGTHS), np.int64))
     counts = {"drawn": copies, **counts}
     logger.info("augment: %s", ", ".join(f"{key} {count:,}" for key, count in counts.items()))
+    if copies and plan.rules and (not counts["kept"] or counts["unchanged"] >= UNCHANGED_MANY * copies):
+        logger.warning(
+            "augment: kept %s of %s copies, and %s equal their original, so the student learns from almost no copies: check that the "
+            "rules (%s) write to block.words and return the block, or raise their probabilities",
+            *(f"{counts[key]:,}" for key in ("kept", "drawn", "unchanged")),
+            ", ".join(plan.rules),
+        )
     rates, means = _rates(plan, tally), _means(originals, kept)
     return {**counts, "rules": dict(sorted(tally.items())), "rates": rates, "kept per example by words": means}
 

@@ -11,7 +11,7 @@ from pipeline.distill.loop import check_signature
 from pipeline.errors import InputError
 from pipeline.params.project import Settings
 from pipeline.params.students import Student
-from pipeline.students.contract import Batch, build, evaluating, is_module, logits_of
+from pipeline.students.contract import Batch, build, check_padding, is_module
 from pipeline.students.fitted import Examples, build_fitted
 from pipeline.vectors.table import RANDOM_DIMENSIONS
 
@@ -40,17 +40,16 @@ def check_student(settings: Settings, student: Student, dimensions: Mapping[str,
         embeddings = torch.rand(WORDS, width)
         embeddings[0] = 0
         module = build(student.model, student.params, embeddings, classes, pairs)
-        words, lengths = torch.randint(1, WORDS, (2, 16)), torch.tensor([16, 9])
-        words[1, 9:] = 0
+        words, lengths = torch.randint(1, WORDS, (2, 16)), torch.tensor([9, 16])
+        words[0, 9:] = 0
         batch = Batch(words, lengths, words, lengths) if pairs else Batch(words, lengths)
         check_signature(module, batch)
-        with evaluating(module):
-            try:
-                logits_of(module, batch, classes)
-            except InputError:
-                raise
-            except Exception as error:  # a wrong value of a parameter can show here alone
-                message = " ".join(f"{type(error).__name__}: {error}".split())
-                raise InputError(
-                    f"{student.model!r}: forward raises {message}, with the parameters {student.params}"
-                ) from error
+        try:
+            check_padding(module, batch, classes)
+        except InputError:
+            raise
+        except Exception as error:  # a wrong value of a parameter can show here alone
+            message = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(
+                f"{student.model!r}: forward raises {message}, with the parameters {student.params}"
+            ) from error

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline import plugins
-from pipeline.augment.checks import check_rule
+from pipeline.augment.checks import build_rule, check_extra_words
 from pipeline.augment.copies import Plan
 from pipeline.checking.findings import Findings
 from pipeline.checking.source import check_source
@@ -74,7 +74,13 @@ def _check_rules(found: Findings) -> None:
     before = len(found.problems)
     for name, rule in augment.rules.items():
         with found.at(f"{file}: augment.rules.{name}"):
-            check_rule(plugins.build(rule.rule, rule.params), rule.rule)
+            built = build_rule(rule.rule, rule.params)
+            if hasattr(built, "extra_words") and not rule.rule.startswith("pipeline."):
+                try:
+                    words = built.extra_words(["word", "[MASK]"])
+                except Exception:  # it may need a word that this made-up vocabulary does not have
+                    continue
+                check_extra_words(words)
     if len(found.problems) == before:
         try:
             Plan.of(augment, file)  # checks the order of the rules

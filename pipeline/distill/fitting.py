@@ -2,8 +2,11 @@
 
 import inspect
 import logging
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import torch
 
@@ -22,7 +25,7 @@ from pipeline.tables import TextMode
 logger = logging.getLogger(__name__)
 
 SOME_ROWS = 256
-"""Validation rows on which a student of pairs is checked for reading both sentences."""
+"""Validation rows on which a student is checked: for reading both sentences of a pair, and for the same logits after `load`."""
 
 
 def fit(
@@ -53,9 +56,10 @@ def fit(
         params=settings.params,
         pairs=pairs,
     )
+    some = [column.slice(0, SOME_ROWS) for column in columns[1]]
     if pairs:
-        first, second = (column.slice(0, SOME_ROWS) for column in columns[1])
-        warn_of_unread(settings.model, first, second, student.predict_columns)
+        warn_of_unread(settings.model, some[0], some[1], student.predict_columns)
+    _check_loaded(student, some)
     objective = objective_of(settings, len(labels))
     measured = []
     for sides, (hard, teacher, weights) in zip(reversed(columns), reversed(wanted), strict=True):
@@ -67,6 +71,22 @@ def fit(
     return student, [found]
 
 
+def _check_loaded(student: FittedStudent, rows: Sequence[pa.ChunkedArray]) -> None:
+    """Check that a student which is saved and loaded returns the same logits for some rows.
+
+    :raises InputError: If it does not, or cannot be saved and loaded.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        student.save(Path(folder) / "student")
+        loaded = FittedStudent.from_pretrained(Path(folder) / "student").predict_columns(*rows)
+    fitted = student.predict_columns(*rows)
+    if not np.allclose(loaded, fitted, rtol=1e-3, atol=1e-3 * np.abs(fitted).max(initial=0)):
+        raise InputError(
+            f"{student.model!r}: after save and load, its logits differ by {np.abs(loaded - fitted).max():.2g} from those after "
+            "fit; save must write all that predict_logits reads, and load must restore it"
+        )
+
+
 def check_signatures(module: Fits, model: str, rows: Examples) -> None:
     """Check that a student's methods can be called as the contract says.
 
@@ -74,6 +94,8 @@ def check_signatures(module: Fits, model: str, rows: Examples) -> None:
     """
     calls = {"fit": (rows, rows), "predict_logits": (rows.sentence1, rows.sentence2), "save": (".",), "load": (".",)}
     for name, arguments in calls.items():
+        if inspect.iscoroutinefunction(getattr(module, name)):
+            raise InputError(f"{model!r}: {name} is async; write it as def {name}")
         signature = inspect.signature(getattr(module, name))
         try:
             signature.bind(*arguments)

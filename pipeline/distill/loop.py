@@ -30,7 +30,7 @@ from pipeline.distill.targets import chosen_rows, objective_of, targets
 from pipeline.errors import InputError
 from pipeline.logits.dataset import COLUMNS as COLUMNS
 from pipeline.params.students import Student
-from pipeline.students.contract import Batch, build, is_module, logits_of, predict
+from pipeline.students.contract import Batch, build, check_padding, is_module, logits_of, predict
 from pipeline.students.trained import TrainedStudent
 from pipeline.students.vocabulary import MANY, Texts, Vocabulary, few_words, unknown_share
 from pipeline.tables import TextMode
@@ -78,7 +78,7 @@ def distill(
     embeddings = initial_embeddings(vocabulary, vectors, settings.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with _seeded(settings.seed, device):
-        module = build(settings.model, settings.params, embeddings, len(labels), pairs).to(device)
+        module = build(settings.model, settings.params, embeddings, len(labels), pairs)
         student = TrainedStudent(
             module=module,
             vocabulary=vocabulary,
@@ -90,9 +90,20 @@ def distill(
             max_words=settings.max_words,
         )
         rows, held_out = (encoded_rows(table, student, settings) for table in (training, validation))
+        _check_module(module, rows)
+        module.to(device)
         history = Training(module, rows, held_out, settings, checkpoint).run()
     module.to("cpu").eval()
     return student, history
+
+
+def _check_module(module: torch.nn.Module, rows: TrainingRows) -> None:
+    """Check that a student takes a batch, and that padding does not change its logits: on the shortest and the longest text."""
+    lengths = rows.texts.lengths
+    shortest = int(np.where(lengths > 0, lengths, lengths.max()).argmin())
+    batch = rows.texts.batch(np.array([shortest, lengths.argmax()]), torch.device("cpu"))
+    check_signature(module, batch)
+    check_padding(module, batch, rows.logits.shape[1])
 
 
 def _warn_of_words(vocabulary: Vocabulary, validation: Sequence[Texts]) -> None:
@@ -219,8 +230,6 @@ class Training:
         total, waiting, done = 0.0, [], 0
         with progress(len(self.rows), f"epoch {number + 1} of {self.settings.epochs}", "rows") as advance:
             for i, (batch, (labels, logits, weights)) in enumerate(self.rows.epoch(self.settings.batch_size, draws)):
-                if number == 0 and i == 0:
-                    check_signature(self.module, batch)
                 with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
                     student = logits_of(self.module, batch, self.classes)
                 loss = (self.objective(student.float(), logits, labels) * weights).mean()
@@ -281,8 +290,10 @@ def _measure(module: torch.nn.Module, rows: TrainingRows, objective: objectives.
 def check_signature(module: torch.nn.Module, batch: Batch) -> None:
     """Check that a student can be called with a batch.
 
-    :raises InputError: If its forward takes other arguments.
+    :raises InputError: If its forward takes other arguments, or is async.
     """
+    if inspect.iscoroutinefunction(module.forward):
+        raise InputError(f"{type(module).__name__}: forward is async; write it as def forward(self, batch)")
     try:
         inspect.signature(module.forward).bind(batch)
     except TypeError as error:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +14,19 @@ from pipeline.students.files import CONFIG, FORMAT, read_student_json
 from pipeline.students.predictor import Predictor
 
 Text = str | tuple[str, str]
+
+_PANDAS = """python -c "import pandas; print(*pandas.read_{1}('{0}')['text'], sep='\\n')" > texts.txt"""
+_COLUMN_OF = {
+    ".csv": _PANDAS,
+    ".json": "jq -r '.[].text' {0} > texts.txt",
+    ".jsonl": "jq -r .text {0} > texts.txt",
+    ".ndjson": "jq -r .text {0} > texts.txt",
+    ".parquet": _PANDAS,
+    ".xlsx": _PANDAS,
+    ".gz": "gunzip -c {0} > texts.txt",
+    ".zip": "unzip -p {0} > texts.txt",
+}
+"""A command that writes the texts of a file that is no plain text, by its suffix."""
 
 
 def open_student(folder: Path, int8: bool) -> Predictor:
@@ -39,16 +53,12 @@ def texts_of(lines: Iterable[bytes], name: str, pairs: bool) -> Iterator[Text]:
     :param lines: Lines of UTF-8, with their line ends; `name` is the name of their source, for errors.
     :raises InputError: If a line is not UTF-8 text, or has another number of fields.
     """
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_with_newlines(iter(lines), name), 1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
             byte = f"byte {error.start + 1} (0x{line[error.start]:02x})"
             raise InputError(f"{name}: line {number}: {byte} is not valid UTF-8; convert the file to UTF-8") from error
-        if number == 1 and "\r" in text and not line.endswith(b"\n"):
-            raise InputError(
-                f"{name}: lines end with a carriage return alone; convert them to newlines: tr '\\r' '\\n'"
-            )
         if "\0" in text:
             raise InputError(f"{name}: line {number}: has a NUL character, as UTF-16 does; convert the file to UTF-8")
         fields = text.split("\t")
@@ -57,6 +67,18 @@ def texts_of(lines: Iterable[bytes], name: str, pairs: bool) -> Iterator[Text]:
             wanted = pair if pairs else single
             raise InputError(f"{name}: line {number}: {len(fields)} fields between tabs; this student reads {wanted}")
         yield (fields[0], fields[1]) if pairs else text
+
+
+def _with_newlines(lines: Iterator[bytes], name: str) -> Iterator[bytes]:
+    """Yield the lines, unless they all end with a carriage return alone, so that there is one line."""
+    first = list(islice(lines, 1))
+    if first and b"\r" in first[0].removesuffix(b"\n").removesuffix(b"\r"):
+        first += islice(lines, 1)
+        if len(first) == 1:
+            raise InputError(
+                f"{name}: lines end with a carriage return alone; convert them to newlines: tr '\\r' '\\n'"
+            )
+    yield from chain(first, lines)
 
 
 def predict_lines(student: Predictor, lines: Iterable[bytes], name: str, batch: int, out: IO[str]) -> int:
@@ -117,10 +139,17 @@ def predict(folder: Path, file: Path | None, int8: bool, batch: int) -> None:
     student = open_student(folder, int8)
     with writing():
         if file is None or str(file) == "-":
+            if sys.stdin is None:
+                raise InputError("standard input is closed; pass a file with one text per line")
             predict_lines(student, sys.stdin.buffer, "standard input", batch, sys.stdout)
             return
         try:
             with file.open("rb") as lines:
+                if command := _COLUMN_OF.get(suffix := file.suffix.lower()):
+                    command = command.format(file, {".xlsx": "excel"}.get(suffix, suffix[1:]))
+                    raise InputError(
+                        f"{file}: predict reads plain text, one text per line; get it out first: {command}"
+                    )
                 predict_lines(student, lines, str(file), batch, sys.stdout)
         except OSError as error:
             if error.filename is None:  # an error of the output, not of the file

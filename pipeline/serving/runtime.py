@@ -98,16 +98,28 @@ class Runtime(Predictor):
         config = read_student_json(folder / CONFIG, FORMAT, _KEYS)
         name = MODEL_INT8 if int8 else MODEL
         if not (folder / name).is_file():
-            raise InputError(f"{folder / name}: no such file; the export stage writes one (`dvc repro export`)")
+            exported = folder.parent.parent / "artefacts" / folder.name
+            advice = (
+                f"pass {exported}"
+                if (exported / name).is_file()
+                else "the export stage writes one (`dvc repro export`)"
+            )
+            raise InputError(f"{folder / name}: no such file; {advice}")
         raw = config["text"] != "pretokenised"
         check_files(folder, config, [name, VOCABULARY, *([LETTERS] if raw else [])])
         words = read_student_json(folder / VOCABULARY, VOCABULARY_FORMAT, {"words"})["words"]
         ids = {word: i for i, word in enumerate(words, FIRST_WORD)} | {_MASK: MASKED}
+        session, labels = _open(folder / name, threads), config["labels"]
+        classes = session.get_outputs()[0].shape[-1]
+        if isinstance(classes, int) and classes != len(labels):
+            raise InputError(
+                f"{folder / CONFIG}: labels: {len(labels)} names, but {name} has {classes} classes; copy the whole folder again"
+            )
         return cls(
-            session=_open(folder / name, threads),
+            session=session,
             ids=ids,
             split=splitter(config["text"], [tuple(ends) for ends in read_json(folder / LETTERS)] if raw else ()),
-            labels=tuple(config["labels"]),
+            labels=tuple(labels),
             pairs=config["pairs"],
             max_words=config["max_words"],
         )

@@ -29,6 +29,8 @@ from pipeline.students.predictor import Floats
 from pipeline.students.vocabulary import WordIds
 
 PREDICTION_BATCH = 256
+PADDING_TOLERANCE = 1e-4
+"""The largest change of a logit by padding, relative to the largest logit; more where logits have a lower precision than float32."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,17 @@ def build(
     module: torch.nn.Module = plugins.build(model, params, embeddings=embeddings, classes=classes, pairs=pairs)
     if not any(True for _ in module.parameters()):
         raise InputError(f"{model!r}: has no parameters to train; use torch.nn modules or torch.nn.Parameter")
+    if any(map(torch.nn.parameter.is_lazy, module.parameters())):
+        raise InputError(
+            f"{model!r}: has a lazy module (torch.nn.Lazy...), whose parameters have no size yet; give its sizes"
+        )
     return module
 
 
 def logits_of(module: torch.nn.Module, batch: Batch, classes: int) -> torch.Tensor:
     """Return a student's logits for a batch, [B, C].
 
-    :raises InputError: If the student returns another shape, or is a user's and raises.
+    :raises InputError: If the student returns another shape, or other numbers than floats, or is a user's and raises.
     """
     with plugins.running(path_of(module), "forward"):
         logits: torch.Tensor = module(batch)
@@ -111,7 +117,53 @@ def logits_of(module: torch.nn.Module, batch: Batch, classes: int) -> torch.Tens
             f"{type(module).__name__}: forward returned {found} for {len(batch.ids1)} rows of {classes} classes; "
             "it must return logits [rows, classes]"
         )
+    if not logits.is_floating_point():
+        raise InputError(f"{type(module).__name__}: forward returned {logits.dtype}; it must return float32 logits")
     return logits
+
+
+def check_padding(module: torch.nn.Module, batch: Batch, classes: int) -> None:
+    """Check that the first text of a batch has the same logits alone, and that two calls return the same logits.
+
+    :param batch: Two texts, the second one longer.
+    :raises InputError: As in `logits_of`, or if the logits differ.
+    """
+    sides = [(batch.ids1, batch.lengths1)]
+    if batch.ids2 is not None and batch.lengths2 is not None:
+        sides.append((batch.ids2, batch.lengths2))
+    alone = Batch(*(part for ids, n in sides for part in (ids[:1, : int(n[0])], n[:1])))
+    with _padding_as_trained(module), evaluating(module):
+        padded, again, single = (logits_of(module, given, classes) for given in (batch, batch, alone))
+    scale = float(padded.abs().max())
+    most = 1e-6 + scale * max(PADDING_TOLERANCE, 8 * torch.finfo(padded.dtype).eps)
+    if (padded - again).abs().max() > most:
+        raise InputError(
+            f"{path_of(module)!r}: two calls on the same batch return different logits; "
+            "forward must draw no random numbers in evaluation mode (self.training is False)"
+        )
+    if (change := float((padded[:1] - single).abs().max())) > most:
+        raise InputError(
+            f"{path_of(module)!r}: the logits of a text change with the padding next to it or the texts in its batch (by "
+            f"{change:.2g}): use batch.lengths1 to mask positions of the id 0, and compute each row by itself"
+        )
+
+
+@contextmanager
+def _padding_as_trained(module: torch.nn.Module) -> Iterator[None]:
+    """Change row 0 of the embeddings whose row 0 training changes, too: those without padding_idx. It is restored afterwards."""
+    kinds = torch.nn.Embedding | torch.nn.EmbeddingBag
+    found = [part.weight for part in module.modules() if isinstance(part, kinds) and part.padding_idx is None]
+    weights = [weight for weight in found if weight.requires_grad]
+    with torch.no_grad():
+        before = [weight[0].clone() for weight in weights]
+        for weight in weights:
+            weight[0] += 1
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, row in zip(weights, before, strict=True):
+                weight[0] = row
 
 
 def path_of(module: Any) -> str:
@@ -142,7 +194,7 @@ def predict(module: torch.nn.Module, texts: Encoded, classes: int) -> Floats:
     with evaluating(module):
         for start in range(0, len(order), PREDICTION_BATCH):
             rows = order[start : start + PREDICTION_BATCH]
-            found[rows] = logits_of(module, texts.batch(rows, device), classes).cpu().numpy()
+            found[rows] = logits_of(module, texts.batch(rows, device), classes).float().cpu().numpy()
     check_finite(found, f"{type(module).__name__}: forward")
     return found
 
@@ -161,10 +213,17 @@ def parameters_of(module: Any) -> tuple[int, int]:
     """Return the number of a student's parameters: of all, and of those outside word embeddings (torch.nn.Embedding).
 
     A student that fits itself reports its own number.
+
+    :raises InputError: If that is no number.
     """
     if not isinstance(module, torch.nn.Module):
         with plugins.running(path_of(module), "parameter_count"):
-            return (int(module.parameter_count()),) * 2
+            count = module.parameter_count()
+            if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
+                raise InputError(
+                    f"{path_of(module)!r}: parameter_count returned {count!r}; it must return an int of at least 0"
+                )
+            return int(count), int(count)
     total = sum(parameter.numel() for parameter in module.parameters())
     embeddings = {
         id(parameter): parameter.numel()

@@ -78,12 +78,21 @@ def _advice(folder: Path) -> str:
         return f"{folder} is a file; {wanted}"
     if not folder.is_dir():
         return f"there is no folder {folder}; {wanted}"
-    inside = [path.parent for glob in ("*", "artefacts/*") for path in sorted(folder.glob(f"{glob}/{CONFIG}"))]
+    configs = [path for glob in ("*", "artefacts/*") for path in sorted(folder.glob(f"{glob}/{CONFIG}"))]
+    inside = [path.parent for path in configs if _is_student(path)]  # a teacher has a config.json, too
     if inside:
         return f"{folder} has students in it; pass one of them: {', '.join(map(str, inside[:5]))}"
     kinds = {"manifest.json": "logit data set", "teacher.json": "teacher's folder"}
     kind = next((f" {folder} is a {kind};" for file, kind in kinds.items() if (folder / file).is_file()), "")
     return f"a student's folder holds one (`dvc repro` makes it);{kind} {wanted}"
+
+
+def _is_student(config: Path) -> bool:
+    try:
+        found = read_json(config)
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("format") == FORMAT
 
 
 def hashes_of(folder: Path, names: Iterable[str]) -> dict[str, str]:

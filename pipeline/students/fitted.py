@@ -48,7 +48,7 @@ class Fits(Protocol):
         """Return logits, [n, C]."""
 
     def save(self, folder: Path) -> None:
-        """Write all that prediction needs into a folder, in files of any name but config.json; never pickle."""
+        """Write all that prediction needs into a folder, in files of any name but config.json, README.md and those of the ONNX network; never pickle."""
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote, into a student that was built with the same parameters."""

@@ -1,5 +1,6 @@
 """The check of the texts that a caller passes to predict. It needs NumPy alone, and reads columns of other libraries by their methods."""
 
+from collections import UserString
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
@@ -28,14 +29,7 @@ def sides_of(texts: Texts, second: Texts | None, pairs: bool) -> tuple[list[str]
     :raises TextValueError: If a text is missing or not valid Unicode, or the two columns differ in length.
     """
     if second is not None:
-        if not pairs:
-            raise TextTypeError("this student reads single sentences; pass one list of texts: predict(texts)")
-        columns = _items(texts, "sentence1", pairs), _items(second, "sentence2", pairs)
-        if len(columns[0]) != len(columns[1]):
-            raise TextValueError(
-                f"sentence1 has {len(columns[0]):,} texts and sentence2 has {len(columns[1]):,}; pass as many of each"
-            )
-        return tuple(_strings(column, f"sentence{side} of text") for side, column in enumerate(columns, 1))
+        return _two_columns(texts, second, pairs)
     items = _items(texts, "texts", pairs)
     if not pairs:
         return (_strings(items, "text"),)
@@ -52,6 +46,21 @@ def sides_of(texts: Texts, second: Texts | None, pairs: bool) -> tuple[list[str]
     return tuple(_strings([item[side] for item in items], f"sentence{side + 1} of text") for side in range(2))
 
 
+def _two_columns(texts: Texts, second: Texts, pairs: bool) -> tuple[list[str], ...]:
+    if not pairs:
+        raise TextTypeError("this student reads single sentences; pass one list of texts: predict(texts)")
+    if isinstance(texts, str) and isinstance(second, str):
+        raise TextTypeError(
+            "sentence1 and sentence2 are two strings; pass two lists: predict([sentence1], [sentence2])"
+        )
+    columns = _items(texts, "sentence1", pairs), _items(second, "sentence2", pairs)
+    if len(columns[0]) != len(columns[1]):
+        raise TextValueError(
+            f"sentence1 has {len(columns[0]):,} texts and sentence2 has {len(columns[1]):,}; pass as many of each"
+        )
+    return tuple(_strings(column, f"sentence{side} of text") for side, column in enumerate(columns, 1))
+
+
 def _items(texts: Any, name: str, pairs: bool) -> list[Any]:
     """Return a column of any library as a list of Python objects."""
     if problem := _problem(texts, pairs):
@@ -59,7 +68,10 @@ def _items(texts: Any, name: str, pairs: bool) -> list[Any]:
     for method in ("to_pylist", "to_list", "tolist"):  # pyarrow; pandas and polars; numpy
         if callable(getattr(texts, method, None)):
             return list(getattr(texts, method)())
-    return list(texts)
+    items = list(texts)
+    if items and hasattr(items[0], "as_py"):  # pyarrow's scalars
+        return [item.as_py() if hasattr(item, "as_py") else item for item in items]
+    return items
 
 
 def _problem(texts: Any, pairs: bool) -> str:
@@ -67,7 +79,8 @@ def _problem(texts: Any, pairs: bool) -> str:
     kind, wanted = type(texts).__name__, "a list of pairs of strings" if pairs else "a list of strings"
     dimensions = getattr(texts, "ndim", 1)
     match texts:
-        case str():
+        case str() | UserString():
+            texts = str(texts)
             example = '[("first sentence", "second sentence")]' if pairs else f"[{texts[:20]!r}, ...]"
             return f"{texts[:60]!r} is one string; pass a list of texts: {example}, for one text predict([text])"
         case bytes() | bytearray() | memoryview():
@@ -76,9 +89,13 @@ def _problem(texts: Any, pairs: bool) -> str:
             return f"a {kind} is not {wanted}; pass a list of its values"
         case set() | frozenset():
             return f"a {kind} has no order; pass {wanted}"
+    if "GroupBy" in kind or isinstance(texts, type):
+        return f"{_shown(texts) if isinstance(texts, type) else f'a {kind}'} is not {wanted}; pass {wanted}"
     if hasattr(type(texts), "columns") or hasattr(type(texts), "column_names"):  # pandas, polars, pyarrow, datasets
         call = 'predict(table["sentence1"], table["sentence2"])' if pairs else 'predict(table["text"])'
-        return f"a {kind} has several columns; pass {'two' if pairs else 'one'} of them: {call}"
+        if hasattr(texts, "collect") and hasattr(texts, "collect_schema"):
+            return f"a {kind} has no values yet; call .collect() first, then {call}"
+        return f"a {kind} is a table; pass {'two of its columns' if pairs else 'one of its columns'}: {call}"
     if dimensions != 1:
         call = "predict(array[:, 0], array[:, 1])" if pairs else "predict(array[:, 0])"
         advice = f"pass columns: {call}" if dimensions == 2 else f"pass {wanted}"
@@ -105,6 +122,8 @@ def _refuse(items: list[Any], name: str) -> NoReturn:
             advice = ""
             if isinstance(item, bytes | bytearray):
                 advice = "; decode it: text.decode()"
+            elif isinstance(item, UserString):
+                advice = " but a UserString; pass str(text)"
             elif isinstance(item, tuple | list) and name == "text":
                 advice = "; this student reads single sentences"
             raise TextTypeError(f"{name} {i}: {_shown(item)} is not a string{advice}")

@@ -1,5 +1,8 @@
 """A trained student: a folder that predicts from text, however its student was trained."""
 
+import gzip
+import re
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +26,16 @@ from pipeline.students.vocabulary import Texts, Vocabulary
 PREDICTION_ROWS = 8_192
 """Rows that a student that fits itself gets at once."""
 
+RESERVED = frozenset({CONFIG, "README.md", "model.onnx", "model.int8.onnx", "letters.json"})
+"""The files that `save` and the export stage write."""
+
 PICKLE_SUFFIXES = frozenset({".pkl", ".pickle", ".joblib", ".pt", ".pth"})
+
+HEADER = 128
+"""Bytes of a file by which pickle is recognised."""
+
+_PICKLED = re.compile(rb"\x80[\x00-\x05]|\x93NUMPY.*'descr': '\|O", re.DOTALL)
+"""The start of pickle, or of a NumPy array of objects."""
 
 _KEYS = {"model", "params", "labels", "pairs", "text"}
 _KEYS_OF_MODULES = {"max_words", "vocabulary_size", "dimensions"}
@@ -153,14 +165,17 @@ class FittedStudent(TrainedStudent):
     def save(self, folder: Path) -> None:
         """Write config.json and the student's own files; the folder appears complete or not at all, and replaces an existing one.
 
-        :raises InputError: If the student raises, or writes nothing, a folder, pickle, or config.json.
+        :raises InputError: If the student raises, or writes nothing, a folder, pickle, or a file of RESERVED.
         """
         with new_folder(folder) as temporary:
             with plugins.running(self.model, "save"):
                 self.module.save(temporary)
             files = sorted(path.name for path in temporary.iterdir())
-            if not files or CONFIG in files or not all((temporary / name).is_file() for name in files):
-                raise InputError(f"{self.model!r}: save wrote {files}; it must write files, no folders and no {CONFIG}")
+            if not files or not RESERVED.isdisjoint(files) or not all((temporary / name).is_file() for name in files):
+                reserved = ", ".join(sorted(RESERVED))
+                raise InputError(
+                    f"{self.model!r}: save wrote {files}; it must write files, no folders and none of {reserved}"
+                )
             if pickled := [name for name in files if _is_pickle(temporary / name)]:
                 raise InputError(
                     f"{self.model!r}: save wrote {pickled[0]}, which is pickle: loading it can run code; write another format"
@@ -184,6 +199,13 @@ class FittedStudent(TrainedStudent):
 
 
 def _is_pickle(path: Path) -> bool:
+    """Return whether a file is pickle, gzipped pickle, or a zip file with pickle in it, as torch.save and numpy.savez write it."""
     with path.open("rb") as file:
-        start = file.read(2)
-    return path.suffix in PICKLE_SUFFIXES or (start[:1] == b"\x80" and start[1:] <= b"\x05")
+        found = [(path.name, file.read(HEADER))]
+    if found[0][1].startswith(b"\x1f\x8b"):
+        with gzip.open(path) as unpacked:
+            found.append((path.name, unpacked.read(HEADER)))
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            found += [(name, archive.open(name).read(HEADER)) for name in archive.namelist()]
+    return any(Path(name).suffix in PICKLE_SUFFIXES or _PICKLED.match(start) for name, start in found)

@@ -166,6 +166,34 @@ class NoWords(Marks):
         return words[0].no_such_attribute
 
 
+class NoneAsWords(Marks):
+    def extra_words(self, words):
+        pass
+
+
+class StringAsWords(Marks):
+    def extra_words(self, words):
+        return "fine"
+
+
+class DoesNothing(Rule):
+    def __call__(self, block, draws, unigrams):
+        return block
+
+
+class MarksAlone(Rule):
+    def __call__(self, block, draws, unigrams):
+        block.edits[:] = EDITED
+        return block
+
+
+def function(block, draws, unigrams):
+    return block
+
+
+instance = DoesNothing()
+
+
 class Slow(Rule):
     """Say that it runs, and do nothing for a long time."""
 

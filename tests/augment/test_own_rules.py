@@ -67,6 +67,16 @@ def test_a_rule_that_marks_what_it_writes_keeps_its_copies(write_tokens: Callabl
         ),
         ("TwoWords", "extra_words returned 'not fine', which is not one word"),
         ("NoWords", r"extra_words raises AttributeError: 'str' object has no attribute 'no_such_attribute' \(.*rules_"),
+        ("NoneAsWords", "extra_words returned None; it must return a list of words"),
+        ("StringAsWords", "extra_words returned str; it must return a list of words"),
+        (
+            "function",
+            "'rules_of_a_user:function' is a function; a rule is a class, whose __init__ takes its parameters, wi",
+        ),
+        (
+            "instance",
+            "'rules_of_a_user:instance' is a DoesNothing; a rule is a class, whose __init__ takes its parameters",
+        ),
         ("CONSTANT", "'rules_of_a_user:CONSTANT' is a int, not a class or function"),
     ],
 )
@@ -76,6 +86,18 @@ def test_a_rule_that_breaks_the_contract_is_named(write_tokens, tmp_path: Path, 
         augment(write_tokens, tmp_path / "out", name, *before)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "warns"), [("DoesNothing", True), ("MarksAlone", True), ("Marks", False)])
+def test_rules_without_effect_are_named_in_a_warning(write_tokens, tmp_path: Path, caplog, name: str, warns: bool):
+    augment(write_tokens, tmp_path / "out", name)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == warns
+    if warns:
+        assert warnings[0].startswith(
+            "augment: kept 0 of 24 copies, and 24 equal their original, so the student learns"
+        )
+        assert f"({name.lower()})" in warnings[0]
 
 
 def test_a_rule_of_the_library_keeps_its_traceback():

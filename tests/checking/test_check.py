@@ -79,6 +79,14 @@ class Mute: ...
 class Narrow:
     def __call__(self, block): ...
 
+class NoneAsWords:
+    def __call__(self, block, draws, unigrams): ...
+    def extra_words(self, words): ...
+
+class OverPadding(Own):
+    def forward(self, batch):
+        return self.layer(self.embedding(batch.ids1).mean(1))
+
 class Three:
     labels = ["negative", "neutral", "positive"]
     def __init__(self): ...
@@ -184,6 +192,8 @@ PARAMS_WRONG = [
     ("teachers.big.model", {"source": "python:checked_things:Teacher", "files": ["w.bin"]}, "params.yaml: teachers.big.model.files: w.bin: no such file in"),
     ("augment.rules.own", {"rule": "checked_things:Mute"}, "params.yaml: augment.rules.own: 'checked_things:Mute': a Mute cannot be called; a rule"),
     ("augment.rules.own", {"rule": "checked_things:Narrow"}, "params.yaml: augment.rules.own: 'checked_things:Narrow': cannot be called with three"),
+    ("augment.rules.own", {"rule": "checked_things:NoneAsWords"}, "params.yaml: augment.rules.own: extra_words returned None; it must"),
+    ("students.own.model", "checked_things:OverPadding", "params.yaml: students.own: 'checked_things:OverPadding': the logits of a text change"),
     ("teachers.big.model", {"source": "python:checked_things:Mute"}, "params.yaml: teachers.big.model: python:checked_things:Mute: has no method"),
     ("teachers.big.model", {"source": "python:checked_things:Three"}, "params.yaml: teachers.big.model: python:checked_things:Three: the teacher's"),
     ("students.linear.model", "failing_things:Linear", "params.yaml: students.linear: 'failing_things:Linear' does not import: NameError: name 'undefined' is not defined (failing_things.py, line 2)"),

@@ -11,8 +11,10 @@ import pytest
 from logit_rows import sentiment
 from shipped import as_pairs, inputs, shipped, trained
 
+from pipeline.__main__ import main
 from pipeline.errors import InputError
-from pipeline.serving.predict import open_student, predict_lines, texts_of
+from pipeline.serving import predict as predicting
+from pipeline.serving.predict import open_student, predict, predict_lines, texts_of
 from pipeline.students.trained import TrainedStudent
 
 ROOT = Path(__file__).parents[2]
@@ -102,6 +104,72 @@ def test_a_wrong_line_is_named_and_those_before_it_are_answered(folder, pairs, s
     assert errors.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.JSONL", "a.json", "a.parquet", "a.xlsx", "a.gz", "a.zip"])
+def test_a_file_that_is_no_plain_text_is_refused(folder: Path, tmp_path: Path, name: str):
+    (tmp_path / name).write_text("text,label\n")
+    with pytest.raises(
+        InputError, match=r"reads plain text, one text per line; get it out first: .*> texts.txt"
+    ) as error:
+        predict(folder, tmp_path / name, False, 7)
+    assert str(tmp_path / name) in str(error.value).partition("first: ")[2]
+
+
+@pytest.mark.parametrize("content", [b"a\rb\rc", b"a\rb\rc\n", b"a\rb\r\n"])
+def test_carriage_returns_alone_are_refused(content: bytes):
+    with pytest.raises(InputError, match="x: lines end with a carriage return alone"):
+        list(texts_of(io.BytesIO(content), "x", False))
+
+
+def test_a_carriage_return_inside_a_line_of_several_is_text():
+    assert list(texts_of(io.BytesIO(b"a\rb\nc\r\n"), "x", False)) == ["a\rb", "c"]
+    assert list(texts_of(io.BytesIO(b""), "x", False)) == []
+
+
+def test_options_may_come_before_the_file(monkeypatch: pytest.MonkeyPatch):
+    called: list[tuple] = []
+    monkeypatch.setattr(predicting, "predict", lambda *given: called.append(given))
+    for line in ("A --int8 a.txt", "--int8 A a.txt", "A a.txt --int8", "A --int8 -"):
+        monkeypatch.setattr(sys, "argv", ["pipeline", "predict", *line.split()])
+        main()
+    monkeypatch.setattr(sys, "argv", ["pipeline", "predict", "A", "--batch", "3", "a.txt"])
+    main()
+    file = Path("a.txt")
+    assert called == [
+        *[(Path("A"), file, True, 1024)] * 3,
+        (Path("A"), Path("-"), True, 1024),
+        (Path("A"), file, False, 3),
+    ]
+    for line in ("A a.txt b.txt", "A --int8 a.txt b.txt", "A --int4"):
+        monkeypatch.setattr(sys, "argv", ["pipeline", "predict", *line.split()])
+        with pytest.raises(SystemExit):
+            main()
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout"])
+def test_a_closed_stream_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch, stream: str):
+    monkeypatch.setattr(sys, stream, None)
+    with pytest.raises(InputError, match=r"^standard (in|out)put is closed"):
+        predict(folder, None, False, 7)
+
+
+def test_a_wrong_number_of_labels_is_named(folder: Path, tmp_path: Path):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"labels": ["a", "b", "c"]}))
+    with pytest.raises(InputError, match=r"config.json: labels: 3 names, but model.onnx has 2 classes; copy the whole"):
+        open_student(tmp_path, False)
+
+
+def test_the_exported_folder_is_named_where_a_trained_one_is_passed(folder: Path, tmp_path: Path):
+    for inside, names in (("students/s", ["config.json"]), ("artefacts/s", ["config.json", "model.int8.onnx"])):
+        (tmp_path / inside).mkdir(parents=True)
+        for name in names:
+            (tmp_path / inside / name).write_bytes((folder / name).read_bytes())
+    with pytest.raises(InputError, match=f"no such file; pass {tmp_path}/artefacts/s$"):
+        open_student(tmp_path / "students/s", True)
+
+
 def test_a_wrong_call_is_one_line(folder: Path, tmp_path: Path):
     for arguments, message in (
         ((tmp_path, "x"), "config.json: no such file"),
@@ -118,9 +186,9 @@ def test_a_wrong_call_is_one_line(folder: Path, tmp_path: Path):
 def test_the_error_of_a_wrong_folder_names_the_one_to_pass(folder: Path, tmp_path: Path, int8: bool):
     for file in ("logits/manifest.json", "teacher/teacher.json", "task/artefacts/bag/config.json", "empty/x"):
         (tmp_path / file).parent.mkdir(parents=True)
-        (tmp_path / file).write_text("{}")
-    (tmp_path / "bert").mkdir()
-    (tmp_path / "bert/config.json").write_text('{"architectures": ["BertForSequenceClassification"]}')
+        (tmp_path / file).write_text('{"format": 1}')
+    (tmp_path / "models/bert").mkdir(parents=True)
+    (tmp_path / "models/bert/config.json").write_text('{"architectures": ["BertForSequenceClassification"]}')
     wanted = "pass a student's folder, data/TASK/artefacts/STUDENT"
     for path, message in (
         (tmp_path / "absent", f"there is no folder {tmp_path / 'absent'}; {wanted}"),
@@ -130,7 +198,8 @@ def test_the_error_of_a_wrong_folder_names_the_one_to_pass(folder: Path, tmp_pat
         (tmp_path / "task", f"pass one of them: {tmp_path / 'task/artefacts/bag'}"),
         (tmp_path / "task/artefacts", f"pass one of them: {tmp_path / 'task/artefacts/bag'}"),
         (tmp_path / "empty", f"a student's folder holds one (`dvc repro` makes it); {wanted}"),
-        (tmp_path / "bert", "it belongs to no student: pass data/TASK/artefacts/STUDENT"),
+        (tmp_path / "models", f"a student's folder holds one (`dvc repro` makes it); {wanted}"),
+        (tmp_path / "models/bert", "it belongs to no student: pass data/TASK/artefacts/STUDENT"),
     ):
         with pytest.raises(InputError, match=re.escape(message)) as error:
             open_student(path, int8)

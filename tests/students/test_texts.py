@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections import UserDict, deque
+from collections import UserDict, UserString, deque
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ COLUMNS = {
     "pyarrow": lambda texts: pa.array(texts, pa.string()),
     "pyarrow chunks": lambda texts: pa.chunked_array([texts[:1], texts[1:]], pa.string()),
     "pyarrow large": lambda texts: pa.array(texts, pa.large_string()),
+    "list of pyarrow scalars": lambda texts: list(pa.array(texts, pa.string())),
     "pyarrow dictionary": lambda texts: pa.array(texts, pa.string()).dictionary_encode(),
 }
 
@@ -114,11 +115,17 @@ NO_COLUMN = [
     (UserDict(text="good"), "a UserDict is not a list"),
     ({"good", "bad"}, "texts: a set has no order; pass a list of strings"),
     (frozenset(["good"]), "a frozenset has no order"),
-    (pd.DataFrame(TABLE), r'texts: a DataFrame has several columns; pass one of them: predict\(table\["text"\]\)'),
-    (pl.DataFrame(TABLE), "a DataFrame has several columns"),
-    (pl.LazyFrame(TABLE), "a LazyFrame has several columns"),
-    (pa.table(TABLE), "a Table has several columns"),
-    (pa.record_batch(TABLE), "a RecordBatch has several columns"),
+    (pd.DataFrame(TABLE), r'texts: a DataFrame is a table; pass one of its columns: predict\(table\["text"\]\)'),
+    (pl.DataFrame(TABLE), "a DataFrame is a table"),
+    (pl.LazyFrame(TABLE), r"a LazyFrame has no values yet; call .collect\(\) first, then predict\(table"),
+    (pa.table(TABLE), "a Table is a table"),
+    (pd.DataFrame(TABLE)[["text"]], "a DataFrame is a table; pass one of its columns"),
+    (pd.DataFrame(TABLE).groupby("label"), "a DataFrameGroupBy is not a list of strings; pass a list of strings"),
+    (pd.DataFrame(TABLE).groupby("label")["text"], "a SeriesGroupBy is not a list of strings"),
+    (pl.DataFrame(TABLE).group_by("label"), "a GroupBy is not a list of strings"),
+    (list, "texts: <class 'list'> is not a list of strings"),
+    (UserString("good"), "texts: 'good' is one string"),
+    (pa.record_batch(TABLE), "a RecordBatch is a table"),
     (np.array("good"), "texts: this ndarray has 0 dimensions, not 1; pass a list of strings"),
     (np.array([["good"], ["bad"]]), r"this ndarray has 2 dimensions, not 1; pass columns: predict\(array\[:, 0\]\)"),
     (np.zeros((2, 2, 2)), "has 3 dimensions"),
@@ -156,6 +163,7 @@ BAD_TEXTS = [
 NO_TEXTS = [
     (["good", 3], "text 1: 3 is not a string"),
     (pd.Series([1.5, 2.5]), "text 0: 1.5 is not a string"),
+    ([UserString("good")], r"text 0: 'good' is not a string but a UserString; pass str\(text\)"),
     (["good", b"bad"], r"text 1: b'bad' is not a string; decode it: text.decode\(\)"),
     ([("a", "b")], r"text 0: \('a', 'b'\) is not a string; this student reads single sentences"),
     ([["good"]], r"text 0: \['good'\] is not a string"),
@@ -191,8 +199,13 @@ def test_a_text_that_is_none_is_named_by_its_position(students, given: Any, mess
         ((["a", "b"], ["c"]), ValueError, "sentence1 has 2 texts and sentence2 has 1; pass as many of each"),
         ((["a", "b"], ["c", None]), ValueError, "sentence2 of text 1 is missing"),
         ((["a", "b"], [3, "c"]), TypeError, "sentence2 of text 0: 3 is not a string"),
+        (("a", "b"), TypeError, r"two strings; pass two lists: predict\(\[sentence1\], \[sentence2\]\)"),
         (([("a", "b")], ["c"]), TypeError, r"sentence1 of text 0: \('a', 'b'\) is not a string"),
-        ((pd.DataFrame({"a": ["x"], "b": ["y"]}),), TypeError, r'pass two of them: predict\(table\["sentence1"\], '),
+        (
+            (pd.DataFrame({"a": ["x"], "b": ["y"]}),),
+            TypeError,
+            r'pass two of its columns: predict\(table\["sentence1"\], ',
+        ),
         ((np.array([["a", "b"]]),), TypeError, r"predict\(array\[:, 0\], array\[:, 1\]\)"),
     ],
 )
