@@ -13,6 +13,7 @@ _PACKED = {".gz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "unzstd", 
 _MAGIC = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
 _EXCEL = (".xlsx", ".xls", ".xlsm", ".ods")
 _JSON_LINES = "with one object per line, for example with `jq -c '.[]' FILE.json > FILE.jsonl`"
+_RETURNS = "a carriage return alone ends the lines; convert them with `tr '\\r' '\\n' < FILE > NEW`"
 _SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "vertical bars"}
 _OPENS, _CLOSES = rb"(?:^|(?<=\t))", rb"(?=\t|\r?\n|\r?\Z)"
 # Possessive, so that each search takes one pass.
@@ -60,9 +61,16 @@ def check_head(head: bytes, name: str) -> None:
             f"{name}: the file is {found}; save it as UTF-8, for example with `iconv -f UTF-16 -t UTF-8 FILE > NEW`"
         )
     if b"\r" in first.rstrip(b"\r"):
-        raise InputError(
-            f"{name}: a carriage return alone ends the lines; convert them with `tr '\\r' '\\n' < FILE > NEW`"
-        )
+        raise InputError(f"{name}: {_RETURNS}")
+
+
+def check_line_end(name: str, number: int, line: str, separator: str, separators: int) -> None:
+    """Refuse a line that holds several rows, with a carriage return after each: a later part of the file has other line ends.
+
+    :param separators: How many the header has.
+    """
+    if "\r" in line and sum(row.count(separator) >= separators for row in line.split("\r") if row.strip()) > 1:
+        raise InputError(f"{name}, line {number}: {_RETURNS}")
 
 
 def check_pointer(head: bytes, name: str) -> None:

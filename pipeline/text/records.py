@@ -85,7 +85,14 @@ def _csv(path: Path, name: str, asked_for: Sequence[str], separator: str) -> Ite
 
 
 def _csv_fields(file: Iterable[str], name: str, separator: str) -> Iterator[tuple[int, list[str] | Fault]]:
-    reader = csv.reader(file, strict=True, delimiter=separator)
+    read = ""
+
+    def lines() -> Iterator[str]:
+        nonlocal read
+        for read in file:  # noqa: UP028
+            yield read
+
+    reader, header = csv.reader(lines(), strict=True, delimiter=separator), 0
     while True:
         line = reader.line_num + 1
         try:
@@ -95,10 +102,12 @@ def _csv_fields(file: Iterable[str], name: str, separator: str) -> Iterator[tupl
         except csv.Error as error:
             if str(error) == "unexpected end of data":  # all later rows are in the quotes: they must not be dropped
                 raise InputError(f"{name}, line {line}: a quote opens in this row and never closes") from None
+            formats.check_line_end(name, reader.line_num, read, separator, header)
             until = "" if reader.line_num == line else f" (the row ends at line {reader.line_num})"
             what = "a carriage return outside quotes" if "new-line character" in str(error) else error
             yield line, Fault("fields", f"{what}{until}")
         else:
+            header = header or len(fields) - 1
             yield line, fields
 
 
@@ -124,6 +133,7 @@ def _select(
         elif not fields:  # an empty line: a blank row
             yield line, [None] * len(positions)
         elif len(fields) != len(header):
+            formats.check_line_end(name, line, separator.join(fields), separator, len(header) - 1)
             yield line, Fault("fields", f"{len(fields)} fields, but the header has {len(header)}")
         else:
             yield line, [fields[position] for position in positions]
@@ -143,6 +153,8 @@ def _jsonl(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
             try:
                 found = json.loads(text)
             except (ValueError, RecursionError) as error:
+                if "}\r{" in text:
+                    formats.check_line_end(name, line, text, "{", 1)
                 yield line, Fault("fields", f"not JSON: {error}")
                 continue
             if isinstance(found, dict):

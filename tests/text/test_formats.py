@@ -137,6 +137,19 @@ def test_another_format_is_refused_in_one_line(read, name, content, message):
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl"])
+def test_carriage_returns_in_a_later_part_of_a_file_are_refused(read, name):
+    content = {
+        "x.csv": TABLE + 'a,b\r"c, d",e\r',
+        "x.tsv": TABLE.replace(",", "\t") + "a\tb\rc\td\r",
+        "x.jsonl": LINES,
+    }[name]
+    content += LINES.replace("\n", "\r") if name == "x.jsonl" else ""
+    line = 3 if name == "x.jsonl" else 4
+    with pytest.raises(InputError, match=rf"line {line}: a carriage return alone ends the lines; .*`tr "):
+        read(name, content)
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl"])
 def test_utf8_with_a_byte_order_mark_is_read(read, name):
     content = {"x.csv": TABLE, "x.tsv": TABLE.replace(",", "\t"), "x.jsonl": LINES}[name]
     assert len(read(name, "\ufeff" + content)) == 2
