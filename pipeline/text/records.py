@@ -32,6 +32,15 @@ class Fault:
     value: str  # for messages
 
 
+class Spanning(list[str | None]):
+    """The values of a row over several lines, of which the inner ones look like rows themselves."""
+
+    def __init__(self, values: Iterable[str | None], end: int, inside: Sequence[Sequence[str]]) -> None:
+        super().__init__(values)
+        self.end = end  # its last line
+        self.inside = inside  # the values of the inner lines
+
+
 Record = tuple[int, Sequence[str | None] | Fault]
 """The line of a row, and its values in the columns asked for."""
 
@@ -134,9 +143,22 @@ def _select(
             yield line, [None] * len(positions)
         elif len(fields) != len(header):
             formats.check_line_end(name, line, separator.join(fields), separator, len(header) - 1)
-            yield line, Fault("fields", f"{len(fields)} fields, but the header has {len(header)}")
+            ends = sum(field.count("\n") for field in fields)
+            until = f" (the row ends at line {line + ends})" if ends else ""
+            yield line, Fault("fields", f"{len(fields)} fields, but the header has {len(header)}{until}")
         else:
-            yield line, [fields[position] for position in positions]
+            values: list[str | None] = [fields[position] for position in positions]
+            if inside := _rows_inside(fields, separator):
+                end = line + sum(field.count("\n") for field in fields)
+                values = Spanning(values, end, [[row[position] for position in positions] for row in inside])
+            yield line, values
+
+
+def _rows_inside(fields: list[str], separator: str) -> list[list[str]]:
+    """Return the inner lines of the longest field that have as many fields as the row; none if there are few of them."""
+    lines = max(fields, key=len).split("\n")[1:-1]
+    rows = [row for line in lines if len(row := line.removesuffix("\r").split(separator)) == len(fields)]
+    return rows if len(rows) > max(1, len(lines) // 2) else []
 
 
 def _jsonl(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:

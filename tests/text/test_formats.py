@@ -247,3 +247,53 @@ def test_folders_in_a_folder_of_parts_and_patterns_are_refused(tmp_path):
         sources.read(Source(files=str(tmp_path / "parts")), COLUMNS)
     with pytest.raises(InputError, match="no such file; for several files, name their folder"):
         sources.read(Source(files=str(tmp_path / "parts/*.csv")), COLUMNS)
+
+
+# --- stray quotes in csv ------------------------------------------------------------------------------------------------
+
+
+def prepared(tmp_path, content, **bad_rows):
+    path = tmp_path / "x.csv"
+    path.write_text(content)
+    source = Source(files=str(path))
+    columns = Columns(sentence1="text", label="label")
+    splits = {"train": 0.5, "validation": 0.5}
+    text = Text(source=source, columns=columns, labels=["0", "1"], splits=splits, bad_rows=BadRows(**bad_rows))
+    return prepare(sources.read(source, columns)[0], text, "raw")
+
+
+@pytest.mark.parametrize("header", ["text,label", "id,text,label", "label,text"])
+@pytest.mark.parametrize("last", [13, 40])
+def test_rows_between_two_stray_quotes_are_refused(tmp_path, caplog, header, last):
+    texts = [f"film {n}" for n in range(60)]
+    texts[10], texts[last] = '"' + texts[10], texts[last] + '"'
+    if header == "text,label":
+        rows = [f"{text},{n % 2}" for n, text in enumerate(texts)]
+    elif header == "label,text":
+        rows = [f"{n % 2},{text}" for n, text in enumerate(texts)]
+    else:
+        rows = [f"{n},{text},{n % 2}" for n, text in enumerate(texts)]
+    content = "\n".join([header, *rows, ""])
+    with pytest.raises(InputError, match=rf"line 12 \(a quote opens here and closes in line {last + 2}; double quotes"):
+        prepared(tmp_path, content)
+    _, report = prepared(tmp_path, content, fields="drop")
+    assert report.problems["fields"].dropped == 1
+    assert f"closes in line {last + 2}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "12 Main St\nSpringfield, IL\nUSA, 62701\nPhone, 555\n",  # as many commas as the header, no labels
+        "a table:\n1,0\n0,1\n1,1\n",  # labels, no text
+        "scores\nfirst,1\nand so on\nit ends\nhere\n",
+        "one\n\n\n\ntwo",
+    ],
+)
+def test_texts_over_several_lines_are_kept(tmp_path, text):
+    rows = [("text", "label"), (text, "1"), *((f"film {n}", "0") for n in range(20))]
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer).writerows(rows)
+    table, report = prepared(tmp_path, buffer.getvalue().replace("\r\n", "\n"))
+    assert text.strip() in table["sentence1"].to_pylist()
+    assert not report.problems["fields"].count
