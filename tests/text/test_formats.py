@@ -65,6 +65,17 @@ def test_a_tsv_of_a_csv_writer_is_refused_until_the_task_says_how_to_read_it(rea
     assert read("x.tsv", content, quotes=True) == [*PLAIN, *rows]
 
 
+def test_a_tsv_column_of_quoted_fields_is_refused_though_no_quote_is_doubled(read):
+    content = "label\ttext\n" + "".join(f'{n % 2}\t"film {n}"\n' for n in range(40)) + "1\t\n"
+    with pytest.raises(
+        InputError, match=r'line 2: a field has the quotes of a CSV writer: "film 0"; write .*quotes: true'
+    ):
+        read("x.tsv", content)
+    assert read("x.tsv", content, quotes=True)[0] == ("film 0", "0")
+    assert read("x.tsv", content, quotes=False)[0] == ('"film 0"', "0")
+    assert len(read("x.tsv", content + "1\tplain\n" * 3)) == 44
+
+
 def test_quotes_that_are_text_when_the_task_says_so(read):
     content = tsv([*PLAIN, ('He said "good" twice', "positive")])
     assert read("x.tsv", content, quotes=False)[-1] == ('"He said ""good"" twice"', "positive")
