@@ -1,6 +1,7 @@
 """Refuses files that are not what their suffix says, each in one line that says how to convert them."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -9,10 +10,14 @@ from pipeline.errors import InputError
 HEAD_BYTES = 1 << 16
 """The beginning of a file, in which these checks look."""
 
+ALL_QUOTED = 0.95
+"""The share of quoted fields from which on all of a column are: a writer quoted them."""
+
 _PACKED = {".gz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "unzstd", ".zip": "unzip"}
 _MAGIC = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
 _EXCEL = (".xlsx", ".xls", ".xlsm", ".ods")
 _JSON_LINES = "with one object per line, for example with `jq -c '.[]' FILE.json > FILE.jsonl`"
+_RETURNS = "a carriage return alone ends the lines; convert them with `tr '\\r' '\\n' < FILE > NEW`"
 _SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "vertical bars"}
 _OPENS, _CLOSES = rb"(?:^|(?<=\t))", rb"(?=\t|\r?\n|\r?\Z)"
 # Possessive, so that each search takes one pass.
@@ -60,9 +65,16 @@ def check_head(head: bytes, name: str) -> None:
             f"{name}: the file is {found}; save it as UTF-8, for example with `iconv -f UTF-16 -t UTF-8 FILE > NEW`"
         )
     if b"\r" in first.rstrip(b"\r"):
-        raise InputError(
-            f"{name}: a carriage return alone ends the lines; convert them with `tr '\\r' '\\n' < FILE > NEW`"
-        )
+        raise InputError(f"{name}: {_RETURNS}")
+
+
+def check_line_end(name: str, number: int, line: str, separator: str, separators: int) -> None:
+    """Refuse a line that holds several rows, with a carriage return after each: a later part of the file has other line ends.
+
+    :param separators: How many the header has.
+    """
+    if "\r" in line and sum(row.count(separator) >= separators for row in line.split("\r") if row.strip()) > 1:
+        raise InputError(f"{name}, line {number}: {_RETURNS}")
 
 
 def check_pointer(head: bytes, name: str) -> None:
@@ -96,7 +108,7 @@ def check_quotes(name: str, data: bytes) -> None:
     """Refuse a TSV file of which neither reading is certain: some fields have the quotes of a CSV writer, as pandas' to_csv writes them.
 
     A CSV writer quotes each field with a quote and doubles those inside. So fields that start and end with a quote and have only doubled ones
-    inside, at least one, come from a writer, unless there are more fields with other quotes. Where every quote of the file can come from a
+    inside, at least one, come from a writer, unless there are more fields with other quotes. So do those of a column that has no others. Where every quote of the file can come from a
     writer, a tab or line break in quotes tells as well.
 
     :raises InputError: With the line of the first such field.
@@ -105,13 +117,18 @@ def check_quotes(name: str, data: bytes) -> None:
         return
     header = data.partition(b"\n")[0]
     quoted, doubled, found = 0, 0, None
+    columns: Counter[int] = Counter()
+    rows = data.count(b"\n", len(header) + 1) + (not data.endswith(b"\n"))
     for match in _QUOTED.finditer(data):
         if match.end() <= len(header):  # a column's name
             found, doubled = match, len(data)
             break
         quoted += 1
+        columns[data.count(b"\t", data.rfind(b"\n", 0, match.start()) + 1, match.start())] += 1
         if b'""' in match[1]:
             found, doubled = found or match, doubled + 1
+    if rows > 1 and max(columns.values(), default=0) >= ALL_QUOTED * rows:
+        found, doubled = found or _QUOTED.search(data), len(data)
     if doubled < (others := len(_WITH_QUOTE.findall(data)) - quoted) or not found:
         found = None
         if others and _WRITTEN.fullmatch(data):

@@ -10,6 +10,7 @@ from pipeline.params.text import Text
 
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 _MISSING = frozenset({"", "-1", "nan", "none", "null", "na", "n/a", "?"})
+_TRUTH = (("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"))
 SHOWN = 5
 
 
@@ -66,15 +67,54 @@ class Labels:
         folded = {_folded(value): name for value, name in self._given.items()}
         found = list(dict.fromkeys(unknown))
         near = {value: folded[_folded(value)] for value in found if _folded(value) in folded}
-        near |= {value: None for value in found if value not in near and value.strip().casefold() in _MISSING}
+        none = {
+            value: None for value in found if value not in near and _canonical(value.strip().casefold()) in _MISSING
+        }
         lines = [f"{listed}."]
-        if near:
-            meant = json.dumps(self._given | dict(list(near.items())[:SHOWN]), ensure_ascii=False)
-            lines.append(f"Did you mean text.label_values: {meant}?")
-        elif not self._mapped and all(re.fullmatch(r"\d+", value) for value in found):
-            numbers = json.dumps(dict(enumerate(self._names)), ensure_ascii=False)
-            lines.append(f"For class numbers, write text.label_values, such as {numbers}, in the order of your data.")
+        guess = {} if self._mapped or near else self._guess(found, none)
+        if guess:
+            kind = "class numbers" if any(value.isdigit() for value in guess) else "these values"
+            first, name = next(iter(guess.items()))
+            lines.append(f"For {kind}, write text.label_values, such as {_shown(guess)}, if {first} is {name}.")
+        elif near or none:
+            lines.append(
+                f"Did you mean text.label_values: {_shown(self._given | dict([*near.items(), *none.items()][:SHOWN]))}?"
+            )
+        elif self._mapped:
+            lacking = dict.fromkeys(found[:SHOWN], "CLASS")
+            lines.append(
+                f"It lacks {_listed(lacking)}; write the class of each, or null for no label: "
+                f"text.label_values: {_shown(self._given | lacking)}"
+            )
+        else:
+            lines.append("Map each value to one of them with text.label_values, or to null for no label.")
         return lines
+
+    def _guess(self, found: Sequence[str], none: Mapping[str, None]) -> dict[str, str | None]:
+        """Return values that are numbers or truth values, each with a class in the order of the task's; nothing if they are others.
+
+        :param none: The values that usually mean no label.
+        """
+        names, values = self._names, {_canonical(value): None for value in found}
+        if values and all(re.fullmatch(r"-?\d+", value) for value in values):
+            numbers = sorted(map(int, values))
+            if len(numbers) == len(names) and numbers != [-1, 0]:
+                return dict(zip(map(str, numbers), names, strict=True))
+        rest = [value for value in values if value not in map(_canonical, none)]
+        if rest and all(value.isdigit() for value in rest):
+            numbers = sorted(map(int, rest))
+            start = min(numbers[0], 1)
+            if numbers[-1] < start + len(names):
+                return dict(zip(map(str, range(start, start + len(names))), names, strict=True)) | dict(none)
+        for pair in _TRUTH:
+            if len(names) == 2 and rest and all(value.casefold() in pair for value in rest):
+                ordered = sorted(rest, key=lambda value: pair.index(value.casefold()))
+                return {value: names[pair.index(value.casefold())] for value in ordered} | dict(none)
+        return {}
+
+
+def _shown(mapping: Mapping[str, str | None]) -> str:
+    return json.dumps(mapping, ensure_ascii=False)
 
 
 def _nfc(value: str) -> str:

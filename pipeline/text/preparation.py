@@ -7,6 +7,7 @@ read are the rows kept plus the rows dropped of every kind.
 
 import logging
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -179,6 +180,9 @@ class _Check:
                 row.sentence2 = self._cleaned(sentence2)
             if fault := rows.faults.get(position):
                 self._drop(row, fault.kind, _shorten(" ".join(fault.value.split())))
+            elif position in rows.spanning and all(map(self._is_row, rows.spanning[position][1])):
+                end = rows.spanning[position][0]
+                self._drop(row, "fields", f"a quote opens here and closes in line {end}; double quotes inside a field")
             elif not row.sentence1 or row.sentence2 == "":
                 self._drop(row, "blank", row.text)
             elif tables.MASK in row.sentence1 or tables.MASK in (row.sentence2 or ""):
@@ -187,6 +191,19 @@ class _Check:
                 self._read_label(row, label)
             checked.append(row)
         return checked
+
+    def _is_row(self, values: tuple[str, str]) -> bool:
+        """Return whether a line inside a field is a row, by its text and label: a stray quote made it part of the field."""
+        text, label = values
+        if not label or not re.search(r"[^\W\d]", text):
+            return False
+        if self._labels is None:
+            return _number(label) is not None
+        try:
+            self._labels.number(label)
+        except KeyError:
+            return False
+        return True
 
     def _read_label(self, row: _Row, value: str) -> None:
         if self._labels is None:

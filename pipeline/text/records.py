@@ -32,6 +32,15 @@ class Fault:
     value: str  # for messages
 
 
+class Spanning(list[str | None]):
+    """The values of a row over several lines, of which the inner ones look like rows themselves."""
+
+    def __init__(self, values: Iterable[str | None], end: int, inside: Sequence[Sequence[str]]) -> None:
+        super().__init__(values)
+        self.end = end  # its last line
+        self.inside = inside  # the values of the inner lines
+
+
 Record = tuple[int, Sequence[str | None] | Fault]
 """The line of a row, and its values in the columns asked for."""
 
@@ -85,7 +94,14 @@ def _csv(path: Path, name: str, asked_for: Sequence[str], separator: str) -> Ite
 
 
 def _csv_fields(file: Iterable[str], name: str, separator: str) -> Iterator[tuple[int, list[str] | Fault]]:
-    reader = csv.reader(file, strict=True, delimiter=separator)
+    read = ""
+
+    def lines() -> Iterator[str]:
+        nonlocal read
+        for read in file:  # noqa: UP028
+            yield read
+
+    reader, header = csv.reader(lines(), strict=True, delimiter=separator), 0
     while True:
         line = reader.line_num + 1
         try:
@@ -95,10 +111,12 @@ def _csv_fields(file: Iterable[str], name: str, separator: str) -> Iterator[tupl
         except csv.Error as error:
             if str(error) == "unexpected end of data":  # all later rows are in the quotes: they must not be dropped
                 raise InputError(f"{name}, line {line}: a quote opens in this row and never closes") from None
+            formats.check_line_end(name, reader.line_num, read, separator, header)
             until = "" if reader.line_num == line else f" (the row ends at line {reader.line_num})"
             what = "a carriage return outside quotes" if "new-line character" in str(error) else error
             yield line, Fault("fields", f"{what}{until}")
         else:
+            header = header or len(fields) - 1
             yield line, fields
 
 
@@ -124,9 +142,23 @@ def _select(
         elif not fields:  # an empty line: a blank row
             yield line, [None] * len(positions)
         elif len(fields) != len(header):
-            yield line, Fault("fields", f"{len(fields)} fields, but the header has {len(header)}")
+            formats.check_line_end(name, line, separator.join(fields), separator, len(header) - 1)
+            ends = sum(field.count("\n") for field in fields)
+            until = f" (the row ends at line {line + ends})" if ends else ""
+            yield line, Fault("fields", f"{len(fields)} fields, but the header has {len(header)}{until}")
         else:
-            yield line, [fields[position] for position in positions]
+            values: list[str | None] = [fields[position] for position in positions]
+            if inside := _rows_inside(fields, separator):
+                end = line + sum(field.count("\n") for field in fields)
+                values = Spanning(values, end, [[row[position] for position in positions] for row in inside])
+            yield line, values
+
+
+def _rows_inside(fields: list[str], separator: str) -> list[list[str]]:
+    """Return the inner lines of the longest field that have as many fields as the row; none if there are few of them."""
+    lines = max(fields, key=len).split("\n")[1:-1]
+    rows = [row for line in lines if len(row := line.removesuffix("\r").split(separator)) == len(fields)]
+    return rows if len(rows) > max(1, len(lines) // 2) else []
 
 
 def _jsonl(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
@@ -143,6 +175,8 @@ def _jsonl(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
             try:
                 found = json.loads(text)
             except (ValueError, RecursionError) as error:
+                if "}\r{" in text:
+                    formats.check_line_end(name, line, text, "{", 1)
                 yield line, Fault("fields", f"not JSON: {error}")
                 continue
             if isinstance(found, dict):

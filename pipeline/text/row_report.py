@@ -126,7 +126,7 @@ class Report:
     def log(self) -> None:
         """Log every problem with its lines, and the counts."""
         for kind, problem in self.problems.items():
-            for rows in problem.by_file(values=False):
+            for rows in problem.by_file(values=kind == "fields"):  # which tell how many lines a row has
                 logger.warning("bad_rows.%s: %s: %s", kind, problem.action, rows)
         if self.left_out_by_where:
             logger.info("%s rows left out by text.source.where", f"{self.left_out_by_where:,}")

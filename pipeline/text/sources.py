@@ -21,7 +21,16 @@ from pipeline.params.text import Columns, Source, parts_of
 from pipeline.plugins import folders_of
 from pipeline.storage import sha256_of
 from pipeline.tables import SPLITS
-from pipeline.text.records import Fault, Record, as_text, check_columns, class_names, read_records, table_records
+from pipeline.text.records import (
+    Fault,
+    Record,
+    Spanning,
+    as_text,
+    check_columns,
+    class_names,
+    read_records,
+    table_records,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +50,9 @@ class SourceRows:
     sentence2: list[str | None] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
     faults: dict[int, Fault] = field(default_factory=dict)  # by position in the lists
+    spanning: dict[int, tuple[int, list[tuple[str, str]]]] = field(
+        default_factory=dict
+    )  # by position: the last line of a row over several lines, and the sentence1 and label of those that look like rows
     left_out: int = 0  # rows that `where` did not select
     parts: list[tuple[int, str]] = field(
         default_factory=list
@@ -253,6 +265,10 @@ def _collect(name: str, parts: Sequence[tuple[str, Iterable[Record]]], source: S
                 broken = next(
                     (value for value in values if value and not value.isascii() and _BYTES.search(value)), None
                 )
+                if isinstance(record, Spanning) and columns.label:
+                    of_label = positions[columns.label]
+                    inside = [(row[positions[columns.sentence1]], row[of_label]) for row in record.inside]
+                    rows.spanning[len(rows)] = record.end, inside
                 rows.add(line, values if broken is None else Fault("encoding", _shown(broken)))
     if not len(rows):
         chosen = ", ".join(f"{column}: {value}" for column, value in source.where.items())

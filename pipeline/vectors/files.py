@@ -127,6 +127,8 @@ def _blocks_of_lines(path: Path) -> Iterator[tuple[int, pa.Array]]:
                 iter(partial(file.read, BLOCK_BYTES), b""), [b""]
             ):  # the empty block is the end of the file
                 data = rest + block
+                if number == 1:
+                    data = data.removeprefix(b"\xef\xbb\xbf")
                 end = data.rfind(b"\n") + 1 if block else len(data)
                 lines, rest = _lines(data[:end]), data[end:]
                 if len(lines):
@@ -159,6 +161,8 @@ def read_word2vec(path: Path, words: Sequence[str]) -> Found:
         word = wanted.get(entry)
         if word is not None and word not in found:
             found[word] = np.frombuffer(data, "<f4", width, start).astype(np.float32)
+            if not np.isfinite(found[word]).all():
+                raise InputError(f"{path}: the vector of {word!r} has a number that is not finite")
     return found
 
 
@@ -184,6 +188,9 @@ def _word2vec_entries(path: Path) -> Iterator[tuple[bytes, mmap.mmap, int, int]]
             size = 4 * width
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 at = file.tell()
+                numbers = file.readline(1000 + 40 * width).split()[1:][-width:]
+                if len(numbers) == width and all(map(_is_number, numbers)):
+                    raise InputError(f"{path}: is text, not word2vec's binary format; write text:{path}")
                 # Sequential, since the format stores no offsets: a word starts where the previous one ends.
                 for i in range(count):
                     space = data.find(b" ", at, at + 10_000)

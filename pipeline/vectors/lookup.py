@@ -55,6 +55,11 @@ def look_up(source: str, words: Sequence[str], licence: str = "unknown") -> tupl
         found = [i for i, vector in enumerate(vectors) if vector is not None]
         matrix = np.array([vectors[i] for i in found], np.float32)
         name, version = Path(place).name, f"{Path(place).stat().st_size} bytes"
+    with np.errstate(over="ignore"):
+        size = float(np.square(matrix).mean()) if found else 1.0
+    if not 0 < size < np.inf:  # training scales by it
+        wrong = "are all zero or close to it" if size == 0 else "hold numbers that are too large or not finite"
+        raise InputError(f"vectors {source!r}: the {len(found):,} vectors of the task's words {wrong}")
     about = {"source": source, "name": name, "version": version, "licence": licence}
     return WordVectors([words[i] for i in found], matrix), about
 

@@ -65,6 +65,17 @@ def test_a_tsv_of_a_csv_writer_is_refused_until_the_task_says_how_to_read_it(rea
     assert read("x.tsv", content, quotes=True) == [*PLAIN, *rows]
 
 
+def test_a_tsv_column_of_quoted_fields_is_refused_though_no_quote_is_doubled(read):
+    content = "label\ttext\n" + "".join(f'{n % 2}\t"film {n}"\n' for n in range(40)) + "1\t\n"
+    with pytest.raises(
+        InputError, match=r'line 2: a field has the quotes of a CSV writer: "film 0"; write .*quotes: true'
+    ):
+        read("x.tsv", content)
+    assert read("x.tsv", content, quotes=True)[0] == ("film 0", "0")
+    assert read("x.tsv", content, quotes=False)[0] == ('"film 0"', "0")
+    assert len(read("x.tsv", content + "1\tplain\n" * 3)) == 44
+
+
 def test_quotes_that_are_text_when_the_task_says_so(read):
     content = tsv([*PLAIN, ('He said "good" twice', "positive")])
     assert read("x.tsv", content, quotes=False)[-1] == ('"He said ""good"" twice"', "positive")
@@ -134,6 +145,19 @@ def test_another_format_is_refused_in_one_line(read, name, content, message):
         read(name, content)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300 + len(name) + 200
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl"])
+def test_carriage_returns_in_a_later_part_of_a_file_are_refused(read, name):
+    content = {
+        "x.csv": TABLE + 'a,b\r"c, d",e\r',
+        "x.tsv": TABLE.replace(",", "\t") + "a\tb\rc\td\r",
+        "x.jsonl": LINES,
+    }[name]
+    content += LINES.replace("\n", "\r") if name == "x.jsonl" else ""
+    line = 3 if name == "x.jsonl" else 4
+    with pytest.raises(InputError, match=rf"line {line}: a carriage return alone ends the lines; .*`tr "):
+        read(name, content)
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl"])
@@ -234,3 +258,53 @@ def test_folders_in_a_folder_of_parts_and_patterns_are_refused(tmp_path):
         sources.read(Source(files=str(tmp_path / "parts")), COLUMNS)
     with pytest.raises(InputError, match="no such file; for several files, name their folder"):
         sources.read(Source(files=str(tmp_path / "parts/*.csv")), COLUMNS)
+
+
+# --- stray quotes in csv ------------------------------------------------------------------------------------------------
+
+
+def prepared(tmp_path, content, **bad_rows):
+    path = tmp_path / "x.csv"
+    path.write_text(content)
+    source = Source(files=str(path))
+    columns = Columns(sentence1="text", label="label")
+    splits = {"train": 0.5, "validation": 0.5}
+    text = Text(source=source, columns=columns, labels=["0", "1"], splits=splits, bad_rows=BadRows(**bad_rows))
+    return prepare(sources.read(source, columns)[0], text, "raw")
+
+
+@pytest.mark.parametrize("header", ["text,label", "id,text,label", "label,text"])
+@pytest.mark.parametrize("last", [13, 40])
+def test_rows_between_two_stray_quotes_are_refused(tmp_path, caplog, header, last):
+    texts = [f"film {n}" for n in range(60)]
+    texts[10], texts[last] = '"' + texts[10], texts[last] + '"'
+    if header == "text,label":
+        rows = [f"{text},{n % 2}" for n, text in enumerate(texts)]
+    elif header == "label,text":
+        rows = [f"{n % 2},{text}" for n, text in enumerate(texts)]
+    else:
+        rows = [f"{n},{text},{n % 2}" for n, text in enumerate(texts)]
+    content = "\n".join([header, *rows, ""])
+    with pytest.raises(InputError, match=rf"line 12 \(a quote opens here and closes in line {last + 2}; double quotes"):
+        prepared(tmp_path, content)
+    _, report = prepared(tmp_path, content, fields="drop")
+    assert report.problems["fields"].dropped == 1
+    assert f"closes in line {last + 2}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "12 Main St\nSpringfield, IL\nUSA, 62701\nPhone, 555\n",  # as many commas as the header, no labels
+        "a table:\n1,0\n0,1\n1,1\n",  # labels, no text
+        "scores\nfirst,1\nand so on\nit ends\nhere\n",
+        "one\n\n\n\ntwo",
+    ],
+)
+def test_texts_over_several_lines_are_kept(tmp_path, text):
+    rows = [("text", "label"), (text, "1"), *((f"film {n}", "0") for n in range(20))]
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer).writerows(rows)
+    table, report = prepared(tmp_path, buffer.getvalue().replace("\r\n", "\n"))
+    assert text.strip() in table["sentence1"].to_pylist()
+    assert not report.problems["fields"].count

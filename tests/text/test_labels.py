@@ -166,6 +166,42 @@ def test_a_refusal_says_what_to_write(numbers, labels, text, advice):
     ]
 
 
+@pytest.mark.parametrize(
+    ("labels", "names", "guess"),
+    [
+        (["0", "1", "-1"], NAMES, {**VALUES, "-1": None}),
+        (["1.0", "0.0", "-1.0"], NAMES, {**VALUES, "-1.0": None}),
+        (["2", "1"], NAMES, {"1": "negative", "2": "positive"}),
+        (["3", "1", "2"], ["world", "sports", "business", "science"], None),
+        (["-1", "1"], NAMES, {"-1": "negative", "1": "positive"}),
+        (["0", "4"], NAMES, {"0": "negative", "4": "positive"}),
+        (["True", "False"], NAMES, {"False": "negative", "True": "positive"}),
+        (["yes", "no", "?"], NAMES, {"no": "negative", "yes": "positive", "?": None}),
+    ],
+)
+def test_numbers_and_truth_values_are_guessed_in_the_order_of_the_labels(numbers, labels, names, guess):
+    guess = guess or {str(n): name for n, name in enumerate(names, start=1)}
+    first, name = next(iter(guess.items()))
+    with pytest.raises(InputError) as caught:
+        numbers(labels, names=names, suffix="csv")
+    line = str(caught.value).splitlines()[-1]
+    assert line.endswith(f"write text.label_values, such as {json.dumps(guess)}, if {first} is {name}.")
+    assert numbers(labels, names=names, suffix="csv", label_values=guess) is not None
+
+
+def test_numbers_that_fit_no_classes_are_not_guessed(numbers):
+    with pytest.raises(InputError) as caught:
+        numbers(["1", "2", "7"], suffix="csv")
+    assert "such as" not in str(caught.value)
+
+
+def test_values_that_the_mapping_lacks_are_named_with_the_whole_mapping(numbers):
+    with pytest.raises(
+        InputError, match=r"It lacks '2'; .*: \{\"0\": \"negative\", \"1\": \"positive\", \"2\": \"CLASS\"\}"
+    ):
+        numbers(["0", "1", "2"], suffix="csv", label_values=VALUES)
+
+
 def test_a_refusal_lists_labels_and_values(numbers):
     with pytest.raises(
         InputError,

@@ -161,6 +161,45 @@ def test_damaged_binary_files_are_named(tmp_path: Path):
             read(tmp_path / "nowhere", ["the"])
 
 
+def test_text_named_as_binary_is_refused_with_the_source_to_write(tmp_path: Path):
+    path = tmp_path / "gensim.vec"
+    path.write_bytes(as_text({"the": [0.5] * 50, "a": [0.25] * 50}, header=True))
+    for read in (lambda: read_word2vec(path, ["the"]), lambda: files.dimensions_of("word2vec", path)):
+        with pytest.raises(InputError, match=r"is text, not .*; write text:.*gensim\.vec"):
+            read()
+
+
+@pytest.mark.parametrize("written", [as_text, partial(as_word2vec, newline=False)], ids=["text", "word2vec"])
+def test_vectors_that_cannot_be_scaled_are_refused_where_they_are_read(tmp_path: Path, written):
+    path = tmp_path / "vectors"
+    source = f"{'text' if written is as_text else 'word2vec'}:{path}"
+    for vectors, message in (
+        ({"a": [0.0, 0.0], "b": [0.0, 0.0]}, "the 2 vectors of the task's words are all zero"),
+        ({"a": [1e-30, 0.0]}, "are all zero or close to it"),
+        ({"a": [1e30, 0.0]}, "too large"),
+    ):
+        path.write_bytes(written(vectors))
+        with pytest.raises(InputError, match=message):
+            look_up(source, list(vectors))
+    path.write_bytes(written({"a": [0.0, 0.0], "b": [0.5, 0.0]}))
+    assert look_up(source, ["a", "b"])[0].words == ["a", "b"]
+
+
+def test_numbers_that_are_not_finite_are_refused_with_their_word(tmp_path: Path):
+    path = tmp_path / "vectors.bin"
+    path.write_bytes(as_word2vec({"fine": [1.0, 2.0], "odd": [1.0, float("nan")]}, newline=False))
+    with pytest.raises(InputError, match="the vector of 'odd' has a number that is not finite"):
+        read_word2vec(path, ["fine", "odd"])
+    assert list(read_word2vec(path, ["fine"])) == ["fine"]
+
+
+@pytest.mark.parametrize("header", [False, True])
+def test_a_byte_order_mark_is_no_part_of_the_first_word(tmp_path: Path, header: bool):
+    path = tmp_path / "vectors.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + as_text(VECTORS, header=header))
+    assert same(read_text_vectors(path, [*VECTORS]), VECTORS)
+
+
 @pytest.mark.parametrize("kind", ["text", "word2vec"])
 def test_words_are_looked_up_in_their_own_case_first_then_in_lower_case(tmp_path: Path, kind: str):
     vectors = {"paris": [7.0, 8.0], "Paris": [4.0, 5.0], "good": [1.0, 2.0]}
