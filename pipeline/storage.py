@@ -182,8 +182,12 @@ def why_skipped(folder: Path) -> str | None:
 
 
 _CONFLICT = re.compile(r"^(?:<{7}|={7}|>{7}|\|{7})(?=\s)", re.MULTILINE)
-_EXPONENT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+$")
-"""A number with an exponent, as in YAML 1.2. PyYAML takes one only with a point and a signed exponent."""
+_INTEGER = re.compile(r"[-+]?(?:0b[01][01_]*|0o[0-7][0-7_]*|0x[0-9a-fA-F][0-9a-fA-F_]*|[0-9][0-9_]*)$")
+_FLOAT = re.compile(
+    r"[-+]?(?:\.[0-9][0-9_]*|[0-9][0-9_]*(?:\.[0-9_]*|(?=[eE])))(?:[eE][-+]?[0-9]+)?$"
+    r"|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+)
+"""Numbers of YAML 1.2. PyYAML's are those of YAML 1.1: 010 is 8, 1:30 is 90, and 1e-05 is a string."""
 
 
 class YamlError(ValueError):
@@ -193,7 +197,7 @@ class YamlError(ValueError):
 def load_yaml(text: str | bytes) -> Any:
     """Return the value of a YAML document: plain Python types only, as `yaml.safe_load` does.
 
-    As in YAML 1.2 and JSON, and so as in DVC, 1e-05 and 1E5 are numbers; PyYAML reads them as strings.
+    Numbers are those of YAML 1.2, and so those of DVC: 1e-05 is a number, 010 is ten, and 1:30 is a string.
 
     :raises YamlError: If bytes are not UTF-8, the text is not valid YAML, a merge conflict is unresolved, a mapping lists a key twice, a value contains
         itself, or aliases repeat more than YAML_REPEATED values.
@@ -242,8 +246,20 @@ def _yaml_loader() -> Any:
             except (ArithmeticError, LookupError, TypeError, ValueError):  # 2026-02-30 is not a date
                 raise _wrong(node, f"{node.value!r} is not a valid {node.tag.rpartition(':')[2]}") from None
 
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+    whole, decimal = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+    Loader.yaml_implicit_resolvers = {
+        first: [rule for rule in rules if rule[0] not in (whole, decimal)]
+        for first, rules in SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Loader.add_implicit_resolver(whole, _INTEGER, list("-+0123456789"))
+    Loader.add_implicit_resolver(decimal, _FLOAT, list("-+.0123456789"))
+    Loader.add_constructor(whole, _integer)
     return Loader
+
+
+def _integer(loader: Any, node: Any) -> int:
+    text = loader.construct_scalar(node).replace("_", "")
+    return int(text, 0 if text.lstrip("-+")[1:2] in ("b", "o", "x") else 10)
 
 
 def _wrong(node: Any, problem: str) -> YamlError:

@@ -226,6 +226,30 @@ def test_a_number_with_an_exponent_is_a_number_as_in_dvc(text):
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", 10),
+        ("-08", -8),
+        ("0o10", 8),
+        ("0x1F", 31),
+        ("0b11", 3),
+        ("1_000", 1000),
+        ("1:30", "1:30"),
+        ("+0", 0),
+        ("190:20:30.15", "190:20:30.15"),
+        ("1.50", 1.5),
+        (".5", 0.5),
+        ("-.inf", float("-inf")),
+        ("1.", 1.0),
+        ("0x", "0x"),
+    ],
+)
+def test_numbers_are_those_of_dvc(text, value):
+    load = pytest.importorskip("ruamel.yaml").YAML(typ="safe").load
+    assert repr(storage.load_yaml(f"a: {text}")["a"]) == repr(load(f"a: {text}")["a"]) == repr(value)
+
+
+@pytest.mark.parametrize(
     "text", ["1e", "e5", "1e5x", ".e5", "1e+", "-e3", "1e5.0", "ab1e5", "1e-05s", "2e3e4", "v1e5", "1-e5"]
 )
 def test_a_word_that_resembles_a_number_stays_a_string(text):

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 from pipeline.errors import InputError
 from pipeline.params import project
 from pipeline.params.augment import Augment, Rule
-from pipeline.params.base import Model, Positive
+from pipeline.params.base import AnySeed, Model, Positive, Seed
 from pipeline.params.students import Objective, RowWeights, Student
 
 PATH = Path("ablation/params.yaml")
@@ -32,12 +32,12 @@ class Ablation(Model):
     student: Student = Field(
         description="As a block under students in params.yaml; its objective is that of the distilled cells"
     )
-    seeds: list[int] = Field(min_length=1, description="Training seeds; every cell is trained with each of them")
+    seeds: list[Seed] = Field(min_length=1, description="Training seeds; every cell is trained with each of them")
     rows_seen: Positive = Field(
         description="Maximum rows a student sees over all its epochs. The number of epochs of each cell follows from it, so that cells differ in "
         "their training data and not in the number of updates"
     )
-    augment_seed: int = Field(
+    augment_seed: AnySeed = Field(
         0, description="Seed of the copies, as augment.seed in params.yaml; the same for all cells"
     )
     sets: dict[SetName, RuleSet] = Field(min_length=1, description="By name")

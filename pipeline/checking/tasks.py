@@ -65,8 +65,10 @@ def _check_task(found: Findings) -> None:
     for name, student in settings.students.items():
         from pipeline.checking.students import check_student  # imports torch
 
-        with found.at(found.place("students", name)):
-            check_student(settings, student, dimensions)
+        place = found.place("students", name)
+        with found.at(place):
+            if warning := check_student(settings, student, dimensions):
+                found.warnings.append(f"{place}: {warning}")
 
 
 def _check_rules(found: Findings) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.params.base import ImportPath, Model
+from pipeline.params.base import AnySeed, ImportPath, Int, Model
 
 
 class Rule(BaseModel):
@@ -22,6 +22,6 @@ class Rule(BaseModel):
 class Augment(Model):
     """The augmentation procedure (Tang et al. 2019, section 3.2 of arXiv 1903.12136)."""
 
-    seed: int = 0
-    n_iter: int = Field(ge=0)  # copies drawn of each training example
+    seed: AnySeed = 0
+    n_iter: Int = Field(ge=0)  # copies drawn of each training example
     rules: dict[str, Rule]  # by name, applied in this order

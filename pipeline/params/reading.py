@@ -19,6 +19,16 @@ _READ_AS = {
     bool: "; YAML reads yes, no, on, off, true and false as truth values: write the word in quotes",
     type(None): "; YAML reads null, ~ and an empty value as no value: write the text in quotes",
 }
+_PLAIN = {
+    "too_short": "at least one is needed",
+    "dict_type": "must be a mapping of keys to values",
+    "model_type": "must be a mapping of keys to values",
+    "list_type": "must be a list",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+}
+"""By pydantic's name of an error, what is said instead of its message, which has its names of types."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -91,8 +101,9 @@ def _messages(errors: Sequence[Mapping[str, Any]], model: type[BaseModel], value
         elif error["type"] == "missing":
             others[".".join(map(str, error["loc"]))] = error
         else:
-            before, also = others.get(key), error["msg"].removeprefix("Input should be ")
-            others[key] = error if before is None else {**before, "msg": f"{before['msg']} or {also}"}
+            said = _PLAIN.get(error["type"], error["msg"])
+            before, also = others.get(key), said.removeprefix("Input should be ").removeprefix("must be ")
+            others[key] = {**error, "msg": said} if before is None else {**before, "msg": f"{before['msg']} or {also}"}
     yield from (_message(key, error) for key, error in others.items() if tuple(error["loc"]) not in spelt)
 
 

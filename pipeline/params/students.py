@@ -7,18 +7,18 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, model_validator
 from pydantic import Tag as UnionTag
 
-from pipeline.params.base import Fraction, ImportPath, Model, Positive, Tasks
+from pipeline.params.base import Float, Fraction, ImportPath, Model, Positive, Seed, Tasks
 
 
 class Optimiser(Model):
     """AdaDelta as in the paper, or AdamW."""
 
     name: Literal["adadelta", "adamw"] = "adadelta"
-    learning_rate: float = Field(1.0, gt=0)
+    learning_rate: Float = Field(1.0, gt=0)
     rho: Fraction = 0.95  # AdaDelta's decay
-    weight_decay: float = Field(0.0, ge=0)  # AdamW's decay
+    weight_decay: Float = Field(0.0, ge=0)  # AdamW's decay
     # Evaluate and save an exponential moving average of the weights with this decay per batch; 0: the weights themselves.
-    ema_decay: float = Field(0.0, ge=0, lt=1)
+    ema_decay: Float = Field(0.0, ge=0, lt=1)
 
 
 class Objective(Model):
@@ -26,7 +26,7 @@ class Objective(Model):
 
     alpha: Fraction = 0.0
     soft: Literal["mse", "kl", "cosine"] = "mse"
-    temperature: float = Field(1.0, gt=0)  # only with soft: kl
+    temperature: Float = Field(1.0, gt=0)  # only with soft: kl
 
     @model_validator(mode="after")
     def _temperature_is_for_kl(self) -> Self:
@@ -38,13 +38,13 @@ class Objective(Model):
 class RowWeights(Model):
     """The weight of a row in the loss."""
 
-    augmented: float = Field(1.0, ge=0)  # the weight of an augmented row; that of an original is 1
+    augmented: Float = Field(1.0, ge=0)  # the weight of an augmented row; that of an original is 1
     # Multiplies the weight by the teacher's highest probability to this power: higher values prefer confident rows.
-    confidence: float = Field(0.0, ge=0)
+    confidence: Float = Field(0.0, ge=0)
 
 
 Names = Annotated[list[str], Field(min_length=1)]
-Weights = Annotated[dict[str, float], Field(min_length=1)]
+Weights = Annotated[dict[str, Float], Field(min_length=1)]
 
 
 class Average(Model):
@@ -86,7 +86,7 @@ class Student(Model):
     patience: Positive = 3  # epochs without a better one (validation accuracy, then loss) before training stops
     max_words: Positive = 256  # words of a sentence; longer sentences are truncated
     min_count: Positive = 1  # words that are rarer in the training rows are unknown words
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def _given(self) -> str | Names | Weights:

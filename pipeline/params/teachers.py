@@ -1,10 +1,10 @@
 """The `model` block of a teacher: its weights and its fine-tuning."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.params.base import Fraction, Model, Positive, check_importable
+from pipeline.params.base import Float, Fraction, Model, Positive, Seed, Sha256, check_importable, form
 
 
 class Finetune(Model):
@@ -12,22 +12,31 @@ class Finetune(Model):
 
     epochs: Positive = 2
     batch_size: Positive = 32
-    learning_rate: float = Field(5e-5, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
+    learning_rate: Float = Field(5e-5, gt=0)
+    weight_decay: Float = Field(0.01, ge=0)
     warmup: Fraction = 0.1  # the share of the steps over which the learning rate rises
     max_length: Positive = 128  # tokens; longer rows are truncated for fine-tuning
-    seed: int = 0
+    seed: Seed = 0
 
 
 class TeacherModel(Model):
     """The weights and their fine-tuning. A change makes a new teacher."""
 
     # package:NAME:FOLDER_INSIDE, hub:OWNER/NAME@REVISION, folder:PATH, or python:MODULE:NAME, your own class.
-    source: str = Field(pattern=r"^(package:[^:]+:.+|hub:[^/]+/[^@]+@\w+|folder:.+|python:[^:]+:\w+)$")
+    source: Annotated[
+        str,
+        form(
+            r"package:[^:]+:.+|hub:[^/]+/[^@]+@\w+|folder:.+|python:[^:]+:\w+",
+            "folder:PATH",
+            "package:NAME:FOLDER",
+            "hub:OWNER/NAME@REVISION",
+            "python:MODULE:NAME",
+        ),
+    ]
     params: dict[str, Any] = Field({})  # with python: the class's keyword parameters
     # With python: files that its logits depend on, such as weights; their hashes are recorded.
     files: list[str] = Field([])
-    sha256: str | None = None  # the SHA-256 of its model.safetensors, which is checked
+    sha256: Sha256 | None = None  # the SHA-256 of its model.safetensors, which is checked
     licence: str = "unknown"  # the weights' licence, for the cards of data sets and students
     labels: dict[str, str] = Field({})  # the teacher's class name -> the task's, if they differ (LABEL_0: negative)
     finetune: Finetune | None = None  # for an encoder without a classifier; absent: the model has one

@@ -4,11 +4,11 @@ import math
 import unicodedata
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.params.base import Fraction, Model, Policy, RefuseOrDrop, Split
+from pipeline.params.base import Fraction, Model, Policy, RefuseOrDrop, Sha256, Split, form
 from pipeline.tables import SPLITS
 
 
@@ -44,13 +44,15 @@ class Source(Model):
     path: str | dict[str, str] | None = None  # with `package`: the file inside it, or one for each split
     hub: str | None = None  # a Hugging Face data set, owner/name
     # A logit data set, folder:PATH or hub:OWNER/NAME@REVISION: students train on its rows, and no teacher is loaded.
-    logits: str | None = Field(None, pattern=r"^(folder:.+|hub:[^/]+/[^@]+@\w+)$")
+    logits: Annotated[str, form(r"folder:.+|hub:[^/]+/[^@]+@\w+", "folder:PATH", "hub:OWNER/NAME@REVISION")] | None = (
+        None
+    )
     config: str | None = None  # with `hub`: the configuration
     revision: str | None = None  # with `hub`: the commit; a branch name can move
     # With `hub`: our split -> its split, if they differ; other splits are not read.
     hub_splits: dict[Split, str] = Field({})
     # The SHA-256 of the file, or of each split's, which is checked; of a folder, that of what `sha256sum *` prints there.
-    sha256: str | dict[str, str] | None = None
+    sha256: Sha256 | dict[str, Sha256] | None = None
     # With tsv files: true reads quotes as in csv, false keeps them as text; absent: kept, unless they look like those of a csv writer.
     quotes: bool | None = None
     where: dict[str, str | int | float | bool] = Field({})  # keep only the rows with these values in these columns

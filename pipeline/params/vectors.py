@@ -1,10 +1,10 @@
 """The `vectors` block: the sources of word vectors."""
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.params.base import Model, Positive
+from pipeline.params.base import Int, Model, Positive, form
 
 
 class Vectors(Model):
@@ -12,9 +12,18 @@ class Vectors(Model):
 
     # spacy:PIPELINE, an installed spaCy pipeline with vectors; word2vec:FILE, binary; text:FILE, of GloVe or fastText; teacher:NAME.
     # DVC tracks files in data/raw/<task>/.
-    source: str = Field(pattern=r"^(spacy:\S+|(word2vec|text):.+|teacher:\S+)$")
+    source: Annotated[
+        str,
+        form(
+            r"spacy:\S+|(word2vec|text):.+|teacher:\S+",
+            "text:FILE",
+            "word2vec:FILE",
+            "spacy:PIPELINE",
+            "teacher:NAME",
+        ),
+    ]
     licence: str = "unknown"  # the licence of a file
-    extra_words: int = Field(0, ge=0)  # words outside the training text that get vectors too: the source's first ones
+    extra_words: Int = Field(0, ge=0)  # words outside the training text that get vectors too: the source's first ones
     dimensions: Positive = 300  # for a teacher's vectors: the principal components that are kept
 
     @model_validator(mode="after")

@@ -60,6 +60,14 @@ class Own(torch.nn.Module):
     def forward(self, batch):
         return self.layer(self.embedding(batch.ids1).sum(1))
 
+class Sized(Own):
+    def __init__(self, embeddings, classes, pairs, first, positions):
+        super().__init__(embeddings, classes, pairs, 4)
+        self.first, self.positions = first, torch.nn.Embedding(positions, 4)
+    def forward(self, batch):
+        words = self.embedding(batch.ids1.clamp(min=self.first)) + self.positions(torch.arange(batch.ids1.shape[1]))
+        return self.layer(words.sum(1))
+
 class Linear:
     def __init__(self, classes, pairs, penalty=1.0):
         self.penalty = penalty + 1
@@ -273,6 +281,19 @@ def test_a_wrong_source_is_found_from_settings_and_headers(project, capsys, text
     lines = err.splitlines()
     assert lines[0].startswith(f"error: {'' if message.startswith('params') else 'tasks/films.yaml: '}{message}")
     assert len(lines) == 1
+
+
+def test_sizes_that_training_does_not_have_are_no_problem(project, capsys):
+    own = PARAMS["students"]["own"] | {"model": "checked_things:Sized", "max_words": 7}
+    write(changed(PARAMS, ("students.own", own | {"params": {"first": 100, "positions": 7}})))
+    assert checked(capsys) == (0, "films: 1 teacher, 3 students, 1 rule: ok\n", "")
+    write(changed(PARAMS, ("students.own", own | {"params": {"first": 5000, "positions": 7}})))
+    code, out, err = checked(capsys)
+    assert (code, out) == (0, "films: 1 teacher, 3 students, 1 rule: ok\n")
+    assert err.startswith(
+        "warning: params.yaml: students.own: 'checked_things:Sized': forward raises IndexError: index out of range"
+    )
+    assert err.endswith("with 1,000 word vectors and texts of 7 words, which are made up for this check\n")
 
 
 def test_all_problems_are_listed(project, capsys):

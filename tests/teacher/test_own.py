@@ -252,7 +252,7 @@ def test_an_invalid_teacher_is_refused_with_the_reason(here: Path):
     with pytest.raises(InputError, match=r"label\.max_length is for models of transformers"):
         label(own(), EXAMPLES, NO_COPIES, Labelling(max_length=9))
     for wrong in (
-        {"sha256": "0"},
+        {"sha256": "0" * 64},
         {"finetune": {}},
         {"source": "python:mine:Absent"},
         {"source": "folder:x", "params": {"a": 1}},
