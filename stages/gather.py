@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.console import run_stage
 from pipeline.logits.gather import gather
+from pipeline.logits.note import check_teachers, note_in
 from pipeline.params import project
 from pipeline.storage import check_stamp, skip
 
@@ -22,6 +23,8 @@ def main(task: str, student: str) -> None:
     folders = {data / "logits" / teacher: weight for teacher, weight in how.teachers.items()}
     for folder in folders:
         check_stamp(Path("stamps") / task / "logits" / f"{folder.name}.json", f"dvc pull {folder.as_posix()}")
+        if (note := note_in(folder)) is not None:
+            check_teachers(note, task, student, how.teachers)
     gather(folders, data / "targets" / student, how.average, originals=how.rows == "originals")
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from pipeline.checking.findings import Findings
 from pipeline.errors import InputError
 from pipeline.logits import dataset, imported
-from pipeline.logits.note import teacher_of
+from pipeline.logits.note import check_teachers, teacher_of
 from pipeline.params.text import BadRows, Columns, Source, parts_of
 from pipeline.plugins import folders_of
 from pipeline.text.records import Fault, Record, check_columns, read_records, table_records
@@ -60,6 +60,8 @@ def _check_logits(found: Findings, folder: Path) -> None:
     imported.check_match(settings.name, settings.task.text, settings.tag.text, about)
     note = {"teacher": about["teacher"], "logits": settings.task.text.source.logits}
     teacher_of(note, about["teacher"]["name"], settings.teachers)
+    for name, student in settings.students.items():
+        check_teachers(note, settings.name, name, student.teachers)
 
 
 def _files(source: Source) -> dict[str, str]:

@@ -33,6 +33,20 @@ def note_in(folder: Path) -> dict[str, Any] | None:
     return dict(read_json(folder / NOTE)) if (folder / NOTE).exists() else None
 
 
+def check_teachers(note: Mapping[str, Any], task: str, student: str, teachers: Collection[str]) -> None:
+    """Check that a student learns from the teacher in the note of `note_of` alone.
+
+    :param teachers: The student's.
+    :raises InputError: If another teacher is among them.
+    """
+    found = note["teacher"]["name"]
+    if other := next((name for name in teachers if name != found), None):
+        raise InputError(
+            f"students.{student}.teacher: {other!r}: the task has logits of {found!r} alone ({note['logits']}); to leave the student out, "
+            f"write `{student}: null` under students in tasks/{task}.yaml"
+        )
+
+
 def teacher_of(note: Mapping[str, Any], teacher: str, defined: Collection[str]) -> dict[str, Any]:
     """Return the teacher in the data set's provenance, of which the note of `note_of` has a copy; the note itself for any other teacher.
 

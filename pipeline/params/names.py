@@ -66,8 +66,10 @@ def check_names(kind: str, names: Iterable[str]) -> None:
         if name == seen.get(key):
             raise ValueError(f"{kind}: {name!r} is listed twice")
         if key in seen:
+            only_case = composed(seen[key]).lower() == composed(name).lower()
+            how = "differ only in case" if only_case else "are equal without case, in which ß is ss"
             raise ValueError(
-                f"{kind}: {seen[key]!r} and {name!r} differ only in case: on Windows and macOS they are one folder; rename one of them"
+                f"{kind}: {seen[key]!r} and {name!r} {how}: on Windows or macOS they are one folder; rename one of them"
             )
         seen[key] = name
 

@@ -1,6 +1,5 @@
 """The `students` block: the architecture of a student, its training rows and its training."""
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -110,6 +109,6 @@ class Student(Model):
         given = self._given
         if isinstance(given, list) and len(set(given)) < len(given):
             raise ValueError(f"teacher: {given}: a name is listed twice; give it a weight instead")
-        if not all(math.isfinite(weight) and weight > 0 for weight in self.teachers.values()):
+        if not all(weight > 0 for weight in self.teachers.values()):
             raise ValueError(f"teacher: {given}: weights must be greater than 0")
         return self

@@ -176,6 +176,8 @@ class Text(Model):
         for value, name in self.label_values.items():
             if name is not None and unicodedata.normalize("NFC", name) not in names:
                 raise ValueError(f"label_values.{value}: {name!r} is not one of labels {self.labels}")
+        if self.splits and self.source.logits is not None:
+            raise ValueError("splits: a logit data set has its own splits; remove the key")
         if self.splits and not math.isclose(sum(self.splits.values()), 1.0):
             raise ValueError(f"splits: the shares add up to {sum(self.splits.values())}, not to 1")
         return self

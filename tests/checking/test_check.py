@@ -259,7 +259,7 @@ TEXT_WRONG = [
     ({"source": {"package": "no_such_package", "path": "x.csv"}}, "text.source: package: 'no_such_package' (its import name) is not installed"),
     ({"source": {"package": "yaml", "path": "x.csv"}}, "text.source: path: the package 'yaml' has no file 'x.csv'"),
     ({"source": {"files": "none.csv", "otherwise": {"files": "rows.jsonl"}}}, "text.source.otherwise: rows.jsonl, line 1: has no 'label'"),
-    ({"source": {"logits": "folder:none"}}, "text.source: folder:none: no such folder; fetch it with"),
+    ({"source": {"logits": "folder:none"}, "splits": {}}, "text.source: folder:none: no such folder; fetch it with"),
     ({"labels": ["good", "bad"]}, "params.yaml: teachers.big.model: folder:models/big: the teacher's classes are"),
 ]  # fmt: skip
 
@@ -408,6 +408,17 @@ def test_a_task_with_logits_needs_neither_tagger_nor_teacher(project, capsys):
     other = params | {"teachers": {"t": params["teachers"][name]}, "students": {"bag": {**students["bag"], "teacher": "t"}}}  # fmt: skip
     write(other, TASK | {"text": text, "tag": {"text": provenance["text"]}})
     assert f"has the logits of the teacher '{name}'; add '{name}' under teachers" in checked(capsys)[2]
+    two = params | {"teachers": params["teachers"] | {"t": params["teachers"][name]}, "students": students | {"more": {**students["bag"], "teacher": [name, "t"]}}}  # fmt: skip
+    task = TASK | {"text": text, "tag": {"text": provenance["text"]}}
+    write(two, task)
+    assert (
+        f"text.source: students.more.teacher: 't': the task has logits of '{name}' alone (folder:films); to leave the "
+        "student out, write `more: null` under students in tasks/films.yaml\n" in checked(capsys)[2]
+    )
+    write(two, task | {"students": {"more": None}})
+    assert checked(capsys)[0] == 0
+    write(two, task | {"text": text | {"splits": {"train": 0.9, "validation": 0.1}}})
+    assert "tasks/films.yaml: text: splits: a logit data set has its own splits; remove the key" in checked(capsys)[2]
 
 
 def test_a_broken_file_is_one_line(project, capsys):

@@ -142,6 +142,12 @@ def test_other_teachers_of_the_project_have_nothing_to_do(project: Path):
         assert [path.name for path in (project / f"data/films/{kind}/ours").iterdir()] == ["imported.json"]
         assert (project / f"stamps/films/{kind}/ours.json").is_file()
     assert dataset.provenance(project / "data/films/logits/large")["teacher"]["name"] == "large"
+    both = {"small": PARAMS["students"]["small"] | {"teacher": ["large", "ours"]}}
+    write_yaml(project / "params.yaml", PARAMS | {"teachers": {"large": model, "ours": model}, "students": both})
+    with pytest.raises(
+        InputError, match=r"small.teacher: 'ours': the task has logits of 'large' alone .*`small: null`"
+    ):
+        run("gather", "small")
 
 
 def test_a_data_set_that_changes_between_stages_is_refused(project: Path):

@@ -114,6 +114,10 @@ def test_two_pairs_that_are_one_stage_are_refused(project: Path, kind: str):
 def test_pairs_and_names_of_their_own_are_fine():
     check_pairs(["t", "t_de"], "students", ["cnn", "de-cnn"])
     check_names("students", ["a", "b", "raw"])
+    with pytest.raises(
+        ValueError, match="'straße' and 'strasse' are equal without case, in which ß is ss: on Windows or"
+    ):
+        check_names("students", ["straße", "strasse"])
     for kind, names in (("students", ["a", "copies-kept"]), ("teachers", ["Straße", "STRASSE"])):
         with pytest.raises(ValueError, match=f"{kind}: "):
             check_names(kind, names)
