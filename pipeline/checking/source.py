@@ -10,10 +10,12 @@ from pipeline.checking.findings import Findings
 from pipeline.errors import InputError
 from pipeline.logits import dataset, imported
 from pipeline.logits.note import check_teachers, teacher_of
-from pipeline.params.text import BadRows, Columns, Source, parts_of
+from pipeline.params.text import Columns, Source, Text
 from pipeline.plugins import folders_of
-from pipeline.text.records import Fault, Record, check_columns, read_records, table_records
-from pipeline.text.sources import ALL
+from pipeline.text.formats import HEAD_BYTES, check_pointer
+from pipeline.text.labels import Labels
+from pipeline.text.records import Fault, Record, check_columns, class_names, read_records, table_records
+from pipeline.text.sources import ALL, files_of
 
 
 def check_source(found: Findings) -> None:
@@ -43,16 +45,13 @@ def check_source(found: Findings) -> None:
         found.problems.append(
             f"tasks/{task}.yaml: text.columns.label: missing; students are chosen by their accuracy on labelled validation rows"
         )
-    for name in given.values():
+    for split, name in given.items():
         path = _path(source, name)
         absent = path is None and found.ran("examples", "text", Path(name).as_posix())
         with found.at(place, absent):
             if path is None:
                 raise InputError(_missing(source, name))
-            parts = parts_of(path)[:1] if path.is_dir() else [path]  # the first part of a folder of them
-            for part in parts:
-                shown = f"{name}/{part.name}" if path.is_dir() else name
-                _check_file(part, shown, source, columns, text.bad_rows)
+            _check_files(path, name, split, source, columns, text)
 
 
 def _check_logits(found: Findings, folder: Path) -> None:
@@ -83,25 +82,52 @@ def _missing(source: Source, name: str) -> str:
     return f"package: {source.package!r} (its import name) is not installed; install it with `pip install {source.package}`"
 
 
-def _check_file(path: Path, name: str, source: Source, columns: Columns, bad_rows: BadRows) -> None:
+def _check_files(path: Path, name: str, split: str, source: Source, columns: Columns, text: Text) -> None:
+    """Check a file, or the parts in a folder up to the first one with rows."""
+    if not any(_has_rows(part, shown, source, columns, text) for shown, part in files_of(path, name).items()):
+        raise InputError(f"{name}: has no rows")
+    label = columns.label
+    if (
+        label is None
+        or path.suffix.lower() != ".parquet"
+        or path.is_dir()
+        or text.is_regression
+        or split not in (ALL, "validation")
+    ):
+        return
+    if pa.types.is_null(pq.read_schema(path).field(label).type):
+        raise InputError(
+            f"{name}: no row has a label in column {label!r} (it has Arrow's null type); label some: students are chosen by "
+            "their accuracy on labelled validation rows"
+        )
+
+
+def _has_rows(path: Path, name: str, source: Source, columns: Columns, text: Text) -> bool:
+    """Check a file by its header and first row, and return whether it has one."""
     named = (columns.sentence1, columns.sentence2, columns.label, *source.where)
     first: Record | None
     wanted = list(dict.fromkeys(column for column in named if column is not None))
     try:
+        records = read_records(path, name, wanted, source.quotes)
         if path.suffix.lower() == ".parquet":
+            with path.open("rb") as file:
+                check_pointer(file.read(HEAD_BYTES), name)
             schema = pq.read_schema(path)
             check_columns(name, schema.names, wanted)
             table_records(name, schema.empty_table().select(wanted), wanted)
             rows = pq.read_metadata(path).num_rows
             first = (1, []) if rows else None
+            if columns.label and not text.is_regression and (classes := class_names(path, columns.label)):
+                Labels(text).of_classes(classes, name)
         else:
-            first = next(iter(read_records(path, name, wanted, source.quotes)), None)
+            first = next(records, None)
     except OSError as error:
         raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
     except pa.ArrowException as error:
         raise InputError(f"{name}: cannot be read as Parquet: {error}") from error
     if first is None:
-        raise InputError(f"{name}: has no rows")
+        return False
     line, row = first
-    if isinstance(row, Fault) and getattr(bad_rows, row.kind) == "refuse":
+    if isinstance(row, Fault) and getattr(text.bad_rows, row.kind) == "refuse":
         raise InputError(f"{name}, line {line}: {row.value}")
+    return True

@@ -24,6 +24,14 @@ class Columns(Model):
     sentence2: str | None = None
     label: str | None = None
 
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        names = [(key, name) for key, name in self if name is not None]
+        for n, (key, name) in enumerate(names):
+            if same := next((other for other, of_other in names[:n] if of_other == name), None):
+                raise ValueError(f"{same} and {key} are the same column {name!r}; name the column of each")
+        return self
+
     @field_validator("*", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
@@ -78,6 +86,13 @@ class Source(Model):
         if self.otherwise is not None and self.otherwise.logits is not None:
             raise ValueError("otherwise: a logit data set cannot replace text; write it as the source")
         return self
+
+    @field_validator("files", "path")
+    @classmethod
+    def _names_files(cls, value: str | dict[str, str] | None) -> str | dict[str, str] | None:
+        if value is not None and (not value or (isinstance(value, dict) and not all(value.values()))):
+            raise ValueError("names no file; write a file, or one for each split: {train: FILE, validation: FILE}")
+        return value
 
     @model_validator(mode="after")
     def _splits_match(self) -> Self:

@@ -112,7 +112,7 @@ def _read_files(source: Source, columns: Columns) -> tuple[dict[str, SourceRows]
     }
     rows = {}
     for split, (path, name) in places.items():
-        parts = {f"{name}/{part.name}": part for part in _parts(path, name)} if path.is_dir() else {name: path}
+        parts = files_of(path, name)
         records = [(part, read_records(parts[part], part, asked_for, source.quotes)) for part in parts]
         rows[split] = _collect(name, records, source, columns)
         rows[split].class_names = _class_names(parts, columns.label)
@@ -167,6 +167,14 @@ def _digest(path: Path, name: str, wanted: str | None) -> str:
             f"{name}: its SHA-256 is {digest}, not {wanted} as in text.source.sha256; get the right file or change the key"
         )
     return digest
+
+
+def files_of(path: Path, name: str) -> dict[str, Path]:
+    """Return a file, or the files with bytes of a folder of parts, by their names in messages.
+
+    :raises InputError: If the folder is none of parts.
+    """
+    return {f"{name}/{part.name}": part for part in _parts(path, name)} if path.is_dir() else {name: path}
 
 
 def _parts(folder: Path, name: str, empty: bool = False) -> list[Path]:

@@ -260,6 +260,18 @@ TEXT_WRONG = [
     ({"source": {"package": "yaml", "path": "x.csv"}}, "text.source: path: the package 'yaml' has no file 'x.csv'"),
     ({"source": {"files": "none.csv", "otherwise": {"files": "rows.jsonl"}}}, "text.source.otherwise: rows.jsonl, line 1: has no 'label'"),
     ({"source": {"logits": "folder:none"}, "splits": {}}, "text.source: folder:none: no such folder; fetch it with"),
+    ({"source": {"files": "bare"}}, "text.source: bare: the folder holds no file with rows"),
+    ({"source": {"files": "headers"}}, "text.source: headers: has no rows"),
+    ({"source": {"files": "partitioned"}}, "text.source: partitioned: the folder holds the folder 'label=a'"),
+    ({"source": {"files": "mixed"}}, "text.source: mixed: the folder holds files of several formats (.csv, .db)"),
+    ({"source": {"files": "pointer.parquet"}}, "text.source: pointer.parquet: the file is a pointer of Git LFS"),
+    ({"source": {"files": "classes.parquet"}}, "text.source: classes.parquet: the classes of the label column (ClassLabel) are 'bad', 'good'"),
+    ({"source": {"files": "unlabelled.parquet"}}, "text.source: unlabelled.parquet: no row has a label in column 'label'"),
+    ({"source": {"files": "rows.parquet", "quotes": True}}, "text.source: rows.parquet: text.source.quotes: true: the key is for .tsv files"),
+    ({"source": {"files": {}}}, "text.source.files: names no file"),
+    ({"source": {"files": ""}}, "text.source.files: '': names no file"),
+    ({"columns": {"sentence1": "text", "label": "text"}}, "text.columns: sentence1 and label are the same column 'text'"),
+    ({"columns": {"sentence1": "text", "sentence2": "text", "label": "label"}}, "text.columns: sentence1 and sentence2 are the same column"),
     ({"labels": ["good", "bad"]}, "params.yaml: teachers.big.model: folder:models/big: the teacher's classes are"),
 ]  # fmt: skip
 
@@ -275,6 +287,15 @@ def test_a_wrong_source_is_found_from_settings_and_headers(project, capsys, text
     pq.write_table(pa.table({"text": ["a"], "label": [["x"]]}), "nested.parquet")
     Path("parts").mkdir()
     Path("parts/part-0.csv").write_text("txt,label\na,b\n")
+    for file in ("headers/0.csv", "partitioned/label=a/0.csv", "mixed/0.csv", "mixed/Thumbs.db"):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text("text,label\n")
+    Path("bare").mkdir()
+    Path("pointer.parquet").write_text("version https://git-lfs.github.com/spec/v1\n")
+    numbers = pa.table({"text": ["a"], "label": [1]})
+    about = {"info": {"features": {"label": {"names": ["bad", "good"], "_type": "ClassLabel"}}}}
+    pq.write_table(numbers.replace_schema_metadata({"huggingface": json.dumps(about)}), "classes.parquet")
+    pq.write_table(pa.table({"text": ["a"], "label": pa.nulls(1)}), "unlabelled.parquet")
     write(task=TASK | {"text": TASK["text"] | text})
     code, out, err = checked(capsys)
     assert (code, out) == (2, "")
@@ -294,6 +315,16 @@ def test_sizes_that_training_does_not_have_are_no_problem(project, capsys):
         "warning: params.yaml: students.own: 'checked_things:Sized': forward raises IndexError: index out of range"
     )
     assert err.endswith("with 1,000 word vectors and texts of 7 words, which are made up for this check\n")
+
+
+def test_parts_without_rows_before_one_with_rows_are_no_problem(project, capsys):
+    Path("parts").mkdir()
+    for name, content in (("0", ""), ("1", "text,label\n"), ("2", Path("films.csv").read_text())):
+        Path(f"parts/{name}.csv").write_text(content)
+    write(task=changed(TASK, ("text.source", {"files": "parts"})))
+    assert checked(capsys)[0] == 0
+    Path("parts/1.csv").write_text("body,label\n")
+    assert "parts/1.csv: has no column 'text'" in checked(capsys)[2]
 
 
 def test_all_problems_are_listed(project, capsys):
