@@ -24,8 +24,8 @@ def main(task: str, student: str) -> None:
     from pipeline.params import project
     from pipeline.vectors.table import read_vectors
 
-    storage.need(targets, f"gather@{task}-{student}")
     block = project.load(task).student(student)
+    storage.need(targets, f"gather@{task}-{student}")
     about = dataset.provenance(targets)
     checkpoint = data / "students" / f"{student}.tmp-checkpoint.safetensors"
     storage.remove_temporaries(checkpoint.parent, checkpoint.name)

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
 from logit_rows import PROVENANCE, sentiment
 
+from pipeline import tables
 from pipeline.__main__ import results
 from pipeline.errors import InputError
 from pipeline.logits import verify, writing
@@ -79,6 +81,14 @@ def test_a_stage_before_its_inputs_names_the_missing_path_and_what_to_run(
     assert f"data/example/{path}: " in message.replace("\\", "/")
     assert advice in message
     assert "\n" not in message
+
+
+def test_vectors_need_the_augmented_rows(project: Path):
+    """Without them, words that only augmentation adds would have no vector."""
+    rows = pa.table({field.name: pa.nulls(0, field.type) for field in tables.EXAMPLES}, schema=tables.EXAMPLES)
+    tables.write(Path("data/example/examples/examples.parquet"), rows)
+    with pytest.raises(InputError, match=r"augmented: .*run `dvc repro augment@example`"):
+        main("embed")
 
 
 def test_a_trained_student_is_evaluated_before_it_is_exported(project: Path):
