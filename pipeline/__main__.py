@@ -39,9 +39,10 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument(argument, type=Path)
         return added
 
-    check_ = command(check)
-    check_.add_argument("tasks", nargs="*", metavar="task", help="names of tasks (default: the active ones)")
-    command(results)
+    for listed in (check, results):
+        command(listed).add_argument(
+            "tasks", nargs="*", metavar="task", help="names of tasks (default: the active ones)"
+        )
     command(verify, "folder")
     command(card, "folder")
     command(stats, "folder")
@@ -114,12 +115,12 @@ def check(tasks: list[str]) -> None:
         raise SystemExit(EXIT_INPUT)
 
 
-def results() -> None:
-    """Print the result table of each active task, and the scores of each class."""
+def results(tasks: list[str]) -> None:
+    """Print the result table of each task, and the scores of each class."""
     from pipeline.params import project
     from pipeline.report.by_class import result_tables
 
-    for task in project.active_tasks():
+    for task in tasks or project.active_tasks():
         settings = project.load(task)
         tables = result_tables(Path("data") / task / "results", settings.task.metrics, settings.students)
         write(f"\n{task}\n\n{tables}\n")

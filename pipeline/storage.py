@@ -150,6 +150,16 @@ def check_stamp(path: Path, fetch: str) -> None:
         raise InputError(f"{file}: older than the file that {path} names, or changed; fetch it with `{fetch}`")
 
 
+def need(path: Path, stage: str, fault: str = "no such file or folder") -> None:
+    """Check that an input of a stage exists: only `dvc repro` runs the stages before it.
+
+    :param stage: The stage that writes it, as DVC names it.
+    :raises InputError: If it does not exist.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: {fault}; run `dvc repro {stage}`")
+
+
 # --- skipped stages -------------------------------------------------------------------------------------------------------
 
 SKIPPED = "skipped.json"

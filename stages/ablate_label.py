@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pipeline.ablation import params, sets
 from pipeline.console import run_stage
-from pipeline.labelling.label import label_task
 from pipeline.storage import skip, why_skipped
 
 
@@ -17,6 +16,8 @@ def main(task: str) -> None:
     augmented = data / "ablation" / "augmented" / sets.UNION
     if why := why_skipped(augmented.parent):
         return skip(why, data / "ablation" / "logits")
+    from pipeline.labelling.label import label_task  # torch, for which a skipped stage need not wait
+
     settings, ablation = params.load(task)
     how = settings.teacher(ablation.teacher).label
     label_task(data, ablation.teacher, augmented, data / "ablation" / "logits", how, settings.tag.text)

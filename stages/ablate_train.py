@@ -6,7 +6,6 @@ It trains one student per GPU, or one per core without a GPU, at a time. A kille
 from pathlib import Path
 
 from pipeline.ablation import params
-from pipeline.ablation.cells import Tables, train_all
 from pipeline.console import run_stage
 from pipeline.storage import SKIPPED, skip, why_skipped
 
@@ -16,6 +15,8 @@ def main(task: str) -> None:
     data = Path("data") / task
     if why := why_skipped(data / "ablation" / "augmented"):
         return skip(why, data / "ablation" / "cells" / SKIPPED)  # next to the results of earlier runs, which it keeps
+    from pipeline.ablation.cells import Tables, train_all  # torch, for which a skipped stage need not wait
+
     _, ablation = params.load(task)
     vectors = ablation.student.vectors
     path = data / "vectors" / f"{vectors}.parquet" if vectors else None

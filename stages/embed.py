@@ -9,7 +9,7 @@ from pipeline import tables
 from pipeline.console import run_stage
 from pipeline.params import project
 from pipeline.params.vectors import Vectors
-from pipeline.storage import new_folder
+from pipeline.storage import need, new_folder
 from pipeline.vectors import lookup
 
 
@@ -21,6 +21,7 @@ def main(task: str) -> None:
     examples = tables.read(data / "examples" / "examples.parquet", tables.EXAMPLES, columns)
     training = examples.filter(pc.equal(examples["split"].cast("string"), "train"))
     texts = [training["sentence1"], training["sentence2"].drop_null()]
+    need(data / "augmented", f"augment@{task}")
     # A task from a logit data set has a note here and no Parquet.
     augmented = lookup.words_of(sorted((data / "augmented").glob("*.parquet")), text)
     with new_folder(data / "vectors") as folder:

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from pipeline.console import run_stage
-from pipeline.evaluation import evaluate
-from pipeline.storage import skip, why_skipped, write_json
+from pipeline.storage import need, skip, why_skipped, write_json
 
 
 def main(task: str, student: str) -> None:
@@ -13,6 +12,9 @@ def main(task: str, student: str) -> None:
     out = data / "results" / "students" / f"{student}.json"
     if why := why_skipped(data / "targets" / student):
         return skip(why, out)
+    need(data / "students" / student, f"train@{task}-{student}", f"{student} is not trained")
+    from pipeline.evaluation import evaluate  # torch, for which a skipped stage need not wait
+
     write_json(out, evaluate(data / "students" / student, data / "targets" / student))
 
 

@@ -3,9 +3,7 @@
 from pathlib import Path
 
 from pipeline.console import run_stage
-from pipeline.logits import dataset
-from pipeline.serving.export import export
-from pipeline.storage import read_json, skip, why_skipped
+from pipeline.storage import need, read_json, skip, why_skipped
 
 
 def main(task: str, student: str) -> None:
@@ -13,10 +11,17 @@ def main(task: str, student: str) -> None:
     data = Path("data") / task
     if why := why_skipped(data / "targets" / student):
         return skip(why, data / "artefacts" / student)
+    results = data / "results" / "students" / f"{student}.json"
+    need(data / "students" / student, f"train@{task}-{student}", f"{student} is not trained")
+    need(results, f"evaluate@{task}-{student}")
+    # They import torch, for which a skipped stage need not wait.
+    from pipeline.logits import dataset
+    from pipeline.serving.export import export
+
     export(
         data / "students" / student,
         data / "artefacts" / student,
-        read_json(data / "results" / "students" / f"{student}.json"),
+        read_json(results),
         dataset.provenance(data / "targets" / student),
     )
 

@@ -7,8 +7,6 @@ from pipeline.console import run_stage
 from pipeline.logits.note import NOTE, note_of, teacher_of
 from pipeline.params import project
 from pipeline.storage import new_folder, skip, write_json, write_stamp
-from pipeline.teacher.finetune import make_teacher
-from pipeline.teacher.recorded import RECORD
 
 
 def main(task: str, name: str) -> None:
@@ -17,6 +15,10 @@ def main(task: str, name: str) -> None:
     data, stamp = Path("data") / task, Path("stamps") / task / "teachers" / f"{name}.json"
     if why := settings.off.get(f"teachers.{name}"):
         return skip(why, data / "teachers" / name, stamp)
+    # They import torch and transformers, for which a skipped stage need not wait.
+    from pipeline.teacher.finetune import make_teacher
+    from pipeline.teacher.recorded import RECORD
+
     model = settings.teacher(name).model
     note = note_of(data / "examples" / "examples.parquet")
     file = NOTE if note is not None and name != note["teacher"]["name"] else RECORD

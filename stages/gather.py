@@ -7,8 +7,6 @@ sets of its teachers alone. No weights are read, and nothing is computed for a s
 from pathlib import Path
 
 from pipeline.console import run_stage
-from pipeline.logits.gather import gather
-from pipeline.logits.note import check_teachers, note_in
 from pipeline.params import project
 from pipeline.storage import check_stamp, skip
 
@@ -19,6 +17,9 @@ def main(task: str, student: str) -> None:
     data = Path("data") / task
     if why := settings.off.get(f"students.{student}"):
         return skip(why, data / "targets" / student)
+    from pipeline.logits.gather import gather  # here, so that a skipped stage need not wait for it
+    from pipeline.logits.note import check_teachers, note_in
+
     how = settings.student(student)
     folders = {data / "logits" / teacher: weight for teacher, weight in how.teachers.items()}
     for folder in folders:

@@ -7,10 +7,6 @@ stamps/TASK/logits/TEACHER.json, belongs in Git.
 from pathlib import Path
 
 from pipeline.console import run_stage
-from pipeline.labelling.label import label_task
-from pipeline.labelling.store import writing
-from pipeline.logits import imported
-from pipeline.logits.doubts import log_doubts
 from pipeline.logits.note import NOTE, note_of
 from pipeline.params import project
 from pipeline.storage import remove_temporaries, skip, why_skipped, write_json, write_stamp
@@ -22,6 +18,12 @@ def main(task: str, name: str) -> None:
     out = data / "logits" / name
     if why := why_skipped(data / "teachers" / name):
         return skip(why, out, data / "results" / f"label-{name}.json", stamps / f"{name}.json")
+    # They import torch and transformers, for which a skipped stage need not wait.
+    from pipeline.labelling.label import label_task
+    from pipeline.labelling.store import writing
+    from pipeline.logits import imported
+    from pipeline.logits.doubts import log_doubts
+
     settings = project.load(task)
     how = settings.teacher(name).label
     if (note := note_of(data / "examples" / "examples.parquet")) is not None:

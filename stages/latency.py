@@ -6,17 +6,20 @@ teacher, so that one run measures all.
 
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 
 from pipeline.console import run_stage
+from pipeline.errors import InputError
 from pipeline.labelling import direct
 from pipeline.logits import dataset
 from pipeline.params import project
 from pipeline.serving import latency
 from pipeline.storage import write_json
+from pipeline.students.files import CONFIG
 
 logger = logging.getLogger("pipeline.stages")
 
@@ -29,8 +32,9 @@ def main(task: str) -> None:
     quieten()
     settings = project.load(task)
     data = Path("data") / task
-    names = sorted({name for student in settings.students.values() for name in student.teachers})
-    targets = data / "targets" / next(iter(settings.students))  # all students have the same originals
+    students = exported(task, data, settings.students)
+    names = sorted({teacher for name in students for teacher in settings.students[name].teachers})
+    targets = data / "targets" / students[0]  # all students have the same originals
     about = dataset.provenance(targets)
     texts = _texts(targets, about["pairs"])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -41,7 +45,7 @@ def main(task: str) -> None:
             for name in names:
                 teacher, _ = open_recorded((data / "teachers" / name).resolve(), about["labels"])
                 contenders[f"{name} teacher"] = direct.as_function(teacher, settings.teacher(name).label.max_length)
-            for name in settings.students:
+            for name in students:
                 for kind, predict in latency.of_student(data / "artefacts" / name, threads).items():
                     contenders[f"{name} {kind}"] = predict
             measured = latency.measure(contenders, texts)
@@ -55,6 +59,20 @@ def main(task: str) -> None:
             )
         found[str(threads)] = by_name
     write_json(data / "results" / "latency.json", {"texts": len(texts), "threads": found})
+
+
+def exported(task: str, data: Path, names: Iterable[str]) -> list[str]:
+    """Return the students that are exported, at least one; a log line names each other one."""
+    found = []
+    for name in names:
+        if (data / "artefacts" / name / CONFIG).is_file():
+            found.append(name)
+        else:
+            fault = "exported" if (data / "students" / name / CONFIG).is_file() else "trained"
+            logger.warning("left out %s: it is not %s; run `dvc repro export@%s-%s`", name, fault, task, name)
+    if not found:
+        raise InputError(f"{data / 'artefacts'}: no student of {task} is exported; run `dvc repro`")
+    return found
 
 
 def _texts(folder: Path, pairs: bool) -> list[str] | list[tuple[str, str]]:

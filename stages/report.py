@@ -19,7 +19,7 @@ from pipeline.report.labelled import confidence, families
 from pipeline.report.page import page
 from pipeline.report.summary import summary
 from pipeline.report.table import read_results, read_times
-from pipeline.storage import new_folder
+from pipeline.storage import need, new_folder
 
 SEED, FAMILIES, COPIES = 0, 4, 5
 """The examples of augmentation: the seed of the draw, the number of originals, the number of copies of each."""
@@ -30,6 +30,8 @@ def main(task: str) -> None:
     settings = project.load(task)
     data = Path("data") / task
     results = read_results(data / "results", settings.students)
+    for name in results:
+        need(data / "students" / name, f"train@{task}-{name}", f"{name} is not trained")
     asked = {name: settings.students[name] for name in results}
     teachers = list(dict.fromkeys(teacher for student in asked.values() for teacher in student.teachers))
     about = {teacher: dataset.provenance(data / "logits" / teacher) for teacher in teachers}

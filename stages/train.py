@@ -8,12 +8,7 @@ from pathlib import Path
 from pipeline import storage
 from pipeline.console import run_stage
 from pipeline.distill.epochs import curve
-from pipeline.distill.loop import distill
 from pipeline.errors import InputError
-from pipeline.logits import dataset
-from pipeline.logits.dataset import COLUMNS
-from pipeline.params import project
-from pipeline.vectors.table import read_vectors
 
 
 def main(task: str, student: str) -> None:
@@ -22,7 +17,15 @@ def main(task: str, student: str) -> None:
     targets, points = data / "targets" / student, data / "results" / "curves" / f"{student}.csv"
     if why := storage.why_skipped(targets):
         return storage.skip(why, data / "students" / student, points, text=curve([]))
+    # They import torch, for which a skipped stage need not wait.
+    from pipeline.distill.loop import distill
+    from pipeline.logits import dataset
+    from pipeline.logits.dataset import COLUMNS
+    from pipeline.params import project
+    from pipeline.vectors.table import read_vectors
+
     block = project.load(task).student(student)
+    storage.need(targets, f"gather@{task}-{student}")
     about = dataset.provenance(targets)
     checkpoint = data / "students" / f"{student}.tmp-checkpoint.safetensors"
     storage.remove_temporaries(checkpoint.parent, checkpoint.name)

@@ -128,7 +128,10 @@ def _outcome(name: str, many: int, first: Sequence[str]) -> Check:
 
 
 def _unreadable(name: str, error: Exception) -> Check:
-    return Check(name, FAILED, f"cannot be read: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+    text = " ".join(str(error).split())[:300]
+    return Check(
+        name, FAILED, text if isinstance(error, InputError) else f"cannot be read: {type(error).__name__}: {text}"
+    )
 
 
 if __name__ == "__main__":

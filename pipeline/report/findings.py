@@ -317,5 +317,7 @@ class Findings:
 
     def faster(self, name: str) -> tuple[float, float] | None:
         """Return the teacher's and the student's median milliseconds for one text; None where either is unknown."""
-        teacher, student = time_of(self.times, self.teacher_of(name)), time_of(self.times, name)
+        teacher, student = (
+            time_of(self.times, of, who) for of, who in ((self.teacher_of(name), "teacher"), (name, "student"))
+        )
         return None if teacher is None or student is None else (float(teacher["p50 ms"]), float(student["p50 ms"]))

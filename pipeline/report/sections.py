@@ -100,7 +100,7 @@ def _points(found: Findings, key: str) -> list[Point]:
     models += [("teacher", name, of, found.teacher_series(of)) for name, of in found.teachers.items()]
     points = []
     for who, name, student, series in models:
-        costs = {**found.results[student][who], **(time_of(found.times, name) or {})}
+        costs = {**found.results[student][who], **(time_of(found.times, name, who) or {})}
         if price := costs.get(key):
             scores = found.results[student][found.split][who]
             low, high = (scores.get(f"{found.score} {end}") for end in ("low", "high"))

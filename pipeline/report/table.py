@@ -74,7 +74,12 @@ def result_rows(
     sizes = ["agreement", "parameters", "without embeddings", "MB"]
     rows = [["", *scores, *sizes, *([] if times is None else ["p50 ms", "texts/s"])]]
     for name, found in {found["teacher"]["name"]: found for found in students.values()}.items():
-        cells = [*_scores(found, splits, "teacher", metrics), "", *_size(found["teacher"]), *_times(times, name)]
+        cells = [
+            *_scores(found, splits, "teacher", metrics),
+            "",
+            *_size(found["teacher"]),
+            *_times(times, name, "teacher"),
+        ]
         rows.append([f"{name} (teacher)", *cells])
 
     def by_score(item: tuple[str, Any]) -> float:
@@ -83,7 +88,7 @@ def result_rows(
     for name, found in sorted(students.items(), key=by_score, reverse=True):
         agreement = score_text(found[last]["student"]["agreement"], score) if last in found else ""
         cells = [*_scores(found, splits, "student", metrics), agreement]
-        rows.append([name, *cells, *_size(found["student"]), *_times(times, name)])
+        rows.append([name, *cells, *_size(found["student"]), *_times(times, name, "student")])
     for name, seeds in sorted(by_seed(students).items()):
         row = [mean_of(name, seeds), *_over_seeds([students[seed] for seed in seeds], splits, metrics)]
         rows.append(row + [""] * (len(rows[0]) - len(row)))
@@ -182,17 +187,21 @@ def _with_interval(scores: Mapping[str, float], score: str) -> str:
     return f"{value} ({' to '.join(interval)})" if interval else value
 
 
-def _times(times: Mapping[str, Any] | None, name: str) -> list[str]:
+def _times(times: Mapping[str, Any] | None, name: str, who: str) -> list[str]:
     if times is None:
         return []
-    time = time_of(times, name)
+    time = time_of(times, name, who)
     return ["", ""] if time is None else [f"{time['p50 ms']:.2f}", f"{time['texts per second']:,.0f}"]
 
 
-def time_of(times: Mapping[str, Any] | None, name: str) -> Mapping[str, float] | None:
-    """Return the times of a student, in ONNX Runtime where it has a network, or of a teacher; None where unknown."""
+def time_of(times: Mapping[str, Any] | None, name: str, who: str) -> Mapping[str, float] | None:
+    """Return the times of a student, in ONNX Runtime where it has a network, or of a teacher; None where unknown.
+
+    :param who: `student` or `teacher`: both can have the same name.
+    """
     kinds: Mapping[str, Mapping[str, float]] = (times or {}).get(name, {})
-    return next((kinds[kind] for kind in ("onnx", "torch", "python", "teacher") if kind in kinds), None)
+    wanted = ("teacher",) if who == "teacher" else ("onnx", "torch", "python")
+    return next((kinds[kind] for kind in wanted if kind in kinds), None)
 
 
 def _size(model: Mapping[str, Any]) -> list[str]:

@@ -149,6 +149,7 @@ def run_embed(folder: Path, text: str, extra: int) -> bytes:
         }
     ).cast(tables.EXAMPLES)
     tables.write(folder / "data/tiny/examples/examples.parquet", examples)
+    (folder / "data/tiny/augmented").mkdir(exist_ok=True)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params |= {"vectors": {"few": {"source": SOURCE, "extra_words": extra}}}
     for student in params["students"].values():
