@@ -32,10 +32,12 @@ class Findings:
         try:
             yield
         except InputError as error:
+            # Some name their file and key themselves.
+            shown = str(error) if str(error).startswith(place.partition(": ")[0] + ": ") else f"{place}: {error}"
             if absent:
-                self.warnings.append(f"{place}: {error} ({DONE_ELSEWHERE})")
+                self.warnings.append(f"{shown} ({DONE_ELSEWHERE})")
             else:
-                self.problems.append(f"{place}: {error}")
+                self.problems.append(shown)
 
     def place(self, block: str, name: str) -> str:
         """Return the file and the key of a teacher, of vectors or of a student, for messages."""

@@ -97,7 +97,7 @@ def _check_files(path: Path, name: str, split: str, source: Source, columns: Col
         return
     if pa.types.is_null(pq.read_schema(path).field(label).type):
         raise InputError(
-            f"{name}: no row has a label in column {label!r} (it has Arrow's null type); label some: students are chosen by "
+            f"{name}: no row has a label in column {label!r} (it has Arrow's null type); label some rows: students are chosen by "
             "their accuracy on labelled validation rows"
         )
 

@@ -93,8 +93,8 @@ def _check_rules(found: Findings) -> None:
 def _check_tagger(found: Findings) -> None:
     tag, task = found.settings.tag, found.settings.name
     kind, _, name = tag.tagger.partition(":")
-    installed = kind == "spacy" and find_spec("spacy") is not None and (plugins.folders_of(name) or Path(name).is_dir())
-    if not installed:  # a spaCy pipeline takes seconds to load
+    places = [Path(name), *plugins.folders_of(name)] if kind == "spacy" and find_spec("spacy") is not None else []
+    if not any((place / "meta.json").is_file() for place in places):  # a spaCy pipeline takes seconds to load
         with found.at(f"tasks/{task}.yaml: tag.tagger", absent=found.ran("tokens", "tagger")):
             load_tagger(tag.tagger, tag.text)
 

@@ -113,7 +113,7 @@ class Source(Model):
 class BadRows(Model):
     """What to do with each kind of invalid row. Every kind is always counted and reported with line numbers."""
 
-    fields: RefuseOrDrop = "refuse"  # a row with too few or too many fields
+    fields: RefuseOrDrop = "refuse"  # a row with too few or too many fields, or a csv field that holds rows
     encoding: RefuseOrDrop = "refuse"  # bytes that are not UTF-8
     unknown_label: RefuseOrDrop = "refuse"  # not one of the task's labels; in a regression, not a finite number
     mask: RefuseOrDrop = "refuse"  # text that contains [MASK], which augmented rows use

@@ -60,9 +60,10 @@ def check_head(head: bytes, name: str) -> None:
     check_pointer(head, name)
     first = head.partition(b"\n")[0]
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in first:
-        found = "UTF-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "UTF-16 or not text: it has NUL bytes"
+        kind = "UTF-32" if head.startswith((b"\xff\xfe\0\0", b"\0\0")) or b"\0\0\0" in first else "UTF-16"
+        found = kind if head.startswith((b"\xff\xfe", b"\xfe\xff")) else f"{kind} or not text: it has NUL bytes"
         raise InputError(
-            f"{name}: the file is {found}; save it as UTF-8, for example with `iconv -f UTF-16 -t UTF-8 FILE > NEW`"
+            f"{name}: the file is {found}; save it as UTF-8, for example with `iconv -f {kind} -t UTF-8 FILE > NEW`"
         )
     if b"\r" in first.rstrip(b"\r"):
         raise InputError(f"{name}: {_RETURNS}")

@@ -11,6 +11,7 @@ Files are UTF-8, with or without a byte order mark, with lines that end in LF or
 import csv
 import json
 import math
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +46,10 @@ Record = tuple[int, Sequence[str | None] | Fault]
 """The line of a row, and its values in the columns asked for."""
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+_CSV_ERRORS = {
+    "new-line character": "a carriage return outside quotes",
+    "expected after": "a quote in a field; double it",
+}
 SHOWN_COLUMNS, SHOWN_CHARACTERS = 20, 40
 """How many columns of a file a message lists, and how much of each name."""
 
@@ -113,7 +118,7 @@ def _csv_fields(file: Iterable[str], name: str, separator: str) -> Iterator[tupl
                 raise InputError(f"{name}, line {line}: a quote opens in this row and never closes") from None
             formats.check_line_end(name, reader.line_num, read, separator, header)
             until = "" if reader.line_num == line else f" (the row ends at line {reader.line_num})"
-            what = "a carriage return outside quotes" if "new-line character" in str(error) else error
+            what = next((named for part, named in _CSV_ERRORS.items() if part in str(error)), error)
             yield line, Fault("fields", f"{what}{until}")
         else:
             header = header or len(fields) - 1
@@ -133,6 +138,10 @@ def _select(
     _, header = next(rows, (0, []))
     if isinstance(header, Fault) or not header:
         raise InputError(f"{name}: the first line must name the columns")
+    forms = {unicodedata.normalize("NFC", column): column for column in asked_for if column not in header}
+    header = [
+        column if column in asked_for else forms.get(unicodedata.normalize("NFC", column), column) for column in header
+    ]
     formats.check_separator(name, header, asked_for, separator)
     check_columns(name, header, asked_for)
     positions = [header.index(column) for column in asked_for]
@@ -248,10 +257,16 @@ def _texts(name: str, column: str, values: pa.ChunkedArray) -> list[str | None]:
 
 def check_columns(name: str, columns: Sequence[str], asked_for: Sequence[str]) -> None:
     """Check that a file has each column that a task asks for, once; otherwise raise an InputError that starts with `name`."""
+    if set(asked_for) - set(columns) and any("\udc80" <= letter <= "\udcff" for letter in "".join(columns)):
+        raise InputError(
+            f"{name}: the names of its columns are not UTF-8; convert it, for example with `iconv -f LATIN1 -t UTF-8 FILE > NEW`"
+        )
     shown = ", ".join(repr(column[:SHOWN_CHARACTERS]) for column in columns[:SHOWN_COLUMNS])
     shown += f" and {len(columns) - SHOWN_COLUMNS} more" if len(columns) > SHOWN_COLUMNS else ""
     for column in asked_for:
         if column not in columns:
+            same = unicodedata.normalize("NFC", column) in (unicodedata.normalize("NFC", other) for other in columns)
+            shown += " (in another Unicode form: write both in NFC)" if same else ""
             raise InputError(f"{name}: has no column {column!r}, which the task's file names; it has {shown}")
         if columns.count(column) > 1:
             raise InputError(f"{name}: has more than one column {column!r}; it has {shown}")

@@ -117,10 +117,16 @@ class Report:
         if text.is_regression or any(self.labels["validation"].values()):
             return
         nothing = not any(any(counts.values()) for counts in self.labels.values())
-        column = "name the column of the labels in text.columns.label" if text.columns.label is None else "label some"
+        label = text.columns.label
+        rows = "rows" if nothing else "validation rows"
+        remedy = (
+            "name the column of the labels in text.columns.label"
+            if label is None
+            else f"label some {rows} in column {label!r}"
+        )
         raise InputError(
             f"{'no row' if nothing else 'no validation row'} has a label: students are chosen by their accuracy on "
-            f"labelled validation rows; {column}"
+            f"labelled validation rows; {remedy}"
         )
 
     def log(self) -> None:
@@ -149,7 +155,7 @@ def refuse(problems: Mapping[str, Problem], advice: Sequence[str]) -> None:
     refused = {kind: problem for kind, problem in problems.items() if problem.action == "refuse" and problem.count}
     if not refused:
         return
-    lines = ["invalid rows; fix them in the file, or set the key to `drop` to drop them:"]
+    lines = ["invalid rows; fix them in the file, or set the key to `drop`:"]
     lines += [
         f"  text.bad_rows.{kind}: {rows}" for kind, problem in refused.items() for rows in problem.by_file(values=True)
     ]

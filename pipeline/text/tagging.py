@@ -115,11 +115,18 @@ def _spacy(name: str, mode: TextMode) -> Callable[[list[str]], Iterator[Tagged]]
             nlp = spacy.blank(blank, config={"nlp": {"tokenizer": {"segmenter": "jieba"}}} if jieba else {})
         else:
             nlp = spacy.load(name, exclude=["parser", "ner", "lemmatizer", "attribute_ruler", "senter"])
+    except (TypeError, AttributeError) as error:  # spaCy calls the `load` of any package
+        raise InputError(f"tagger spacy:{name}: {name} is no spaCy pipeline; set tag.tagger to one") from error
     except (ImportError, OSError) as error:
+        if "E048" in str(error):
+            raise InputError(
+                f"tagger spacy:{name}: spaCy has no language {blank!r}; set tag.tagger to another one"
+            ) from error
         needed = name if blank is None else SEGMENTED.get(blank, "")
+        download = f" or `python -m spacy download {name}`," if blank is None else ""
         raise InputError(
-            f"tagger spacy:{name}: {' '.join(str(error).split())}; install it with `pip install spacy {needed}` or set tag.tagger "
-            "to another one"
+            f"tagger spacy:{name}: {' '.join(str(error).split())}; install it with `pip install spacy {needed}`{download} or set "
+            "tag.tagger to another one"
         ) from error
     nlp.max_length = sys.maxsize  # the limit is for the parser and NER, which are not loaded
     if "tagger" not in nlp.pipe_names and blank is None:

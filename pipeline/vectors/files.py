@@ -110,7 +110,8 @@ def _vector(line: bytes, width: int, path: Path, number: int) -> npt.NDArray[np.
     if not all(map(_is_number, parts[1:-width])):
         return None
     try:
-        vector = np.array(parts[1:], dtype=np.float32)
+        with np.errstate(over="ignore"):
+            vector = np.array(parts[1:], dtype=np.float32)
     except ValueError:
         vector = np.zeros(0, np.float32)
     if len(vector) != width or not np.isfinite(vector).all():

@@ -436,6 +436,7 @@ def test_a_task_with_logits_needs_neither_tagger_nor_teacher(project, capsys):
     assert checked(capsys) == (0, "films: 1 teacher, 1 student, 1 rule: ok\n", "")
     write(params, TASK | {"text": text | {"labels": ["x", "y"]}, "tag": {"text": provenance["text"]}})
     assert "text.labels: ['x', 'y']: does not match folder:films, which has" in checked(capsys)[2]
+    assert "tasks/films.yaml: text.source: tasks" not in checked(capsys)[2]
     other = params | {"teachers": {"t": params["teachers"][name]}, "students": {"bag": {**students["bag"], "teacher": "t"}}}  # fmt: skip
     write(other, TASK | {"text": text, "tag": {"text": provenance["text"]}})
     assert f"has the logits of the teacher '{name}'; add '{name}' under teachers" in checked(capsys)[2]

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import sys
+import unicodedata
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -145,6 +146,26 @@ def test_bytes_in_a_column_that_is_not_read_do_not_matter(read):
 def test_files_that_cannot_be_read(read, name, content, message):
     with pytest.raises(InputError, match=message):
         read(name, content)
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_of_columns_match_in_another_unicode_form(read, forms):
+    ours, theirs = (unicodedata.normalize(form, "catégorie") for form in forms)
+    columns = Columns(sentence1="text", label=ours)
+    for name, end in (("x.csv", ","), ("x.tsv", "\t")):
+        assert read(name, f"text{end}{theirs}\na{end}1\n", columns).labels == ["1"]
+    with pytest.raises(InputError, match="in another Unicode form: write both in NFC"):
+        read("x.parquet", parquet(**{"text": ["a"], theirs: ["1"]}), columns)
+
+
+def test_a_header_that_is_not_utf8_is_named_as_such(read):
+    with pytest.raises(InputError, match=r"the names of its columns are not UTF-8; convert it, .*iconv -f LATIN1"):
+        read("x.csv", "text,catégorie\na,1\n".encode("latin-1"), Columns(sentence1="text", label="catégorie"))
+
+
+def test_a_quote_that_is_not_doubled_is_named(read):
+    rows = read("x.csv", 'text,label\n"He said \\"x\\" twice",1\nfine,0\n')
+    assert rows.faults[0].value == "a quote in a field; double it"
 
 
 def test_missing_file(tmp_path):

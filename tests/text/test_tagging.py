@@ -155,8 +155,13 @@ def test_pairs_fill_both_sides():
 @pytest.mark.parametrize(
     ("tagger", "named"),
     [
-        ("spacy:no_such_pipeline", "no_such_pipeline"),
-        ("spacy:blank:xyz", "blank:xyz"),
+        (
+            "spacy:no_such_pipeline",
+            "`pip install spacy no_such_pipeline` or `python -m spacy download no_such_pipeline`, or",
+        ),
+        ("spacy:numpy", "spacy:numpy: numpy is no spaCy pipeline"),
+        ("spacy:pytest", "spacy:pytest: pytest is no spaCy pipeline"),
+        ("spacy:blank:xyz", "blank:xyz: spaCy has no language 'xyz'"),
         ("nltk:other", "nltk:perceptron"),
     ],
 )
