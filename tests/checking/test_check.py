@@ -190,6 +190,7 @@ PARAMS_WRONG = [
     ("teachers.big.model", {"source": "python:checked_things:Teacher", "params": {"scael": 1}}, "params.yaml: teachers.big.model: 'checked_things:Teacher' does not take"),
     ("teachers.big.model", {"source": "python:checked_things:Teacher", "params": {"scale": "1"}}, "params.yaml: teachers.big.model: 'checked_things:Teacher': scale: '1'"),
     ("teachers.big.model", {"source": "python:checked_things:Teacher", "files": ["w.bin"]}, "params.yaml: teachers.big.model.files: w.bin: no such file in"),
+    ("teachers.big.label", {"max_length": 100000}, "params.yaml: teachers.big.label.max_length: 100000: folder:models/big reads at most "),
     ("augment.rules.own", {"rule": "checked_things:Mute"}, "params.yaml: augment.rules.own: 'checked_things:Mute': a Mute cannot be called; a rule"),
     ("augment.rules.own", {"rule": "checked_things:Narrow"}, "params.yaml: augment.rules.own: 'checked_things:Narrow': cannot be called with three"),
     ("teachers.big.model", {"source": "python:checked_things:Mute"}, "params.yaml: teachers.big.model: python:checked_things:Mute: has no method"),
