@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pipeline import plugins
 from pipeline.errors import InputError
 
+TRUTH = "; YAML reads yes, no, on, off, true and false as truth values"
+
 
 def form(pattern: str, *forms: str) -> AfterValidator:
     """Return the check of a string that follows a pattern. A message names the forms that do, such as `folder:PATH`; the first is suggested."""
@@ -28,10 +30,9 @@ def form(pattern: str, *forms: str) -> AfterValidator:
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("must be a number; YAML reads yes, no, on, off, true and false as truth values")
+        raise ValueError(f"must be a number{TRUTH}")
     if isinstance(value, str):
-        is_number = re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", value)
-        raise ValueError(f"must be a number{'; write it without quotes' if is_number else ''}")
+        raise ValueError(f"must be a number{plugins.number_hint(value)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("must be a finite number")
     return value

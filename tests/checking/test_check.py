@@ -205,6 +205,7 @@ PARAMS_WRONG = [
     ("students.bag.params", {"classifier": "200"}, "params.yaml: students.bag: 'pipeline.students.ngram:NgramMean': classifier: '200': must be an int"),
     ("students.bag.params", {"clasifier": 200}, "params.yaml: students.bag: 'pipeline.students.ngram:NgramMean' does not take these parameters"),
     ("students.bag.params", {"dimensions": -1}, "params.yaml: students.bag: 'pipeline.students.ngram:NgramMean': __init__ raises RuntimeError: "),
+    ("students.bag.params", {"classes": 3}, "params.yaml: students.bag: 'pipeline.students.ngram:NgramMean': classes: set by the pipeline; remove it"),
     ("students.own.params", {"width": "4"}, "params.yaml: students.own: 'checked_things:Own': width: '4': must be an int"),
     ("students.own.params", {"width": 4, "heads": "x"}, "params.yaml: students.own: 'checked_things:Own': __init__ raises TypeError: "),
     ("students.own.params", {"width": 4, "heads": 3}, "params.yaml: students.own: 'checked_things:Own': __init__ raises AssertionError: embed_dim must be divisible"),
