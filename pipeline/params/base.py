@@ -22,8 +22,10 @@ def form(pattern: str, *forms: str) -> AfterValidator:
         kind, colon, _ = value.partition(":")
         if colon and kind in kinds:
             raise ValueError(f"must be {kinds[kind]}")
-        meant = "" if len(forms) == 1 else f"; did you mean {next(iter(kinds))}:{value}?"
-        raise ValueError(f"must be {' or '.join(forms)}{meant}")
+        meant = (
+            f"; did you mean {next(iter(kinds))}:{value}?" if len(forms) > 1 and value and "://" not in value else ""
+        )
+        raise ValueError(f"must be {', '.join(forms[:-1])}{' or ' if forms[1:] else ''}{forms[-1]}{meant}")
 
     return AfterValidator(check)
 
