@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -165,6 +166,8 @@ def check_params(path: str, params: Mapping[str, Any], **given: Any) -> Any:
         signature = inspect.signature(factory)
     except ValueError:  # a built-in class may have none
         return factory
+    if set_already := sorted(given.keys() & params.keys()):
+        raise InputError(f"{path!r}: {', '.join(set_already)}: set by the pipeline; remove it from the parameters")
     try:
         signature.bind(**given, **params)
     except TypeError as error:
@@ -175,6 +178,17 @@ def check_params(path: str, params: Mapping[str, Any], **given: Any) -> Any:
         if name in signature.parameters:
             _check_type(f"{path!r}: {name}", value, signature.parameters[name].annotation)
     return factory
+
+
+def number_hint(text: str) -> str:
+    """Return how to write the number that a text means in YAML, as the end of a message; an empty text if it is none."""
+    number, thousands = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", r"\d+,\d{3}"
+    if re.fullmatch(number, text):
+        return "; write the number without quotes"
+    plain = text.removesuffix("%").strip().replace(",", ".", 1)  # 10% and 0,1
+    if not re.fullmatch(number, plain) or re.fullmatch(thousands, text):
+        return ""
+    return f"; write {float(plain) / (100 if text.endswith('%') else 1):g}"
 
 
 _PLAIN: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
@@ -189,7 +203,7 @@ def _check_type(place: str, value: Any, annotation: Any) -> None:
         return
     hint = ""
     if isinstance(value, str) and name in ("int", "float"):
-        hint = "; write the number without quotes"
+        hint = number_hint(value)
     elif name == "str":
         hint = "; write it in quotes"
     raise InputError(f"{place}: {value!r}: must be {'an' if name == 'int' else 'a'} {name}{hint}")

@@ -100,7 +100,7 @@ def test_build(module):
         plugins.build("my_plugin:Name", {"sise": 3}, classes=2)
     with pytest.raises(InputError, match="does not take these parameters: missing a required"):
         plugins.build("my_plugin:Name", {})
-    with pytest.raises(InputError, match=r"does not take these parameters: .*multiple values"):
+    with pytest.raises(InputError, match=r"classes: set by the pipeline; remove it"):
         plugins.build("my_plugin:Name", {"classes": 3}, classes=2)
     with pytest.raises(InputError, match="'my_plugin:Name': size: -1: must not be negative"):
         plugins.build("my_plugin:Name", {"size": -1}, classes=2)
@@ -288,6 +288,9 @@ class Name:
         ({"size": 64.5}, r"^'my_plugin:Name': size: 64\.5: must be an int$"),
         ({"size": True}, r"^'my_plugin:Name': size: True: must be an int$"),
         ({"later": "1"}, r"^'my_plugin:Name': later: '1': must be an int; "),
+        ({"rate": "0,1"}, r": rate: '0,1': must be a float; write 0\.1$"),
+        ({"rate": "10%"}, r": rate: '10%': must be a float; write 0\.1$"),
+        ({"rate": "much"}, r": rate: 'much': must be a float$"),
         ({"rate": "0.1"}, r"^'my_plugin:Name': rate: '0\.1': must be a float; write the number without quotes$"),
         ({"word": 3}, r"^'my_plugin:Name': word: 3: must be a str; write it in quotes$"),
         ({"flag": "no"}, r"^'my_plugin:Name': flag: 'no': must be a bool$"),

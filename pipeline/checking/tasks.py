@@ -11,6 +11,7 @@ from pipeline.checking.findings import Findings
 from pipeline.checking.source import check_source
 from pipeline.errors import InputError
 from pipeline.params import project
+from pipeline.params.project import Teacher
 from pipeline.params.teachers import TeacherModel
 from pipeline.params.vectors import Vectors
 from pipeline.storage import read_json
@@ -61,6 +62,7 @@ def _check_task(found: Findings) -> None:
         _check_tagger(found)
         for name, teacher in settings.teachers.items():
             _check_teacher(found, name, teacher.model)
+            _check_length(found, name, teacher)
     dimensions = {name: _check_vectors(found, name, vectors) for name, vectors in settings.vectors.items()}
     for name, student in settings.students.items():
         from pipeline.checking.students import check_student  # imports torch
@@ -122,6 +124,21 @@ def _check_teacher(found: Findings, name: str, model: TeacherModel) -> None:
         if model.finetune is not None and find_spec("accelerate") is None and not absent:
             raise InputError("finetune needs the Python package accelerate: pip install 'offline-distill[finetune]'")
         check_files(model.source, found.settings.task.text.labels, model.labels, model.finetune is not None)
+
+
+def _check_length(found: Findings, name: str, teacher: Teacher) -> None:
+    """Check the length of the label block against the model's. A RoBERTa reads a few tokens less than its configuration has positions."""
+    wanted, source = teacher.label.max_length, teacher.model.source
+    folder = next((path for path in folders(source) if (path / "config.json").is_file()), None)
+    if wanted is None or folder is None:
+        return
+    try:
+        limit = read_config(source, folder).get("max_position_embeddings")
+    except InputError:  # a problem of the teacher, which is found elsewhere
+        return
+    if isinstance(limit, int) and 0 < limit < wanted:
+        place = f"{found.place('teachers', name)}.label.max_length"
+        found.problems.append(f"{place}: {wanted}: {source} reads at most {limit} tokens")
 
 
 def folders(source: str) -> list[Path]:

@@ -136,13 +136,17 @@ def open_labeller(teacher: Teacher | OwnTeacher, how: Labelling) -> Labeller:
 
 
 def length_limit(teacher: Teacher, how: Labelling) -> int:
-    """Return the truncation length, in tokens. Raises an InputError if it exceeds the teacher's maximum, or there is none."""
+    """Return the truncation length, in tokens. Raises an InputError if it exceeds the teacher's maximum, leaves no room for text, or there is none."""
     limit = how.max_length or teacher.max_length
     if limit is None:
         raise InputError(f"{teacher.files.source}: has no maximum length; set label.max_length")
     if teacher.max_length is not None and limit > teacher.max_length:
         raise InputError(
             f"{teacher.files.source}: label.max_length is {limit}, but its maximum is {teacher.max_length} tokens"
+        )
+    if limit <= (special := teacher.tokenizer.num_special_tokens_to_add()):  # it would be ignored
+        raise InputError(
+            f"{teacher.files.source}: label.max_length is {limit}, which the {special} special tokens of a text fill; set it to {special + 1} or more"
         )
     return limit
 

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pipeline import plugins
 from pipeline.errors import InputError
 
+TRUTH = "; YAML reads yes, no, on, off, true and false as truth values"
+
 
 def form(pattern: str, *forms: str) -> AfterValidator:
     """Return the check of a string that follows a pattern. A message names the forms that do, such as `folder:PATH`; the first is suggested."""
@@ -20,18 +22,19 @@ def form(pattern: str, *forms: str) -> AfterValidator:
         kind, colon, _ = value.partition(":")
         if colon and kind in kinds:
             raise ValueError(f"must be {kinds[kind]}")
-        meant = "" if len(forms) == 1 else f"; did you mean {next(iter(kinds))}:{value}?"
-        raise ValueError(f"must be {' or '.join(forms)}{meant}")
+        meant = (
+            f"; did you mean {next(iter(kinds))}:{value}?" if len(forms) > 1 and value and "://" not in value else ""
+        )
+        raise ValueError(f"must be {', '.join(forms[:-1])}{' or ' if forms[1:] else ''}{forms[-1]}{meant}")
 
     return AfterValidator(check)
 
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("must be a number; YAML reads yes, no, on, off, true and false as truth values")
+        raise ValueError(f"must be a number{TRUTH}")
     if isinstance(value, str):
-        is_number = re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", value)
-        raise ValueError(f"must be a number{'; write it without quotes' if is_number else ''}")
+        raise ValueError(f"must be a number{plugins.number_hint(value)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("must be a finite number")
     return value

@@ -10,13 +10,14 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import InputError
+from pipeline.params.base import TRUTH
 from pipeline.storage import YamlError, load_yaml
 
 OVERRIDES = ("tag", "augment", "teachers", "vectors", "students")
 SHOWN = 200
 """Characters of a wrong value in a message."""
 _READ_AS = {
-    bool: "; YAML reads yes, no, on, off, true and false as truth values: write the word in quotes",
+    bool: f"{TRUTH}: write the word in quotes",
     type(None): "; YAML reads null, ~ and an empty value as no value: write the text in quotes",
 }
 _PLAIN = {
@@ -98,6 +99,12 @@ def _messages(errors: Sequence[Mapping[str, Any]], model: type[BaseModel], value
             spelt.add((*parents, meant or ""))
             hint = f"; did you mean {meant}?" if meant else f" (value {_shown(error['input'])})"
             yield f"{key}: unknown key{hint}"
+        elif error["type"] == "invalid_key" or (
+            error["loc"][-1:] == ("[key]",) and not isinstance(error["input"], str)
+        ):
+            block = ".".join(_path([part for part in error["loc"] if part != "[key]"][:-1], value))
+            hint = _READ_AS.get(type(error["input"]), "; write it in quotes")
+            yield f"{block}: the key {_shown(error['input'])}: must be a string{hint}"
         elif error["type"] == "missing":
             others[".".join(map(str, error["loc"]))] = error
         else:

@@ -54,7 +54,7 @@ class Average(Model):
 
 
 def _kind_of_teacher(value: Any) -> str:
-    if isinstance(value, Average) or (isinstance(value, Mapping) and isinstance(value.get("of"), list | Mapping)):
+    if isinstance(value, Average) or (isinstance(value, Mapping) and isinstance(value.get("of"), list | Mapping | str)):
         return "average"
     return "weights" if isinstance(value, Mapping) else "names" if isinstance(value, list) else "name"
 

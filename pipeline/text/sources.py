@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import InputError
+from pipeline.params.base import TRUTH
 from pipeline.params.text import Columns, Source, parts_of
 from pipeline.plugins import folders_of
 from pipeline.storage import sha256_of
@@ -280,7 +281,12 @@ def _collect(name: str, parts: Sequence[tuple[str, Iterable[Record]]], source: S
                 rows.add(line, values if broken is None else Fault("encoding", _shown(broken)))
     if not len(rows):
         chosen = ", ".join(f"{column}: {value}" for column, value in source.where.items())
-        none = f"text.source.where {{{chosen}}} selects none of its {rows.left_out:,} rows"
+        hint = (
+            f"{TRUTH}: write the word in quotes"
+            if any(isinstance(value, bool) for value in source.where.values())
+            else ""
+        )
+        none = f"text.source.where {{{chosen}}} selects none of its {rows.left_out:,} rows{hint}"
         raise InputError(f"{name}: {none if rows.left_out else 'has no rows'}")
     return rows
 

@@ -259,6 +259,8 @@ def test_a_maximum_length_must_be_known_and_possible(tmp_path: Path):
     teacher = teacher_of(tmp_path, max_length=40)
     with pytest.raises(InputError, match=r"label\.max_length is 41, but its maximum is 40 tokens"):
         label(teacher, examples, NO_COPIES, Labelling(max_length=41))
+    with pytest.raises(InputError, match=r"label\.max_length is 2, which the 2 special tokens .* set it to 3 or more"):
+        label(teacher, examples, NO_COPIES, Labelling(max_length=2))
     endless = Teacher(teacher.files, teacher.model, teacher.tokenizer, teacher.labels, teacher.columns, None)
     with pytest.raises(InputError, match=r"has no maximum length; set label\.max_length"):
         label(endless, examples, NO_COPIES, Labelling())

@@ -270,6 +270,10 @@ def test_where_cannot_hide_a_fault(read):
 def test_where_that_selects_nothing(read):
     with pytest.raises(InputError, match=r"text\.source\.where \{label: 7\} selects none of its 2 rows"):
         read("x.csv", "text,label\na,1\nb,0\n", where={"label": 7})
+    with pytest.raises(
+        InputError, match=r"\{label: True\} selects none of its 1 rows; YAML reads yes, .*: write the word in"
+    ):
+        read("x.csv", "text,label\na,yes\n", where={"label": True})
 
 
 def test_sha256(read):
