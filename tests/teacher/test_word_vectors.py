@@ -99,6 +99,7 @@ def test_the_embed_stage_writes_them(tmp_path: Path):
     examples = examples_table(rows)
     about = {"task": "films", "labels": list(LABELS), "pairs": False, "source": {}}
     tables.write_examples(tmp_path / "data/films/examples", tmp_path / "data/films/source", examples, about)
+    (tmp_path / "data/films/augmented").mkdir()
     for stage in (["finetune", "films", "tiny"], ["embed", "films"]):
         command = [sys.executable, str(ROOT / f"stages/{stage[0]}.py"), *stage[1:]]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
