@@ -120,7 +120,7 @@ def test_the_embed_stage_writes_them(tmp_path: Path):
         ({"source": "teacher:tiny", "sif": 0.1}, "sif\n  Extra inputs are not permitted"),
         ({"source": "teacher:tiny", "layer": "input"}, "layer\n  Extra inputs are not permitted"),
         ({"source": "teacher:tiny", "licence": "mit"}, "licence goes with"),
-        ({"source": "glove:a.txt"}, "pattern"),
+        ({"source": "glove:a.txt"}, "must be text:FILE, word2vec:FILE"),
     ],
 )
 def test_keys_without_a_meaning_are_refused(vectors: dict, message: str):
