@@ -6,7 +6,7 @@ It runs at every `dvc repro`. The stages after it run again where their part of 
 import sys
 from pathlib import Path
 
-if sys.version_info < (3, 11):  # noqa: UP036  # the Python on PATH may not be the project's
+if sys.version_info < (3, 11):  # noqa: UP036  # the Python on PATH may not be the project's; it stops at the syntax of the imports
     sys.exit(f"error: the `python` on PATH, {sys.executable}, is older than 3.11; activate the project's environment")
 
 try:

@@ -1,5 +1,6 @@
 """What DVC does not see by itself is hashed: a change changes its part of the stamp, and no other."""
 
+import ast
 import json
 import runpy
 import subprocess
@@ -285,6 +286,16 @@ def test_a_damaged_stamp_is_written_again(here: Path, damaged: str):
 
 def test_a_parameter_that_cannot_be_a_file_is_none(here: Path):
     assert Hashes().of(Path("x" * 5000)) is None
+
+
+def test_the_first_stage_says_that_the_python_on_path_is_too_old(monkeypatch: pytest.MonkeyPatch):
+    script = ROOT / "stages/inputs.py"
+    ast.parse(script.read_text(), feature_version=(3, 7))
+    monkeypatch.setattr(sys, "version_info", (3, 8, 10))
+    with pytest.raises(
+        SystemExit, match=r"^error: the `python` on PATH, .*, is older than 3\.11; activate the project"
+    ):
+        runpy.run_path(str(script))
 
 
 def test_the_first_stage_says_that_another_python_is_on_path():
