@@ -6,20 +6,17 @@ teacher, so that one run measures all.
 
 import logging
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 
 from pipeline.console import run_stage
-from pipeline.errors import InputError
 from pipeline.labelling import direct
 from pipeline.logits import dataset
 from pipeline.params import project
 from pipeline.serving import latency
 from pipeline.storage import write_json
-from pipeline.students.files import CONFIG
 
 logger = logging.getLogger("pipeline.stages")
 
@@ -32,7 +29,7 @@ def main(task: str) -> None:
     quieten()
     settings = project.load(task)
     data = Path("data") / task
-    students = exported(task, data, settings.students)
+    students = latency.exported(task, data, settings.students)
     names = sorted({teacher for name in students for teacher in settings.students[name].teachers})
     targets = data / "targets" / students[0]  # all students have the same originals
     about = dataset.provenance(targets)
@@ -59,20 +56,6 @@ def main(task: str) -> None:
             )
         found[str(threads)] = by_name
     write_json(data / "results" / "latency.json", {"texts": len(texts), "threads": found})
-
-
-def exported(task: str, data: Path, names: Iterable[str]) -> list[str]:
-    """Return the students that are exported, at least one; a log line names each other one."""
-    found = []
-    for name in names:
-        if (data / "artefacts" / name / CONFIG).is_file():
-            found.append(name)
-        else:
-            fault = "exported" if (data / "students" / name / CONFIG).is_file() else "trained"
-            logger.warning("left out %s: it is not %s; run `dvc repro export@%s-%s`", name, fault, task, name)
-    if not found:
-        raise InputError(f"{data / 'artefacts'}: no student of {task} is exported; run `dvc repro`")
-    return found
 
 
 def _texts(folder: Path, pairs: bool) -> list[str] | list[tuple[str, str]]:

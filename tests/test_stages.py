@@ -108,7 +108,7 @@ def test_latency_leaves_out_students_that_are_not_exported(project: Path, caplog
     data = Path("data/example")
     for folder in ("artefacts/done", "students/done", "students/trained"):
         write_json(data / folder / "config.json", {})
-    found = importlib.import_module("stages.latency").exported("example", data, ["new", "done", "trained"])
+    found = importlib.import_module("pipeline.serving.latency").exported("example", data, ["new", "done", "trained"])
     assert found == ["done"]
     assert [(line.levelname, line.getMessage()) for line in caplog.records] == [
         ("WARNING", "left out new: it is not trained; run `dvc repro export@example-new`"),

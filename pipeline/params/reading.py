@@ -29,7 +29,7 @@ _PLAIN = {
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
 }
-"""By pydantic's name of an error, what is said instead of its message, which has its names of types."""
+"""By pydantic's name of an error, the message in place of pydantic's, which has Python's names of types."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -108,9 +108,9 @@ def _messages(errors: Sequence[Mapping[str, Any]], model: type[BaseModel], value
         elif error["type"] == "missing":
             others[".".join(map(str, error["loc"]))] = error
         else:
-            said = _PLAIN.get(error["type"], error["msg"])
-            before, also = others.get(key), said.removeprefix("Input should be ").removeprefix("must be ")
-            others[key] = {**error, "msg": said} if before is None else {**before, "msg": f"{before['msg']} or {also}"}
+            text = _PLAIN.get(error["type"], error["msg"])
+            before, also = others.get(key), text.removeprefix("Input should be ").removeprefix("must be ")
+            others[key] = {**error, "msg": text} if before is None else {**before, "msg": f"{before['msg']} or {also}"}
     yield from (_message(key, error) for key, error in others.items() if tuple(error["loc"]) not in spelt)
 
 

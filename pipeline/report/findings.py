@@ -69,7 +69,7 @@ class Gap:
 
     @property
     def includes_zero(self) -> bool:
-        """Whether the interval of the difference includes 0, so that the two students cannot be told apart."""
+        """Whether the interval of the difference includes 0, so that chance can explain it."""
         return self.difference is not None and self.difference[0] <= 0 <= self.difference[1]
 
     @property

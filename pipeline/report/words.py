@@ -135,7 +135,7 @@ def _no_gain(found: Findings, gap: Gap) -> str:
     if gap.difference is not None:
         low, high = (_points(found, value, unit=False) for value in gap.difference)
         text += f" (95% interval {low} to {high})"
-        text += "; it includes 0, so the two cannot be told apart" if gap.includes_zero else ""
+        text += "; it includes 0, so chance can explain it" if gap.includes_zero else ""
     return f"{text}.{_unlike(gap)}"
 
 

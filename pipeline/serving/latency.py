@@ -1,9 +1,10 @@
 """Latency and throughput of students and their teacher on this machine's CPU: text in, logits out, all in the same run."""
 
+import logging
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.errors import InputError
 from pipeline.serving.runtime import MODEL, Runtime
+from pipeline.students.files import CONFIG
 from pipeline.students.trained import TrainedStudent
+
+logger = logging.getLogger(__name__)
 
 Predict = Callable[[Sequence[Any]], Any]
 """Texts (strings, or pairs of them) to logits."""
@@ -38,6 +43,24 @@ def threads_limited(threads: int) -> Iterator[None]:
             os.environ.pop("TOKENIZERS_PARALLELISM", None)
         else:
             os.environ["TOKENIZERS_PARALLELISM"] = parallel
+
+
+def exported(task: str, data: Path, names: Iterable[str]) -> list[str]:
+    """Return those of a task's students that are exported, at least one; a log line names each of the rest.
+
+    :param data: The task's folder.
+    :raises InputError: If none is.
+    """
+    found = []
+    for name in names:
+        if (data / "artefacts" / name / CONFIG).is_file():
+            found.append(name)
+        else:
+            fault = "exported" if (data / "students" / name / CONFIG).is_file() else "trained"
+            logger.warning("left out %s: it is not %s; run `dvc repro export@%s-%s`", name, fault, task, name)
+    if not found:
+        raise InputError(f"{data / 'artefacts'}: no student of {task} is exported; run `dvc repro`")
+    return found
 
 
 def of_student(folder: Path, threads: int) -> dict[str, Predict]:

@@ -19,7 +19,6 @@ _EXCEL = (".xlsx", ".xls", ".xlsm", ".ods")
 _JSON_LINES = "with one object per line, for example with `jq -c '.[]' FILE.json > FILE.jsonl`"
 _RETURNS = "a carriage return alone ends the lines; convert them with `tr '\\r' '\\n' < FILE > NEW`"
 _SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "vertical bars"}
-_OPENS, _CLOSES = rb"(?:^|(?<=\t))", rb"(?=\t|\r?\n|\r?\Z)"
 # Possessive, so that each search takes one pass.
 _FIELD = rb"(?:^|(?<=\t))"
 _END = rb"(?=\t|\r?\n|\r?\Z)"
@@ -109,8 +108,8 @@ def check_quotes(name: str, data: bytes) -> None:
     """Refuse a TSV file of which neither reading is certain: some fields have the quotes of a CSV writer, as pandas' to_csv writes them.
 
     A CSV writer quotes each field with a quote and doubles those inside. So fields that start and end with a quote and have only doubled ones
-    inside, at least one, come from a writer, unless there are more fields with other quotes. So do those of a column that has no others. Where every quote of the file can come from a
-    writer, a tab or line break in quotes tells as well.
+    inside, at least one, come from a writer, unless there are more fields with other quotes. So do the fields of a column that are all in
+    quotes. Where every quote of the file can come from a writer, a tab or line break in quotes shows it as well.
 
     :raises InputError: With the line of the first such field.
     """
