@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline.console import EXIT_INPUT, clear_errors, start_logging, write
 from pipeline.errors import InputError, shown
+from pipeline.machine import limit_threads
 from pipeline.storage import write_text
 
 
@@ -23,6 +24,7 @@ def main() -> None:
         parser.error(f"unrecognized arguments: {' '.join(more)}")
     arguments = vars(parsed)
     start_logging()
+    limit_threads(None if arguments["function"] is audit else 1)
     with clear_errors():
         arguments.pop("function")(**arguments)
 

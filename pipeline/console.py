@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipeline.errors import InputError, shown
+from pipeline.machine import limit_threads
 
 EXIT_INPUT = 2
 EXIT_SIGNAL = 128
@@ -47,13 +48,18 @@ class _Shown(logging.Formatter):
 
 
 def run_stage(
-    main: Callable[..., None], *arguments: str, argv: Sequence[str] | None = None, resumes: bool = False
+    main: Callable[..., None],
+    *arguments: str,
+    argv: Sequence[str] | None = None,
+    resumes: bool = False,
+    threads: int | None = 1,
 ) -> None:
     """Run a stage script: parse its arguments and start logging. Errors and signals end it as in `clear_errors`.
 
     :param arguments: The names of its positional arguments, in order. `main` is called with their values, which are strings.
     :param argv: The command line; None for `sys.argv`.
     :param resumes: Whether a second run continues where the first was interrupted.
+    :param threads: The CPU threads of torch and NumPy; None: one for each physical core. Import torch in `main`, so that they hold.
     """
     parser = argparse.ArgumentParser(
         description=sys.modules[main.__module__].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -62,6 +68,7 @@ def run_stage(
         parser.add_argument(name)
     parsed = parser.parse_args(argv)
     start_logging()
+    limit_threads(threads)
     with clear_errors("; run the stage again to continue" if resumes else "; run the stage again to start over"):
         main(*(getattr(parsed, name) for name in arguments))
 

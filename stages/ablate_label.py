@@ -24,4 +24,4 @@ def main(task: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, "task", resumes=True)
+    run_stage(main, "task", resumes=True, threads=None)

@@ -47,4 +47,4 @@ def _teacher(data: Path, block: Vectors) -> tuple[lookup.LookUp, Iterable[str]]:
 
 
 if __name__ == "__main__":
-    run_stage(main, "task")
+    run_stage(main, "task", threads=None)

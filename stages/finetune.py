@@ -32,4 +32,4 @@ def main(task: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, "task", "teacher")
+    run_stage(main, "task", "teacher", threads=None)

@@ -42,4 +42,4 @@ def main(task: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, "task", "teacher", resumes=True)
+    run_stage(main, "task", "teacher", resumes=True, threads=None)

@@ -5,7 +5,6 @@ teacher, so that one run measures all.
 """
 
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import pyarrow.compute as pc
 from pipeline.console import run_stage
 from pipeline.labelling import direct
 from pipeline.logits import dataset
+from pipeline.machine import cores
 from pipeline.params import project
 from pipeline.serving import latency
 from pipeline.storage import write_json
@@ -34,9 +34,8 @@ def main(task: str) -> None:
     targets = data / "targets" / students[0]  # all students have the same originals
     about = dataset.provenance(targets)
     texts = _texts(targets, about["pairs"])
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     found = {}
-    for threads in sorted({1, cores}):
+    for threads in sorted({1, cores()}):
         with latency.threads_limited(threads):
             contenders = {}
             for name in names:
@@ -69,4 +68,4 @@ def _texts(folder: Path, pairs: bool) -> list[str] | list[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    run_stage(main, "task")
+    run_stage(main, "task", threads=None)

@@ -21,9 +21,11 @@ def main(task: str, student: str) -> None:
     from pipeline.distill.loop import distill
     from pipeline.logits import dataset
     from pipeline.logits.dataset import COLUMNS
+    from pipeline.machine import keep_freed_memory
     from pipeline.params import project
     from pipeline.vectors.table import read_vectors
 
+    keep_freed_memory()
     block = project.load(task).student(student)
     storage.need(targets, f"gather@{task}-{student}")
     about = dataset.provenance(targets)

@@ -3,8 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from pipeline.evaluation import SPLITS
 from pipeline.logits import dataset
 from pipeline.logits.dataset import COLUMNS, read_labelled
 from pipeline.logits.shards import rows_digest
+from pipeline.machine import torch_threads
 from pipeline.params.students import Student
 from pipeline.storage import read_json, sha256_of, write_json
 from pipeline.vectors.table import read_vectors
@@ -141,7 +141,7 @@ def train_one(where: Tables, cell: Cell, settings: Student, rows_seen: int, key:
     about = dataset.provenance(where.labelled)
     rows = _rows(where, cell, dataset.read_split(where.labelled, "train", COLUMNS))
     settings = settings.model_copy(update={"epochs": max(1, round(rows_seen / max(1, rows.num_rows)))})
-    with _one_thread():
+    with torch_threads(1):  # so that sums have the same order for any number of workers
         student, history = distill(
             rows,
             dataset.read_split(where.labelled, "validation", COLUMNS),
@@ -169,17 +169,6 @@ def train_one(where: Tables, cell: Cell, settings: Student, rows_seen: int, key:
 def _rows(where: Tables, cell: Cell, labelled: pa.Table) -> pa.Table:
     parts = [tables.read(file, tables.AUGMENTED, _COPIES) for file in where.copies(cell)]
     return training_rows(cell, labelled, pa.concat_tables(parts) if parts else None)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread, so that sums have the same order for any number of workers."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _shared_facts(where: Tables, student: Student) -> str:

@@ -29,6 +29,7 @@ from pipeline.distill.pairs import warn_of_unread
 from pipeline.distill.targets import chosen_rows, objective_of, targets
 from pipeline.errors import InputError
 from pipeline.logits.dataset import COLUMNS as COLUMNS
+from pipeline.machine import torch_threads
 from pipeline.params.students import Student
 from pipeline.students.contract import Batch, build, check_padding, is_module, logits_of, predict
 from pipeline.students.trained import TrainedStudent
@@ -77,7 +78,7 @@ def distill(
     _warn_of_words(vocabulary, [validation[name] for name in sentences])
     embeddings = initial_embeddings(vocabulary, vectors, settings.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with _seeded(settings.seed, device):
+    with torch_threads(settings.threads), _seeded(settings.seed, device):
         module = build(settings.model, settings.params, embeddings, len(labels), pairs)
         student = TrainedStudent(
             module=module,

@@ -86,6 +86,7 @@ class Student(Model):
     max_words: Positive = 256  # words of a sentence; longer sentences are truncated
     min_count: Positive = 1  # words that are rarer in the training rows are unknown words
     seed: Seed = 0
+    threads: Positive = 1  # CPU threads of its training; its matrices are too small for several to pay
 
     @property
     def _given(self) -> str | Names | Weights:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import InputError
+from pipeline.machine import torch_threads
 from pipeline.serving.runtime import MODEL, Runtime
 from pipeline.students.files import CONFIG
 from pipeline.students.trained import TrainedStudent
@@ -32,13 +33,12 @@ BATCH = 512
 @contextmanager
 def threads_limited(threads: int) -> Iterator[None]:
     """Limit the threads of torch and tokenizers. onnxruntime has its own setting, when a network is opened."""
-    before, parallel = torch.get_num_threads(), os.environ.get("TOKENIZERS_PARALLELISM")
-    torch.set_num_threads(threads)
+    parallel = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
     try:
-        yield
+        with torch_threads(threads):
+            yield
     finally:
-        torch.set_num_threads(before)
         if parallel is None:
             os.environ.pop("TOKENIZERS_PARALLELISM", None)
         else:

@@ -83,11 +83,11 @@ class Runtime(Predictor):
     """Words of a sentence that are read; the rest is cut."""
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, int8: bool = False, threads: int = 0) -> "Runtime":
+    def from_pretrained(cls, folder: Path | str, int8: bool = False, threads: int = 1) -> "Runtime":
         """Load a student that the export stage wrote.
 
         :param int8: Load the quantised network: a quarter of the size, faster, a little less accurate.
-        :param threads: Threads for one prediction; 0: one per core. One thread is best for one text at a time.
+        :param threads: Threads for one prediction; 0: one per core. Several pay for large batches on cores without other work.
         :raises InputError: If a file is missing, altered, of a later format, or not an ONNX network; if onnxruntime is not installed.
         """
         folder = Path(folder)
@@ -169,6 +169,7 @@ def _open(path: Path, threads: int) -> Any:
         raise InputError("onnxruntime is not installed: pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads sleep
     options.log_severity_level = 3  # errors only; each is also raised
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

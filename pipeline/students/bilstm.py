@@ -5,6 +5,7 @@ from torch import nn
 
 from pipeline.students.recurrent import exported
 from pipeline.students.siamese import Siamese, reversal, word_vectors
+from pipeline.students.word_lstm import last_states
 
 
 class BiLSTM(Siamese):
@@ -30,6 +31,8 @@ class BiLSTM(Siamese):
 
     def encode(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the forward state at the last word and the backward state at the first, [B, 2 * hidden]; see `Siamese.encode`."""
+        if ids.device.type == "cpu" and not torch.onnx.is_in_onnx_export():
+            return last_states(self.forward_lstm, self.backward_lstm, (self.frozen, self.tuned), ids, lengths)
         words = ids.T  # [L, B]
         if torch.onnx.is_in_onnx_export():
             return exported(self.forward_lstm, self.backward_lstm, self._vectors(words), lengths)[1]
