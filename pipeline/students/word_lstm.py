@@ -27,15 +27,17 @@ def last_states(
     :param tables: The input of a word is its row in the first table and then its row in the second.
     :param ids: Word ids, int64 [B, L]; `lengths`, [B], at least 1, are the words of each sentence.
     """
-    words, places = ids.unique(return_inverse=True)
-    both = (forward, backward)
-    weights = torch.cat([lstm.weight_ih_l0 for lstm in both]).split([table.embedding_dim for table in tables], dim=1)
-    projected = torch.cat([lstm.bias_ih_l0 + lstm.bias_hh_l0 for lstm in both])
-    for table, weight in zip(tables, weights, strict=True):  # a frozen table needs no gradient
+    words, places = torch.unique(ids, return_inverse=True)
+    inputs, hidden, *biases = (
+        [getattr(lstm, name) for lstm in (forward, backward)]
+        for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    )
+    weights = torch.split(torch.cat(inputs), [table.embedding_dim for table in tables], dim=1)
+    projected = torch.cat(biases[0]) + torch.cat(biases[1])
+    for table, weight in zip(tables, weights, strict=True):  # by table, since a frozen one needs no gradient
         projected = torch.addmm(projected, table(words), weight.t())  # [U, 2 * 4 * hidden]
     order = torch.stack([places.t(), places.t().gather(0, reversal(ids, lengths))])  # [2, L, B]
-    hidden = torch.stack([lstm.weight_hh_l0 for lstm in both])
-    states: torch.Tensor = _Recurrence.apply(projected, hidden, order, lengths - 1)  # type: ignore[no-untyped-call]
+    states: torch.Tensor = _Recurrence.apply(projected, torch.stack(hidden), order, lengths - 1)  # type: ignore[no-untyped-call]
     return states
 
 
