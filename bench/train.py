@@ -6,12 +6,20 @@ python bench/train.py --students bilstm ngram --rows 2000
 
 The model, the objective, the batch size and AdaDelta's effect on the weights are the same. The recipe uses torch.optim.Adadelta, which updates
 every word vector at every step. A second ratio gives the recipe our AdaDelta, which updates only the vectors of the words in a batch.
+
+The last row compares threads: our loop on the paper's BiLSTM in a new process with the settings of the train stage, and with torch's own,
+while a process computes on each core, and while none does.
 """
 
 import argparse
+import contextlib
 import gc
+import json
+import os
 import statistics
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +47,8 @@ STUDENTS = {
     "transformer": "pipeline.students.transformer:Transformer",
 }
 GOALS = {"bilstm": 2.0, "ngram": 5.0}
+BUSY_GOAL = 4.0
+STAGE, TORCH = "threads of the train stage", "threads of torch"
 OURS, PEER, PEER_BY_ROW = "ours", "recipe", "recipe, our AdaDelta"
 PACKAGES = ("torch", "numpy", "pyarrow")
 CLASSES = 2
@@ -137,6 +147,60 @@ def measure(name: str, rows: TrainingRows, vocabulary: int, options: argparse.Na
     return runs
 
 
+WORKER = """
+import json, sys
+from pathlib import Path
+from pipeline.machine import keep_freed_memory, limit_threads
+options = json.loads(sys.argv[1])
+if options["stage"]:
+    limit_threads(1)
+    keep_freed_memory()
+import torch
+import common
+import train
+rows, vocabulary = train.rows_of(Path(options["data"]), options["rows"])
+epoch = train.ours_of(train.new_module("bilstm", vocabulary, torch.device("cpu")), rows, options["batch_size"])
+loss, took = common.timed(lambda: epoch(0))
+print(json.dumps({"loss": loss, "threads": torch.get_num_threads(), **took}))
+"""
+
+
+def threads_row(options: argparse.Namespace, busy: bool) -> dict[str, Any]:
+    """Train the BiLSTM for an epoch in new processes, alternating between the train stage's threads and torch's.
+
+    :param busy: Whether a process computes on each core meanwhile.
+    :return: For each kind the wall and processor seconds of its epochs, and the ratio: the stage's rows per second to those of torch's threads.
+    """
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "KMP_", "MKL_"))}
+    clean["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    runs: dict[str, Any] = {kind: {"seconds": [], "cpu_seconds": []} for kind in (STAGE, TORCH)}
+    asked = {"data": str(options.data), "rows": options.rows, "batch_size": options.batch_size}
+    with _neighbours() if busy else contextlib.nullcontext():
+        for _ in range(options.repeats):
+            for kind in (STAGE, TORCH):
+                command = [sys.executable, "-c", WORKER, json.dumps(asked | {"stage": kind == STAGE})]
+                found = json.loads(subprocess.run(command, env=clean, check=True, capture_output=True).stdout)
+                for key in ("seconds", "cpu_seconds"):
+                    runs[kind][key].append(found[key])
+                runs[kind] |= {key: found[key] for key in ("loss", "threads")}
+    if abs(runs[STAGE]["loss"] - runs[TORCH]["loss"]) > 0.01 * abs(runs[TORCH]["loss"]):
+        raise SystemExit("the losses differ: the two kinds did not train on the same rows")
+    pairs = zip(runs[TORCH]["seconds"], runs[STAGE]["seconds"], strict=True)
+    return runs | {"ratio": statistics.median(torch_s / stage_s for torch_s, stage_s in pairs)}
+
+
+@contextlib.contextmanager
+def _neighbours() -> Iterator[None]:
+    """Compute on each core in another process."""
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(common.cores())]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
 def rows_of(path: Path, count: int) -> tuple[TrainingRows, int]:
     """Return sentences of SST-2 with random logits, and the number of word ids of all of SST-2."""
     texts = common.sst2_sentences(path)
@@ -156,6 +220,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=3, help="epochs of each kind; the median is reported")
     parser.add_argument("--threads", type=int, default=0, help="threads of every kind (default: one per core)")
+    parser.add_argument("--only-threads", action="store_true", help="measure the row of threads alone")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     if not options.data.exists():
@@ -163,7 +228,8 @@ def main() -> None:
     torch.set_num_threads(options.threads or common.cores())
     machine = common.machine(PACKAGES)
     rows, vocabulary = rows_of(options.data, options.rows)
-    found = {name: measure(name, rows, vocabulary, options) for name in options.students}
+    students = [] if options.only_threads else options.students
+    found = {name: measure(name, rows, vocabulary, options) for name in students}
     table = [["", "rows/s", "x recipe", "x, processor time", "goal", "x recipe with our AdaDelta", "x, processor time"]]
     for name, runs in found.items():
         rate = options.rows / statistics.median(runs[OURS]["seconds"])
@@ -175,6 +241,12 @@ def main() -> None:
     for name, goal in GOALS.items():
         if name in found and found[name][PEER]["seconds_ratio"] < goal:
             print(f"{name}: goal not met: less than {goal} x the recipe")
+    threads = {} if torch.cuda.is_available() else {str(busy): threads_row(options, busy) for busy in (False, True)}
+    for busy, runs in threads.items():
+        what = "a busy neighbour on each core" if busy == "True" else "no neighbour"
+        print(f"bilstm, {what}: {runs['ratio']:.1f} times the rows/s of torch's {runs[TORCH]['threads']} threads")
+    if threads and threads["True"]["ratio"] < BUSY_GOAL:
+        print(f"goal not met: less than {BUSY_GOAL} x torch's threads with busy neighbours")
     report = {
         "machine": machine,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -184,6 +256,7 @@ def main() -> None:
         "vocabulary": vocabulary,
         "goals": GOALS,
         "students": found,
+        "busy": threads,
     }
     write_json(options.json, common.rounded(report))
 
