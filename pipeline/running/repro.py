@@ -143,12 +143,23 @@ def _opened() -> Iterator[Any]:
 
 def _plan(repo: Any, targets: Sequence[str]) -> dict[Any, set[Any]]:
     """Return the stages to bring up to date, in the order of `dvc repro`, each with the stages that it depends on."""
-    from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+    from dvc.repo.reproduce import get_active_graph, plan_repro
 
     with repo.lock:
         graph = get_active_graph(repo.index.graph)
-        steps = plan_repro(graph, collect_stages(repo, targets or ["dvc.yaml"]))
-        return {stage: set(graph.successors(stage)) for stage in steps}
+        named = [stage for target in targets or ["dvc.yaml"] for stage in _stages_of(repo, target)]
+        return {stage: set(graph.successors(stage)) for stage in plan_repro(graph, list(dict.fromkeys(named)))}
+
+
+def _stages_of(repo: Any, target: str) -> list[Any]:
+    from dvc.exceptions import DvcException, OutputNotFoundError
+
+    try:
+        return list(repo.stage.collect(target))
+    except DvcException:
+        with suppress(OutputNotFoundError):
+            return [out.stage for out in repo.find_outs_by_path(target)]
+        raise
 
 
 def _cores() -> int:
@@ -233,7 +244,10 @@ class _Run:
         if stage.frozen and not stage.is_import:
             logger.warning("%s is frozen: it does not run", stage.addressing)
         with self._turns:
-            return bool(stage.changed())
+            try:
+                return bool(stage.changed())
+            except Exception:  # it is raised again, and reported, when the stage runs
+                return True
 
     def _run(self, stages: Sequence[Any]) -> None:
         self._waiting = list(stages)
