@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 ONE_GPU = {"finetune", "train"}
 """The stages that use one GPU, where there are GPUs."""
 
-ALL_GPUS = {"label", "ablate_label", "ablate_train"}
-"""The stages that divide their work among all GPUs."""
+ONE_AT_A_TIME = {"label", "ablate_label", "ablate_train"}
+"""The stages that divide their work among all GPUs or cores, and lock the cache of a teacher's logits."""
 
 
 @dataclass
@@ -177,6 +177,11 @@ def _gpus() -> list[str]:
     return names[:end]
 
 
+def _kind(stage: Any) -> str:
+    """Return the name of a stage in dvc.yaml: "train" for train@example-bilstm."""
+    return str(stage.addressing).rpartition(":")[2].partition("@")[0]
+
+
 class _StoppedError(Exception):
     """The run was interrupted before a command started."""
 
@@ -271,11 +276,11 @@ class _Run:
         return False
 
     def _claim(self, stage: Any) -> list[str] | None:
-        """Return the GPUs for a stage; None: it has to wait for one."""
-        kind = stage.addressing.rpartition(":")[2].partition("@")[0]
-        wanted = 1 if kind in ONE_GPU else len(self._gpus) if kind in ALL_GPUS else 0
-        if not self._gpus or not wanted:
-            return []
+        """Return the GPUs for a stage; None: it has to wait."""
+        kind = _kind(stage)
+        if kind in ONE_AT_A_TIME and any(_kind(other) in ONE_AT_A_TIME for other in self._threads):
+            return None
+        wanted = len(self._gpus) if kind in ONE_AT_A_TIME else min(1, len(self._gpus)) if kind in ONE_GPU else 0
         if len(self._free_gpus) < wanted:
             return None
         claimed, self._free_gpus = self._free_gpus[:wanted], self._free_gpus[wanted:]

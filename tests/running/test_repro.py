@@ -140,12 +140,29 @@ def test_independent_stages_run_at_the_same_time(project):
     assert repro(jobs=2).ran == ["x", "y"]
 
 
-def test_no_more_stages_run_than_jobs(project):
-    counted = "echo >> ../running; wc -l < ../running > {0}; sleep 0.1; sed -i 1d ../running"
-    names = "stuvwxyz"
-    folder = project({name: {"cmd": counted.format(name), "deps": ["seed"], "outs": [name]} for name in names})
-    repro(jobs=3)
-    assert max(int((folder / name).read_text()) for name in names) <= 3
+COUNTS = "touch here.{0}; ls here.* | wc -l > {0}; sleep 0.1; rm here.{0}"
+"""Writes how many stages run at this moment."""
+
+
+@pytest.mark.parametrize(
+    ("names", "most"), [("stuvwxyz", 3), (["label@a", "label@b", "ablate_train"], 1)], ids=["jobs", "one at a time"]
+)
+def test_no_more_stages_run_than_may(project, names: list[str], most: int):
+    """Two label stages of one teacher would lock its cache."""
+    stages: dict[str, dict] = {}
+    for name in names:
+        kind, _, item = name.partition("@")
+        each = {"cmd": COUNTS.format(name), "deps": ["seed"], "outs": [name]}
+        if item:
+            stages.setdefault(
+                kind, {"foreach": {}, "do": {"cmd": "${item.cmd}", "deps": ["seed"], "outs": ["${item.out}"]}}
+            )
+            stages[kind]["foreach"][item] = {"cmd": each["cmd"], "out": name}
+        else:
+            stages[name] = each
+    folder = project(stages)
+    assert len(repro(jobs=3).ran) == len(names)
+    assert max(int((folder / name).read_text()) for name in names) <= most
 
 
 @pytest.mark.parametrize("given", ["3,7", None, "", "-1", "2,-1,4"])
