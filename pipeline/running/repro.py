@@ -78,10 +78,12 @@ def repro(targets: Sequence[str] = (), jobs: int | None = None) -> Outcome:
         with _alone(), _no_input(), _opened() as repo:
             return _Run(repo, _plan(repo, targets), jobs or _cores(), _gpus()).finish()
     except DvcException as error:
-        raise InputError(f"DVC: {_line(error)}") from error
+        cause = f": {_line(error.__cause__)}" if error.__cause__ else ""
+        raise InputError(f"DVC: {_line(error)}{cause}") from error
 
 
 def _line(error: BaseException) -> str:
+    """Return the message of an error in one line."""
     return " ".join(str(error).split())
 
 
