@@ -15,6 +15,8 @@ from pipeline.errors import InputError
 from pipeline.running import lock
 from pipeline.running.repro import repro
 
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep")  # of DVC
+
 
 @pytest.fixture
 def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Path:
