@@ -8,7 +8,7 @@ export PATH := $(BIN):$(PATH)
 
 repro: .venv/installed
 	python -m pipeline check
-	dvc repro
+	python -m pipeline repro
 	@python -m pipeline results
 
 test: .venv/installed

@@ -45,6 +45,11 @@ def _parser() -> argparse.ArgumentParser:
         command(listed).add_argument(
             "tasks", nargs="*", metavar="task", help="names of tasks (default: the active ones)"
         )
+    repro_ = command(repro)
+    repro_.add_argument(
+        "targets", nargs="*", metavar="target", help="stages, as train@example-bilstm, or outputs (default: all)"
+    )
+    repro_.add_argument("-j", "--jobs", type=int, help="stages that run at the same time (default: one per core)")
     command(verify, "folder")
     command(card, "folder")
     command(stats, "folder")
@@ -115,6 +120,17 @@ def check(tasks: list[str]) -> None:
     if problems:
         sys.stderr.write("".join(f"error: {shown(line)}\n" for line in problems))
         raise SystemExit(EXIT_INPUT)
+
+
+def repro(targets: list[str], jobs: int | None) -> None:
+    """Run the stages that are out of date, several at a time; exit code 1 if one fails."""
+    from pipeline.running import repro as running
+
+    with clear_errors("; run the command again to continue"):
+        outcome = running.repro(targets, jobs)
+    write("".join(f"{line}\n" for line in outcome.summary()))
+    if outcome.failed:
+        raise SystemExit(1)
 
 
 def results(tasks: list[str]) -> None:

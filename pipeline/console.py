@@ -23,6 +23,12 @@ EXIT_SIGNAL = 128
 DEBUG = "PIPELINE_DEBUG"
 """The environment variable that makes debug lines visible, among them the traceback of an error."""
 
+STAGE = "PIPELINE_STAGE"
+"""The environment variable of a stage that `python -m pipeline repro` runs: its name, or "" if no other stage runs next to it.
+
+With a name, the lines of the stage start with it and no progress bar is shown. `repro` reports signals, so the stage does not.
+"""
+
 LOG_EVERY_S = 60.0
 """Seconds between progress lines when stderr is not a terminal."""
 
@@ -35,7 +41,8 @@ def start_logging(level: int = logging.INFO) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Shown("%(asctime)s %(message)s", "%H:%M:%S"))
+    name = _stage_name().replace("%", "%%")
+    handler.setFormatter(_Shown(f"%(asctime)s {name}%(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("pipeline").setLevel(logging.DEBUG if os.environ.get(DEBUG) else level)
 
@@ -45,6 +52,17 @@ class _Shown(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return shown(super().format(record))
+
+
+def _stage_name() -> str:
+    """Return what the lines of this stage start with."""
+    name = os.environ.get(STAGE)
+    return f"{name}: " if name else ""
+
+
+def _write_end(message: str) -> None:
+    """Write the lines that end a command to stderr."""
+    sys.stderr.write("".join(f"{_stage_name()}{line}\n" for line in message.split("\n")))
 
 
 def run_stage(
@@ -90,18 +108,19 @@ def clear_errors(after_signal: str = "") -> Iterator[None]:
             yield
     except InputError as error:
         logger.debug("traceback of this error:", exc_info=True)
-        sys.stderr.write(f"error: {error}\n")
+        _write_end(f"error: {error}")
         raise SystemExit(EXIT_INPUT) from None
     except (
         ModuleNotFoundError
     ) as error:  # this Python is not that of the project's environment, or an extra is not installed
         logger.debug("traceback of this error:", exc_info=True)
-        sys.stderr.write(
-            f"error: {sys.executable} has no module {error.name!r}; activate the project's environment (`. .venv/bin/activate`), or install it\n"
+        _write_end(
+            f"error: {sys.executable} has no module {error.name!r}; activate the project's environment (`. .venv/bin/activate`), or install it"
         )
         raise SystemExit(EXIT_INPUT) from None
     except _SignalError as error:
-        sys.stderr.write(f"interrupted{after_signal}\n")
+        if STAGE not in os.environ:
+            _write_end(f"interrupted{after_signal}")
         raise SystemExit(EXIT_SIGNAL + error.args[0]) from None
 
 
@@ -111,8 +130,8 @@ def _signals_raised() -> Iterator[None]:
     process, ends = os.getpid(), (signal.SIGINT, signal.SIGTERM)
 
     def end(number: int, frame: object) -> None:
-        for other in ends:
-            signal.signal(other, signal.SIG_DFL)  # a second one ends the process at once
+        for other in ends:  # a second one ends the process at once; repro sends what the terminal may have sent already
+            signal.signal(other, signal.SIG_IGN if STAGE in os.environ else signal.SIG_DFL)
         if os.getpid() != process:  # a forked worker
             os.kill(os.getpid(), number)
         raise _SignalError(number)
@@ -175,7 +194,7 @@ def progress(total: int, description: str, unit: str) -> Iterator[Callable[[int]
     :param unit: The name of the units: "rows", "tokens".
     :yields: A function that advances the bar by n units.
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not os.environ.get(STAGE):
         from tqdm import tqdm
         from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -199,13 +218,13 @@ def _logged(total: int, description: str, unit: str) -> Callable[[int], None]:
         now = time.monotonic()
         if now - logged >= LOG_EVERY_S and 0 < done < total:
             logged = now
-            left = _duration((now - started) * (total - done) / done)
+            left = duration((now - started) * (total - done) / done)
             logger.info("%s: %s of %s %s, about %s to go", description, f"{done:,}", f"{total:,}", unit, left)
 
     return advance
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Return a duration in words: "40 s", "35 min", "2 h 5 min"."""
     if seconds < 120:
         return f"{seconds:.0f} s"

@@ -92,7 +92,7 @@ def test_long_work_logs_a_line_a_minute_without_a_terminal(caplog, monkeypatch):
     ("seconds", "words"), [(0.4, "0 s"), (119, "119 s"), (150, "2 min"), (7140, "119 min"), (7500, "2 h 5 min")]
 )
 def test_durations_in_words(seconds: float, words: str):
-    assert console._duration(seconds) == words
+    assert console.duration(seconds) == words
 
 
 def test_progress_bar_on_a_terminal(capsys, monkeypatch):

@@ -1,0 +1,1 @@
+"""`python -m pipeline repro`: the stages that are out of date, several at a time."""
