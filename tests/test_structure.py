@@ -24,7 +24,7 @@ BY_PATH = {
 """Packages with classes that params.yaml names by import path."""
 
 RUNNING = "pipeline.running"
-FOUNDATION = {"pipeline", "pipeline.console", "pipeline.errors", "pipeline.storage"}
+FOUNDATION = {"pipeline", "pipeline.console", "pipeline.errors", "pipeline.machine", "pipeline.storage"}
 """What `python -m pipeline repro` may import: it knows stages by name only."""
 
 TEXT = ("text", "augment", "labelling", "distill")

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.console import STAGE, duration
 from pipeline.errors import InputError, shown
+from pipeline.machine import cores
 from pipeline.running import lock
 from pipeline.running.durations import Durations
 from pipeline.running.turns import Turns
@@ -76,7 +77,7 @@ def repro(targets: Sequence[str] = (), jobs: int | None = None) -> Outcome:
     _log_dvc()
     try:
         with _alone(), _no_input(), _opened() as repo:
-            return _Run(repo, _plan(repo, targets), jobs or _cores(), _gpus()).finish()
+            return _Run(repo, _plan(repo, targets), jobs or cores(), _gpus()).finish()
     except DvcException as error:
         cause = f": {_line(error.__cause__)}" if error.__cause__ else ""
         raise InputError(f"DVC: {_line(error)}{cause}") from error
@@ -162,11 +163,6 @@ def _stages_of(repo: Any, target: str) -> list[Any]:
         with suppress(OutputNotFoundError):
             return [out.stage for out in repo.find_outs_by_path(target)]
         raise
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:
