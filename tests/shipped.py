@@ -1,5 +1,8 @@
 """A student to export: trained in seconds on a sentiment that it can learn."""
 
+import copy
+import functools
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,8 +20,13 @@ SMALL = {"hidden": 16, "classifier": 16}
 def trained(
     pairs: bool = False, text: str = "pretokenised", model: str = BILSTM, params: dict = SMALL
 ) -> TrainedStudent:
-    """Train a small student; the second sentence of a pair is the first one reversed."""
-    settings = Student(model=model, params=params, teacher="large", epochs=3, seed=1)
+    """Return a small trained student; the second sentence of a pair is the first one reversed."""
+    return copy.deepcopy(_trained(pairs, text, model, json.dumps(params)))
+
+
+@functools.cache
+def _trained(pairs: bool, text: str, model: str, params: str) -> TrainedStudent:
+    settings = Student(model=model, params=json.loads(params), teacher="large", epochs=3, seed=1)
     tables = [as_pairs(table) if pairs else table for table in (sentiment(1500), sentiment(100, 1))]
     return distill(*tables, settings, PROVENANCE["labels"], text, pairs)[0]
 

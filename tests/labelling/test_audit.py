@@ -1,6 +1,6 @@
 """The drift audit, on a data set that a tiny teacher labelled: as a user calls it."""
 
-import subprocess
+import contextlib
 import sys
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pytest
 from tiny import augmented_table, examples_table, tiny_teacher
 
 from pipeline import storage, tables
+from pipeline.__main__ import main
 from pipeline.errors import InputError
 from pipeline.labelling.audit import audit
 from pipeline.labelling.label import describe_data_set, label
@@ -21,7 +22,6 @@ from pipeline.params.teachers import TeacherModel
 from pipeline.teacher.finetune import make_teacher
 from pipeline.teacher.recorded import open_recorded
 
-ROOT = Path(__file__).parents[2]
 WORDS = ["good", "bad", "film", "plot", "the", "a", "is"]
 LABELS = ["negative", "positive"]
 SOURCE = {"task": "films", "labels": LABELS, "pairs": False, "source": {"licence": "mit"}}
@@ -102,14 +102,15 @@ def test_a_different_teacher_is_refused(data_set: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("by", "code"), [(0.0, 0), (50.0, 1)])
-def test_the_command(data_set: Path, by: float, code: int):
+def test_the_command(data_set: Path, by: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys):
     if by:
         shift(data_set, 3, by)
-    command = [sys.executable, "-m", "pipeline", "audit", str(data_set), "--percent", "100"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr
-    assert "| float32 |   all |   60 |" in done.stdout
-    assert ("exceeds the tolerance of 0.01" in done.stdout) == bool(code)
+    monkeypatch.setattr(sys, "argv", ["pipeline", "audit", str(data_set), "--percent", "100"])
+    with contextlib.nullcontext() if code == 0 else pytest.raises(SystemExit, match=f"^{code}$"):
+        main()
+    printed = capsys.readouterr().out
+    assert "| float32 |   all |   60 |" in printed
+    assert ("exceeds the tolerance of 0.01" in printed) == bool(code)
 
 
 def test_a_missing_teacher_is_asked_for(data_set: Path):

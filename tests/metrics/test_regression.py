@@ -5,7 +5,6 @@ import json
 import runpy
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -236,6 +235,8 @@ def test_the_teacher_is_finetuned_on_the_number_and_chosen_by_pearson(films_of: 
 
 
 def test_the_data_set_has_numbers_for_whoever_reads_it(films_of: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    import datasets  # takes seconds
+
     folder = films_of / "logits/large"
     assert verifying.is_whole(verifying.verify(folder))
     found = datasets.load_dataset(str(folder), cache_dir=str(tmp_path))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from logit_rows import sentiment
-from shipped import as_pairs, inputs, shipped, trained
+from shipped import as_pairs, inputs
 
 from pipeline.__main__ import main
 from pipeline.errors import InputError
@@ -19,16 +19,6 @@ from pipeline.students.trained import TrainedStudent
 
 ROOT = Path(__file__).parents[2]
 PREDICT = (sys.executable, "-m", "pipeline", "predict")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shipped(tmp_path_factory.mktemp("single"), trained())
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shipped(tmp_path_factory.mktemp("pairs"), trained(pairs=True))
 
 
 def run(*arguments: str | Path, given: bytes = b"", code: int = 0) -> tuple[list[dict], str]:

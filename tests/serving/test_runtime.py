@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from logit_rows import sentiment
-from shipped import as_pairs, inputs, shipped, trained
+from shipped import as_pairs, inputs
 
 from pipeline.errors import InputError
 from pipeline.serving import runtime
@@ -22,10 +22,11 @@ from pipeline.students.trained import TrainedStudent
 from pipeline.students.vocabulary import Vocabulary, split_words
 
 ROOT = Path(__file__).parents[2]
+LETTERS = letters()
 SPLIT = {
     "pretokenised": splitter("pretokenised"),
-    "raw": splitter("raw", letters()),
-    "characters": splitter("characters", letters()),
+    "raw": splitter("raw", LETTERS),
+    "characters": splitter("characters", LETTERS),
 }
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 PIECES = st.sampled_from(
@@ -53,21 +54,10 @@ PIECES = st.sampled_from(
 TEXTS = st.lists(st.lists(PIECES | CHARACTERS, max_size=12).map("".join), min_size=1, max_size=5)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shipped(tmp_path_factory.mktemp("single"), trained())
-
-
-@pytest.fixture(scope="module")
-def raw_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shipped(tmp_path_factory.mktemp("pairs"), trained(pairs=True, text="raw"))
-
-
 def words_of(texts: list[str], mode: str) -> list[list[str]]:
     return split_words(pa.array(texts, pa.string()), mode).to_pylist()
 
 
-@settings(max_examples=200)
 @given(TEXTS)
 @example(["it'\u017f", "N'T_", "n't\u00e9", "can'ts [MASK]n't", "\x0b\x1c\x85a\u2028"])
 @example(["\u8fd9\u90e8iPhone[MASK]\u7535\u5f71\u3002", "\u0e19\u0e35\u0e49a\u0e35", "\u8fd9\u0301 \u3099"])

@@ -385,7 +385,11 @@ def test_two_processes_change_no_byte(here: Path, recorded: dict, one_thread, mo
 
 def test_an_error_in_a_process_or_in_its_input_fails_the_run(here: Path, recorded: dict, monkeypatch):
     monkeypatch.setattr(labelling, "POOL_ROWS", 4)
-    for fault, message in (
+    how = Labelling(max_length=5, too_long="refuse")
+    teacher, _ = open_recorded(recorded["model"], LABELS)
+    with pytest.raises(InputError, match=r"^longer than 5 tokens"):
+        label_in(here, teacher, EXAMPLES, how=how, opening=Opening(recorded["model"], tuple(LABELS), how), processes=2)
+    for fault, message in (  # the last one ends the processes
         ("raises", r"^'mine:Teacher': predict_logits raises ConnectionError: the service \(mine\.py, line 13\)$"),
         ("nan", r"^the teacher's logits \(python:mine:Teacher\) are not finite: train row "),
         ("dies", r"^a labelling process died"),
@@ -395,10 +399,6 @@ def test_an_error_in_a_process_or_in_its_input_fails_the_run(here: Path, recorde
         make_teacher(model, EXAMPLES, LABELS, here / fault)
         with pytest.raises(InputError, match=message):
             label_apart(here / f"{fault}-out", here / fault, processes=2)
-    how = Labelling(max_length=5, too_long="refuse")
-    teacher, _ = open_recorded(recorded["model"], LABELS)
-    with pytest.raises(InputError, match=r"^longer than 5 tokens"):
-        label_in(here, teacher, EXAMPLES, how=how, opening=Opening(recorded["model"], tuple(LABELS), how), processes=2)
 
 
 def test_versions_of_the_processes_are_recorded(here: Path):

@@ -1,6 +1,4 @@
-import os
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +84,8 @@ def test_a_user_s_own_teacher_has_none():
         look_up(own, "mine", "mit", ["a"], Vectors(source="teacher:mine"))
 
 
-def test_the_embed_stage_writes_them(tmp_path: Path):
+def test_the_embed_stage_writes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
     folder = tiny_teacher(tmp_path / "models/tiny", WORDS[:-1], labels=LABELS)
     given = yaml.safe_load((ROOT / "params.yaml").read_text())
     given["teachers"] = {"tiny": {"model": {"source": f"folder:{folder}", "licence": "mit"}, "label": {}}}
@@ -101,10 +100,7 @@ def test_the_embed_stage_writes_them(tmp_path: Path):
     tables.write_examples(tmp_path / "data/films/examples", tmp_path / "data/films/source", examples, about)
     (tmp_path / "data/films/augmented").mkdir()
     for stage in (["finetune", "films", "tiny"], ["embed", "films"]):
-        command = [sys.executable, str(ROOT / f"stages/{stage[0]}.py"), *stage[1:]]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        runpy.run_path(str(ROOT / f"stages/{stage[0]}.py"))["main"](*stage[1:])
     path = tmp_path / "data/films/vectors/own.parquet"
     found = read_vectors(path)
     assert list(found.words[:4]) == ["good", "bad", "film", "plot"]

@@ -1,7 +1,6 @@
-import os
+import contextlib
+import runpy
 import shutil
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -158,10 +157,8 @@ def run_embed(folder: Path, text: str, extra: int) -> bytes:
     task = yaml.safe_load((ROOT / "tasks/example.yaml").read_text())
     (folder / "tasks").mkdir(exist_ok=True)
     (folder / "tasks/tiny.yaml").write_text(yaml.safe_dump(task | {"tag": {"text": "raw"}}))
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder / 'site'}"}
-    command = [sys.executable, ROOT / "stages/embed.py", "tiny"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    with contextlib.chdir(folder):
+        runpy.run_path(str(ROOT / "stages/embed.py"))["main"]("tiny")
     return (folder / "data/tiny/vectors/few.parquet").read_bytes()
 
 
