@@ -1,18 +1,23 @@
-# make repro: run the whole pipeline on the active tasks.  make test: run the tests.
-# Both set up .venv if it is missing or out of date.
+# make repro: run the whole pipeline on the active tasks.  make test: run the tests, except the slow ones.  make test-all: run all tests.
+# Each sets up .venv if it is missing or out of date.
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro test check format lock clean
+.PHONY: repro test test-all check format lock clean
 
 repro: .venv/installed
 	python -m pipeline check
 	dvc repro
 	@python -m pipeline results
 
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+
 test: .venv/installed
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+	$(PYTEST) -m "not slow"
+
+test-all: .venv/installed
+	$(PYTEST)
 
 check: .venv/installed
 	ruff format --check .
