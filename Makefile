@@ -8,6 +8,7 @@ export PATH := $(BIN):$(PATH)
 
 repro: .venv/installed
 	python -m pipeline check
+	@test -e data/example/report || ! grep -q '^tasks: \[example\]' params.yaml || echo 'The first run of the example takes about six minutes on two cores.'
 	python -m pipeline repro
 	@python -m pipeline results
 
