@@ -24,7 +24,8 @@ def main() -> None:
         parser.error(f"unrecognized arguments: {' '.join(more)}")
     arguments = vars(parsed)
     start_logging()
-    limit_threads(None if arguments["function"] is audit else 1)
+    if arguments["function"] is not repro:  # the stages inherit its environment, and each sets its own number
+        limit_threads(None if arguments["function"] is audit else 1)
     with clear_errors():
         arguments.pop("function")(**arguments)
 

@@ -138,6 +138,15 @@ def test_skipped_stages_import_neither_torch_nor_transformers(project: Path):
     assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
+@pytest.mark.parametrize(
+    "stage", ["augment", "embed", "evaluate", "export", "finetune", "label", "report", "tag", "train"]
+)
+def test_a_stage_imports_torch_after_it_has_set_its_threads(stage: str):
+    """OpenMP reads its variables when it is loaded."""
+    code = f"import sys, stages.{stage}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
 def test_verify_of_another_folder_names_the_file_that_is_missing(tmp_path: Path):
     lines = verify.listed(verify.check(tmp_path)).splitlines()
     assert lines[0].split(maxsplit=2)[2] == (

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError
 from pipeline.logits.shards import finite_logits
 from pipeline.metrics.calibration import Bins, best_temperature, calibration_error, confidence_bins, softmax
-from pipeline.students.trained import TrainedStudent
 
 Logits = NDArray[np.float32]
 
@@ -50,6 +49,8 @@ def answer(folder: Path, splits: Mapping[str, pa.Table]) -> dict[str, Answers]:
 
     :raises InputError: If the student's files are damaged, or its number of classes differs from that of the logits.
     """
+    from pipeline.students.trained import TrainedStudent  # imports torch, which a stage loads after it sets its threads
+
     student = TrainedStudent.from_pretrained(folder)
     found = {}
     for split, rows in splits.items():

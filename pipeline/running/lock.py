@@ -35,6 +35,10 @@ def restore() -> None:
     for path in dict.fromkeys([Path("dvc.lock"), *copies]):
         if not path.is_file():
             continue
+        if b"\n<<<<<<< " in b"\n" + path.read_bytes():
+            raise InputError(
+                f"{path}: has conflict markers of Git; run `git checkout --ours {path}` or `git checkout --theirs {path}`"
+            )
         if is_whole(path):
             _copy(path, COPIES / path)
         elif is_whole(COPIES / path):

@@ -200,6 +200,7 @@ class _Run:
         self._to_run: set[Any] = set()
         self._shown = 0
         self._is_stopped = False
+        self._ignores_sigint = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
         self._durations = Durations(lock.FOLDER / "seconds.json")
 
     def finish(self) -> Outcome:
@@ -354,9 +355,11 @@ class _Run:
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) == signal.SIG_DFL:
                     signal.signal(number, _kill_children)
+        # A shell waits for its command after SIGINT. The commands of a job in the background ignore it, as this process does.
+        number = signal.SIGTERM if self._ignores_sigint else signal.SIGINT
         signalled: set[int] = set()
         while any(thread.is_alive() for thread in self._threads.values()):
-            signalled |= _signal_children(signal.SIGINT, signalled)  # again: a command may start at this moment
+            signalled |= _signal_children(number, signalled)  # again: a command may start at this moment
             time.sleep(0.05)
 
 

@@ -31,7 +31,8 @@ class BiLSTM(Siamese):
 
     def encode(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the forward state at the last word and the backward state at the first, [B, 2 * hidden]; see `Siamese.encode`."""
-        if ids.device.type == "cpu" and not torch.onnx.is_in_onnx_export():
+        # A subclass can have other layers, or override the methods below.
+        if type(self) is BiLSTM and ids.device.type == "cpu" and not torch.onnx.is_in_onnx_export():
             return last_states(self.forward_lstm, self.backward_lstm, (self.frozen, self.tuned), ids, lengths)
         words = ids.T  # [L, B]
         if torch.onnx.is_in_onnx_export():

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.amp import custom_bwd, custom_fwd
 
 from pipeline.students.siamese import reversal
 
@@ -48,6 +49,8 @@ class _Recurrence(torch.autograd.Function):
     """
 
     @staticmethod
+    # under autocast, `projected` is bfloat16 and the weights are float32
+    @custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
     def forward(
         ctx: Any, projected: torch.Tensor, weights: torch.Tensor, order: torch.Tensor, last: torch.Tensor
     ) -> torch.Tensor:
@@ -79,6 +82,7 @@ class _Recurrence(torch.autograd.Function):
         return states.gather(1, at)[:, 0].transpose(0, 1).reshape(rows, directions * size)
 
     @staticmethod
+    @custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
         gates, cells, squashed, states, weights, index, last = ctx.saved_tensors
         directions, steps, rows, size = states.shape

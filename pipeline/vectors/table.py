@@ -3,19 +3,21 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 
 from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.students.files import FIRST_WORD, PADDING
 from pipeline.students.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import torch
 
 RANDOM_DIMENSIONS = 300
 """The dimensions of random word vectors: those of word2vec, as in the paper."""
@@ -46,13 +48,15 @@ def read_vectors(path: Path) -> WordVectors:
     return WordVectors(words.to_pylist(), matrix)
 
 
-def initial_embeddings(vocabulary: Vocabulary, vectors: WordVectors | None, seed: int) -> torch.Tensor:
+def initial_embeddings(vocabulary: Vocabulary, vectors: WordVectors | None, seed: int) -> "torch.Tensor":
     """Return the initial embeddings of a student.
 
     :param vectors: Pretrained vectors, scaled by one factor to the size of random ones (RANDOM_RANGE). Words without one, unknown
         words and `[MASK]` start at random, padding at zero.
     :return: [V, dimensions], float32.
     """
+    import torch  # the embed stage reads this module before OpenMP's variables are set
+
     dimensions = RANDOM_DIMENSIONS if vectors is None else vectors.matrix.shape[1]
     draws = np.random.default_rng(seed)
     table = draws.uniform(-RANDOM_RANGE, RANDOM_RANGE, (len(vocabulary), dimensions)).astype(np.float32)

@@ -54,6 +54,15 @@ def test_the_lock_file_of_another_dvc_file_is_restored(done: Path):
     assert (done / "more/dvc.lock").read_bytes() == whole
 
 
+def test_a_lock_file_with_conflict_markers_is_left_to_the_user(done: Path):
+    text = (done / "dvc.lock").read_text()
+    merged = f"<<<<<<< HEAD\n{text}=======\n{text}>>>>>>> other\n"
+    (done / "dvc.lock").write_text(merged)
+    with pytest.raises(InputError, match=r"dvc.lock: has conflict markers of Git; run `git checkout --ours dvc.lock`"):
+        repro()
+    assert (done / "dvc.lock").read_text() == merged
+
+
 def test_the_copy_follows_what_others_write(done: Path):
     """A lock file from Git, or of a plain `dvc repro`, is newer than the copy."""
     older = (done / "dvc.lock").read_text().replace("cp seed stamp", "cp seed  stamp")

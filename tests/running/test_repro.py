@@ -229,6 +229,19 @@ def test_what_depends_on_failed_inputs_is_not_run(project, caplog):
     assert "1 stage to run" in caplog.messages
 
 
+def test_a_stage_chooses_its_own_number_of_threads(project, monkeypatch):
+    """Fine-tuning and labelling use all cores unless OMP_NUM_THREADS is set."""
+    folder = project({"shows": {"cmd": "echo $OMP_NUM_THREADS > out", "deps": ["seed"], "outs": ["out"]}})
+    monkeypatch.setattr(sys, "argv", ["pipeline", "repro"])
+    for given in ("", "3"):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        if given:
+            monkeypatch.setenv("OMP_NUM_THREADS", given)
+        commands.main()
+        assert (folder / "out").read_text().strip() == given
+        (folder / "seed").write_text("2\n")
+
+
 # --- what is shown --------------------------------------------------------------------------------------------------------
 
 TALKS = """
@@ -357,14 +370,18 @@ console.run_stage(main, argv=[], resumes=True)
 
 
 @pytest.mark.parametrize(
-    ("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, False)], ids=["terminal", "kill"]
+    ("number", "group", "background"),
+    [(signal.SIGINT, True, False), (signal.SIGTERM, False, False), (signal.SIGTERM, False, True)],
+    ids=["terminal", "kill", "kill a job in the background"],
 )
-def test_a_signal_ends_the_run_and_its_stages_with_one_line(tmp_path: Path, number: int, group: bool):
+def test_a_signal_ends_the_run_and_its_stages_with_one_line(tmp_path: Path, number: int, group: bool, background: bool):
+    """A shell script starts a job in the background with SIGINT ignored."""
     command = {"cmd": f"{sys.executable} clean.py", "deps": ["seed"], "outs": ["out"]}
     folder = dvc_project.write(tmp_path / "project", {"clean": command, "first": stage("first", "seed")})
     (folder / "clean.py").write_text(CLEANS)
+    ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"] if background else []
     with subprocess.Popen(
-        [*COMMAND, "-j", "2"],
+        [*ignoring, *COMMAND, "-j", "2"],
         cwd=folder,
         env=dvc_project.environment(),
         stdout=subprocess.PIPE,

@@ -76,3 +76,20 @@ def test_a_pair_is_compared_by_the_paper_s_four_features():
     found = model(Batch(first.ids1, first.lengths1, second.ids1, second.lengths1))
     torch.testing.assert_close(found, expected)
     assert model.dense.in_features == 4 * 2 * 5
+
+
+class Deeper(BiLSTM):
+    """A student of a user: two layers, and words that are scaled."""
+
+    def __init__(self) -> None:
+        super().__init__(embeddings(), classes=2, pairs=False, hidden=5, classifier=4)
+        self.forward_lstm = torch.nn.LSTM(12, 5, num_layers=2)
+
+    def _vectors(self, words: torch.Tensor) -> torch.Tensor:
+        return 2 * super()._vectors(words)
+
+
+def test_a_subclass_can_replace_the_layers_and_the_vectors():
+    model, given = Deeper(), batch([3, 3])
+    states, _ = model.forward_lstm(2 * torch.cat([model.frozen(given.ids1.T), model.tuned(given.ids1.T)], dim=-1))
+    torch.testing.assert_close(model.encode(given.ids1, given.lengths1)[:, :5], states[-1])

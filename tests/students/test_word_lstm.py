@@ -74,3 +74,20 @@ def test_a_frozen_table_gets_no_gradient_and_a_sparse_one_a_row_for_each_word(sp
     assert gradient is not None and gradient.is_sparse is sparse
     if sparse:
         assert gradient.coalesce().indices()[0].tolist() == [1, 2, 3, 5]
+
+
+def test_it_works_under_autocast():
+    given = (*layers(torch.float32), *batch([[1, 2, 1], [2, 5, 3]]))
+    expected = last_states(*given)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = last_states(*given)
+        found.sum().backward()
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.02)
+    assert given[0].weight_hh_l0.grad is not None
+
+
+def test_a_second_derivative_is_refused():
+    forward, *rest = layers(torch.float32)
+    states = last_states(forward, *rest, *batch([[1, 2, 1], [2, 5, 3]]))
+    with pytest.raises(RuntimeError, match="automatic differentiation"):
+        torch.autograd.grad(states.sum(), forward.weight_hh_l0, create_graph=True)
