@@ -11,7 +11,7 @@ repro: .venv/installed
 	dvc repro
 	@python -m pipeline results
 
-PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: .venv/installed
 	$(PYTEST) -m "not slow"
