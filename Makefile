@@ -12,7 +12,7 @@ repro: .venv/installed
 	python -m pipeline repro
 	@python -m pipeline results
 
-PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: .venv/installed
 	$(PYTEST) -m "not slow"

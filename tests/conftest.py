@@ -15,6 +15,29 @@ settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile("any machine")
 
 
+LONGEST = (
+    "test_recipes",
+    "test_pipeline",
+    "test_repro",
+    "test_consumer",
+    "test_cells",
+    "test_teacher_stages",
+    "test_faults",
+    "test_contract",
+    "test_evaluation",
+    "test_console",
+    "test_own_rules",
+    "test_checkpoint",
+    "test_gather",
+    "test_own",
+    "test_export",
+    "test_packing",
+    "test_distill",
+    "test_zoo",
+)
+"""The files that take longest, the longest first. They run first, so that no worker waits long for the last file of another."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--thorough", action="store_true", help="more kills and more examples, where a test has them")
 
@@ -22,6 +45,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--thorough"):
         settings.load_profile("thorough")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture(autouse=True)

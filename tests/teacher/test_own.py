@@ -1,7 +1,9 @@
+import multiprocessing
 import os
 import runpy
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import joblib
@@ -12,6 +14,7 @@ import torch
 import yaml
 from filelock import FileLock
 from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.backend.context import set_start_method
 from labelled import NO_COPIES, label, label_in
 from tiny import augmented_table, examples_table, tiny_teacher
 
@@ -330,6 +333,17 @@ def one_thread(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.fixture
+def preloaded() -> Iterator[None]:
+    """Fork labelling processes from one that has imported their modules: each start of a new one takes 5 s of processor time."""
+    get_reusable_executor().shutdown()  # its processes were started in the usual way
+    multiprocessing.set_forkserver_preload([labellers.__name__])
+    set_start_method("forkserver")
+    yield
+    set_start_method(None, force=True)
+    get_reusable_executor().shutdown()
+
+
+@pytest.fixture
 def recorded(here: Path) -> dict[str, Path]:
     """Return the folders of two teachers that the finetune stage recorded."""
     tiny_teacher(here / "model", ["invoice", "crashes", "the"], LABELS)
@@ -383,6 +397,7 @@ def test_two_processes_change_no_byte(here: Path, recorded: dict, one_thread, mo
         assert together == alone
 
 
+@pytest.mark.usefixtures("preloaded")
 def test_an_error_in_a_process_or_in_its_input_fails_the_run(here: Path, recorded: dict, monkeypatch):
     monkeypatch.setattr(labelling, "POOL_ROWS", 4)
     how = Labelling(max_length=5, too_long="refuse")
@@ -401,6 +416,7 @@ def test_an_error_in_a_process_or_in_its_input_fails_the_run(here: Path, recorde
             label_apart(here / f"{fault}-out", here / fault, processes=2)
 
 
+@pytest.mark.usefixtures("preloaded")
 def test_versions_of_the_processes_are_recorded(here: Path):
     fake = "\n\nfrom importlib import metadata\nreal = metadata.version\n\n\nclass Elsewhere(Teacher):\n"
     fake += "    def __init__(self, main):\n        super().__init__()\n        if os.getpid() != main:\n"
@@ -409,18 +425,19 @@ def test_versions_of_the_processes_are_recorded(here: Path):
     (here / "teacher").mkdir()
     model = TeacherModel(source="python:mine:Elsewhere", params={"main": os.getpid()})
     make_teacher(model, EXAMPLES, LABELS, here / "teacher")
-    get_reusable_executor().shutdown()  # its processes have imported another `mine`
     label_apart(here / "out", here / "teacher", processes=2)
-    get_reusable_executor().shutdown()  # its processes have the fake version
     versions = dataset.provenance(here / "out/out")["versions"]
     assert versions == {**library_versions(), "torch": f"0.1, {library_versions()['torch']}"}
 
 
+@pytest.mark.usefixtures("preloaded")
 def test_a_dask_cluster_changes_no_byte(here: Path, recorded: dict, one_thread, monkeypatch: pytest.MonkeyPatch):
     distributed = pytest.importorskip("distributed", reason="needs the extra `cluster`")
+    dask = pytest.importorskip("dask", reason="needs the extra `cluster`")
     monkeypatch.setattr(labelling, "POOL_ROWS", 4)
     alone = label_apart(here / "alone", recorded["model"])
-    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0")
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0")
     with cluster, distributed.Client(cluster), joblib.parallel_config(backend="dask"):
         assert processes_wanted() == 2
         assert label_apart(here / "cluster", recorded["model"]) == alone
