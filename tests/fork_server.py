@@ -24,6 +24,7 @@ import socket
 import sys
 import threading
 import types
+import weakref
 from pathlib import Path
 
 STREAMS = 3
@@ -39,12 +40,22 @@ def preload(names: list[str]) -> None:
         sys.modules["torch"].set_num_threads(1)
     if "dvc" in sys.modules:
         parse_yaml_once()
+    if (
+        "transformers.conversion_mapping" in sys.modules
+    ):  # a thousand regular expressions, compiled where a process opens its first model
+        sys.modules["transformers.conversion_mapping"].get_checkpoint_conversion_mapping("bert")
     ours = [name for name in sys.modules if name.partition(".")[0] in ("pipeline", "stages")]
     assert not ours, f"these come from a clone, which may have changed them: {ours}"
     threads = Path("/proc/self/task")  # on Linux
     assert not threads.exists() or len([*threads.iterdir()]) == 1, (
         "a fork keeps one thread alone, and locks that the others hold for ever"
     )
+    for registered in list(
+        weakref.finalize._registry
+    ):  # what modules do at the end of a process costs each command 30 ms
+        registered.atexit = False
+    if "torch._dynamo.utils" in sys.modules:
+        atexit.unregister(sys.modules["torch._dynamo.utils"].dump_compile_times)
     gc.collect()
     gc.freeze()
 
