@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import served
 import yaml
 from imported_task import PARAMS, TASK
 from logit_sets import LABELS, changed, rows, write
@@ -175,8 +176,8 @@ def test_dvc_get_gives_the_data_set(places: dict[str, Path], tmp_path: Path):
 
 
 def test_dvc_import_gives_a_task_its_rows(places: dict[str, Path], tmp_path: Path):
-    """In a project of one's own: import the logits, say so in the task's file, and train."""
-    project = Clone(tmp_path / "mine")
+    """In a project of one's own: import the logits, say so in the task's file, and train. With the real `python` and `dvc`, as a user has them."""
+    project = Clone(tmp_path / "mine", served.REAL)
     for name in (".gitignore", ".dvcignore", "dvc.yaml", ".dvc/config"):
         (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, project.folder / name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import served
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -249,8 +250,8 @@ def test_gather_train_and_evaluate_need_the_logit_files_alone(tmp_path: Path):
     (tmp_path / "block/sitecustomize.py").write_text(BLOCK)
     environment = os.environ | {"PYTHONPATH": f"{tmp_path / 'block'}{os.pathsep}{ROOT}"}
 
-    def run(*command: str) -> subprocess.CompletedProcess[str]:
-        given = [sys.executable, *command]
+    def run(*command: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
+        given = [python, *command]
         return subprocess.run(given, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
     assert "import of transformers halted" in run("-c", "import transformers").stderr
@@ -266,5 +267,5 @@ def test_gather_train_and_evaluate_need_the_logit_files_alone(tmp_path: Path):
     assert found["test"]["student"]["accuracy"] > 0.9
     assert found["test"]["teacher"]["accuracy"] == found["test"]["teacher"]["f1 (positive)"] == 1.0
     assert "calibration error, scaled" in found["test"]["student"]
-    done = run(str(ROOT / "stages/train.py"), "tiny", "small")
+    done = run(str(ROOT / "stages/train.py"), "tiny", "small", python=served.python())
     assert (done.returncode, done.stderr) == (2, "error: params.yaml: students: there is no 'small' (there are tiny)\n")

@@ -1,6 +1,7 @@
 """An ablation small enough to run many times: a tiny corpus, tagged without spaCy, and logits that follow from each text."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ from tiny import examples_table
 
 from pipeline import tables
 from pipeline.ablation import sets
-from pipeline.ablation.cells import Tables
+from pipeline.ablation.cells import Tables, train_all
 from pipeline.ablation.params import Ablation
 from pipeline.logits import writing
 from pipeline.text import tagging
@@ -50,18 +51,25 @@ def examples() -> pa.Table:
     return examples_table(rows)
 
 
-@pytest.fixture
-def tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="session")
+def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return what the tag stage would write."""
 
     def tag(texts: list[str]):
         for words in tagging.split_words(texts):
             yield words, ["WORD" if word in (*GOOD, *BAD, *FILLER) else "OTHER" for word in words], []
 
-    monkeypatch.setitem(tagging._loaded, ("spacy:tiny", "pretokenised"), tag)
-    found = tagging.tokens_tables(examples(), "spacy:tiny", "pretokenised", workers=1)
-    tagging.write_tables(tmp_path / "tokens", *found)
-    return tmp_path / "tokens"
+    folder = tmp_path_factory.mktemp("tagged") / "tokens"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(tagging._loaded, ("spacy:tiny", "pretokenised"), tag)
+        tagging.write_tables(folder, *tagging.tokens_tables(examples(), "spacy:tiny", "pretokenised", workers=1))
+    return folder
+
+
+@pytest.fixture
+def tokens(tagged: Path, tmp_path: Path) -> Path:
+    """Return a copy of `tagged`."""
+    return Path(shutil.copytree(tagged, tmp_path / "tokens"))
 
 
 def label(folder: Path, copies: Path) -> Path:
@@ -81,9 +89,29 @@ def label(folder: Path, copies: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def made(tagged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the tables of `ablation()`, and its trained students in `cells`."""
+    folder = tmp_path_factory.mktemp("made")
+    sets.draw(tagged, folder / "augmented", ablation(), workers=1)
+    label(folder / "logits", folder / "augmented" / sets.UNION)
+    train_all(tables_in(folder), ablation(), folder / "cells", workers=1)
+    return folder
+
+
+def tables_in(folder: Path) -> Tables:
+    return Tables(labelled=folder / "logits", sets=folder / "augmented", vectors=None)
+
+
 @pytest.fixture
-def where(tokens: Path, tmp_path: Path) -> Tables:
-    """Return the tables of `ablation()`."""
-    sets.draw(tokens, tmp_path / "augmented", ablation(), workers=1)
-    labelled = label(tmp_path / "logits", tmp_path / "augmented" / sets.UNION)
-    return Tables(labelled=labelled, sets=tmp_path / "augmented", vectors=None)
+def where(made: Path, tokens: Path, tmp_path: Path) -> Tables:
+    """Return a copy of the tables of `ablation()`, next to its tokens."""
+    for name in ("augmented", "logits"):
+        shutil.copytree(made / name, tmp_path / name)
+    return tables_in(tmp_path)
+
+
+@pytest.fixture
+def trained(made: Path, tmp_path: Path) -> Path:
+    """Return a copy of the students of `ablation()`, for `train_all` to go on from."""
+    return Path(shutil.copytree(made / "cells", tmp_path / "cells"))

@@ -109,12 +109,11 @@ def test_what_the_teacher_says_changes_no_hard_cell(where: Tables, tmp_path: Pat
     assert {name.partition("-")[0] for name in changed} == {"distilled"}
 
 
-def test_workers_and_order_change_no_byte(where: Tables, tmp_path: Path):
+def test_workers_and_order_change_no_byte(where: Tables, made: Path, tmp_path: Path):
     asked = ablation()
-    train_all(where, asked, tmp_path / "one", workers=1)
     train_all(where, asked, tmp_path / "two", workers=2)
     train_all(where, asked.model_copy(update={"seeds": [1, 0]}), tmp_path / "other", workers=1)
-    found = results_of(tmp_path / "one")
+    found = results_of(made / "cells")
     assert len(found) == 2 * 4 * 2
     assert found == results_of(tmp_path / "two") == results_of(tmp_path / "other")
 
@@ -128,9 +127,8 @@ def changed_by(before: dict, folder: Path) -> set[str]:
     return {name for name in before.keys() | after if before.get(name) != after.get(name)}
 
 
-def test_only_what_a_change_concerns_is_trained_again(where: Tables, tmp_path: Path):
-    out = tmp_path / "cells"
-    train_all(where, ablation(), out, workers=1)
+def test_only_what_a_change_concerns_is_trained_again(where: Tables, trained: Path):
+    out = trained
     before = modified(out)
     train_all(where, ablation(), out, workers=1)
     assert changed_by(before, out) == set()
@@ -153,15 +151,15 @@ def test_every_student_sees_about_as_many_rows(where: Tables, tmp_path: Path):
     assert all(abs(one["rows"] * one["epochs"] - 600) <= one["rows"] / 2 for one in found)
 
 
-def test_other_labels_train_everything_again(where: Tables, tmp_path: Path):
-    train_all(where, ablation(seeds=[0]), tmp_path / "cells", workers=1)
-    before = modified(tmp_path / "cells")
+def test_other_labels_train_everything_again(where: Tables, trained: Path):
+    train_all(where, ablation(seeds=[0]), trained, workers=1)
+    before = modified(trained)
     about = dataset.provenance(where.labelled)
     splits = {split: dataset.read_split(where.labelled, split) for split in tables.SPLITS}
     turned = [row[::-1] for row in splits["train"]["logits"].to_pylist()]
     writing.write(where.labelled, splits | {"train": column(splits["train"], "logits", turned)}, about)
-    train_all(where, ablation(seeds=[0]), tmp_path / "cells", workers=1)
-    assert changed_by(before, tmp_path / "cells") == set(before)
+    train_all(where, ablation(seeds=[0]), trained, workers=1)
+    assert changed_by(before, trained) == set(before)
 
 
 @pytest.mark.parametrize("left", [b"", b"{", b"[]", b'{"key": "of another"}'], ids=["empty", "torn", "list", "stale"])
@@ -197,7 +195,7 @@ cells.train_all(where, asked, out, workers=1)
 """
 
 
-def test_a_killed_run_goes_on(where: Tables, tmp_path: Path):
+def test_a_killed_run_goes_on(where: Tables, made: Path, tmp_path: Path):
     asked, out = ablation(), tmp_path / "cells"
     command = [
         sys.executable,
@@ -216,8 +214,7 @@ def test_a_killed_run_goes_on(where: Tables, tmp_path: Path):
     assert len(first) == 5
     train_all(where, asked, out, workers=1)
     assert {name: modified(out)[name] for name in first} == first
-    train_all(where, asked, tmp_path / "whole", workers=1)
-    assert results_of(out) == results_of(tmp_path / "whole")
+    assert results_of(out) == results_of(made / "cells")
 
 
 def test_results_that_nobody_asks_for_go(where: Tables, tmp_path: Path):
@@ -230,9 +227,8 @@ def test_results_that_nobody_asks_for_go(where: Tables, tmp_path: Path):
     assert all(name.endswith("seed0.json") for name in results_of(out))
 
 
-def test_a_result_names_the_rows_that_are_wrong(where: Tables, tmp_path: Path):
-    train_all(where, ablation(seeds=[0]), tmp_path / "cells", workers=1)
-    found = json.loads((tmp_path / "cells/distilled-all-2-seed0.json").read_text())
+def test_a_result_names_the_rows_that_are_wrong(where: Tables, made: Path):
+    found = json.loads((made / "cells/distilled-all-2-seed0.json").read_text())
     test = dataset.read_split(where.labelled, "test")
     assert found["test"]["rows"] == test.num_rows
     assert set(found["test"]["wrong"]) < set(test["id"].to_pylist())
@@ -256,9 +252,9 @@ def test_students_share_no_gpu(monkeypatch: pytest.MonkeyPatch):
     assert cells.default_workers() == 3
 
 
-def test_other_code_trains_everything_again(where: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_other_code_trains_everything_again(where: Tables, trained: Path, monkeypatch: pytest.MonkeyPatch):
     """Vectors, vocabulary, the contract, the epoch rule: whatever training imports."""
-    asked, out = ablation(seeds=[0]), tmp_path / "cells"
+    asked, out = ablation(seeds=[0]), trained
     train_all(where, asked, out, workers=1)
     before = modified(out)
     digest = plugins.library_digest
@@ -277,9 +273,9 @@ def test_the_code_of_a_student_is_all_that_training_imports():
     } <= reached
 
 
-def test_rows_of_other_cells_train_nothing_again(where: Tables, tmp_path: Path):
+def test_rows_of_other_cells_train_nothing_again(where: Tables, trained: Path):
     """A new rule set labels more texts in the union, and where the text comes from may be written in other words."""
-    asked, out = ablation(seeds=[0]), tmp_path / "cells"
+    asked, out = ablation(seeds=[0]), trained
     train_all(where, asked, out, workers=1)
     before = modified(out)
     splits = {split: dataset.read_split(where.labelled, split) for split in tables.SPLITS}

@@ -10,20 +10,18 @@ import pytest
 from conftest import ablation
 
 from pipeline.ablation import results
-from pipeline.ablation.cells import Tables, train_all
+from pipeline.ablation.cells import Tables
 from pipeline.ablation.params import Ablation, Cell
 from pipeline.errors import InputError
 
 
 @pytest.fixture
-def trained(where: Tables, tmp_path: Path) -> tuple[Path, Path, Ablation]:
-    asked = ablation()
-    train_all(where, asked, tmp_path / "cells", workers=1)
-    return tmp_path / "cells", where.labelled, asked
+def finished(where: Tables, trained: Path) -> tuple[Path, Path, Ablation]:
+    return trained, where.labelled, ablation()
 
 
-def test_the_json_is_as_agreed(trained: tuple[Path, Path, Ablation]):
-    cells, labelled, asked = trained
+def test_the_json_is_as_agreed(finished: tuple[Path, Path, Ablation]):
+    cells, labelled, asked = finished
     measured = results.measure(cells, labelled, asked, "test")
     found = results.summary(measured, cells, asked)
     assert json.loads(json.dumps(found)) == found
@@ -48,8 +46,8 @@ def test_the_json_is_as_agreed(trained: tuple[Path, Path, Ablation]):
     ]
 
 
-def test_every_curve_starts_without_augmentation(trained: tuple[Path, Path, Ablation]):
-    cells, labelled, asked = trained
+def test_every_curve_starts_without_augmentation(finished: tuple[Path, Path, Ablation]):
+    cells, labelled, asked = finished
     found = results.summary(results.measure(cells, labelled, asked, "test"), cells, asked)
     rows = list(csv.DictReader(io.StringIO(results.curves(found))))
     for labels in ("gold labels", "teacher's logits"):
@@ -61,8 +59,8 @@ def test_every_curve_starts_without_augmentation(trained: tuple[Path, Path, Abla
     assert len(rows) == 10
 
 
-def test_the_table_has_the_differences(trained: tuple[Path, Path, Ablation]):
-    cells, labelled, asked = trained
+def test_the_table_has_the_differences(finished: tuple[Path, Path, Ablation]):
+    cells, labelled, asked = finished
     measured = [results.measure(cells, labelled, asked, split) for split in ("validation", "test")]
     found = results.summary(measured[-1], cells, asked)
     lines = results.table(measured, found).strip().splitlines()[2:]
@@ -76,15 +74,15 @@ def test_the_table_has_the_differences(trained: tuple[Path, Path, Ablation]):
     assert float(cell[-2].split()[0]) == pytest.approx(100 * (mine["mean"] - base["mean"]), abs=0.051)
 
 
-def test_a_missing_result_is_one_line(trained: tuple[Path, Path, Ablation]):
-    cells, labelled, asked = trained
+def test_a_missing_result_is_one_line(finished: tuple[Path, Path, Ablation]):
+    cells, labelled, asked = finished
     (cells / "hard-none-0-seed1.json").unlink()
     with pytest.raises(InputError, match=r"hard-none-0-seed1.json: no such file; run `dvc repro ablation/dvc.yaml`"):
         results.measure(cells, labelled, asked, "test")
 
 
-def test_a_result_of_other_rows_is_refused(trained: tuple[Path, Path, Ablation]):
-    cells, labelled, asked = trained
+def test_a_result_of_other_rows_is_refused(finished: tuple[Path, Path, Ablation]):
+    cells, labelled, asked = finished
     path = cells / "hard-none-0-seed1.json"
     found = json.loads(path.read_text())
     found["test"]["wrong"] = ["0" * 32]

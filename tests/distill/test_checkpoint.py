@@ -8,6 +8,7 @@ from pathlib import Path
 
 import imports
 import pytest
+import served
 import torch
 import yaml
 from killed import EndedError
@@ -47,7 +48,7 @@ def stage(folder: Path, kill_at: int = 0, kill_by: str = "SIGKILL") -> subproces
         "KILL_AT": str(kill_at),
         "KILL_BY": kill_by,
     }
-    command = [sys.executable, str(ROOT / "stages/train.py"), "tiny", "tiny"]
+    command = [served.python(), str(ROOT / "stages/train.py"), "tiny", "tiny"]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 

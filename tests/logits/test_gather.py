@@ -2,13 +2,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import served
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -300,7 +300,7 @@ def test_the_stages_measure_a_student_of_two_teachers_by_their_average(tmp_path:
     (tmp_path / "tasks/films.yaml").write_text((ROOT / "tasks/example.yaml").read_text())
 
     def run(stage: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / f"stages/{stage}.py"), "films", "bag"]
+        command = [served.python(), str(ROOT / f"stages/{stage}.py"), "films", "bag"]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 

@@ -4,12 +4,12 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import readme
+import served
 import torch
 import yaml
 from logit_rows import PROVENANCE, rows, sentiment
@@ -45,7 +45,7 @@ def run_stages(folder: Path, student: dict) -> dict:
     splits = {"train": TRAINING, "validation": VALIDATION, "test": sentiment(60, 2)}
     writing.write(data / "logits/ours", splits, PROVENANCE)
     for stage in ("gather", "train", "evaluate"):
-        command = [sys.executable, str(ROOT / f"stages/{stage}.py"), "tiny", "mine"]
+        command = [served.python(), str(ROOT / f"stages/{stage}.py"), "tiny", "mine"]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import served
 import yaml
 from tiny import augmented_table, examples_table, tiny_teacher
 
@@ -73,10 +74,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def in_subprocess(project: Path, *command: str, lean: bool = False) -> str:
+def in_subprocess(project: Path, python: str, *command: str, lean: bool = False) -> str:
     path = [str(project / "lean")] if lean else []
     done = subprocess.run(
-        [sys.executable, *command],
+        [python, *command],
         cwd=project,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([*path, str(ROOT)]), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -96,12 +97,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_labelling_needs_few_packages(project: Path):
-    log = in_subprocess(project, str(ROOT / "stages/finetune.py"), "films", "trained")
+    log = in_subprocess(project, served.python(), str(ROOT / "stages/finetune.py"), "films", "trained")
     assert "it/s" not in log, "no progress bars without a terminal"
     assert "MISSING" not in log
     check = "import sys; assert sys.modules['polars'] is None, 'polars should be absent'"
-    in_subprocess(project, "-c", check, lean=True)
-    log = in_subprocess(project, str(ROOT / "stages/label.py"), "films", "trained", lean=True)
+    in_subprocess(project, sys.executable, "-c", check, lean=True)
+    log = in_subprocess(project, sys.executable, str(ROOT / "stages/label.py"), "films", "trained", lean=True)
     assert "labelled 9 texts of 9 rows" in log
     assert "it/s" not in log
     assert dataset.read_split(project / "data/films/logits/trained", "train").num_rows == 5

@@ -2,10 +2,10 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import served
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -580,7 +580,7 @@ def project(tmp_path):
 
 def run_stage(project):
     return subprocess.run(
-        [sys.executable, REPOSITORY / "stages" / "prepare.py", "films"],
+        [served.python(), REPOSITORY / "stages" / "prepare.py", "films"],
         cwd=project,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
