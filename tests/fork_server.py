@@ -39,6 +39,10 @@ def preload(names: list[str]) -> None:
         sys.modules["torch"].set_num_threads(1)
     if "dvc" in sys.modules:
         parse_yaml_once()
+    if (
+        "transformers.conversion_mapping" in sys.modules
+    ):  # a thousand regular expressions, compiled where a process opens its first model
+        sys.modules["transformers.conversion_mapping"].get_checkpoint_conversion_mapping("bert")
     ours = [name for name in sys.modules if name.partition(".")[0] in ("pipeline", "stages")]
     assert not ours, f"these come from a clone, which may have changed them: {ours}"
     threads = Path("/proc/self/task")  # on Linux

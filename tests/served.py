@@ -14,10 +14,10 @@ from functools import cache
 from pathlib import Path
 
 STAGES = (
-    "torch torch.utils.data torch._dynamo torch.onnx transformers transformers.models.auto transformers.models.bert.modeling_bert "
+    "torch torch.utils.data torch._dynamo torch.onnx transformers transformers.models.auto.tokenization_auto transformers.conversion_mapping transformers.models.bert.modeling_bert "
     "transformers.models.bert.tokenization_bert transformers.tokenization_utils_tokenizers accelerate tokenizers safetensors.torch pyarrow "
-    "pyarrow.parquet pyarrow.dataset pyarrow.compute pyarrow.csv pyarrow.json numpy pydantic yaml joblib joblib.externals.loky tqdm "
-    "tqdm.contrib.logging filelock jinja2 xxhash nltk nltk.corpus spacy spacy.lang.en onnx sklearn.linear_model "
+    "pyarrow.parquet pyarrow.dataset pyarrow.compute pyarrow.acero pandas pyarrow.csv pyarrow.json numpy pydantic yaml joblib joblib.externals.loky tqdm "
+    "tqdm.contrib.logging filelock jinja2 xxhash nltk nltk.corpus spacy spacy.pipeline.factories onnx sklearn.linear_model "
     "sklearn.feature_extraction.text multiprocessing.pool concurrent.futures.process"
 )
 """What stages import; none of the project's own modules, which come from a clone's folder, and neither polars nor onnxruntime, which start threads."""

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import imports
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import served
 from conftest import STUDENT, ablation
 from logit_sets import column
 
@@ -198,7 +198,7 @@ cells.train_all(where, asked, out, workers=1)
 def test_a_killed_run_goes_on(where: Tables, made: Path, tmp_path: Path):
     asked, out = ablation(), tmp_path / "cells"
     command = [
-        sys.executable,
+        served.python(),
         "-c",
         KILLED,
         repr(where).replace("PosixPath", "Path"),

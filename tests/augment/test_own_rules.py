@@ -128,7 +128,7 @@ console.run_stage(main, argv=[])
         start_new_session=True,
         env=environment,
     ) as process:
-        assert process.stdout.readline().startswith(b"running")
+        assert [process.stdout.readline() for _ in range(2)] == [b"running\n"] * 2  # both workers
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
         _, errors = process.communicate(timeout=30)  # until no process has this pipe
     assert (process.returncode, errors.decode()) == (130, "interrupted; run the stage again to start over\n")

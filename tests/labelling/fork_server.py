@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import joblib.externals.loky  # noqa: F401  and the other modules that a run would import
+import pandas  # noqa: F401  which Arrow imports
 import tqdm  # noqa: F401
 from transformers import BertForSequenceClassification, PreTrainedTokenizerFast  # noqa: F401
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 from pipeline.console import run_stage
 from pipeline.labelling import label, labellers
@@ -120,4 +122,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    get_checkpoint_conversion_mapping(
+        "bert"
+    )  # a thousand regular expressions, compiled where a process opens its first model
     main()
