@@ -24,6 +24,7 @@ import socket
 import sys
 import threading
 import types
+import weakref
 from pathlib import Path
 
 STREAMS = 3
@@ -49,6 +50,12 @@ def preload(names: list[str]) -> None:
     assert not threads.exists() or len([*threads.iterdir()]) == 1, (
         "a fork keeps one thread alone, and locks that the others hold for ever"
     )
+    for registered in list(
+        weakref.finalize._registry
+    ):  # what modules do at the end of a process costs each command 30 ms
+        registered.atexit = False
+    if "torch._dynamo.utils" in sys.modules:
+        atexit.unregister(sys.modules["torch._dynamo.utils"].dump_compile_times)
     gc.collect()
     gc.freeze()
 
