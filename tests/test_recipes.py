@@ -84,14 +84,14 @@ def test_an_experiment_has_its_parameters(done: tuple[Clone, dict[str, str]]):
     assert params_of(clone, "batch-128")["students"]["bilstm"] == base | {"batch_size": 128}
     objective = params_of(clone, "softer")["students"]["bilstm"]["objective"]
     assert objective == base["objective"] | {"soft": "kl", "temperature": 2.0}
-    assert params_of(clone, "two-copies")["augment"] == params_of(clone, "main")["augment"]
-    assert params_of(clone, "two-copies", "tasks/example.yaml")["augment"] == {"n_iter": 2}
+    assert params_of(clone, "four-copies")["augment"] == params_of(clone, "main")["augment"]
+    assert params_of(clone, "four-copies", "tasks/example.yaml")["augment"] == {"n_iter": 4}
 
 
 def test_a_changed_n_iter_augments_again_but_does_not_tag(done: tuple[Clone, dict[str, str]]):
     clone, _ = done
-    one, two = (params_of(clone, name, "dvc.lock")["stages"] for name in ("main", "two-copies"))
-    changed = {stage for stage in one if one[stage]["outs"] != two[stage]["outs"]}
+    one, four = (params_of(clone, name, "dvc.lock")["stages"] for name in ("main", "four-copies"))
+    changed = {stage for stage in one if one[stage]["outs"] != four[stage]["outs"]}
     assert {"augment@example", "label@example-minilm", "train@example-bilstm"} <= changed
     assert not changed & {"prepare@example", "tag@example", "finetune@example-minilm"}
 
