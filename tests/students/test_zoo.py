@@ -131,7 +131,7 @@ def test_each_learns_from_the_rows_alone_and_loads_from_its_folder(name: str, tm
         teacher="large",
         optimiser={"name": "adamw", "learning_rate": 0.01},
         batch_size=10,
-        epochs=6,
+        epochs=4,
     )
     table, held_out = sentiment(300), sentiment(80, seed=1)
     student, history = distill(table, held_out, asked, ("negative", "positive"), "pretokenised", pairs=False)
@@ -156,7 +156,7 @@ def test_each_learns_pairs(name: str):
         teacher="large",
         optimiser={"name": "adamw", "learning_rate": 0.01},
         batch_size=10,
-        epochs=8,
+        epochs=3,
     )
     _, history = distill(table, table[:100], asked, ("no", "yes"), "pretokenised", pairs=True)
     assert max(epoch.validation_accuracy for epoch in history) == 1.0
