@@ -33,9 +33,6 @@ def tiny_example(folder: Path) -> Clone:
         folder / "tasks/example.yaml",
         lambda task: task["text"].update(source={"files": "sentences.csv", "licence": "proprietary"}),
     )
-    edit(
-        folder / "tasks/example.yaml", lambda task: task.update(teachers={}, students={})
-    )  # they are of its real teacher
 
     def small(params: dict) -> None:
         params["teachers"]["minilm"]["model"] = {"source": "folder:models/tiny"}
