@@ -155,8 +155,8 @@ def test_a_changed_default_changes_what_has_it(here: Path, monkeypatch: pytest.M
 
 def test_the_attribute_fingerprint_counts(here: Path):
     before = stamp()
-    (here / "inputs_teacher.py").write_text(FILES["inputs_teacher.py"].replace("'1'", "'2'"))
-    assert stamp()["teachers"]["own"]["fingerprint"] == "2"
+    (here / "inputs_teacher.py").write_text(FILES["inputs_teacher.py"].replace("'1'", "'22'"))
+    assert stamp()["teachers"]["own"]["fingerprint"] == "22"
     assert before["teachers"]["own"]["fingerprint"] == "1"
 
 
