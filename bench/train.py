@@ -150,7 +150,8 @@ def measure(name: str, rows: TrainingRows, vocabulary: int, options: argparse.Na
 WORKER = """
 import json, sys
 from pathlib import Path
-from pipeline.machine import keep_freed_memory, limit_threads
+from pipeline.machine.memory import keep_freed_memory
+from pipeline.machine.threads import limit_threads
 options = json.loads(sys.argv[1])
 if options["stage"]:
     limit_threads(1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.console import EXIT_INPUT, clear_errors, start_logging, write
 from pipeline.errors import InputError, shown
-from pipeline.machine import limit_threads
+from pipeline.machine.threads import limit_threads
 from pipeline.storage import write_text
 
 

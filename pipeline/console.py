@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipeline.errors import InputError, shown
-from pipeline.machine import limit_threads
+from pipeline.machine.threads import limit_threads
 
 EXIT_INPUT = 2
 EXIT_SIGNAL = 128

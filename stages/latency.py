@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pipeline.console import run_stage
 from pipeline.labelling import direct
 from pipeline.logits import dataset
-from pipeline.machine import cores
+from pipeline.machine.threads import cores
 from pipeline.params import project
 from pipeline.serving import latency
 from pipeline.storage import write_json

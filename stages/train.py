@@ -21,7 +21,7 @@ def main(task: str, student: str) -> None:
     from pipeline.distill.loop import distill
     from pipeline.logits import dataset
     from pipeline.logits.dataset import COLUMNS
-    from pipeline.machine import keep_freed_memory
+    from pipeline.machine.memory import keep_freed_memory
     from pipeline.params import project
     from pipeline.vectors.table import read_vectors
 

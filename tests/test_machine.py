@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import machine
+from pipeline.machine import threads
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,12 +26,12 @@ def run(code: str, **environment: str) -> tuple[str, str]:
     return done.stdout.strip(), done.stderr
 
 
-THREADS = "from pipeline.machine import limit_threads; limit_threads({}); import torch; print(torch.get_num_threads())"
+THREADS = "from pipeline.machine.threads import limit_threads; limit_threads({}); import torch; print(torch.get_num_threads())"
 
 
 @pytest.mark.parametrize(
     ("given", "environment", "threads"),
-    [("1", {}, 1), ("1", {"OMP_NUM_THREADS": "2"}, 2), ("None", {}, machine.cores())],
+    [("1", {}, 1), ("1", {"OMP_NUM_THREADS": "2"}, 2), ("None", {}, threads.cores())],
     ids=["one", "the user's own", "one a core"],
 )
 def test_torch_takes_the_threads_that_a_stage_asks_for(given: str, environment: dict[str, str], threads: int):
@@ -49,7 +49,7 @@ def test_waiting_threads_sleep_unless_the_user_wants_them_to_spin(policy: str):
 FAULTS = """
 import resource
 import numpy as np
-from pipeline.machine import keep_freed_memory
+from pipeline.machine.memory import keep_freed_memory
 keep_freed_memory()
 for turn in range(2):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -61,7 +61,7 @@ print(faults)
 
 
 @pytest.mark.skipif(
-    not hasattr(os, "confstr") or "glibc" not in (os.confstr("CS_GNU_LIBC_VERSION") or ""), reason="glibc"
+    not hasattr(os, "confstr") or "glibc" not in (os.confstr("CS_GNU_LIBC_VERSION") or ""), reason="needs glibc"
 )
 def test_freed_memory_is_kept_for_the_next_step():
     assert int(run(FAULTS)[0]) < 100
@@ -69,7 +69,7 @@ def test_freed_memory_is_kept_for_the_next_step():
 
 def test_the_number_of_torch_s_threads_is_restored():
     before = torch.get_num_threads()
-    with pytest.raises(ZeroDivisionError), machine.torch_threads(before + 2):
+    with pytest.raises(ZeroDivisionError), threads.torch_threads(before + 2):
         assert torch.get_num_threads() == before + 2
         raise ZeroDivisionError
     assert torch.get_num_threads() == before

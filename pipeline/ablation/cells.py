@@ -22,7 +22,7 @@ from pipeline.evaluation import SPLITS
 from pipeline.logits import dataset
 from pipeline.logits.dataset import COLUMNS, read_labelled
 from pipeline.logits.shards import rows_digest
-from pipeline.machine import torch_threads
+from pipeline.machine.threads import torch_threads
 from pipeline.params.students import Student
 from pipeline.storage import read_json, sha256_of, write_json
 from pipeline.vectors.table import read_vectors

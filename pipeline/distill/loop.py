@@ -29,7 +29,7 @@ from pipeline.distill.pairs import warn_of_unread
 from pipeline.distill.targets import chosen_rows, objective_of, targets
 from pipeline.errors import InputError
 from pipeline.logits.dataset import COLUMNS as COLUMNS
-from pipeline.machine import torch_threads
+from pipeline.machine.threads import torch_threads
 from pipeline.params.students import Student
 from pipeline.students.contract import Batch, build, check_padding, is_module, logits_of, predict
 from pipeline.students.trained import TrainedStudent

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.console import STAGE, duration
 from pipeline.errors import InputError, shown
-from pipeline.machine import cores
+from pipeline.machine.threads import cores
 from pipeline.running import lock
 from pipeline.running.durations import Durations
 from pipeline.running.turns import Turns

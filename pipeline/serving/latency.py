@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import InputError
-from pipeline.machine import torch_threads
+from pipeline.machine.threads import torch_threads
 from pipeline.serving.runtime import MODEL, Runtime
 from pipeline.students.files import CONFIG
 from pipeline.students.trained import TrainedStudent

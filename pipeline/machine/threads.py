@@ -1,14 +1,8 @@
-"""How a process shares the machine's processor and memory: its number of threads, how they wait, the memory that it keeps."""
+"""The CPU threads of a process: their number, and how they wait."""
 
 import contextlib
-import ctypes
 import os
 from collections.abc import Iterator
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-"""Parameters of mallopt(3)."""
-
-_KEPT_BYTES = 1 << 30
 
 
 def limit_threads(threads: int | None) -> None:
@@ -44,15 +38,3 @@ def torch_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep up to 1 GiB of freed memory for later allocations; without glibc, do nothing.
-
-    By default glibc returns the large arrays of a training step to the operating system, which clears their pages for the next step.
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # Windows, macOS, musl
-        library = ctypes.CDLL(None)
-        library.gnu_get_libc_version  # noqa: B018
-        library.mallopt(_M_MMAP_MAX, 0)
-        library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)

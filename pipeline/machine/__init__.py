@@ -1,0 +1,1 @@
+"""How a process shares the machine: threads and memory."""
