@@ -390,7 +390,7 @@ def test_a_signal_ends_the_run_and_its_stages_with_one_line(tmp_path: Path, numb
         start_new_session=True,
     ) as process:
         wait_for(folder / "ready")
-        wait_for(folder / "first")
+        wait_for(folder / "dvc.lock")  # the stage `first` is recorded
         started = int((folder / "pid").read_text())
         (os.killpg if group else os.kill)(process.pid, number)
         out, err = process.communicate(timeout=30)
