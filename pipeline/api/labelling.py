@@ -22,9 +22,9 @@ from pipeline.tables import TextMode
 def label(
     texts: Augmented | Texts | Mapping[str, Texts],
     teacher: Any,
-    labels: Any = None,
+    labels: Texts | Mapping[str, Texts] | None = None,
     *,
-    sentence2: Any = None,
+    sentence2: Texts | Mapping[str, Texts] | None = None,
     classes: Sequence[str] | None = None,
     splits: Mapping[str, float] | None = None,
     text: TextMode | None = None,
@@ -69,7 +69,7 @@ def label(
         names = opened.teacher.labels
         examples = _numbered(rows.examples, len(names))
         copies, out = folder / "augmented.parquet", folder / "logits"
-        tables.write(copies, rows.rows)
+        tables.write(copies, rows.augmented)
         source = {"texts": examples.num_rows, "licence": licence}
         about = describe_data_set(
             {"task": task, "labels": list(names), "pairs": rows.pairs, "source": source},

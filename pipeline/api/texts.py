@@ -23,7 +23,7 @@ class Augmented:
 
     examples: pa.Table
     """`tables.examples_schema(C)`: id, split, sentence1, sentence2, label (null: unknown), and line, the position in the caller's list."""
-    rows: pa.Table
+    augmented: pa.Table
     """`tables.AUGMENTED`: the copies of training texts; no rows without augmentation."""
     classes: tuple[str, ...] | None
     """The class names, in the order of the label numbers; None: those of the teacher."""
@@ -35,9 +35,9 @@ class Augmented:
 
 def prepared(
     texts: Texts | Mapping[str, Texts],
-    labels: Any = None,
+    labels: Texts | Mapping[str, Texts] | None = None,
     *,
-    sentence2: Any = None,
+    sentence2: Texts | Mapping[str, Texts] | None = None,
     classes: Sequence[str] | None = None,
     splits: Mapping[str, float] | None = None,
     text: TextMode = "raw",

@@ -3,7 +3,10 @@
 import csv
 import importlib
 import io
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -193,14 +196,14 @@ def test_splits_of_the_caller_s_own():
     assert rows.classes == ("negative", "positive")
     counts = rows.examples["split"].value_counts().to_pylist()
     assert {count["values"]: count["counts"] for count in counts} == {"train": 90, "validation": 15, "test": 15}
-    assert rows.rows.schema.equals(AUGMENTED) and rows.augmentation["summary"]["drawn"] == 90
+    assert rows.augmented.schema.equals(AUGMENTED) and rows.augmentation["summary"]["drawn"] == 90
 
 
 def test_pairs_come_as_pairs_or_as_two_columns():
     pairs = list(zip(TEXTS, reversed(TEXTS), strict=True))
     one = augment(pairs, NUMBERS, n_iter=1)
     two = augment(pd.Series(TEXTS), NUMBERS, sentence2=pd.Series(TEXTS[::-1]), n_iter=1)
-    assert one.pairs and one.rows.equals(two.rows) and one.examples.equals(two.examples)
+    assert one.pairs and one.augmented.equals(two.augmented) and one.examples.equals(two.examples)
     student = distill(label(one, Lengths()), epochs=1, **{key: BY_CLASS[key] for key in ("params",)})
     assert len(student.predict(pairs[:3])) == 3
 
@@ -244,6 +247,8 @@ def test_a_model_in_memory_labels_as_its_folder_does(
         assert found.splits["train"].equals(wanted.splits["train"])
         assert found.provenance["teacher"]["sha256"] == wanted.provenance["teacher"]["sha256"]
         assert found.provenance["teacher"]["source"] == "memory:BertForSequenceClassification"
+    with pytest.raises(InputError, match=r"^teacher: memory:BertForSequenceClassification: the teacher's classes are"):
+        label(TEXTS, (model, tokenizer), classes=["bad", "good"])
     renamed = label(TEXTS, {"source": f"folder:{place}", "labels": {"negative": "bad", "positive": "good"}})
     assert renamed.labels == ("bad", "good")
 
@@ -342,8 +347,16 @@ def test_an_error_is_one_line_that_names_the_argument(
     assert "\n" not in str(refused.value)
 
 
+def test_the_runtime_is_imported_without_torch_and_pyarrow():
+    code = "import sys; from pipeline.api import Runtime; print({'torch', 'pyarrow', 'pydantic'} & {*sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, check=True
+    )
+    assert done.stdout.strip() == b"set()"
+
+
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(__import__("sys").modules, "pipeline.distill.loop", None)
+    monkeypatch.setitem(sys.modules, "pipeline.distill.loop", None)
     with pytest.raises(
         InputError, match=r"distill needs pipeline.distill.loop: pip install 'offline-distill\[train\]'"
     ):
