@@ -208,13 +208,14 @@ def test_pairs_come_as_pairs_or_as_two_columns():
     assert len(student.predict(pairs[:3])) == 3
 
 
+class Score:
+    labels = ("score",)
+
+    def predict_logits(self, texts: list) -> np.ndarray:
+        return np.array([[len(text) / 10] for text in texts])
+
+
 def test_a_regression():
-    class Score:
-        labels = ("score",)
-
-        def predict_logits(self, texts: list) -> np.ndarray:
-            return np.array([[len(text) / 10] for text in texts])
-
     numbers = [len(text) / 10 for text in TEXTS]
     found = label(TEXTS, Score(), numbers, classes=["score"])
     assert found.splits["train"]["label"].type == pa.float32()
@@ -266,6 +267,7 @@ def test_a_cache_labels_no_text_twice(tmp_path: Path):
     label(TEXTS[:100], teacher, cache=tmp_path / "cache")
     label(TEXTS, teacher, cache=str(tmp_path / "cache"))
     assert teacher.labelled == len(TEXTS)
+    assert [path.name for path in (tmp_path / "cache").iterdir() if path.is_file()] == []
 
 
 def test_a_student_is_a_path_a_class_a_mapping_or_a_block():
@@ -297,6 +299,10 @@ class NoMethod:
         (lambda: augment([*TEXTS, None]), "text 120 is missing: None"),
         (lambda: augment({"dev": TEXTS}), r"texts: has the keys \['dev'\]; a mapping has the splits train, validation"),
         (lambda: augment({"train": TEXTS}, NUMBERS), "labels: must be a mapping of splits to columns, as texts is"),
+        (lambda: augment([]), "texts: has no text"),
+        (lambda: augment([("a", "b"), "c"] * 9), r"text 1: 'c' is not a pair .*, augment\(sentence1, sentence2=sentence2\)"),
+        (lambda: label(TEXTS, Lengths(), splits={"train": 1.0}), "splits: has no share for validation; write for example"),
+        (lambda: label({"test": TEXTS}, Lengths()), r"texts: has no train split \(it has test\)"),
         (lambda: augment(TEXTS[:1]), "texts: the split '.*' ends up empty: of 1 rows read"),
         (lambda: augment([*TEXTS, "a [MASK]"]), "texts: invalid rows; .*mask.*line 120"),
         (lambda: augment(TEXTS, NUMBERS[1:]), "labels: 119 labels for 120 texts; pass one for each"),
@@ -307,7 +313,7 @@ class NoMethod:
         (lambda: augment(TEXTS, [2] * 120, classes=CLASSES), r"labels: class number 2 \(text 0\); classes has 2 names"),
         (lambda: augment(TEXTS, NAMES, classes=["score"]), r"labels: '\w+' \(text 0\) is not a number"),
         (lambda: augment(TEXTS, NAMES, classes="score"), "classes: 'score' is not a list of class names"),
-        (lambda: augment(TEXTS, splits={"train": 0.5}), "augment: splits: the shares add up to 0.5"),
+        (lambda: augment(TEXTS, splits={"train": 0.5, "validation": 0.2}), "augment: splits: the shares add up to 0.7"),
         (lambda: augment(TEXTS, text="row"), "augment: text: 'row'"),
         (lambda: augment(TEXTS, n_iter=-1), "augment: n_iter: -1"),
         (lambda: augment(TEXTS, rules={"a": {"rule": "nothing:Here"}}), "augment: rules.a.rule: 'nothing:Here'"),
@@ -325,6 +331,8 @@ class NoMethod:
         (lambda: label(TEXTS, Lengths(), cache="here"), "teacher: with cache, an object needs an attribute `fingerprint`"),
         (lambda: label(TEXTS, Lengths(), classes=["a", "b"]), "teacher: .*classes are .negative, positive., the task's"),
         (lambda: label(TEXTS, Lengths(), [5] * 120), "labels: class number 5, and the teacher has 2 classes"),
+        (lambda: label(TEXTS, Score(), NUMBERS), "labels: the teacher is a regression; pass classes="),
+        (lambda: augment(TEXTS, [float("inf")] * 120), "labels: inf is neither a class name nor a class number"),
         (lambda: label(TEXTS, Lengths(), dtyp="float32"), "label: dtyp: unknown key; did you mean dtype"),
         (lambda: label(augment(TEXTS, n_iter=0), Lengths(), NUMBERS), "labels: goes with texts"),
         (lambda: distill("no/folder"), "logits: no.folder.manifest.json: no such file"),
