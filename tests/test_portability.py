@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import imports
 import numpy as np
@@ -22,10 +22,11 @@ from pipeline.distill import optimisers
 from pipeline.distill.loop import distill
 from pipeline.errors import InputError
 from pipeline.labelling import classifiers, labellers, packing
-from pipeline.machine import devices
+from pipeline.machine import devices, memory
 from pipeline.params.labelling import Labelling
 from pipeline.params.names import checked
 from pipeline.params.students import Optimiser, Student
+from pipeline.params.text import parts_of
 from pipeline.running import repro
 from pipeline.teacher import finetune
 from pipeline.teacher.model import Teacher, find_files, open_teacher
@@ -318,6 +319,26 @@ def test_repro_counts_the_gpus_of_other_systems(
     done = subprocess.CompletedProcess([], 0, stdout=listed)
     monkeypatch.setattr(repro.subprocess, "run", lambda *_, **__: done)
     assert repro._gpus() == [str(number) for number in range(found)]
+
+
+def test_files_are_in_the_same_order_where_paths_are_compared_without_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("b.csv", "B2.csv", "a.csv", "C.csv"):
+        (tmp_path / name).write_text("")
+    monkeypatch.setattr(PurePath, "__lt__", lambda self, other: str(self).lower() < str(other).lower())
+    assert [path.name for path in parts_of(tmp_path)] == ["B2.csv", "C.csv", "a.csv", "b.csv"]
+
+
+@pytest.mark.parametrize("found", [TypeError("CDLL(None) on Windows"), OSError("no libc"), object()])
+def test_without_glibc_freed_memory_is_left_to_the_system(found: object, monkeypatch: pytest.MonkeyPatch):
+    def library(_: object) -> object:
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", library)
+    memory.keep_freed_memory()
 
 
 # --- MPS ----------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from pipeline.tables import SPLITS
 
 def parts_of(folder: Path) -> list[Path]:
     """Return what a folder of parts holds, in the order of the names; names that start with _ or . do not count, as in Spark."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(("_", ".")))
+    parts = (path for path in folder.iterdir() if not path.name.startswith(("_", ".")))
+    return sorted(parts, key=lambda path: path.name)  # on Windows, paths are compared without case
 
 
 class Columns(Model):

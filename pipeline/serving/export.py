@@ -97,7 +97,7 @@ def export(student_folder: Path, out: Path, results: Mapping[str, Any], provenan
             networks.append(LETTERS)
         files = hashes_of(temporary, {*own, *networks})
         write_json(temporary / "config.json", {**config, "files": files})
-        sizes = {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}
+        sizes = dict(sorted((path.name, path.stat().st_size) for path in temporary.iterdir()))
         write_text(temporary / "README.md", student_card(student, out.name, sizes, results, provenance, problem))
 
 
