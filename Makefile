@@ -1,10 +1,11 @@
 # make repro: run the whole pipeline on the active tasks.  make test: run the tests, except the slow ones.  make test-all: run all tests.
+# make docs: build the documentation into site/.
 # Each sets up .venv if it is missing or out of date.
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro test test-all check format lock clean
+.PHONY: repro test test-all check format docs lock clean
 
 repro: .venv/installed
 	python -m pipeline check
@@ -29,6 +30,16 @@ format: .venv/installed
 	ruff check --fix .
 	ruff format .
 
+# The build needs no network, nor do the pages. The packages of the extra are installed once, next to those of the lock file.
+docs: .venv/docs-installed
+	python docs/pages.py
+	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
+	@echo 'open site/index.html'
+
+.venv/docs-installed: .venv/installed
+	python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
 .venv/installed: requirements.lock requirements-example.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is required; choose one: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
@@ -47,4 +58,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis site

@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import documented
 import pytest
-import readme
 import served
 import yaml
 from tiny import tiny_teacher
@@ -164,7 +164,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     folder = tmp_path_factory.mktemp("clone")
     copy_project(folder)
     for name in ("tasks/tickets.yaml", "typos.py", "bag.py", "linear.py"):
-        (folder / name).write_text(readme.block("file", name))
+        (folder / name).write_text(documented.block("file", name))
     (folder / "lengths.py").write_text(LENGTHS)
     shutil.copy2(ROOT / "tests/plug_ins.py", folder / "plug_ins.py")
     raw = folder / "data/raw/tickets"
@@ -176,18 +176,18 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
 
     def use_the_readme(params: dict) -> None:
         params["tasks"] = ["tickets"]
-        params["augment"]["rules"] |= yaml.safe_load(readme.block("params", "augment.rules"))
-        params["teachers"] = yaml.safe_load(readme.block("params", "teachers"))
+        params["augment"]["rules"] |= yaml.safe_load(documented.block("params", "augment.rules"))
+        params["teachers"] = yaml.safe_load(documented.block("params", "teachers"))
         params["teachers"]["lengths"] = {"model": {"source": "python:lengths:Lengths"}, "label": {}}
         bilstm = params["students"]["bilstm"] | {
             "teacher": "ours",
             "epochs": 2,
             "params": {"hidden": 8, "classifier": 8},
         }
-        params["students"] = {"bilstm": bilstm} | yaml.safe_load(readme.block("params", "students"))
+        params["students"] = {"bilstm": bilstm} | yaml.safe_load(documented.block("params", "students"))
         if LINEAR:
-            params["students"] |= yaml.safe_load(readme.block("params", "students: linear"))
-        vectors = yaml.safe_load(readme.block("params", "vectors"))
+            params["students"] |= yaml.safe_load(documented.block("params", "students: linear"))
+        vectors = yaml.safe_load(documented.block("params", "vectors"))
         params["vectors"] = {name: vectors[name] for name in ("spacy-md", "teacher")}
         params["students"]["bag"]["vectors"] = "teacher"
 
@@ -370,12 +370,12 @@ def test_metrics_and_graph_are_declared(clone: Clone):
 
 
 def test_a_student_predicts_as_the_readme_says(clone: Clone):
-    code = readme.block("python", "predict") + "print(student.predict(['the app crashes on start']))"
+    code = documented.block("python", "predict") + "print(student.predict(['the app crashes on start']))"
     assert clone.run("python", "-c", code).strip().splitlines()[-1] in ("['billing']", "['technical']")
 
 
 def test_a_shipped_student_predicts_as_the_readme_says(clone: Clone):
-    code = readme.block("python", "serve") + "print(student.predict(['the app crashes on start']))"
+    code = documented.block("python", "serve") + "print(student.predict(['the app crashes on start']))"
     label = clone.run("python", "-c", code).strip().splitlines()[-1]
     assert label in ("['billing']", "['technical']")
     (clone.folder / "texts.txt").write_text("the app crashes on start\n")

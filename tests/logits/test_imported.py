@@ -1,9 +1,9 @@
 import runpy
 from pathlib import Path
 
+import documented
 import huggingface_hub
 import pytest
-import readme
 import yaml
 from imported_task import PARAMS, TASK
 from logit_sets import LABELS, ORIGINALS, changed, rows, shard_of, write
@@ -62,7 +62,7 @@ def test_a_task_starts_at_train(project: Path):
 
 
 def test_the_readmes_task_is_valid():
-    text = yaml.safe_load(readme.block("file", "tasks/films.yaml"))
+    text = yaml.safe_load(documented.block("file", "tasks/films.yaml"))
     Task.model_validate(text)
     assert text["text"] == TASK["text"] | {"source": {"logits": "folder:data/raw/films/minilm"}}
 
