@@ -11,7 +11,6 @@ repro: .venv/installed
 	python -m pipeline check
 	@test -e data/example/report || ! grep -q '^tasks: \[example\]' params.yaml || echo 'The first run of the example takes about six minutes on two cores.'
 	python -m pipeline repro
-	@python -m pipeline results
 
 PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -53,7 +52,7 @@ docs: .venv/docs-installed
 # build have the same version.
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 --editable '.[text,finetune,export,dvc,dev]'
+	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 --editable '.[all,dev]'
 	.venv-lock/bin/python -m pip freeze --exclude-editable --exclude setuptools | sed 's/+cpu$$//' | grep -v -E '^(nvidia|cuda|triton)' > requirements.lock
 	rm -rf .venv-lock
 
