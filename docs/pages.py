@@ -33,7 +33,7 @@ def commands_page() -> str:
     )
     about = {action.dest: action.help or "" for action in subparsers._get_subactions()}
     lines = [COMMANDS]
-    for title, names in getattr(command_line, "GROUPS", {"All": list(about)}).items():
+    for title, names in command_line.GROUPS.items():
         lines.append(f"## {title}\n")
         for name in names:
             lines += [f"### `{name}`\n", f"{wrapped(about[name])}\n", *arguments(name, subparsers.choices[name])]
