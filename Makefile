@@ -33,7 +33,7 @@ format: .venv/installed
 docs: .venv/docs-installed
 	python docs/pages.py
 	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
-	@echo 'open site/index.html'
+	@echo 'Open site/index.html, or run: python -m http.server --directory site (the search needs a server)'
 
 .venv/docs-installed: .venv/installed
 	python -m pip install --quiet --editable '.[docs]'
