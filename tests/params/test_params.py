@@ -514,7 +514,7 @@ def test_several_teachers_are_a_list_or_have_weights(project):
 
 
 def test_seeds_are_written_with_an_anchor_for_us_and_for_dvc(project):
-    """The README's, at the end of the file: both readers see three students that differ in their seed alone."""
+    """The documented ones, at the end of the file: both readers see three students that differ in their seed alone."""
     path = project / "params.yaml"
     text = documented.block("params", "students: seeds").replace("bag:Bag", "my_things:Student").replace("ours", "big")
     path.write_text(PARAMS + "".join(f"  {line}\n" for line in text.splitlines()))
@@ -551,7 +551,7 @@ def test_a_tasks_block_for_a_student_holds_for_each_of_its_seeds(project):
         params.load("films")
 
 
-def test_the_vectors_of_the_readme_are_valid(project):
+def test_the_documented_vectors_are_valid(project):
     given = yaml.safe_load(documented.block("params", "vectors"))
     change(project / "params.yaml", "vectors", given)
     change(project / "params.yaml", "students.tiny.vectors", "glove")

@@ -91,7 +91,7 @@ def own(labels=LABELS, names=None, **given: object):
     return open_own("python:mine:Teacher", given, labels, names or {})
 
 
-def test_the_readmes_own_teacher_goes_through_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_documented_teacher_goes_through_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "ensemble", raising=False)
