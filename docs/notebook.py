@@ -36,11 +36,11 @@ print(f"{len(texts)} texts, such as {texts[3]!r} with the label {labels[3]}")
 #
 # Texts are checked, split by the hash of each text into train and validation, and copied with the paper's rules.
 # Pass `splits={"train": 0.8, "validation": 0.1, "test": 0.1}` for other shares, or a mapping of splits to texts for
-# splits of your own. `rows.examples` and `rows.rows` are pyarrow tables.
+# splits of your own. `rows.examples` and `rows.augmented` are pyarrow tables.
 
 # %%
 rows = augment(texts, labels, splits={"train": 0.7, "validation": 0.3}, n_iter=10, seed=0)
-for row in rows.rows.slice(0, 5).to_pylist():
+for row in rows.augmented.slice(0, 5).to_pylist():
     print(row["sentence1"], f"({row['masked1']} masked, {row['replaced1']} replaced)")
 
 

@@ -175,7 +175,7 @@ def writing() -> Iterator[None]:
     except OSError as error:
         if error.filename is not None:  # of another file
             raise
-        with open(os.devnull, "w") as nothing:  # noqa: PTH123
+        with open(os.devnull, "w", encoding="utf-8") as nothing:  # noqa: PTH123
             os.dup2(nothing.fileno(), sys.stdout.fileno())  # Python flushes once more at its end
         if error.errno in (errno.EPIPE, errno.EINVAL):  # Windows has no SIGPIPE
             raise SystemExit(EXIT_SIGNAL + 13) from None

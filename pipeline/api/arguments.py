@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.errors import InputError
-from pipeline.params.reading import validated
 
-M = TypeVar("M", bound=BaseModel)
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+M = TypeVar("M", bound="BaseModel")
 
 
 def settings_of(model: type[M], values: Mapping[str, object], argument: str) -> M:
@@ -18,6 +18,8 @@ def settings_of(model: type[M], values: Mapping[str, object], argument: str) -> 
 
     :raises InputError: If a key is unknown, or a value invalid.
     """
+    from pipeline.params.reading import validated  # here, so that reading a data set needs no pydantic
+
     return validated(model, values, Path(argument))
 
 

@@ -27,9 +27,9 @@ TAGGER = str(Tag.model_fields["tagger"].default)
 
 def augment(
     texts: Texts | Mapping[str, Texts],
-    labels: Any = None,
+    labels: Texts | Mapping[str, Texts] | None = None,
     *,
-    sentence2: Any = None,
+    sentence2: Texts | Mapping[str, Texts] | None = None,
     classes: Sequence[str] | None = None,
     splits: Mapping[str, float] | None = None,
     n_iter: int = 20,
@@ -77,4 +77,4 @@ def augment(
         summary = engine.augment(tokens, out, settings, workers, file="augment")
         files = sorted(out.glob("*.parquet"))
         rows = pa.concat_tables([tables.read(path, tables.AUGMENTED) for path in files]).unify_dictionaries()
-        return replace(found, rows=rows, augmentation={**tables.metadata_of(files[0]), "summary": summary})
+        return replace(found, augmented=rows, augmentation={**tables.metadata_of(files[0]), "summary": summary})

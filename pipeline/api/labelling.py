@@ -5,7 +5,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,9 +21,9 @@ from pipeline.tables import TextMode
 def label(
     texts: Augmented | Texts | Mapping[str, Texts],
     teacher: Any,
-    labels: Any = None,
+    labels: Texts | Mapping[str, Texts] | None = None,
     *,
-    sentence2: Any = None,
+    sentence2: Texts | Mapping[str, Texts] | None = None,
     classes: Sequence[str] | None = None,
     splits: Mapping[str, float] | None = None,
     text: TextMode | None = None,
@@ -54,7 +53,7 @@ def label(
     rows = _rows(texts, {"labels": labels, "sentence2": sentence2, "classes": classes, "splits": splits, "text": text})
     with extra("teacher", "label"), TemporaryDirectory(ignore_cleanup_errors=True) as place:
         from pipeline.api.teachers import open_given
-        from pipeline.labelling.label import describe_data_set
+        from pipeline.labelling.label import describe_data_set, lock_of
         from pipeline.labelling.label import label as label_rows
         from pipeline.labelling.labellers import Opening
         from pipeline.labelling.rows import LabelRows
@@ -69,7 +68,7 @@ def label(
         names = opened.teacher.labels
         examples = _numbered(rows.examples, len(names))
         copies, out = folder / "augmented.parquet", folder / "logits"
-        tables.write(copies, rows.rows)
+        tables.write(copies, rows.augmented)
         source = {"texts": examples.num_rows, "licence": licence}
         about = describe_data_set(
             {"task": task, "labels": list(names), "pairs": rows.pairs, "source": source},
@@ -82,6 +81,7 @@ def label(
         with named("label"):
             label_rows(opened.teacher, LabelRows.read(examples, [copies]), settings, stores, out, about, opening)
             log_doubts(out, name)
+            lock_of(stores, out).unlink(missing_ok=True)  # each call has another `out`
             return LogitDataSet.load(out)
 
 
@@ -107,11 +107,9 @@ def _numbered(examples: pa.Table, classes: int) -> pa.Table:
 
     :raises InputError: If it has not.
     """
-    most = pc.max(examples["label"]).as_py()
-    if most is not None and classes > 1 and most >= classes:
+    known = examples["label"].drop_null()
+    if len(known) and classes == 1 and pa.types.is_integer(known.type):
+        raise InputError("labels: the teacher is a regression; pass classes=['score'], one name of your choice")
+    if len(known) and classes > 1 and (most := pc.max(known).as_py()) >= classes:
         raise InputError(f"labels: class number {most}, and the teacher has {classes} classes, numbered from 0")
-    if classes == 1 and most is not None and examples["label"].type == pa.int32():
-        numbers = examples["label"].cast(pa.float32()).to_numpy()
-        if not np.isnan(numbers).all():
-            raise InputError("labels: the teacher is a regression; pass classes=['score'], one name of your choice")
     return examples.cast(tables.examples_schema(classes))

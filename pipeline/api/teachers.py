@@ -57,8 +57,12 @@ def open_given(teacher: Any, classes: Sequence[str] | None, examples: pa.Table, 
     quieten()
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    opened = _open_source({"source": f"folder:{folder / 'model'}"}, classes, examples, folder)
-    return Opened(opened.teacher, {**opened.record, "source": f"memory:{type(model).__name__}"}, None)
+    source, shown = f"folder:{folder / 'model'}", f"memory:{type(model).__name__}"
+    try:
+        opened = _open_source({"source": source}, classes, examples, folder)
+    except InputError as error:
+        raise InputError(str(error).replace(source, shown)) from error
+    return Opened(opened.teacher, {**opened.record, "source": shown}, None)
 
 
 def _block(teacher: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:

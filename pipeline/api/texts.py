@@ -23,7 +23,7 @@ class Augmented:
 
     examples: pa.Table
     """`tables.examples_schema(C)`: id, split, sentence1, sentence2, label (null: unknown), and line, the position in the caller's list."""
-    rows: pa.Table
+    augmented: pa.Table
     """`tables.AUGMENTED`: the copies of training texts; no rows without augmentation."""
     classes: tuple[str, ...] | None
     """The class names, in the order of the label numbers; None: those of the teacher."""
@@ -35,9 +35,9 @@ class Augmented:
 
 def prepared(
     texts: Texts | Mapping[str, Texts],
-    labels: Any = None,
+    labels: Texts | Mapping[str, Texts] | None = None,
     *,
-    sentence2: Any = None,
+    sentence2: Texts | Mapping[str, Texts] | None = None,
     classes: Sequence[str] | None = None,
     splits: Mapping[str, float] | None = None,
     text: TextMode = "raw",
@@ -51,9 +51,12 @@ def prepared(
     pairs = any(second is not None for _, _, second in given.values()) or _are_pairs(given)
     sides = {split: sides_of(first, second, pairs, "augment") for split, (first, _, second) in given.items()}
     values = {split: _values(column, len(sides[split][0])) for split, (_, column, _) in given.items()}
+    if not any(len(columns[0]) for columns in sides.values()):
+        raise InputError("texts: has no text")
     names, known = _class_names([value for column in values.values() for value in column], classes)
     if splits is None and "validation" not in given:
         splits = SHARES
+    _check_splits(given, splits or {})
     block = {
         "source": {"files": "texts"},
         "columns": {"sentence1": "texts", "sentence2": "sentence2" if pairs else None, "label": "labels"},
@@ -96,6 +99,17 @@ def _by_split(texts: Any, labels: Any, sentence2: Any) -> dict[str, tuple[Any, A
             raise InputError(f"{name}: must be a mapping of splits to columns, as texts is")
     others = [{} if column is None else column for column in (labels, sentence2)]
     return {split: (texts[split], *(other.get(split) for other in others)) for split in SPLITS if split in texts}
+
+
+def _check_splits(given: Mapping[str, Any], splits: Mapping[str, float]) -> None:
+    """Check that there will be rows to train on and rows to validate on."""
+    if "all" not in given and "train" not in given:
+        raise InputError(f"texts: has no train split (it has {', '.join(given)})")
+    for split in ("train", "validation"):
+        if split not in given and not splits.get(split):
+            raise InputError(
+                f"splits: has no share for {split}; write for example {SHARES}, or pass texts as a mapping of splits"
+            )
 
 
 def _are_pairs(given: dict[str, tuple[Any, Any, Any]]) -> bool:
@@ -169,7 +183,7 @@ def _check_labels(values: Sequence[Any], names: Sequence[str]) -> None:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
 
 
 def _text(value: Any) -> str:

@@ -28,9 +28,9 @@ STUDENT = "pipeline.students.bilstm:BiLSTM"
 
 def distill(
     logits: LogitDataSet | Path | str,
-    student: Any = STUDENT,
+    student: str | type[Any] | Mapping[str, Any] | Student = STUDENT,
     *,
-    vectors: Any = None,
+    vectors: "str | Mapping[str, Any] | WordVectors | None" = None,
     checkpoint: Path | str | None = None,
     history: "list[Epoch] | None" = None,
     **settings: Any,

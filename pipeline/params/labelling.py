@@ -15,6 +15,6 @@ class Labelling(Model):
     stored: Literal["float32", "float16"] = "float32"
     """The type of the stored logits; readers get float32."""
     token_budget: Positive | None = None
-    """Tokens in a batch, with padding; absent: 2,048 on a CPU, 65,536 on a GPU."""
+    """Tokens in a batch, with padding; absent: 2,048 on a CPU, 8,192 on MPS, 65,536 on a CUDA GPU."""
     too_long: Policy = "keep"
     """What to do with a row longer than `max_length`. `keep`: the teacher reads the truncated text. The rows are always counted."""

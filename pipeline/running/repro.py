@@ -6,9 +6,11 @@ when a stage starts: as soon as the stages that it depends on have ended, and a 
 
 import logging
 import os
+import platform
 import queue
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -174,7 +176,7 @@ def _gpus() -> list[str]:
     """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is None:
-        return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+        return [str(number) for number in range(_gpus_there())]
     names = [name.strip() for name in given.split(",")]
     end = next((i for i, name in enumerate(names) if name in ("", "-1")), len(names))  # CUDA ignores the rest
     return names[:end]
@@ -189,6 +191,17 @@ def _path() -> dict[str, str]:
     if shutil.which(COMMAND, path=str(here)) is None or (found is not None and Path(found).parent == here):
         return {}
     return {"PATH": os.pathsep.join([str(here), os.environ.get("PATH", os.defpath)])}
+
+
+def _gpus_there() -> int:
+    """Return the number of GPUs of this machine, without the seconds that importing torch takes."""
+    if platform.system() == "Darwin":
+        return int(platform.machine() == "arm64")  # MPS
+    if platform.system() != "Windows":
+        return len(list(Path("/dev").glob("nvidia[0-9]*")))
+    found = shutil.which("nvidia-smi")
+    listed = subprocess.run([found, "--list-gpus"], capture_output=True, check=False).stdout if found else b""
+    return listed.count(b"GPU ")
 
 
 def _kind(stage: Any) -> str:
@@ -373,26 +386,30 @@ class _Run:
                 if signal.getsignal(number) == signal.SIG_DFL:
                     signal.signal(number, _kill_children)
         # A shell waits for its command after SIGINT. The commands of a job in the background ignore it, as this process does.
-        number = signal.SIGTERM if self._ignores_sigint else signal.SIGINT
+        ends = signal.SIGTERM if self._ignores_sigint else signal.SIGINT
+        sent = None if os.name == "nt" else ends
         signalled: set[int] = set()
         while any(thread.is_alive() for thread in self._threads.values()):
-            signalled |= _signal_children(number, signalled)  # again: a command may start at this moment
+            signalled |= _signal_children(sent, signalled)  # again: a command may start at this moment
             time.sleep(0.05)
 
 
-def _signal_children(number: int, except_: set[int]) -> set[int]:
-    """Send a signal to all processes that this one started, and return their numbers."""
+def _signal_children(number: int | None, except_: set[int]) -> set[int]:
+    """Send a signal to all processes that this one started, and return their numbers.
+
+    :param number: The signal; None: end them at once, the only way on Windows.
+    """
     import psutil
 
     found = set()
     for process in psutil.Process().children(recursive=True):
         if process.pid not in except_:
             with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
+                process.kill() if number is None else process.send_signal(number)
             found.add(process.pid)
     return found
 
 
 def _kill_children(number: int, frame: object) -> None:
     signal.signal(number, signal.SIG_DFL)
-    _signal_children(signal.SIGKILL, set())
+    _signal_children(None, set())

@@ -39,7 +39,7 @@ def sides_of(texts: Texts, second: Texts | None, pairs: bool, call: str = "predi
             if is_missing(item):
                 _refuse_missing(items, i, "text")
             raise TextTypeError(
-                f"text {i}: {_shown(item)} is not {PAIR}; for two columns, {call}(sentence1, sentence2)"
+                f"text {i}: {_shown(item)} is not {PAIR}; for two columns, {_of_two(call, 'sentence1', 'sentence2')}"
             )
         for part in item:
             if not isinstance(part, str) and not is_missing(part):
@@ -52,7 +52,7 @@ def _two_columns(texts: Texts, second: Texts, pairs: bool, call: str) -> tuple[l
         raise TextTypeError(f"this student reads single sentences; pass one list of texts: {call}(texts)")
     if isinstance(texts, str) and isinstance(second, str):
         raise TextTypeError(
-            f"sentence1 and sentence2 are two strings; pass two lists: {call}([sentence1], [sentence2])"
+            f"sentence1 and sentence2 are two strings; pass two lists: {_of_two(call, '[sentence1]', '[sentence2]')}"
         )
     columns = _items(texts, "sentence1", pairs, call), _items(second, "sentence2", pairs, call)
     if len(columns[0]) != len(columns[1]):
@@ -97,17 +97,23 @@ def _problem(texts: Any, pairs: bool, call: str) -> str:
     if "GroupBy" in kind or isinstance(texts, type):
         return f"{_shown(texts) if isinstance(texts, type) else f'a {kind}'} is not {wanted}; pass {wanted}"
     if hasattr(type(texts), "columns") or hasattr(type(texts), "column_names"):  # pandas, polars, pyarrow, datasets
-        example = f'{call}(table["sentence1"], table["sentence2"])' if pairs else f'{call}(table["text"])'
+        columns = 'table["sentence1"]', 'table["sentence2"]'
+        example = _of_two(call, *columns) if pairs else f'{call}(table["text"])'
         if hasattr(texts, "collect") and hasattr(texts, "collect_schema"):
             return f"a {kind} has no values yet; call .collect() first, then {example}"
         return f"a {kind} is a table; pass {'two of its columns' if pairs else 'one of its columns'}: {example}"
     if dimensions != 1:
-        example = f"{call}(array[:, 0], array[:, 1])" if pairs else f"{call}(array[:, 0])"
+        example = _of_two(call, "array[:, 0]", "array[:, 1]") if pairs else f"{call}(array[:, 0])"
         advice = f"pass columns: {example}" if dimensions == 2 else f"pass {wanted}"
         return f"this {kind} has {dimensions} dimensions, not 1; {advice}"
     if not hasattr(texts, "__iter__"):
         return f"{_shown(texts)}, of type {kind}, is not {wanted}"
     return ""
+
+
+def _of_two(call: str, first: str, second: str) -> str:
+    """Return a call with two columns. Of other functions than `predict`, the second argument is something else."""
+    return f"{call}({first}, {second})" if call == "predict" else f"{call}({first}, sentence2={second})"
 
 
 def _strings(items: list[Any], name: str) -> list[str]:

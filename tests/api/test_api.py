@@ -3,7 +3,10 @@
 import csv
 import importlib
 import io
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -193,25 +196,26 @@ def test_splits_of_the_caller_s_own():
     assert rows.classes == ("negative", "positive")
     counts = rows.examples["split"].value_counts().to_pylist()
     assert {count["values"]: count["counts"] for count in counts} == {"train": 90, "validation": 15, "test": 15}
-    assert rows.rows.schema.equals(AUGMENTED) and rows.augmentation["summary"]["drawn"] == 90
+    assert rows.augmented.schema.equals(AUGMENTED) and rows.augmentation["summary"]["drawn"] == 90
 
 
 def test_pairs_come_as_pairs_or_as_two_columns():
     pairs = list(zip(TEXTS, reversed(TEXTS), strict=True))
     one = augment(pairs, NUMBERS, n_iter=1)
     two = augment(pd.Series(TEXTS), NUMBERS, sentence2=pd.Series(TEXTS[::-1]), n_iter=1)
-    assert one.pairs and one.rows.equals(two.rows) and one.examples.equals(two.examples)
+    assert one.pairs and one.augmented.equals(two.augmented) and one.examples.equals(two.examples)
     student = distill(label(one, Lengths()), epochs=1, **{key: BY_CLASS[key] for key in ("params",)})
     assert len(student.predict(pairs[:3])) == 3
 
 
+class Score:
+    labels = ("score",)
+
+    def predict_logits(self, texts: list) -> np.ndarray:
+        return np.array([[len(text) / 10] for text in texts])
+
+
 def test_a_regression():
-    class Score:
-        labels = ("score",)
-
-        def predict_logits(self, texts: list) -> np.ndarray:
-            return np.array([[len(text) / 10] for text in texts])
-
     numbers = [len(text) / 10 for text in TEXTS]
     found = label(TEXTS, Score(), numbers, classes=["score"])
     assert found.splits["train"]["label"].type == pa.float32()
@@ -244,6 +248,8 @@ def test_a_model_in_memory_labels_as_its_folder_does(
         assert found.splits["train"].equals(wanted.splits["train"])
         assert found.provenance["teacher"]["sha256"] == wanted.provenance["teacher"]["sha256"]
         assert found.provenance["teacher"]["source"] == "memory:BertForSequenceClassification"
+    with pytest.raises(InputError, match=r"^teacher: memory:BertForSequenceClassification: the teacher's classes are"):
+        label(TEXTS, (model, tokenizer), classes=["bad", "good"])
     renamed = label(TEXTS, {"source": f"folder:{place}", "labels": {"negative": "bad", "positive": "good"}})
     assert renamed.labels == ("bad", "good")
 
@@ -261,6 +267,7 @@ def test_a_cache_labels_no_text_twice(tmp_path: Path):
     label(TEXTS[:100], teacher, cache=tmp_path / "cache")
     label(TEXTS, teacher, cache=str(tmp_path / "cache"))
     assert teacher.labelled == len(TEXTS)
+    assert [path.name for path in (tmp_path / "cache").iterdir() if path.is_file()] == []
 
 
 def test_a_student_is_a_path_a_class_a_mapping_or_a_block():
@@ -292,6 +299,10 @@ class NoMethod:
         (lambda: augment([*TEXTS, None]), "text 120 is missing: None"),
         (lambda: augment({"dev": TEXTS}), r"texts: has the keys \['dev'\]; a mapping has the splits train, validation"),
         (lambda: augment({"train": TEXTS}, NUMBERS), "labels: must be a mapping of splits to columns, as texts is"),
+        (lambda: augment([]), "texts: has no text"),
+        (lambda: augment([("a", "b"), "c"] * 9), r"text 1: 'c' is not a pair .*, augment\(sentence1, sentence2=sentence2\)"),
+        (lambda: label(TEXTS, Lengths(), splits={"train": 1.0}), "splits: has no share for validation; write for example"),
+        (lambda: label({"test": TEXTS}, Lengths()), r"texts: has no train split \(it has test\)"),
         (lambda: augment(TEXTS[:1]), "texts: the split '.*' ends up empty: of 1 rows read"),
         (lambda: augment([*TEXTS, "a [MASK]"]), "texts: invalid rows; .*mask.*line 120"),
         (lambda: augment(TEXTS, NUMBERS[1:]), "labels: 119 labels for 120 texts; pass one for each"),
@@ -302,7 +313,7 @@ class NoMethod:
         (lambda: augment(TEXTS, [2] * 120, classes=CLASSES), r"labels: class number 2 \(text 0\); classes has 2 names"),
         (lambda: augment(TEXTS, NAMES, classes=["score"]), r"labels: '\w+' \(text 0\) is not a number"),
         (lambda: augment(TEXTS, NAMES, classes="score"), "classes: 'score' is not a list of class names"),
-        (lambda: augment(TEXTS, splits={"train": 0.5}), "augment: splits: the shares add up to 0.5"),
+        (lambda: augment(TEXTS, splits={"train": 0.5, "validation": 0.2}), "augment: splits: the shares add up to 0.7"),
         (lambda: augment(TEXTS, text="row"), "augment: text: 'row'"),
         (lambda: augment(TEXTS, n_iter=-1), "augment: n_iter: -1"),
         (lambda: augment(TEXTS, rules={"a": {"rule": "nothing:Here"}}), "augment: rules.a.rule: 'nothing:Here'"),
@@ -320,6 +331,8 @@ class NoMethod:
         (lambda: label(TEXTS, Lengths(), cache="here"), "teacher: with cache, an object needs an attribute `fingerprint`"),
         (lambda: label(TEXTS, Lengths(), classes=["a", "b"]), "teacher: .*classes are .negative, positive., the task's"),
         (lambda: label(TEXTS, Lengths(), [5] * 120), "labels: class number 5, and the teacher has 2 classes"),
+        (lambda: label(TEXTS, Score(), NUMBERS), "labels: the teacher is a regression; pass classes="),
+        (lambda: augment(TEXTS, [float("inf")] * 120), "labels: inf is neither a class name nor a class number"),
         (lambda: label(TEXTS, Lengths(), dtyp="float32"), "label: dtyp: unknown key; did you mean dtype"),
         (lambda: label(augment(TEXTS, n_iter=0), Lengths(), NUMBERS), "labels: goes with texts"),
         (lambda: distill("no/folder"), "logits: no.folder.manifest.json: no such file"),
@@ -342,8 +355,16 @@ def test_an_error_is_one_line_that_names_the_argument(
     assert "\n" not in str(refused.value)
 
 
+def test_the_runtime_is_imported_without_torch_and_pyarrow():
+    code = "import sys; from pipeline.api import Runtime; print({'torch', 'pyarrow', 'pydantic'} & {*sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, check=True
+    )
+    assert done.stdout.strip() == b"set()"
+
+
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(__import__("sys").modules, "pipeline.distill.loop", None)
+    monkeypatch.setitem(sys.modules, "pipeline.distill.loop", None)
     with pytest.raises(
         InputError, match=r"distill needs pipeline.distill.loop: pip install 'offline-distill\[train\]'"
     ):
