@@ -140,6 +140,7 @@ def test_three_commands_lead_to_a_result_table_and_base_alone_serves_it(wheel: P
     assert "offline-distill repro" in run("init", *files)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     del params["students"]["bilstm-plain"]  # in the time that a test has
+    params["students"]["bilstm"] |= {"epochs": 1, "params": {"hidden": 8, "classifier": 8}}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     table = run("repro")  # no environment is active, so its stages find `offline-distill` next to it
     assert "| ours (teacher) | " in table
