@@ -25,6 +25,7 @@ _EXTRAS = {
     **dict.fromkeys(("torch", "safetensors"), ("training", "train")),
     "onnx": ("the export of a student", "train"),
     **dict.fromkeys(("transformers", "tokenizers"), ("labelling", "teacher")),
+    "huggingface_hub": ("the Hugging Face Hub", "teacher"),
     "accelerate": ("fine-tuning", "teacher"),
     **dict.fromkeys(("spacy", "nltk"), ("reading words", "text")),
     **dict.fromkeys(("dvc", "psutil", "ruamel"), ("running stages", "dvc")),

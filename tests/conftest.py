@@ -18,6 +18,7 @@ settings.load_profile("any machine")
 LONGEST = (
     "test_recipes",
     "test_pipeline",
+    "test_wheel",
     "test_repro",
     "test_consumer",
     "test_cells",

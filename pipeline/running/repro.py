@@ -102,6 +102,8 @@ def _log_dvc() -> None:
     logged.propagate = True
     logged.setLevel(logging.WARNING)
     logging.getLogger("dvc.progress").setLevel(logging.CRITICAL)
+    # data/raw/TASK, of a task whose files are elsewhere.
+    logging.getLogger("dvc.output").addFilter(lambda record: not record.getMessage().endswith("is empty."))
 
 
 @contextmanager

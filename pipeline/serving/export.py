@@ -1,7 +1,7 @@
 """Export of a trained student: ONNX, quantised ONNX and a model card in one folder.
 
 The network reads padded word ids: `ids1` (and `ids2` for pairs), int64 [rows, words], padded with 0 on the right, any number of rows and
-words; it returns `logits`, float32 [rows, classes]. Needs the extra `export`.
+words; it returns `logits`, float32 [rows, classes]. Needs the extra `train`.
 """
 
 import builtins

@@ -47,23 +47,19 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read(folder: Path = Path()) -> dict[str, Any]:
-    """Return what a project has recorded of the code.
-
-    :raises InputError: If it has recorded nothing, or the file is damaged.
-    """
-    path = folder / CODE
+def read(folder: Path = Path()) -> dict[str, Any] | None:
+    """Return what a project has recorded of the code: nothing where the file is missing or damaged; None if the folder has no project."""
     try:
-        found = read_json(path)
+        found = read_json(folder / CODE)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; run this in the folder of a project that `init` made") from None
-    except ValueError:
+        graph = folder / GRAPHS[0]
+        if not graph.is_file() or CODE.as_posix() not in graph.read_text(encoding="utf-8"):
+            return None
         found = None
-    if not isinstance(found, dict) or not all(isinstance(found.get(key), dict) for key in ("files", "stages")):
-        raise InputError(
-            f"{path}: not a file that `init` wrote, or damaged; restore it from Git, then run `offline-distill upgrade`"
-        )
-    return found
+    except ValueError:  # a merge conflict, for one
+        found = None
+    is_whole = isinstance(found, dict) and all(isinstance(found.get(key), dict) for key in ("files", "stages"))
+    return {"version": None, **found} if is_whole else {"version": None, "files": {}, "stages": {}}
 
 
 def check(stage: str) -> None:
@@ -71,16 +67,13 @@ def check(stage: str) -> None:
 
     :raises InputError: If the code differs from the recorded one, so that DVC would not run again what has changed.
     """
-    graph = Path(GRAPHS[0])
-    if not CODE.is_file() and not (graph.is_file() and CODE.as_posix() in graph.read_text(encoding="utf-8")):
+    if (there := read()) is None:
         return
-    there = read() if CODE.is_file() else {"version": None, "stages": {}}
     changed = changes(there["stages"])
     if stage in changed or (stage in EVERY_TIME and changed):
-        raise InputError(
-            f"{CODE}: written by version {there['version']} with other code than the installed version {version()}; "
-            "run `offline-distill upgrade`"
-        )
+        before = there["version"]
+        other = f"written by version {before} with other code than the installed version {version()}"
+        raise InputError(f"{CODE}: {other if before else 'missing or damaged'}; run `offline-distill upgrade`")
 
 
 def changes(before: Mapping[str, str]) -> list[str]:
@@ -96,8 +89,9 @@ def upgrade(folder: Path) -> tuple[str, list[str], list[str]]:
     :return: The version that was recorded before; the stages that will run again; the files that were left for the user to merge.
     :raises InputError: If the folder has no project.
     """
-    before, now = read(folder), recorded()
-    to_merge = []
+    if (before := read(folder)) is None:
+        raise InputError(f"{folder / CODE}: no such file; run this in the folder of a project that `init` made")
+    now, to_merge = recorded(), []
     for file in GRAPHS:
         path, text = folder / file, for_project(file)
         old = before["files"].get(file)
@@ -108,4 +102,4 @@ def upgrade(folder: Path) -> tuple[str, list[str], list[str]]:
             to_merge.append(file)
         write_text(path, text)
     write_json(folder / CODE, now)
-    return str(before.get("version")), changes(before["stages"]), to_merge
+    return str(before["version"] or "unknown"), changes(before["stages"]), to_merge

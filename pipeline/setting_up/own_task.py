@@ -20,6 +20,8 @@ SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 """How a single file is split."""
 TEACHER, VECTORS = "ours", "teacher-words"
 """The names in params.yaml."""
+SHOWN = 10
+"""Class names in the summary."""
 FEW = 20
 """Up to so many values, a column of labels is not questioned."""
 
@@ -59,8 +61,11 @@ class Found:
         counts = ", ".join(
             f"{n:,} rows{'' if split == sources.ALL else f' in {split}'}" for split, n in self.rows.items()
         )
+        more = f" and {len(self.labels) - SHOWN} more" if len(self.labels) > SHOWN else ""
         kind = (
-            "numbers (a regression)" if self.is_regression else f"{len(self.labels)} classes: {', '.join(self.labels)}"
+            "numbers (a regression)"
+            if self.is_regression
+            else f"{len(self.labels)} classes: {', '.join(self.labels[:SHOWN])}{more}"
         )
         return f"{counts}; {kind}"
 

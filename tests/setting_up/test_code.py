@@ -119,9 +119,6 @@ def test_a_stage_whose_code_differs_refuses_until_the_upgrade(folder: Path, monk
         assert line.endswith("; run `offline-distill upgrade`\n")
     command(monkeypatch, "run", "prepare", "tickets")
     assert (folder / "data/tickets/examples").is_dir()
-    path.unlink()
-    assert "no such file" in refused(monkeypatch, capsys, "upgrade")
-    assert "run `offline-distill upgrade`" in refused(monkeypatch, capsys, "run", "prepare", "tickets")
 
 
 def test_a_dvc_yaml_is_renewed_and_an_edited_one_stays(folder: Path, monkeypatch, capsys):
@@ -139,10 +136,22 @@ def test_a_dvc_yaml_is_renewed_and_an_edited_one_stays(folder: Path, monkeypatch
     assert (folder / "ablation/dvc.yaml.new").read_text().endswith("# of the new version\n")
 
 
-def test_a_damaged_record_is_refused(folder: Path, monkeypatch, capsys):
-    for text in ("<<<<<<< ours\n", "[]", '{"version": "1", "stages": 3}'):
-        (folder / "stamps/code.json").write_text(text)
-        assert "stamps/code.json: not a file that `init` wrote, or damaged" in refused(monkeypatch, capsys, "upgrade")
+@pytest.mark.parametrize("text", [None, "<<<<<<< ours\n", "[]", '{"version": "1", "stages": 3}'])
+def test_a_missing_or_damaged_record_is_written_again(folder: Path, monkeypatch, capsys, text: str | None):
+    path = folder / "stamps/code.json"
+    before = path.read_text()
+    path.unlink() if text is None else path.write_text(text)
+    line = refused(monkeypatch, capsys, "run", "prepare", "tickets")
+    assert line == "error: stamps/code.json: missing or damaged; run `offline-distill upgrade`\n"
+    command(monkeypatch, "upgrade")
+    assert (path.read_text(), list(folder.glob("**/*.new"))) == (before, [])
+
+
+def test_a_folder_without_a_project_is_refused(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert "stamps/code.json: no such file; run this in the folder of a project" in refused(
+        monkeypatch, capsys, "upgrade"
+    )
 
 
 def test_line_ends_and_byte_code_do_not_count(tmp_path: Path, monkeypatch):
