@@ -12,7 +12,8 @@ repro: .venv/installed
 	@test -e data/example/report || ! grep -q '^tasks: \[example\]' params.yaml || echo 'The first run of the example takes about six minutes on two cores.'
 	python -m pipeline repro
 
-PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Tests start many Pythons: each reads cached bytecode, also where the environment turns the cache off.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: .venv/installed
 	$(PYTEST) -m "not slow"

@@ -348,6 +348,7 @@ def test_weights_that_change_in_their_folder_are_labelled_with_again(clone: Clon
     assert record["sha256"] != before
 
 
+@pytest.mark.slow
 def test_an_experiment_runs(clone: Clone):
     clone.run("dvc", "exp", "run", "-S", "students.bag.epochs=2", "train@tickets-bag")
     assert yaml.safe_load((clone.folder / "params.yaml").read_text())["students"]["bag"]["epochs"] == 2

@@ -429,6 +429,7 @@ def test_each_gpu_has_one_process(monkeypatch: pytest.MonkeyPatch):
     assert taken[-1] == 1
 
 
+@pytest.mark.slow
 def test_two_processes_change_no_byte(here: Path, recorded: dict, one_thread, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(labelling, "POOL_ROWS", 4)
     for name, folder in recorded.items():
@@ -438,6 +439,7 @@ def test_two_processes_change_no_byte(here: Path, recorded: dict, one_thread, mo
         assert together == alone
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("preloaded")
 def test_an_error_in_a_process_or_in_its_input_fails_the_run(here: Path, recorded: dict, monkeypatch):
     monkeypatch.setattr(labelling, "POOL_ROWS", 4)
