@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 
@@ -19,13 +20,19 @@ def imported(path: Path, known: dict[str, Path]) -> set[str]:
 
     A package's `__getattr__` is left out: it serves `from pipeline import logits`, which nothing in here may write.
     """
+    return {name for name in _names(path.read_text(encoding="utf-8"), path.name == "__init__.py") if name in known}
+
+
+@cache
+def _names(code: str, is_package: bool) -> set[str]:
+    """Return all names that the code imports, modules and what is in them."""
     found = set()
-    for node in _run(ast.parse(path.read_text(encoding="utf-8")), path.name == "__init__.py"):
+    for node in _run(ast.parse(code), is_package):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
-    return {name for name in found if name in known}
+    return found
 
 
 def _run(node: ast.AST, is_package: bool) -> Iterator[ast.AST]:

@@ -16,6 +16,8 @@ from pipeline.logits import dataset, verify
 from pipeline.logits.gather import gather
 from pipeline.params.students import Student
 
+pytestmark = pytest.mark.slow  # every test clones, pushes and pulls
+
 TEACHERS = ("large", "base")
 STUDENTS = {
     "small": PARAMS["students"]["small"],

@@ -73,10 +73,12 @@ def params_of(clone: Clone, revision: str, file: str = "params.yaml") -> dict:
     return yaml.safe_load(clone.run("git", "show", f"{reference}:{file}"))
 
 
+@pytest.mark.slow
 def test_every_section_has_a_block(done: tuple[Clone, dict[str, str]]):
     assert [section for section, code in blocks().items() if not code] == []
 
 
+@pytest.mark.slow
 def test_an_experiment_has_its_parameters(done: tuple[Clone, dict[str, str]]):
     clone, _ = done
     base = params_of(clone, "main")["students"]["bilstm"]
@@ -88,6 +90,7 @@ def test_an_experiment_has_its_parameters(done: tuple[Clone, dict[str, str]]):
     assert params_of(clone, "four-copies", "tasks/example.yaml")["augment"] == {"n_iter": 4}
 
 
+@pytest.mark.slow
 def test_a_changed_n_iter_augments_again_but_does_not_tag(done: tuple[Clone, dict[str, str]]):
     clone, _ = done
     one, four = (params_of(clone, name, "dvc.lock")["stages"] for name in ("main", "four-copies"))
@@ -96,6 +99,7 @@ def test_a_changed_n_iter_augments_again_but_does_not_tag(done: tuple[Clone, dic
     assert not changed & {"prepare@example", "tag@example", "finetune@example-minilm"}
 
 
+@pytest.mark.slow
 def test_a_sweep_makes_one_experiment_per_value(done: tuple[Clone, dict[str, str]]):
     clone, _ = done
     names = clone.run("dvc", "exp", "list", "--name-only").split()
@@ -103,6 +107,7 @@ def test_a_sweep_makes_one_experiment_per_value(done: tuple[Clone, dict[str, str
     assert sorted(params_of(clone, name)["students"]["bilstm"]["objective"]["alpha"] for name in swept) == [0.25, 0.5]
 
 
+@pytest.mark.slow
 def test_comparisons_show_the_changed_parameter(done: tuple[Clone, dict[str, str]]):
     clone, printed = done
     assert "students.bilstm.batch_size" in printed["Compare"]
@@ -110,6 +115,7 @@ def test_comparisons_show_the_changed_parameter(done: tuple[Clone, dict[str, str
     assert (clone.folder / "compared/index.html").exists()
 
 
+@pytest.mark.slow
 def test_experiments_are_applied_branched_and_removed(done: tuple[Clone, dict[str, str]]):
     clone, _ = done
     names = clone.run("dvc", "exp", "list", "--name-only").split()
@@ -119,6 +125,7 @@ def test_experiments_are_applied_branched_and_removed(done: tuple[Clone, dict[st
     assert yaml.safe_load((clone.folder / "params.yaml").read_text())["students"]["bilstm"]["batch_size"] == 128
 
 
+@pytest.mark.slow
 def test_a_plain_repro_does_not_run_the_ablation_and_the_ablation_trains_only_new_cells(
     done: tuple[Clone, dict[str, str]],
 ):
@@ -136,6 +143,7 @@ def test_a_plain_repro_does_not_run_the_ablation_and_the_ablation_trains_only_ne
     assert "accuracy against n_iter" in page
 
 
+@pytest.mark.slow
 def test_an_experiment_can_be_shared(done: tuple[Clone, dict[str, str]]):
     clone, printed = done
     assert "batch-128" in printed["Share"]

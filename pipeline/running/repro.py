@@ -11,6 +11,7 @@ import queue
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipeline.console import STAGE, duration
-from pipeline.errors import InputError, shown
+from pipeline.errors import InputError, not_installed, shown
 from pipeline.machine.threads import cores
 from pipeline.running import lock
 from pipeline.running.durations import Durations
@@ -32,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 ONE_GPU = {"finetune", "train"}
 """The stages that use one GPU, where there are GPUs."""
+
+COMMAND = "offline-distill"
+"""The program of the stages in a project without the code. In a checkout, it is `python`."""
 
 ONE_AT_A_TIME = {"label", "ablate_label", "ablate_train"}
 """The stages that divide their work among all GPUs or cores, and lock the cache of a teacher's logits."""
@@ -76,7 +80,7 @@ def repro(targets: Sequence[str] = (), jobs: int | None = None) -> Outcome:
     try:
         from dvc.exceptions import DvcException
     except ModuleNotFoundError as error:
-        raise InputError("repro needs the Python package dvc: pip install 'offline-distill[dvc]'") from error
+        raise InputError(not_installed("dvc", "repro")) from error
     _log_dvc()
     try:
         with _alone(), _no_input(), _opened() as repo:
@@ -98,6 +102,8 @@ def _log_dvc() -> None:
     logged.propagate = True
     logged.setLevel(logging.WARNING)
     logging.getLogger("dvc.progress").setLevel(logging.CRITICAL)
+    # data/raw/TASK, of a task whose files are elsewhere.
+    logging.getLogger("dvc.output").addFilter(lambda record: not record.getMessage().endswith("is empty."))
 
 
 @contextmanager
@@ -178,6 +184,17 @@ def _gpus() -> list[str]:
     return names[:end]
 
 
+def _path() -> dict[str, str]:
+    """Return PATH with the folder of this environment's commands, where it has `offline-distill` and another one, or none, would be found.
+
+    Otherwise the stages of a project would need an environment that is active.
+    """
+    here, found = Path(sys.executable).parent, shutil.which(COMMAND)
+    if shutil.which(COMMAND, path=str(here)) is None or (found is not None and Path(found).parent == here):
+        return {}
+    return {"PATH": os.pathsep.join([str(here), os.environ.get("PATH", os.defpath)])}
+
+
 def _gpus_there() -> int:
     """Return the number of GPUs of this machine, without the seconds that importing torch takes."""
     if platform.system() == "Darwin":
@@ -207,6 +224,7 @@ class _Run:
         self._jobs = jobs
         self._gpus = list(gpus)
         self._free_gpus = list(gpus)
+        self._path = _path()
         self._waiting: list[Any] = []
         self._threads: dict[Any, threading.Thread] = {}
         self._ended: queue.Queue[tuple[Any, str, float, list[str]]] = queue.Queue()
@@ -312,7 +330,7 @@ class _Run:
 
     def _reproduce(self, stage: Any, gpus: list[str]) -> None:
         """Bring a stage up to date, in a thread of its own."""
-        environment = {STAGE: shown(stage.addressing) if self._jobs > 1 else ""}
+        environment = {STAGE: shown(stage.addressing) if self._jobs > 1 else "", **self._path}
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         result, seconds = "failed", 0.0

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.console import progress
-from pipeline.errors import InputError
+from pipeline.errors import InputError, not_installed
 from pipeline.machine.devices import device
 from pipeline.metrics import regression
 from pipeline.params.teachers import Finetune, TeacherModel
@@ -74,7 +74,7 @@ def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune
     :raises InputError: If the training or the validation split has no labelled rows, or the encoder or its tokenizer cannot be right.
     """
     if importlib.util.find_spec("accelerate") is None:
-        raise InputError("fine-tuning needs the Python package accelerate: pip install 'offline-distill[finetune]'")
+        raise InputError(not_installed("accelerate"))
     from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, set_seed
 
     check_folder(source.source, source.folder, labels, {}, finetune=True)

@@ -86,6 +86,7 @@ def test_a_cell_has_its_set_and_no_other_copies(where: Tables):
     )
 
 
+@pytest.mark.slow
 def test_what_the_teacher_says_changes_no_hard_cell(where: Tables, tmp_path: Path):
     asked = ablation(student=STUDENT | {"weights": {"confidence": 2.0}}, seeds=[0], rows_seen=3000)
     train_all(where, asked, tmp_path / "one", workers=1)
@@ -109,6 +110,7 @@ def test_what_the_teacher_says_changes_no_hard_cell(where: Tables, tmp_path: Pat
     assert {name.partition("-")[0] for name in changed} == {"distilled"}
 
 
+@pytest.mark.slow
 def test_workers_and_order_change_no_byte(where: Tables, made: Path, tmp_path: Path):
     asked = ablation()
     train_all(where, asked, tmp_path / "two", workers=2)
