@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, not_installed
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -37,13 +37,15 @@ def named(argument: str) -> Iterator[None]:
 
 
 @contextmanager
-def extra(name: str, what: str) -> Iterator[None]:
-    """Import modules of an extra.
+def installed(what: str) -> Iterator[None]:
+    """Turn a module that is not installed into an InputError that names its extra.
 
     :param what: What needs it, for the message.
-    :raises InputError: If one is not installed.
+    :raises InputError: As above.
     """
     try:
         yield
     except ModuleNotFoundError as error:
-        raise InputError(f"{what} needs {error.name}: pip install 'offline-distill[{name}]'") from error
+        if message := not_installed(error.name, what):
+            raise InputError(message) from error
+        raise

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import tables
-from pipeline.api.arguments import extra, named, settings_of
+from pipeline.api.arguments import installed, named, settings_of
 from pipeline.api.texts import Augmented, prepared
 from pipeline.params.augment import Augment
 from pipeline.params.tag import Tag
@@ -68,7 +68,7 @@ def augment(
     )
     tag = settings_of(Tag, {"tagger": tagger, "text": text}, "augment")
     settings = settings_of(Augment, {"seed": seed, "n_iter": n_iter, "rules": rules}, "augment")
-    with extra("text", "augment"), named("augment"), TemporaryDirectory(ignore_cleanup_errors=True) as name:
+    with installed("augment"), named("augment"), TemporaryDirectory(ignore_cleanup_errors=True) as name:
         from pipeline.augment import engine
         from pipeline.text import tagging
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import tables
-from pipeline.api.arguments import extra, named, settings_of
+from pipeline.api.arguments import installed, named, settings_of
 from pipeline.api.logit_sets import LogitDataSet
 from pipeline.api.texts import Augmented, prepared
 from pipeline.errors import InputError
@@ -51,7 +51,7 @@ def label(
     """
     settings = settings_of(Labelling, how, "label")
     rows = _rows(texts, {"labels": labels, "sentence2": sentence2, "classes": classes, "splits": splits, "text": text})
-    with extra("teacher", "label"), TemporaryDirectory(ignore_cleanup_errors=True) as place:
+    with installed("label"), TemporaryDirectory(ignore_cleanup_errors=True) as place:
         from pipeline.api.teachers import open_given
         from pipeline.labelling.label import describe_data_set, lock_of
         from pipeline.labelling.label import label as label_rows

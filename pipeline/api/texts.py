@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import tables
-from pipeline.api.arguments import extra, named, settings_of
+from pipeline.api.arguments import installed, named, settings_of
 from pipeline.errors import InputError
 from pipeline.params.text import Text
 from pipeline.students.texts import Texts, is_missing, items_of, sides_of
@@ -65,7 +65,7 @@ def prepared(
         "bad_rows": dict(bad_rows or {}),
     }
     settings = settings_of(Text, block, "augment")
-    with extra("text", "preparing texts"), named("texts"):
+    with installed("preparing texts"), named("texts"):
         from pipeline.text.preparation import prepare
         from pipeline.text.sources import SourceRows
 

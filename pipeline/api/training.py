@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.api.arguments import extra, named, settings_of
+from pipeline.api.arguments import installed, named, settings_of
 from pipeline.api.logit_sets import LogitDataSet
 from pipeline.errors import InputError
 from pipeline.logits import dataset
@@ -51,7 +51,7 @@ def distill(
     :return: The student, on the CPU: `predict`, `predict_proba`, `predict_logits`, `save(folder)`.
     :raises InputError: If an argument is wrong, in one line that names it; if the student breaks the contract; if a package is missing.
     """
-    with extra("train", "distill"):
+    with installed("distill"):
         from pipeline.distill.loop import distill as train
     with named("student"):
         block = _block(student, settings)
@@ -82,7 +82,7 @@ def export(student: "TrainedStudent", folder: Path | str, logits: LogitDataSet |
     :param logits: The data set that it was trained on, for the scores, the teacher and the licence in the card; None: the card has none.
     :raises InputError: If a package is missing. A student that ONNX cannot express gets no network, and its card says why.
     """
-    with extra("train", "export"), TemporaryDirectory(ignore_cleanup_errors=True) as name:
+    with installed("export"), TemporaryDirectory(ignore_cleanup_errors=True) as name:
         from pipeline.evaluation import evaluate
         from pipeline.serving import export as exporting
 
@@ -157,7 +157,7 @@ def _vectors(vectors: Any, logits: LogitDataSet | Path | str, text: Any) -> "Wor
         raise InputError(
             f"source: {block.source}: a teacher's vectors are for the embed stage; pass a file or a spaCy pipeline"
         )
-    with extra("text", "looking up word vectors"):
+    with installed("looking up word vectors"):
         from pipeline.vectors import lookup
 
         columns = ["sentence1", "sentence2", "parent_id"]

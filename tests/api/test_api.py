@@ -363,9 +363,26 @@ def test_the_runtime_is_imported_without_torch_and_pyarrow():
     assert done.stdout.strip() == b"set()"
 
 
-def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "pipeline.distill.loop", None)
-    with pytest.raises(
-        InputError, match=r"distill needs pipeline.distill.loop: pip install 'offline-distill\[train\]'"
-    ):
-        distill("logits")
+@pytest.mark.parametrize(
+    ("module", "call", "message"),
+    [
+        ("torch", "distill('logits')", "distill needs torch: pip install 'offline-distill[train]'"),
+        ("transformers", "label(['a', 'b'] * 9, 'folder:t')", "label needs transformers: pip install 'offline-distill[teacher]'"),
+        ("no_such", "import_module('no_such')", ""),
+    ],
+)  # fmt: skip
+def test_a_missing_package_names_its_extra(module: str, call: str, message: str):
+    code = (
+        f"import sys; sys.modules[{module!r}] = None\n"
+        "from importlib import import_module\nfrom pipeline.api import distill, label\n"
+        f"try: {call}\nexcept Exception as error: print(type(error).__name__, error)"
+    )
+    texts = "[f'text {i}' for i in range(99)]"
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("['a', 'b'] * 9", texts)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert done.stdout.startswith(f"InputError {message}\n" if message else "ModuleNotFoundError")
