@@ -1,4 +1,4 @@
-"""The command line: `python -m pipeline --help` lists the commands.
+"""The command line, `offline-distill` or `python -m pipeline`: `--help` lists the commands.
 
 Each command imports what it needs: `predict` runs where numpy and onnxruntime are all that is installed.
 """
@@ -9,9 +9,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.console import EXIT_INPUT, clear_errors, start_logging, write
-from pipeline.errors import InputError, shown
+from pipeline.errors import InputError, not_installed, shown
 from pipeline.machine.threads import limit_threads
 from pipeline.storage import write_text
+
+ABOUT = """Distil text classifiers, offline: augment text, label it with the teacher once, train small students.
+
+A new project:   offline-distill init --files train.csv dev.csv --text body --label team --teacher folder:models/ours
+                 offline-distill repro"""
+
+GROUPS = {
+    "Set up a project": ("init", "upgrade", "check"),
+    "Run it": ("repro", "run", "results", "latency"),
+    "Use a student": ("predict",),
+    "Logit data sets": ("verify", "head", "stats", "card", "merge", "publish", "audit"),
+    "Other": ("completion", "plots-page"),
+}
+"""The commands, as `--help` shows them."""
+
+OWN_THREADS = {"repro", "run", "latency"}
+"""The commands whose stages set the number of threads themselves."""
 
 
 def main() -> None:
@@ -24,15 +41,49 @@ def main() -> None:
         parser.error(f"unrecognized arguments: {' '.join(more)}")
     arguments = vars(parsed)
     start_logging()
-    if arguments["function"] is not repro:  # the stages inherit its environment, and each sets its own number
-        limit_threads(None if arguments["function"] is audit else 1)
+    function = arguments.pop("function")
+    if function.__name__ not in OWN_THREADS:
+        limit_threads(None if function is audit else 1)
     with clear_errors():
-        arguments.pop("function")(**arguments)
+        function(**arguments)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Lists the commands by group."""
+
+    def format_help(self) -> str:
+        commands = next((action for action in self._actions if isinstance(action, argparse._SubParsersAction)), None)
+        if commands is None:
+            return super().format_help()
+        about = {action.dest: action.help for action in commands._get_subactions()}
+        lines = [f"usage: {self.prog} COMMAND ...", "", ABOUT]
+        for title, names in GROUPS.items():
+            lines += ["", f"{title}:", *(f"  {name:<11} {about[name]}" for name in names)]
+        return "\n".join(
+            [
+                *lines,
+                "",
+                f"`{self.prog} COMMAND --help` shows the arguments of a command; `--version`, the version.",
+                "",
+            ]
+        )
+
+
+class _Version(argparse.Action):
+    """Prints the version, which takes a moment to find."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from pipeline.setting_up.bundle import version
+
+        write(f"offline-distill {version()}\n")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description="Distil text classifiers, offline.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    prog = "python -m pipeline" if Path(sys.argv[0]).name in ("__main__.py", "pipeline") else "offline-distill"
+    parser = _Parser(prog=prog)
+    parser.add_argument("--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="print the version")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=argparse.ArgumentParser)
 
     def command(function: Callable[..., None], *positional: str) -> argparse.ArgumentParser:
         name, text = function.__name__.replace("_", "-"), function.__doc__
@@ -42,19 +93,57 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument(argument, type=Path)
         return added
 
-    for listed in (check, results):
-        command(listed).add_argument(
-            "tasks", nargs="*", metavar="task", help="names of tasks (default: the active ones)"
-        )
+    _projects(command)
+    _stages(command)
+    _data_sets(command)
+    return parser
+
+
+Command = Callable[..., argparse.ArgumentParser]
+
+
+def _projects(command: Command) -> None:
+    init_ = command(init)
+    init_.add_argument("folder", metavar="DIR", type=Path, nargs="?", default=Path(), help="default: this folder")
+    init_.add_argument("--task", help="the task's name (default: that of the folder; without --files, example)")
+    init_.add_argument(
+        "--files",
+        nargs="+",
+        metavar="FILE",
+        help="csv, tsv, jsonl or parquet: one file, which is split, or TRAIN DEV [TEST]; without it, the example task",
+    )
+    init_.add_argument("--text", default="text", metavar="COLUMN", help="the column of the text (default: text)")
+    init_.add_argument("--text2", metavar="COLUMN", help="for pairs, the column of the second text")
+    init_.add_argument("--label", default="label", metavar="COLUMN", help="the column of the label (default: label)")
+    init_.add_argument(
+        "--teacher", metavar="SOURCE", help="folder:PATH, hub:OWNER/NAME@REVISION or python:MODULE:CLASS"
+    )
+    command(upgrade).add_argument(
+        "folder", metavar="DIR", type=Path, nargs="?", default=Path(), help="default: this folder"
+    )
+    command(check).add_argument("tasks", nargs="*", metavar="task", help="names of tasks (default: the active ones)")
+    command(completion).add_argument("shell", choices=["bash", "zsh", "tcsh"])
+    command(plots_page, "path")
+
+
+def _stages(command: Command) -> None:
     repro_ = command(repro)
     repro_.add_argument(
         "targets", nargs="*", metavar="target", help="stages, as train@example-bilstm, or outputs (default: all)"
     )
     repro_.add_argument("-j", "--jobs", type=int, help="stages that run at the same time (default: one per core)")
+    run_ = command(run)
+    run_.add_argument("stage", help="the name of a stage in dvc.yaml: prepare, finetune, train and so on")
+    run_.add_argument("task", help="the name of a task")
+    run_.add_argument("name", nargs="?", help="the name of a teacher or student, for the stages of one")
+    command(results).add_argument("tasks", nargs="*", metavar="task", help="names of tasks (default: the active ones)")
+    command(latency).add_argument("task")
+
+
+def _data_sets(command: Command) -> None:
     command(verify, "folder")
     command(card, "folder")
     command(stats, "folder")
-    command(plots_page, "path")
     head_ = command(head, "folder")
     head_.add_argument("-n", "--rows", type=int, default=10, help="number of rows (default: 10)")
     head_.add_argument("--split", default="train", help="train, validation or test (default: train)")
@@ -92,7 +181,66 @@ def _parser() -> argparse.ArgumentParser:
     audit_.add_argument(
         "--teacher", type=Path, help="the folder of its teacher.json (default: data/TASK/teachers/TEACHER)"
     )
-    return parser
+
+
+def init(
+    folder: Path,
+    task: str | None,
+    files: list[str] | None,
+    text: str,
+    text2: str | None,
+    label: str,
+    teacher: str | None,
+) -> None:
+    """Set up a project in a folder, for text files of your own or for the example; nothing is overwritten."""
+    from pipeline.setting_up import init as setting_up
+    from pipeline.setting_up.own_task import Given
+
+    if files is None and (teacher is not None or text2 is not None):
+        raise InputError(
+            "--files: missing; name the files of your text, or leave out --teacher and --text2 for the example task"
+        )
+    made = setting_up.init(folder, task, None if files is None else Given(files, text, text2, label, teacher))
+    commands = [*([f"cd {folder}"] if folder.resolve() != Path.cwd() else []), *made.commands]
+    lines = [f"wrote {', '.join(made.written)}", made.summary, "", "Next:", "", *(f"    {line}" for line in commands)]
+    write("\n".join(lines) + "\n")
+
+
+def upgrade(folder: Path) -> None:
+    """After an upgrade of the package, record the new code in a project, and renew its dvc.yaml."""
+    from pipeline.setting_up import code
+    from pipeline.setting_up.bundle import version
+
+    before, stages, to_merge = code.upgrade(folder)
+    for file in to_merge:
+        write(f"{file}: edited by you, so the new one is in {file}.new; merge the two\n")
+    again = f"stages that run again: {', '.join(stages)}" if stages else "no stage runs again"
+    write(f"version {before} -> {version()}; {again}\n")
+
+
+def run(stage: str, task: str, name: str | None) -> None:
+    """Run one stage of a project, without the stages before it."""
+    from pipeline.setting_up import stages
+
+    stages.run(stage, [task, *([name] if name is not None else [])])
+
+
+def latency(task: str) -> None:
+    """Time a task's students and teachers on this machine; the result table then shows the times."""
+    from pipeline.setting_up import stages
+
+    stages.run("latency", [task])
+
+
+def completion(shell: str) -> None:
+    """Print the code that completes commands in a shell: eval "$(offline-distill completion bash)"."""
+    try:
+        import shtab
+    except ModuleNotFoundError as error:
+        raise InputError(not_installed("shtab")) from error
+    parser = _parser()
+    parser.prog = "offline-distill"
+    write(shtab.complete(parser, shell) + "\n")
 
 
 def audit(folder: Path, percent: float, seed: int, dtype: list[str], tolerance: float, teacher: Path | None) -> None:
@@ -124,7 +272,7 @@ def check(tasks: list[str]) -> None:
 
 
 def repro(targets: list[str], jobs: int | None) -> None:
-    """Run the stages that are out of date, several at a time; exit code 1 if one fails."""
+    """Run the stages that are out of date, several at a time, and print the result table; exit code 1 if one fails."""
     from pipeline.running import repro as running
 
     with clear_errors("; run the command again to continue"):
@@ -132,6 +280,8 @@ def repro(targets: list[str], jobs: int | None) -> None:
     write("".join(f"{line}\n" for line in outcome.summary()))
     if outcome.failed:
         raise SystemExit(1)
+    if not targets and Path("params.yaml").is_file():
+        results([])
 
 
 def results(tasks: list[str]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.errors import InputError, shown
+from pipeline.errors import InputError, not_installed, shown
 from pipeline.machine.threads import limit_threads
 
 EXIT_INPUT = 2
@@ -114,9 +114,8 @@ def clear_errors(after_signal: str = "") -> Iterator[None]:
         ModuleNotFoundError
     ) as error:  # this Python is not that of the project's environment, or an extra is not installed
         logger.debug("traceback of this error:", exc_info=True)
-        _write_end(
-            f"error: {sys.executable} has no module {error.name!r}; activate the project's environment (`. .venv/bin/activate`), or install it"
-        )
+        other = f"{sys.executable} has no module {error.name!r}; activate the project's environment (`. .venv/bin/activate`), or install it"
+        _write_end(f"error: {not_installed(error.name) or other}")
         raise SystemExit(EXIT_INPUT) from None
     except _SignalError as error:
         if STAGE not in os.environ:
@@ -176,7 +175,7 @@ def writing() -> Iterator[None]:
     except OSError as error:
         if error.filename is not None:  # of another file
             raise
-        with open(os.devnull, "w") as nothing:  # noqa: PTH123
+        with open(os.devnull, "w", encoding="utf-8") as nothing:  # noqa: PTH123
             os.dup2(nothing.fileno(), sys.stdout.fileno())  # Python flushes once more at its end
         if error.errno in (errno.EPIPE, errno.EINVAL):  # Windows has no SIGPIPE
             raise SystemExit(EXIT_SIGNAL + 13) from None

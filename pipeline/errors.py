@@ -21,6 +21,33 @@ class InputError(Exception):
         return shown(super().__str__())
 
 
+_EXTRAS = {
+    **dict.fromkeys(("torch", "safetensors"), ("training", "train")),
+    "onnx": ("the export of a student", "train"),
+    **dict.fromkeys(("transformers", "tokenizers"), ("labelling", "teacher")),
+    "huggingface_hub": ("the Hugging Face Hub", "teacher"),
+    "accelerate": ("fine-tuning", "teacher"),
+    **dict.fromkeys(("spacy", "nltk"), ("reading words", "text")),
+    **dict.fromkeys(("dvc", "psutil", "ruamel"), ("running stages", "dvc")),
+    "vl_convert": ("a page of plots", "dvc"),
+    "shtab": ("completion", "dvc"),
+}
+"""By module: what needs it, and the extra that installs it."""
+
+
+def not_installed(module: str | None, needed_by: str = "") -> str | None:
+    """Return the message for a module that is not installed, with the command that installs it; None if it is in no extra.
+
+    :param module: Its dotted name, as in `ModuleNotFoundError.name`.
+    :param needed_by: What needs it; by default, what needs the module most.
+    """
+    top = (module or "").partition(".")[0]
+    if top not in _EXTRAS:
+        return None
+    what, extra = _EXTRAS[top]
+    return f"{needed_by or what} needs {top}: pip install 'offline-distill[{extra}]'"
+
+
 def shown(text: str) -> str:
     """Return text for a terminal: control characters but the newline are escaped, and long lines lose their middle."""
     escaped = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

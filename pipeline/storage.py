@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from pipeline.errors import InputError
 
 logger = logging.getLogger(__name__)
 TEMPORARY = ".tmp-"
+WINDOWS = os.name == "nt"
+ATTEMPTS, ATTEMPT_S = 20, 0.1
+"""How often a rename is tried again on Windows, and the seconds between two attempts."""
 YAML_REPEATED = 100_000
 """How many values the aliases of a YAML document may repeat in total. Nine levels of nine aliases each are 400 million."""
 
@@ -43,8 +47,12 @@ def _temporary(path: Path) -> Path:
 
 
 def _is_alive(process: int) -> bool:
-    if os.name != "posix":  # on Windows, os.kill ends the process
-        return True
+    if WINDOWS:  # there, os.kill ends the process
+        try:
+            import psutil
+        except ModuleNotFoundError:  # it comes with DVC
+            return True
+        return bool(psutil.pid_exists(process))
     try:
         os.kill(process, 0)
     except PermissionError:
@@ -73,9 +81,20 @@ def new_file(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
+        _replace(temporary, path)
     finally:
         _remove(temporary)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename a file or folder. Windows refuses while another process has a file of it open, such as a virus scanner: wait for it."""
+    for _ in range(ATTEMPTS if WINDOWS else 0):
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            time.sleep(ATTEMPT_S)
+    source.replace(target)
 
 
 @contextmanager
@@ -89,11 +108,11 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         if path.exists():
-            path.replace(old)
-        temporary.replace(path)
+            _replace(path, old)
+        _replace(temporary, path)
     finally:
         if old.exists() and not path.exists():  # interrupted between the two renames
-            old.replace(path)
+            _replace(old, path)
         _remove(temporary)
         _remove(old)
 

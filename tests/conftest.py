@@ -18,6 +18,8 @@ settings.load_profile("any machine")
 LONGEST = (
     "test_recipes",
     "test_pipeline",
+    "test_get_started",
+    "test_wheel",
     "test_consumer",
     "test_repro",
     "test_faults",

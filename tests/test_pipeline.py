@@ -1,4 +1,4 @@
-"""The whole pipeline, with DVC, in a temporary clone: the worked examples of README.md on a task of a few hundred sentences."""
+"""The whole pipeline, with DVC, in a temporary clone: the worked examples of the documentation on a task of a few hundred sentences."""
 
 import importlib.util
 import json
@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import documented
 import pytest
-import readme
 import served
 import yaml
 from tiny import tiny_teacher
@@ -53,7 +53,7 @@ TECHNICAL = [
     "freezes",
 ]
 LINEAR = importlib.util.find_spec("sklearn") is not None
-"""Whether the README's linear model can be trained: scikit-learn is no dependency."""
+"""Whether the documented linear model can be trained: scikit-learn is no dependency."""
 MIXED = ("mixed-seed0", "mixed-seed1")
 STUDENTS = ("bag", "bilstm", *(["linear"] if LINEAR else []), *MIXED)
 LENGTHS = '''
@@ -164,7 +164,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     folder = tmp_path_factory.mktemp("clone")
     copy_project(folder)
     for name in ("tasks/tickets.yaml", "typos.py", "bag.py", "linear.py"):
-        (folder / name).write_text(readme.block("file", name))
+        (folder / name).write_text(documented.block("file", name))
     (folder / "lengths.py").write_text(LENGTHS)
     shutil.copy2(ROOT / "tests/plug_ins.py", folder / "plug_ins.py")
     raw = folder / "data/raw/tickets"
@@ -174,24 +174,24 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     words = sorted({word.lower() for word in [*BILLING, *TECHNICAL]} | set("ticket,.-0123456789"))
     tiny_teacher(folder / "models/ticket-classifier", words, labels=["LABEL_0", "LABEL_1"])
 
-    def use_the_readme(params: dict) -> None:
+    def use_the_documents(params: dict) -> None:
         params["tasks"] = ["tickets"]
-        params["augment"]["rules"] |= yaml.safe_load(readme.block("params", "augment.rules"))
-        params["teachers"] = yaml.safe_load(readme.block("params", "teachers"))
+        params["augment"]["rules"] |= yaml.safe_load(documented.block("params", "augment.rules"))
+        params["teachers"] = yaml.safe_load(documented.block("params", "teachers"))
         params["teachers"]["lengths"] = {"model": {"source": "python:lengths:Lengths"}, "label": {}}
         bilstm = params["students"]["bilstm"] | {
             "teacher": "ours",
             "epochs": 2,
             "params": {"hidden": 8, "classifier": 8},
         }
-        params["students"] = {"bilstm": bilstm} | yaml.safe_load(readme.block("params", "students"))
+        params["students"] = {"bilstm": bilstm} | yaml.safe_load(documented.block("params", "students"))
         if LINEAR:
-            params["students"] |= yaml.safe_load(readme.block("params", "students: linear"))
-        vectors = yaml.safe_load(readme.block("params", "vectors"))
+            params["students"] |= yaml.safe_load(documented.block("params", "students: linear"))
+        vectors = yaml.safe_load(documented.block("params", "vectors"))
         params["vectors"] = {name: vectors[name] for name in ("spacy-md", "teacher")}
         params["students"]["bag"]["vectors"] = "teacher"
 
-    edit(folder / "params.yaml", use_the_readme)
+    edit(folder / "params.yaml", use_the_documents)
     with (folder / "params.yaml").open("a") as params:  # whose last key is students
         params.write(SEEDS)
     edit(folder / "tasks/tickets.yaml", lambda task: task["augment"].update(n_iter=4))
@@ -370,17 +370,17 @@ def test_metrics_and_graph_are_declared(clone: Clone):
     assert "train@tickets-bag" in clone.run("dvc", "dag")
 
 
-def test_a_student_predicts_as_the_readme_says(clone: Clone):
-    code = readme.block("python", "predict") + "print(student.predict(['the app crashes on start']))"
+def test_a_student_predicts_as_documented(clone: Clone):
+    code = documented.block("python", "predict") + "print(student.predict(['the app crashes on start']))"
     assert clone.run("python", "-c", code).strip().splitlines()[-1] in ("['billing']", "['technical']")
 
 
-def test_a_shipped_student_predicts_as_the_readme_says(clone: Clone):
-    code = readme.block("python", "serve") + "print(student.predict(['the app crashes on start']))"
+def test_a_shipped_student_predicts_as_documented(clone: Clone):
+    code = documented.block("python", "serve") + "print(student.predict(['the app crashes on start']))"
     label = clone.run("python", "-c", code).strip().splitlines()[-1]
     assert label in ("['billing']", "['technical']")
     (clone.folder / "texts.txt").write_text("the app crashes on start\n")
-    answer = json.loads(clone.run("python", "-m", "pipeline", "predict", "data/tickets/artefacts/bag", "texts.txt"))
+    answer = json.loads(clone.run("python", "-m", "pipeline", "predict", "data/tickets/artefacts/bilstm", "texts.txt"))
     assert [answer["label"]] == json.loads(label.replace("'", '"'))
 
 

@@ -22,6 +22,7 @@ from pipeline.evaluation import SPLITS
 from pipeline.logits import dataset
 from pipeline.logits.dataset import COLUMNS, read_labelled
 from pipeline.logits.shards import rows_digest
+from pipeline.machine.devices import device, gpus
 from pipeline.machine.threads import torch_threads
 from pipeline.params.students import Student
 from pipeline.storage import read_json, sha256_of, write_json
@@ -122,10 +123,10 @@ def train_all(where: Tables, settings: Ablation, out: Path, workers: int | None 
 
 
 def default_workers() -> int:
-    """Return how many students train at a time: one per GPU where PyTorch sees one, since they would share its memory, else one per core."""
+    """Return how many students train at a time: one per GPU, if there is one, since they would share its memory, else one per core."""
     from joblib import cpu_count
 
-    return torch.cuda.device_count() if torch.cuda.is_available() else int(cpu_count())
+    return {"cuda": gpus(), "mps": 1}.get(device().type, int(cpu_count()))
 
 
 def train_one(where: Tables, cell: Cell, settings: Student, rows_seen: int, key: str, path: Path) -> str:

@@ -22,25 +22,26 @@ SetName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 class RuleSet(Model):
     """Augmentation rules that are applied together, with several numbers of copies."""
 
-    n_iter: list[Positive] = Field(min_length=1, description="Copies drawn of each training example, a cell each")
-    rules: dict[str, Rule] = Field(min_length=1, description="As augment.rules in params.yaml")
+    n_iter: list[Positive] = Field(min_length=1)
+    """Copies drawn of each training example, a cell each."""
+    rules: dict[str, Rule] = Field(min_length=1)
+    """The rules, as `augment.rules` in params.yaml."""
 
 
 class Ablation(Model):
     """What is compared: {hard labels, the teacher's logits} x {no augmentation, each rule set x each of its n_iter} x seeds."""
 
-    student: Student = Field(
-        description="As a block under students in params.yaml; its objective is that of the distilled cells"
-    )
-    seeds: list[Seed] = Field(min_length=1, description="Training seeds; every cell is trained with each of them")
-    rows_seen: Positive = Field(
-        description="Maximum rows a student sees over all its epochs. The number of epochs of each cell follows from it, so that cells differ in "
-        "their training data and not in the number of updates"
-    )
-    augment_seed: AnySeed = Field(
-        0, description="Seed of the copies, as augment.seed in params.yaml; the same for all cells"
-    )
-    sets: dict[SetName, RuleSet] = Field(min_length=1, description="By name")
+    student: Student
+    """The student, as a block under `students` in params.yaml; its objective is that of the distilled cells."""
+    seeds: list[Seed] = Field(min_length=1)
+    """Training seeds; every cell is trained with each of them."""
+    rows_seen: Positive
+    """Maximum rows that a student sees over all its epochs. The number of epochs of each cell follows from it, so that cells differ in
+    their training data and not in the number of updates."""
+    augment_seed: AnySeed = 0
+    """Seed of the copies, as `augment.seed` in params.yaml; the same for all cells."""
+    sets: dict[SetName, RuleSet] = Field(min_length=1)
+    """The rule sets, by name."""
 
     @model_validator(mode="after")
     def _can_be_compared(self) -> Self:

@@ -9,7 +9,7 @@ from pipeline.augment.checks import build_rule, check_extra_words
 from pipeline.augment.copies import Plan
 from pipeline.checking.findings import Findings
 from pipeline.checking.source import check_source
-from pipeline.errors import InputError
+from pipeline.errors import InputError, not_installed
 from pipeline.params import project
 from pipeline.params.project import Teacher
 from pipeline.params.teachers import TeacherModel
@@ -122,7 +122,7 @@ def _check_teacher(found: Findings, name: str, model: TeacherModel) -> None:
     absent = not here and found.ran(f"teachers/{name}", "teachers", name, "weights")
     with found.at(place, absent):
         if model.finetune is not None and find_spec("accelerate") is None and not absent:
-            raise InputError("finetune needs the Python package accelerate: pip install 'offline-distill[finetune]'")
+            raise InputError(not_installed("accelerate"))
         check_files(model.source, found.settings.task.text.labels, model.labels, model.finetune is not None)
 
 

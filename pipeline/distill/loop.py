@@ -29,6 +29,7 @@ from pipeline.distill.pairs import warn_of_unread
 from pipeline.distill.targets import chosen_rows, objective_of, targets
 from pipeline.errors import InputError
 from pipeline.logits.dataset import COLUMNS as COLUMNS
+from pipeline.machine import devices
 from pipeline.machine.threads import torch_threads
 from pipeline.params.students import Student
 from pipeline.students.contract import Batch, build, check_padding, is_module, logits_of, predict
@@ -77,7 +78,7 @@ def distill(
     vocabulary = Vocabulary.build([training[name] for name in sentences], text, settings.min_count, others)
     _warn_of_words(vocabulary, [validation[name] for name in sentences])
     embeddings = initial_embeddings(vocabulary, vectors, settings.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = devices.device()
     with torch_threads(settings.threads), _seeded(settings.seed, device):
         module = build(settings.model, settings.params, embeddings, len(labels), pairs)
         student = TrainedStudent(
@@ -126,7 +127,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it an LSTM's sums differ from run to run
         torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with devices.generators_restored(device):
             torch.manual_seed(seed)
             yield
     finally:
@@ -264,14 +265,14 @@ class Training:
             return logits_of(self.module, Batch(*one, *other), self.classes).float().cpu().numpy()
 
         self.module.eval()
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), torch.no_grad():
+        with devices.generators_restored(self.device), torch.no_grad():
             sides = (batch.ids1, batch.lengths1), (batch.ids2, batch.lengths2)
             warn_of_unread(self.settings.model, *sides, logits)
         self.module.train()
 
     def _sum(self, losses: Sequence[torch.Tensor], epoch: int, last: int) -> float:
         """Check that the losses of the batches up to `last` are finite, and return their sum."""
-        values = torch.stack(tuple(losses)).double().cpu()
+        values = torch.stack(tuple(losses)).cpu().double()  # MPS has no float64
         wrong = (~values.isfinite()).nonzero()
         if len(wrong):
             batch = last - len(values) + 1 + int(wrong[0])

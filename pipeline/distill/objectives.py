@@ -82,7 +82,7 @@ def measured(
 ) -> tuple[float, float]:
     """Return the mean loss of n rows with weights, [n], and the accuracy of a student on them; in regression the accuracy is NaN."""
     loss = (objective(student, teacher, labels) * weights).mean().item()
-    right = (student.argmax(dim=-1) == labels).double().mean().item()
+    right = (student.argmax(dim=-1) == labels).cpu().double().mean().item()  # MPS has no float64
     return loss, right if student.shape[1] > 1 else math.nan
 
 

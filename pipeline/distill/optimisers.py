@@ -30,11 +30,11 @@ class RowAdadelta(torch.optim.Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    # Dense where the student also uses the weights outside the embedding.
-                    gradient = weight.grad if weight.grad.is_sparse else weight.grad.to_sparse(1)
-                    self._update(weight, gradient.coalesce(), group["lr"], group["rho"], group["eps"])
+                    self._update(weight, *_rows_of(weight.grad), group["lr"], group["rho"], group["eps"])
 
-    def _update(self, weight: torch.Tensor, gradient: torch.Tensor, lr: float, rho: float, eps: float) -> None:
+    def _update(
+        self, weight: torch.Tensor, rows: torch.Tensor, values: torch.Tensor, lr: float, rho: float, eps: float
+    ) -> None:
         state = self.state[weight]
         if not state:
             state["step"] = 0
@@ -43,7 +43,6 @@ class RowAdadelta(torch.optim.Optimizer):
             state["square"] = torch.zeros_like(weight)
             state["delta"] = torch.zeros_like(weight)
         state["step"] += 1
-        rows, values = gradient.indices()[0], gradient.values()
         missed = rho ** (state["step"] - 1 - state["seen"][rows]).to(weight.dtype)[:, None]
         # index_select and index_copy_ are a third faster than indexing with brackets on a CPU.
         square = state["square"].index_select(0, rows).mul_(missed * rho).addcmul_(values, values, value=1 - rho)
@@ -55,17 +54,27 @@ class RowAdadelta(torch.optim.Optimizer):
         weight.index_add_(0, rows, change, alpha=-lr)
 
 
+def _rows_of(gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the numbers of the rows that have a gradient, [n], and their gradients, [n, d]."""
+    if gradient.is_sparse:
+        gradient = gradient.coalesce()
+        return gradient.indices()[0], gradient.values()
+    # Dense on MPS, and where the student also uses the weights outside the embedding.
+    rows = gradient.ne(0).any(dim=1).nonzero()[:, 0]
+    return rows, gradient.index_select(0, rows)
+
+
 def make_optimisers(module: torch.nn.Module, settings: Optimiser) -> list[torch.optim.Optimizer]:
     """Return the optimisers of a module's parameters: the paper's AdaDelta, or AdamW, which updates every row at every step.
 
-    The module's embeddings are set to sparse gradients for AdaDelta, to dense ones for AdamW.
+    The module's embeddings are set to sparse gradients for AdaDelta, to dense ones for AdamW and on MPS, which lacks sparse tensors.
     """
     tuned = [parameter for parameter in module.parameters() if parameter.requires_grad]
     embeddings = [
         part for part in module.modules() if isinstance(part, torch.nn.Embedding) and part.weight.requires_grad
     ]
     for part in embeddings:
-        part.sparse = settings.name == "adadelta"
+        part.sparse = settings.name == "adadelta" and part.weight.device.type != "mps"
     if settings.name == "adamw":
         return [torch.optim.AdamW(tuned, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)]
     by_row = {id(part.weight): part.weight for part in embeddings}

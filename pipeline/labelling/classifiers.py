@@ -15,18 +15,19 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError
 from pipeline.labelling import packing
 from pipeline.labelling.batching import Tokens, cut, pack, pad
+from pipeline.machine.devices import device, free_memory, memory_that_ran_out
 from pipeline.params.labelling import Labelling
 from pipeline.teacher.model import Teacher, check_padding
 
 logger = logging.getLogger(__name__)
 
-TOKEN_BUDGETS = {"cpu": 2_048, "cuda": 65_536}
-"""Default tokens per batch: on a CPU the activations of a batch should fit its caches, on a GPU they should use all of it."""
+TOKEN_BUDGETS = {"cpu": 2_048, "mps": 8_192, "cuda": 65_536}
+"""Default tokens per batch: on a CPU the activations of a batch should fit its caches, on a GPU they should use all of it. MPS is not measured."""
 
 
 def open_classifier(teacher: Teacher, how: Labelling) -> "Classifier":
-    """Return the fastest `Classifier` that is correct for a teacher's architecture."""
-    kind = PackedClassifier if packing.supports(teacher.model) else PaddedClassifier
+    """Return the fastest `Classifier` that is correct for a teacher's architecture. Packing is not tested on MPS."""
+    kind = PackedClassifier if packing.supports(teacher.model) and device().type != "mps" else PaddedClassifier
     return kind(teacher, how)
 
 
@@ -76,7 +77,7 @@ class Classifier(ABC):
                 batches.popleft()
                 continue
             except (RuntimeError, MemoryError) as error:
-                memory = _memory_that_ran_out(error)
+                memory = memory_that_ran_out(error)
                 if memory is None:
                     raise
             # Outside the except block, because the error's traceback keeps the batch's tensors alive.
@@ -89,7 +90,7 @@ class Classifier(ABC):
                 f"a row of {tokens.lengths[batches[0]][0]} tokens does not fit in {memory} memory; lower label.max_length"
             )
         if memory == "GPU":
-            torch.cuda.empty_cache()
+            free_memory()
         self.budget //= 2
         logger.warning("out of %s memory: token budget lowered to %d", memory, self.budget)
         return self._batches(tokens, np.concatenate(batches))
@@ -101,8 +102,9 @@ class Classifier(ABC):
     @torch.inference_mode()
     def _start(self, tokens: Tokens, rows: NDArray[np.int64]) -> Callable[[], NDArray[np.float32]]:
         """Queue a batch on the device; return a function that waits for its logits, float32 [b, C]."""
-        logits = self._forward(tokens, rows)[:, self._columns].float().to("cpu", non_blocking=True)
-        done = torch.cuda.current_stream().record_event() if self._device.type == "cuda" else None
+        is_cuda = self._device.type == "cuda"  # elsewhere the copy waits for the batch
+        logits = self._forward(tokens, rows)[:, self._columns].float().to("cpu", non_blocking=is_cuda)
+        done = torch.cuda.current_stream().record_event() if is_cuda else None
 
         def fetch() -> NDArray[np.float32]:
             if done is not None:
@@ -156,14 +158,6 @@ class PaddedClassifier(Classifier):
         return logits
 
 
-def _memory_that_ran_out(error: Exception) -> str | None:
-    """Return which memory ran out, GPU or CPU; None for other errors."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return "GPU"
-    # PyTorch's CPU allocator raises a plain RuntimeError.
-    return "CPU" if isinstance(error, MemoryError) or "can't allocate memory" in str(error) else None
-
-
 def _multiply_with_onednn(model: torch.nn.Module) -> None:
     """Multiply the float32 matrices of linear layers with oneDNN instead of MKL, which is half as fast on AMD processors.
 
@@ -182,11 +176,6 @@ def _linear(multiply: Any, layer: torch.nn.Linear, inputs: torch.Tensor) -> torc
         return torch.nn.functional.linear(inputs, layer.weight, layer.bias)
     found: torch.Tensor = multiply(inputs, layer.weight, layer.bias, "none", [], "")
     return found
-
-
-def device() -> torch.device:
-    """Return the device that the teacher runs on: the GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def lacks_bfloat16() -> bool:

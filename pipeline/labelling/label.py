@@ -113,9 +113,8 @@ def label(
     """
     labeller = open_labeller(teacher, how)
     drop = how.too_long == "drop"
-    name = fingerprint({"out": str(out.resolve())})
     with (
-        locked(stores / f"{name}.lock", f"the data set {out}"),
+        locked(lock_of(stores, out), f"the data set {out}"),
         LabelStore.opened(stores, labeller.facts, len(labeller.labels)) as store,
     ):
         places = store.places(rows.texts, with_unlabelled=drop)
@@ -152,6 +151,11 @@ def label(
             "dropped": int((~kept).sum()),
             **_scores(rows.examples, store.take(places_of[:originals])[0], kept[:originals]),
         }
+
+
+def lock_of(stores: Path, out: Path) -> Path:
+    """Return the file whose lock a process holds while it writes a data set."""
+    return stores / f"{fingerprint({'out': str(out.resolve())})}.lock"
 
 
 def _label_missing(

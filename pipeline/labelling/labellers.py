@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from pipeline import tables
 from pipeline.errors import InputError
-from pipeline.labelling.classifiers import Classifier, device, open_classifier
+from pipeline.labelling.classifiers import Classifier, open_classifier
 from pipeline.labelling.numerics import NUMERICS
 from pipeline.labelling.rows import refuse
 from pipeline.labelling.tokenising import tokenised_pools
 from pipeline.labelling.versions import library_versions, merged
+from pipeline.machine.devices import device, gpus
 from pipeline.params.labelling import Labelling
 from pipeline.teacher.model import Teacher, mask_token, tokenizer_sha256
 from pipeline.teacher.own import OwnTeacher, describe_own
@@ -183,7 +184,7 @@ def processes_wanted() -> int:
     backend, jobs = get_active_backend()
     if type(backend).__name__ != "LokyBackend":
         return int(effective_n_jobs(-1))
-    return max(1, torch.cuda.device_count(), jobs or 1)
+    return max(1, gpus(), jobs or 1)
 
 
 def labelled_pools(
@@ -300,9 +301,9 @@ def _label_here(opening: Opening, work: Any, rows: NDArray[np.int64]) -> tuple[N
 
 def _claim_device(run: str) -> None:
     """Use a GPU of this machine that no other process of the run uses, until this process ends."""
-    if not torch.cuda.is_available() or _claimed:
+    if _claimed:
         return
-    for number in range(torch.cuda.device_count()):
+    for number in range(gpus()):
         lock = FileLock(Path(tempfile.gettempdir()) / f"offline-distill-{run}-gpu-{number}.lock", thread_local=False)
         with contextlib.suppress(Timeout):
             lock.acquire(timeout=0)

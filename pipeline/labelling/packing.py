@@ -52,9 +52,9 @@ def supports(model: Any) -> bool:
 
 
 def to_device(values: NDArray[Any], device: torch.device) -> torch.Tensor:
-    """Copy an array to a device without waiting for queued work."""
+    """Copy an array to a device, on a CUDA GPU without waiting for queued work."""
     tensor = torch.from_numpy(values)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 @dataclass(frozen=True)

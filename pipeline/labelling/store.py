@@ -63,7 +63,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
     with lock:
         started = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
         with writing(holder):
-            holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {started}", encoding="utf-8")
+            text = f"process {os.getpid()} on {socket.gethostname()} since {started}"
+            holder.write_text(text, encoding="utf-8", newline="\n")
         try:
             yield
         finally:

@@ -55,7 +55,7 @@ def verify(folder: Path) -> list[Check]:
 
 def _require_xxhash() -> None:
     if find_spec("xxhash") is None:
-        raise InputError("verify recomputes ids with the Python package xxhash: pip install 'offline-distill[text]'")
+        raise InputError("verify recomputes ids with the Python package xxhash: pip install xxhash")
 
 
 def check(folder: Path, sizes: Callable[[DataSet], Faults] = files.sizes) -> list[Check]:

@@ -12,6 +12,7 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     rule: ImportPath
+    """The import path of the rule's class, `MODULE:NAME`. The other keys of the block are its keyword parameters."""
 
     @property
     def params(self) -> dict[str, Any]:
@@ -23,5 +24,8 @@ class Augment(Model):
     """The augmentation procedure (Tang et al. 2019, section 3.2 of arXiv 1903.12136)."""
 
     seed: AnySeed = 0
-    n_iter: Int = Field(ge=0)  # copies drawn of each training example
-    rules: dict[str, Rule]  # by name, applied in this order
+    """Seed of all draws."""
+    n_iter: Int = Field(ge=0)
+    """Copies drawn of each training example."""
+    rules: dict[str, Rule]
+    """The rules by name, applied to every copy in the listed order."""

@@ -181,7 +181,7 @@ def _teacher(model: TeacherModel, hashes: Hashes) -> dict[str, Any]:
         return {}  # a Hub's revision is pinned
     if not any(folder.glob("*.safetensors")):
         return {"weights": None}  # the small files alone may be in Git
-    paths = sorted({path for glob in MODEL_FILES for path in folder.glob(glob)})
+    paths = sorted({path for glob in MODEL_FILES for path in folder.glob(glob)}, key=Path.as_posix)
     return {"weights": {path.relative_to(folder).as_posix(): hashes.of(path) for path in paths}}
 
 
@@ -219,7 +219,8 @@ def _vectors(source: str, hashes: Hashes, teachers: Mapping[str, Any]) -> dict[s
 def _package(name: str, hashes: Hashes, *globs: str) -> dict[str, Any]:
     """Hash files of an installed spaCy pipeline."""
     folders = plugins.folders_of(name)
-    paths = sorted({path for folder in folders for glob in globs for path in folder.glob(glob) if path.is_file()})
+    found = {path for folder in folders for glob in globs for path in folder.glob(glob) if path.is_file()}
+    paths = sorted(found, key=Path.as_posix)
     return {"package": _digest([hashes.of(path) for path in paths]) if paths else None}
 
 

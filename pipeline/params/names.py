@@ -13,6 +13,9 @@ from pipeline.errors import InputError
 MAX_BYTES = 150
 """File systems allow 255 bytes in a name; ours have something before and after them."""
 
+WINDOWS_DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
+"""Names that Windows reserves for devices, in any case and with any suffix: no file or folder can have one."""
+
 TAKEN = {"tasks": ("raw", "labelled"), "students": ("copies-kept",)}
 """Names that the project's own files have: data/raw, data/labelled, data/<task>/results/curves/copies-kept.csv."""
 
@@ -29,6 +32,10 @@ def checked(name: str) -> str:
         raise ValueError(f"not in Unicode's composed form (NFC); write {suggested}, which only looks the same")
     if name != suggested:
         raise ValueError(f"a name has only letters, digits, _ and -, and does not start with -; write {suggested}")
+    if name.lower() in WINDOWS_DEVICES:
+        raise ValueError(
+            f"Windows reserves this name for a device, so a project with it cannot be cloned there; write {name}_"
+        )
     return name
 
 

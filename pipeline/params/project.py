@@ -26,8 +26,12 @@ class Teacher(Model):
     """A sequence classifier of transformers, or an encoder that the finetune stage turns into one."""
 
     model: TeacherModel
-    label: Labelling  # required, `{}` for the defaults: DVC tracks the key
-    tasks: Tasks | None = None  # the tasks that it labels; absent: every task
+    """The weights, and how they are fine-tuned. A change makes a new teacher."""
+    # Required: DVC tracks the key.
+    label: Labelling
+    """How it labels; `{}` for the defaults. A change labels again."""
+    tasks: Tasks | None = None
+    """The tasks that it labels; absent: every task."""
 
 
 def _check_metric(value: Any) -> Any:
@@ -46,15 +50,22 @@ class Task(Model):
     """tasks/<name>.yaml. The five overrides are required, `{}` if empty: DVC tracks each key."""
 
     description: str
-    # The metrics of the result table: accuracy, f1 (with two classes that of the last one, otherwise macro F1), f1:NAME (that of a class).
-    # Students are chosen and ranked by accuracy. A regression has its own metrics.
+    """The question that the labels answer, shown in the report."""
     metrics: list[Metric] = Field(["accuracy"], min_length=1)
+    """The metrics of the result table: `accuracy`, `f1` (with two classes that of the last one, otherwise macro F1), `f1:NAME` (that of a class).
+    Students are chosen and ranked by accuracy. A regression has its own metrics."""
     text: Text
+    """Its text and labels. A change runs all stages again."""
     tag: dict[str, Any]
+    """Overrides of `tag` in params.yaml for this task; `{}` for none."""
     augment: dict[str, Any]
+    """Overrides of `augment` in params.yaml for this task; `{}` for none."""
     teachers: dict[str, Any]
+    """Overrides of `teachers`, by name; `NAME: null` leaves one out of this task."""
     vectors: dict[str, Any]
+    """Overrides of `vectors`, by name; `{}` for none."""
     students: dict[str, Any]
+    """Overrides of `students`, by name; `NAME: null` leaves one out of this task."""
 
     @model_validator(mode="after")
     def _metrics_are_of_classes(self) -> Self:
@@ -75,10 +86,15 @@ class Task(Model):
 
 class _Blocks(Model):
     tag: Tag
+    """How text is split into words with part-of-speech tags."""
     augment: Augment
+    """The rules and the number of copies."""
     teachers: dict[Name, Teacher] = Field(min_length=1)
+    """The teachers, by name."""
     vectors: dict[Name, Vectors] = Field({})
+    """The sources of word vectors, by name."""
     students: dict[Name, Student] = Field(min_length=1)
+    """The students, by name."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
@@ -131,6 +147,7 @@ class Settings(_Blocks):
 
 class _ActiveTasks(BaseModel):
     tasks: list[Name] = Field(min_length=1)
+    """The active tasks: the names of files in `tasks/`. `dvc repro` runs each with every teacher and every student."""
 
     @model_validator(mode="after")
     def _tasks_have_their_own_folders(self) -> Self:

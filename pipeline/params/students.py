@@ -13,19 +13,26 @@ class Optimiser(Model):
     """AdaDelta as in the paper, or AdamW."""
 
     name: Literal["adadelta", "adamw"] = "adadelta"
+    """The optimiser."""
     learning_rate: Float = Field(1.0, gt=0)
-    rho: Fraction = 0.95  # AdaDelta's decay
-    weight_decay: Float = Field(0.0, ge=0)  # AdamW's decay
-    # Evaluate and save an exponential moving average of the weights with this decay per batch; 0: the weights themselves.
+    """The learning rate. 1.0 is AdaDelta's; for AdamW, write about 0.001."""
+    rho: Fraction = 0.95
+    """AdaDelta's decay of the running averages."""
+    weight_decay: Float = Field(0.0, ge=0)
+    """AdamW's weight decay."""
     ema_decay: Float = Field(0.0, ge=0, lt=1)
+    """Evaluate and save an exponential moving average of the weights with this decay per batch; 0: the weights themselves."""
 
 
 class Objective(Model):
     """alpha * cross-entropy with the hard label + (1 - alpha) * soft, a loss between the student's and the teacher's logits."""
 
     alpha: Fraction = 0.0
+    """Weight of the cross-entropy with the hard label; 1 - alpha is that of `soft`."""
     soft: Literal["mse", "kl", "cosine"] = "mse"
-    temperature: Float = Field(1.0, gt=0)  # only with soft: kl
+    """The loss between the student's and the teacher's logits."""
+    temperature: Float = Field(1.0, gt=0)
+    """Divides both logits; only with `soft: kl`."""
 
     @model_validator(mode="after")
     def _temperature_is_for_kl(self) -> Self:
@@ -37,9 +44,10 @@ class Objective(Model):
 class RowWeights(Model):
     """The weight of a row in the loss."""
 
-    augmented: Float = Field(1.0, ge=0)  # the weight of an augmented row; that of an original is 1
-    # Multiplies the weight by the teacher's highest probability to this power: higher values prefer confident rows.
+    augmented: Float = Field(1.0, ge=0)
+    """The weight of an augmented row; that of an original is 1."""
     confidence: Float = Field(0.0, ge=0)
+    """Multiplies the weight by the teacher's highest probability to this power: higher values prefer confident rows."""
 
 
 Names = Annotated[list[str], Field(min_length=1)]
@@ -49,8 +57,10 @@ Weights = Annotated[dict[str, Float], Field(min_length=1)]
 class Average(Model):
     """The average of several teachers."""
 
-    of: Names | Weights  # the teachers as a list, or each with a weight
-    average: Literal["logits", "distributions"] = "logits"  # what is averaged
+    of: Names | Weights
+    """The teachers, as a list or each with a weight."""
+    average: Literal["logits", "distributions"] = "logits"
+    """What is averaged."""
 
 
 def _kind_of_teacher(value: Any) -> str:
@@ -63,9 +73,10 @@ class Student(Model):
     """A student: its architecture, its training rows and its training."""
 
     model: ImportPath
-    params: dict[str, Any] = Field({})  # the architecture's keyword parameters
-    # The teacher whose logits it learns; several as a list, or each with a weight, or `{of: ..., average: distributions}`. It is one key,
-    # so that DVC runs the gather stage again for a change of this key only.
+    """The import path of the architecture's class, `MODULE:NAME`."""
+    params: dict[str, Any] = Field({})
+    """The architecture's keyword parameters."""
+    # One key, so that DVC runs the gather stage again for a change of this key only.
     teacher: Annotated[
         Annotated[str, UnionTag("name")]
         | Annotated[Names, UnionTag("names")]
@@ -73,20 +84,34 @@ class Student(Model):
         | Annotated[Average, UnionTag("average")],
         Discriminator(_kind_of_teacher),
     ]
-    # The tasks that it is trained on; absent: every task. No setting of its training, so no hash of those has it.
+    """The teacher whose logits it learns; several as a list, or each with a weight, or `{of: ..., average: distributions}`."""
+    # Not a setting of its training, so the hashes of those do not contain it.
     tasks: Tasks | None = Field(None, exclude=True)
-    rows: Literal["all", "originals"] = "all"  # originals: without augmented rows
-    vectors: str | None = None  # the name of its initial word vectors; absent: random vectors
+    """The tasks that it is trained on; absent: every task."""
+    rows: Literal["all", "originals"] = "all"
+    """`originals`: train without augmented rows."""
+    vectors: str | None = None
+    """The name of its initial word vectors, a key of `vectors`; absent: random vectors."""
     objective: Objective = Objective()
+    """The loss."""
     weights: RowWeights = RowWeights()
+    """The weight of each row in the loss."""
     optimiser: Optimiser = Optimiser()
+    """The optimiser and its parameters."""
     batch_size: Positive = 50
+    """Rows in a batch."""
     epochs: Positive = 10
-    patience: Positive = 3  # epochs without a better one (validation accuracy, then loss) before training stops
-    max_words: Positive = 256  # words of a sentence; longer sentences are truncated
-    min_count: Positive = 1  # words that are rarer in the training rows are unknown words
+    """Most passes over the training rows."""
+    patience: Positive = 3
+    """Training stops after this many epochs without a better one (validation accuracy, then validation loss)."""
+    max_words: Positive = 256
+    """Words of a sentence that the student reads; longer sentences are truncated."""
+    min_count: Positive = 1
+    """Words that occur less often in the training rows count as unknown."""
     seed: Seed = 0
-    threads: Positive = 1  # CPU threads of its training; its matrices are too small for several to pay
+    """Seed of the initial weights, of dropout and of the order of the rows."""
+    threads: Positive = 1
+    """CPU threads of its training. Its matrices are too small for several to pay: train several students at the same time instead."""
 
     @property
     def _given(self) -> str | Names | Weights:

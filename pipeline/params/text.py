@@ -14,15 +14,19 @@ from pipeline.tables import SPLITS
 
 def parts_of(folder: Path) -> list[Path]:
     """Return what a folder of parts holds, in the order of the names; names that start with _ or . do not count, as in Spark."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(("_", ".")))
+    parts = (path for path in folder.iterdir() if not path.name.startswith(("_", ".")))
+    return sorted(parts, key=lambda path: path.name)  # on Windows, paths are compared without case
 
 
 class Columns(Model):
     """The source's names for the columns."""
 
     sentence1: str
+    """The column of the text, or of the first sentence of a pair."""
     sentence2: str | None = None
+    """The column of the second sentence of a pair; absent: single sentences."""
     label: str | None = None
+    """The column of the label."""
 
     @model_validator(mode="after")
     def _differ(self) -> Self:
@@ -45,28 +49,37 @@ class Columns(Model):
 class Source(Model):
     """The source of the rows: exactly one of `files`, `package`, `hub`, `logits`."""
 
-    files: str | dict[str, str] | None = (
-        None  # a csv, tsv, jsonl or parquet file or a folder of them, or one for each split
-    )
-    package: str | None = None  # an installed Python package that contains the file `path`; it is not imported
-    path: str | dict[str, str] | None = None  # with `package`: the file inside it, or one for each split
-    hub: str | None = None  # a Hugging Face data set, owner/name
-    # A logit data set, folder:PATH or hub:OWNER/NAME@REVISION: students train on its rows, and no teacher is loaded.
+    files: str | dict[str, str] | None = None
+    """A csv, tsv, jsonl or parquet file or a folder of them, or one for each split."""
+    package: str | None = None
+    """An installed Python package that contains the file `path`; it is not imported."""
+    path: str | dict[str, str] | None = None
+    """With `package`: the file inside it, or one for each split."""
+    hub: str | None = None
+    """A data set of the Hugging Face Hub, `OWNER/NAME`."""
     logits: Annotated[str, form(r"folder:.+|hub:[^/]+/[^@]+@\w+", "folder:PATH", "hub:OWNER/NAME@REVISION")] | None = (
         None
     )
-    config: str | None = None  # with `hub`: the configuration
-    revision: str | None = None  # with `hub`: the commit; a branch name can move
-    # With `hub`: our split -> its split, if they differ; other splits are not read.
+    """A logit data set, `folder:PATH` or `hub:OWNER/NAME@REVISION`: students train on its rows, and no teacher is loaded."""
+    config: str | None = None
+    """With `hub`: the configuration."""
+    revision: str | None = None
+    """With `hub`: the commit; a branch name can move."""
     hub_splits: dict[Split, str] = Field({})
-    # The SHA-256 of the file, or of each split's, which is checked; of a folder, that of what `sha256sum *` prints there.
+    """With `hub`: from the splits here to those of the data set, if they differ; other splits are not read."""
     sha256: Sha256 | dict[str, Sha256] | None = None
-    # With tsv files: true reads quotes as in csv, false keeps them as text; absent: kept, unless they look like those of a csv writer.
+    """The SHA-256 of the file, or of the file of each split, which is checked; of a folder, that of what `sha256sum *` prints there."""
     quotes: bool | None = None
-    where: dict[str, str | int | float | bool] = Field({})  # keep only the rows with these values in these columns
-    columns: Columns | None = None  # the names of this source's columns, if they are not those of text.columns
-    licence: str = "unknown"  # the text's licence, for the cards of data sets and students
-    otherwise: "Source | None" = None  # with `files`: the source to read if none of the files exists
+    """With tsv files: `true` reads quotes as in csv, `false` keeps them as text. Absent: quotes are kept, and a file that looks as if a
+    csv writer wrote it is refused."""
+    where: dict[str, str | int | float | bool] = Field({})
+    """Keep only the rows with these values in these columns."""
+    columns: Columns | None = None
+    """The names of this source's columns, if they are not those of `text.columns`."""
+    licence: str = "unknown"
+    """The text's licence, for the cards of data sets and students."""
+    otherwise: "Source | None" = None
+    """With `files`: the source to read if none of the files exists."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -113,30 +126,40 @@ class Source(Model):
 class BadRows(Model):
     """What to do with each kind of invalid row. Every kind is always counted and reported with line numbers."""
 
-    fields: RefuseOrDrop = "refuse"  # a row with too few or too many fields, or a csv field that holds rows
-    encoding: RefuseOrDrop = "refuse"  # bytes that are not UTF-8
-    unknown_label: RefuseOrDrop = "refuse"  # not one of the task's labels; in a regression, not a finite number
-    mask: RefuseOrDrop = "refuse"  # text that contains [MASK], which augmented rows use
-    blank: RefuseOrDrop = "drop"  # null or blank text
-    repeat: RefuseOrDrop = "drop"  # the same text with the same label again: the first is kept
-    # The same text with two labels. keep: one row with the most frequent label, the first on a tie; in a regression, with the mean of
-    # its numbers.
+    fields: RefuseOrDrop = "refuse"
+    """A row with too few or too many fields, or a csv field that holds rows."""
+    encoding: RefuseOrDrop = "refuse"
+    """Bytes that are not UTF-8."""
+    unknown_label: RefuseOrDrop = "refuse"
+    """A label that is not one of the task's; in a regression, not a finite number."""
+    mask: RefuseOrDrop = "refuse"
+    """Text that contains `[MASK]`, which augmented rows use."""
+    blank: RefuseOrDrop = "drop"
+    """Null or blank text."""
+    repeat: RefuseOrDrop = "drop"
+    """The same text with the same label again: the first is kept."""
     conflict: Policy = "keep"
-    leak: RefuseOrDrop = "drop"  # a training or validation text that a later split also has: the later split keeps it
+    """The same text with two labels. `keep`: one row with the most frequent label, the first on a tie; in a regression, with the mean of its
+    numbers."""
+    leak: RefuseOrDrop = "drop"
+    """A training or validation text that is also in a later split: the later split keeps it."""
 
 
 class Text(Model):
     """A task's text and labels. A change runs all stages again, from prepare on."""
 
     source: Source
+    """Where the rows come from."""
     columns: Columns
-    # Class names, in the order of the integer labels. A single name is a regression, whose label column has numbers.
+    """The names of the columns in the source."""
     labels: list[str] = Field(min_length=1)
-    # The source's value -> class name (null: no label); absent: the values are the names.
+    """Class names, in the order of the integer labels. A single name is a regression, whose label column has numbers."""
     label_values: dict[str, str | None] = Field({})
-    # Shares by which a source of one file, or the file of train, is split by content hash; absent: one file per split.
+    """From the values in the label column to class names (`null`: no label); absent: the values are the names."""
     splits: dict[Split, Fraction] = Field({})
+    """Shares by which a source of one file, or the file of train, is split by content hash; absent: one file per split."""
     bad_rows: BadRows = BadRows()
+    """What to do with invalid rows."""
 
     @property
     def is_regression(self) -> bool:

@@ -10,8 +10,6 @@ from pipeline.params.base import Int, Model, Positive, form
 class Vectors(Model):
     """Pretrained word vectors, from a file, a spaCy pipeline or a teacher."""
 
-    # spacy:PIPELINE, an installed spaCy pipeline with vectors; word2vec:FILE, binary; text:FILE, of GloVe or fastText; teacher:NAME.
-    # DVC tracks files in data/raw/<task>/.
     source: Annotated[
         str,
         form(
@@ -22,9 +20,13 @@ class Vectors(Model):
             "teacher:NAME",
         ),
     ]
-    licence: str = "unknown"  # the licence of a file
-    extra_words: Int = Field(0, ge=0)  # words outside the training text that get vectors too: the source's first ones
-    dimensions: Positive = 300  # for a teacher's vectors: the principal components that are kept
+    """`text:FILE`, of GloVe or fastText; `word2vec:FILE`, binary; `spacy:PIPELINE`, an installed spaCy pipeline with vectors; `teacher:NAME`."""
+    licence: str = "unknown"
+    """The licence of a file; other sources have their own."""
+    extra_words: Int = Field(0, ge=0)
+    """Words that are not in the training text and get vectors too: the first ones of the source."""
+    dimensions: Positive = 300
+    """With `teacher:`: the number of principal components."""
 
     @model_validator(mode="after")
     def _keys_have_a_source(self) -> Self:

@@ -36,7 +36,7 @@ def read_results(results: Path, names: Collection[str] | None = None) -> dict[st
     :param names: The students to read, in this order; all where None. Results of other students, which the settings no longer have, are ignored.
     :raises InputError: If no student has been evaluated, or no row had a label.
     """
-    files = sorted((results / "students").glob("*.json"))
+    files = sorted((results / "students").glob("*.json"), key=Path.as_posix)
     there = {file.stem: found for file in files if (found := read_json(file))}  # a skipped student has {}
     found = {name: there[name] for name in (there if names is None else names) if name in there}
     if ignored := sorted(there.keys() - found.keys()):

@@ -6,8 +6,12 @@ when a stage starts: as soon as the stages that it depends on have ended, and a 
 
 import logging
 import os
+import platform
 import queue
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipeline.console import STAGE, duration
-from pipeline.errors import InputError, shown
+from pipeline.errors import InputError, not_installed, shown
 from pipeline.machine.threads import cores
 from pipeline.running import lock
 from pipeline.running.durations import Durations
@@ -29,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 ONE_GPU = {"finetune", "train"}
 """The stages that use one GPU, where there are GPUs."""
+
+COMMAND = "offline-distill"
+"""The program of the stages in a project without the code. In a checkout, it is `python`."""
 
 ONE_AT_A_TIME = {"label", "ablate_label", "ablate_train"}
 """The stages that divide their work among all GPUs or cores, and lock the cache of a teacher's logits."""
@@ -73,7 +80,7 @@ def repro(targets: Sequence[str] = (), jobs: int | None = None) -> Outcome:
     try:
         from dvc.exceptions import DvcException
     except ModuleNotFoundError as error:
-        raise InputError("repro needs the Python package dvc: pip install 'offline-distill[dvc]'") from error
+        raise InputError(not_installed("dvc", "repro")) from error
     _log_dvc()
     try:
         with _alone(), _no_input(), _opened() as repo:
@@ -95,6 +102,8 @@ def _log_dvc() -> None:
     logged.propagate = True
     logged.setLevel(logging.WARNING)
     logging.getLogger("dvc.progress").setLevel(logging.CRITICAL)
+    # data/raw/TASK, of a task whose files are elsewhere.
+    logging.getLogger("dvc.output").addFilter(lambda record: not record.getMessage().endswith("is empty."))
 
 
 @contextmanager
@@ -169,10 +178,32 @@ def _gpus() -> list[str]:
     """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is None:
-        return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+        return [str(number) for number in range(_gpus_there())]
     names = [name.strip() for name in given.split(",")]
     end = next((i for i, name in enumerate(names) if name in ("", "-1")), len(names))  # CUDA ignores the rest
     return names[:end]
+
+
+def _path() -> dict[str, str]:
+    """Return PATH with the folder of this environment's commands, where it has `offline-distill` and another one, or none, would be found.
+
+    Otherwise the stages of a project would need an environment that is active.
+    """
+    here, found = Path(sys.executable).parent, shutil.which(COMMAND)
+    if shutil.which(COMMAND, path=str(here)) is None or (found is not None and Path(found).parent == here):
+        return {}
+    return {"PATH": os.pathsep.join([str(here), os.environ.get("PATH", os.defpath)])}
+
+
+def _gpus_there() -> int:
+    """Return the number of GPUs of this machine, without the seconds that importing torch takes."""
+    if platform.system() == "Darwin":
+        return int(platform.machine() == "arm64")  # MPS
+    if platform.system() != "Windows":
+        return len(list(Path("/dev").glob("nvidia[0-9]*")))
+    found = shutil.which("nvidia-smi")
+    listed = subprocess.run([found, "--list-gpus"], capture_output=True, check=False).stdout if found else b""
+    return listed.count(b"GPU ")
 
 
 def _kind(stage: Any) -> str:
@@ -193,6 +224,7 @@ class _Run:
         self._jobs = jobs
         self._gpus = list(gpus)
         self._free_gpus = list(gpus)
+        self._path = _path()
         self._waiting: list[Any] = []
         self._threads: dict[Any, threading.Thread] = {}
         self._ended: queue.Queue[tuple[Any, str, float, list[str]]] = queue.Queue()
@@ -298,7 +330,7 @@ class _Run:
 
     def _reproduce(self, stage: Any, gpus: list[str]) -> None:
         """Bring a stage up to date, in a thread of its own."""
-        environment = {STAGE: shown(stage.addressing) if self._jobs > 1 else ""}
+        environment = {STAGE: shown(stage.addressing) if self._jobs > 1 else "", **self._path}
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         result, seconds = "failed", 0.0
@@ -356,26 +388,30 @@ class _Run:
                 if signal.getsignal(number) == signal.SIG_DFL:
                     signal.signal(number, _kill_children)
         # A shell waits for its command after SIGINT. The commands of a job in the background ignore it, as this process does.
-        number = signal.SIGTERM if self._ignores_sigint else signal.SIGINT
+        ends = signal.SIGTERM if self._ignores_sigint else signal.SIGINT
+        sent = None if os.name == "nt" else ends
         signalled: set[int] = set()
         while any(thread.is_alive() for thread in self._threads.values()):
-            signalled |= _signal_children(number, signalled)  # again: a command may start at this moment
+            signalled |= _signal_children(sent, signalled)  # again: a command may start at this moment
             time.sleep(0.05)
 
 
-def _signal_children(number: int, except_: set[int]) -> set[int]:
-    """Send a signal to all processes that this one started, and return their numbers."""
+def _signal_children(number: int | None, except_: set[int]) -> set[int]:
+    """Send a signal to all processes that this one started, and return their numbers.
+
+    :param number: The signal; None: end them at once, the only way on Windows.
+    """
     import psutil
 
     found = set()
     for process in psutil.Process().children(recursive=True):
         if process.pid not in except_:
             with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
+                process.kill() if number is None else process.send_signal(number)
             found.add(process.pid)
     return found
 
 
 def _kill_children(number: int, frame: object) -> None:
     signal.signal(number, signal.SIG_DFL)
-    _signal_children(signal.SIGKILL, set())
+    _signal_children(None, set())

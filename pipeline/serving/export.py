@@ -1,7 +1,7 @@
 """Export of a trained student: ONNX, quantised ONNX and a model card in one folder.
 
 The network reads padded word ids: `ids1` (and `ids2` for pairs), int64 [rows, words], padded with 0 on the right, any number of rows and
-words; it returns `logits`, float32 [rows, classes]. Needs the extra `export`.
+words; it returns `logits`, float32 [rows, classes]. Needs the extra `train`.
 """
 
 import builtins
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, not_installed
 from pipeline.serving import graphs
 from pipeline.serving.card import student_card
 from pipeline.serving.runtime import LETTERS, MODEL, MODEL_INT8
@@ -74,7 +74,7 @@ def export(student_folder: Path, out: Path, results: Mapping[str, Any], provenan
     :param out: The folder. It is written atomically and replaces an existing one.
     :param results: As `evaluation.evaluate` returns them; empty where unknown.
     :param provenance: Of the logit data set that the student was trained on.
-    :raises InputError: If a file of the student is missing or damaged, or the extra `export` is not installed.
+    :raises InputError: If a file of the student is missing or damaged, or onnx is not installed.
     """
     student = TrainedStudent.from_pretrained(student_folder)
     config = read_student_json(student_folder / "config.json", FORMAT, set())
@@ -97,7 +97,7 @@ def export(student_folder: Path, out: Path, results: Mapping[str, Any], provenan
             networks.append(LETTERS)
         files = hashes_of(temporary, {*own, *networks})
         write_json(temporary / "config.json", {**config, "files": files})
-        sizes = {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}
+        sizes = dict(sorted((path.name, path.stat().st_size) for path in temporary.iterdir()))
         write_text(temporary / "README.md", student_card(student, out.name, sizes, results, provenance, problem))
 
 
@@ -105,7 +105,7 @@ def write_onnx(student: TrainedStudent, path: Path) -> None:
     """Write a student's network and check that it computes the same as torch on batches of several shapes.
 
     :raises NotExportableError: If the module has no ONNX equivalent, or the network computes something else.
-    :raises InputError: If the extra `export` is not installed.
+    :raises InputError: If onnx is not installed.
     """
     if not isinstance(student.module, torch.nn.Module):
         raise NotExportableError(f"{student.model} is not a torch module")
@@ -220,7 +220,7 @@ def _libraries() -> tuple[Any, Any]:
         import onnx
         import onnxruntime
     except ImportError as error:
-        raise InputError(f"{error.name} is not installed: pip install 'offline-distill[export]'") from error
+        raise InputError(not_installed("onnx")) from error
     return onnx, onnxruntime
 
 

@@ -42,7 +42,7 @@ def open_student(folder: Path, int8: bool) -> Predictor:
         from pipeline.students.trained import TrainedStudent
     except ImportError as error:
         raise InputError(
-            f"{folder}: has no {MODEL}, so it needs torch and pyarrow, and {error.name} is not installed: pip install offline-distill"
+            f"{folder}: has no {MODEL}, so it needs torch and pyarrow, and {error.name} is not installed: pip install 'offline-distill[train]'"
         ) from error
     return TrainedStudent.from_pretrained(folder)
 

@@ -20,40 +20,41 @@ class TextValueError(InputError, ValueError):
     """A text is missing or invalid, or two columns differ in length."""
 
 
-def sides_of(texts: Texts, second: Texts | None, pairs: bool) -> tuple[list[str], ...]:
+def sides_of(texts: Texts, second: Texts | None, pairs: bool, call: str = "predict") -> tuple[list[str], ...]:
     """Return the n first sentences, followed by the n second sentences where a text is a pair.
 
     :param texts: n strings; for pairs n pairs of strings, or the n first sentences.
     :param second: The n second sentences, where `texts` has the first ones.
+    :param call: The function that the caller called, for messages.
     :raises TextTypeError: If an argument is no column of texts, or a text is not what the student reads.
     :raises TextValueError: If a text is missing or not valid Unicode, or the two columns differ in length.
     """
     if second is not None:
-        return _two_columns(texts, second, pairs)
-    items = _items(texts, "texts", pairs)
+        return _two_columns(texts, second, pairs, call)
+    items = _items(texts, "texts", pairs, call)
     if not pairs:
         return (_strings(items, "text"),)
     for i, item in enumerate(items):
         if not (isinstance(item, tuple | list) and len(item) == 2):
-            if _is_missing(item):
+            if is_missing(item):
                 _refuse_missing(items, i, "text")
             raise TextTypeError(
-                f"text {i}: {_shown(item)} is not {PAIR}; for two columns, predict(sentence1, sentence2)"
+                f"text {i}: {_shown(item)} is not {PAIR}; for two columns, {_of_two(call, 'sentence1', 'sentence2')}"
             )
         for part in item:
-            if not isinstance(part, str) and not _is_missing(part):
+            if not isinstance(part, str) and not is_missing(part):
                 raise TextTypeError(f"text {i}: {_shown(item)} is not {PAIR}")
     return tuple(_strings([item[side] for item in items], f"sentence{side + 1} of text") for side in range(2))
 
 
-def _two_columns(texts: Texts, second: Texts, pairs: bool) -> tuple[list[str], ...]:
+def _two_columns(texts: Texts, second: Texts, pairs: bool, call: str) -> tuple[list[str], ...]:
     if not pairs:
-        raise TextTypeError("this student reads single sentences; pass one list of texts: predict(texts)")
+        raise TextTypeError(f"this student reads single sentences; pass one list of texts: {call}(texts)")
     if isinstance(texts, str) and isinstance(second, str):
         raise TextTypeError(
-            "sentence1 and sentence2 are two strings; pass two lists: predict([sentence1], [sentence2])"
+            f"sentence1 and sentence2 are two strings; pass two lists: {_of_two(call, '[sentence1]', '[sentence2]')}"
         )
-    columns = _items(texts, "sentence1", pairs), _items(second, "sentence2", pairs)
+    columns = _items(texts, "sentence1", pairs, call), _items(second, "sentence2", pairs, call)
     if len(columns[0]) != len(columns[1]):
         raise TextValueError(
             f"sentence1 has {len(columns[0]):,} texts and sentence2 has {len(columns[1]):,}; pass as many of each"
@@ -61,10 +62,14 @@ def _two_columns(texts: Texts, second: Texts, pairs: bool) -> tuple[list[str], .
     return tuple(_strings(column, f"sentence{side} of text") for side, column in enumerate(columns, 1))
 
 
-def _items(texts: Any, name: str, pairs: bool) -> list[Any]:
-    """Return a column of any library as a list of Python objects."""
-    if problem := _problem(texts, pairs):
+def _items(texts: Any, name: str, pairs: bool, call: str) -> list[Any]:
+    if problem := _problem(texts, pairs, call):
         raise TextTypeError(f"{name}: {problem}")
+    return items_of(texts)
+
+
+def items_of(texts: Any) -> list[Any]:
+    """Return a column of any library as a list of Python objects."""
     for method in ("to_pylist", "to_list", "tolist"):  # pyarrow; pandas and polars; numpy
         if callable(getattr(texts, method, None)):
             return list(getattr(texts, method)())
@@ -74,7 +79,7 @@ def _items(texts: Any, name: str, pairs: bool) -> list[Any]:
     return items
 
 
-def _problem(texts: Any, pairs: bool) -> str:
+def _problem(texts: Any, pairs: bool, call: str) -> str:
     """Return why a value is no column of texts, and what to pass; empty for a column."""
     kind, wanted = type(texts).__name__, "a list of pairs of strings" if pairs else "a list of strings"
     dimensions = getattr(texts, "ndim", 1)
@@ -82,7 +87,7 @@ def _problem(texts: Any, pairs: bool) -> str:
         case str() | UserString():
             texts = str(texts)
             example = '[("first sentence", "second sentence")]' if pairs else f"[{texts[:20]!r}, ...]"
-            return f"{texts[:60]!r} is one string; pass a list of texts: {example}, for one text predict([text])"
+            return f"{texts[:60]!r} is one string; pass a list of texts: {example}, for one text {call}([text])"
         case bytes() | bytearray() | memoryview():
             return f"{kind} is not {wanted}; decode it first: data.decode().splitlines()"
         case Mapping():
@@ -92,17 +97,23 @@ def _problem(texts: Any, pairs: bool) -> str:
     if "GroupBy" in kind or isinstance(texts, type):
         return f"{_shown(texts) if isinstance(texts, type) else f'a {kind}'} is not {wanted}; pass {wanted}"
     if hasattr(type(texts), "columns") or hasattr(type(texts), "column_names"):  # pandas, polars, pyarrow, datasets
-        call = 'predict(table["sentence1"], table["sentence2"])' if pairs else 'predict(table["text"])'
+        columns = 'table["sentence1"]', 'table["sentence2"]'
+        example = _of_two(call, *columns) if pairs else f'{call}(table["text"])'
         if hasattr(texts, "collect") and hasattr(texts, "collect_schema"):
-            return f"a {kind} has no values yet; call .collect() first, then {call}"
-        return f"a {kind} is a table; pass {'two of its columns' if pairs else 'one of its columns'}: {call}"
+            return f"a {kind} has no values yet; call .collect() first, then {example}"
+        return f"a {kind} is a table; pass {'two of its columns' if pairs else 'one of its columns'}: {example}"
     if dimensions != 1:
-        call = "predict(array[:, 0], array[:, 1])" if pairs else "predict(array[:, 0])"
-        advice = f"pass columns: {call}" if dimensions == 2 else f"pass {wanted}"
+        example = _of_two(call, "array[:, 0]", "array[:, 1]") if pairs else f"{call}(array[:, 0])"
+        advice = f"pass columns: {example}" if dimensions == 2 else f"pass {wanted}"
         return f"this {kind} has {dimensions} dimensions, not 1; {advice}"
     if not hasattr(texts, "__iter__"):
         return f"{_shown(texts)}, of type {kind}, is not {wanted}"
     return ""
+
+
+def _of_two(call: str, first: str, second: str) -> str:
+    """Return a call with two columns. Of other functions than `predict`, the second argument is something else."""
+    return f"{call}({first}, {second})" if call == "predict" else f"{call}({first}, sentence2={second})"
 
 
 def _strings(items: list[Any], name: str) -> list[str]:
@@ -116,7 +127,7 @@ def _strings(items: list[Any], name: str) -> list[str]:
 
 def _refuse(items: list[Any], name: str) -> NoReturn:
     for i, item in enumerate(items):
-        if _is_missing(item):
+        if is_missing(item):
             _refuse_missing(items, i, name)
         if not isinstance(item, str):
             advice = ""
@@ -137,12 +148,12 @@ def _refuse(items: list[Any], name: str) -> NoReturn:
 
 
 def _refuse_missing(items: list[Any], first: int, name: str) -> NoReturn:
-    count = sum(map(_is_missing, items))
+    count = sum(map(is_missing, items))
     some = f" ({count:,} of {len(items):,} are missing)" if count > 1 else ""
     raise TextValueError(f"{name} {first} is missing: {_shown(items[first])}{some}; drop it, or pass an empty string")
 
 
-def _is_missing(item: Any) -> bool:
+def is_missing(item: Any) -> bool:
     """Return whether an item is None, NaN, pandas' NA or NaT."""
     if item is None or type(item).__name__ in ("NAType", "NaTType"):
         return True

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.console import progress
-from pipeline.errors import InputError
+from pipeline.errors import InputError, not_installed
+from pipeline.machine.devices import device
 from pipeline.metrics import regression
 from pipeline.params.teachers import Finetune, TeacherModel
 from pipeline.storage import write_json
@@ -73,7 +74,7 @@ def finetune(source: Files, examples: pa.Table, labels: list[str], how: Finetune
     :raises InputError: If the training or the validation split has no labelled rows, or the encoder or its tokenizer cannot be right.
     """
     if importlib.util.find_spec("accelerate") is None:
-        raise InputError("fine-tuning needs the Python package accelerate: pip install 'offline-distill[finetune]'")
+        raise InputError(not_installed("accelerate"))
     from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, set_seed
 
     check_folder(source.source, source.folder, labels, {}, finetune=True)
@@ -178,8 +179,8 @@ def _arguments(how: Finetune, checkpoints: Path, bfloat16: bool, score: str) -> 
         train_sampling_strategy="group_by_length",
         seed=how.seed,
         bf16=bfloat16,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=device().type == "cpu",
+        dataloader_pin_memory=device().type == "cuda",
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,
@@ -197,7 +198,9 @@ def _bfloat16_pays() -> bool:
 
     The weights, the accumulated gradients and AdamW's state stay float32.
     """
-    if torch.cuda.is_available():
+    if device().type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device().type == "mps":
+        return False  # not measured
     flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))

@@ -4,7 +4,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -97,15 +97,25 @@ def open_own(
     """
     path = source.removeprefix(SCHEME)
     model = plugins.build(path, params)
-    if not callable(getattr(model, "predict_logits", None)):
-        raise InputError(f"{source}: has no method predict_logits(texts)")
-    check_attributes(source, model)
-    columns = match(source, _classes(model, labels), labels, names)
+    opened = own_teacher(source, model, labels, names)
     code = plugins.code_digest(path)
     if _digests.setdefault(sys.modules[path.partition(":")[0]], code) != code:  # in a long-lived worker of a cluster
         raise InputError(f"{source}: its code changed after process {os.getpid()} imported it; restart that process")
     hashes = {file: _hash_of(source, file) for file in files}
-    return OwnTeacher(source, dict(params), model, tuple(labels), columns, code, hashes)
+    return replace(opened, params=dict(params), code_sha256=code, files_sha256=hashes)
+
+
+def own_teacher(source: str, model: Any, labels: Sequence[str], names: Mapping[str, str]) -> OwnTeacher:
+    """Return a user's object as a teacher, without parameters and hashes.
+
+    :param names: The teacher's class name -> the task's, where they differ.
+    :raises InputError: If it has no predict_logits, other classes, or attributes of a wrong type.
+    """
+    if not callable(getattr(model, "predict_logits", None)):
+        raise InputError(f"{source}: has no method predict_logits(texts)")
+    check_attributes(source, model)
+    columns = match(source, _classes(model, labels), labels, names)
+    return OwnTeacher(source, {}, model, tuple(labels), columns)
 
 
 _ATTRIBUTES: dict[str, tuple[Callable[[Any], bool], str]] = {

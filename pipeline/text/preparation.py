@@ -27,10 +27,11 @@ from pipeline.text.sources import ALL, SourceRows
 logger = logging.getLogger(__name__)
 
 
-def prepare(rows: Mapping[str, SourceRows], text: Text, mode: TextMode) -> tuple[pa.Table, Report]:
+def prepare(rows: Mapping[str, SourceRows], text: Text, mode: TextMode, gold: bool = True) -> tuple[pa.Table, Report]:
     """Check every row and make the table of examples.
 
     :param rows: The rows of each split, or of `sources.ALL` alone, as `sources.read` returns them.
+    :param gold: Whether validation rows need gold labels.
     :return: The table (`tables.examples_schema(C)`, in the order of SPLITS and then of the file) and the report.
     :raises InputError: If there are rows that the task refuses (all kinds in one message), or a split is missing or ends up empty.
     """
@@ -60,7 +61,8 @@ def prepare(rows: Mapping[str, SourceRows], text: Text, mode: TextMode) -> tuple
         raise InputError(
             f"the split {empty[0]!r} ends up empty: of {report.read:,} rows read, {report.rows_per_split} are left"
         )
-    report.refuse_unlabelled(text)
+    if gold:
+        report.refuse_unlabelled(text)
     return table, report
 
 

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from pipeline import tables
 from pipeline.console import progress
-from pipeline.errors import InputError
+from pipeline.errors import InputError, not_installed
 from pipeline.students import scripts
 from pipeline.students.vocabulary import few_words
 from pipeline.tables import MASK, SPLITS, TOKENS, VOCABULARY, TextMode, content_digests, id_digests
@@ -100,6 +100,8 @@ def load_tagger(tagger: str, mode: TextMode) -> Callable[[list[str]], Iterator[T
     """
     if (tagger, mode) not in _loaded:
         kind, _, name = tagger.partition(":")
+        if find_spec(kind) is None:
+            raise InputError(f"tagger {tagger}: {not_installed(kind)}")
         _loaded[tagger, mode] = {"spacy": _spacy, "nltk": _nltk}[kind](name, mode)
     return _loaded[tagger, mode]
 

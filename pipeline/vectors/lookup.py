@@ -108,7 +108,11 @@ def words_of(files: Iterable[Path], text: TextMode) -> list[str]:
     :param files: Files in the schema of `tables.AUGMENTED`.
     :raises InputError: If a file does not hold augmented rows.
     """
-    parts = (tables.read(file, tables.AUGMENTED, ["sentence1", "sentence2"]) for file in files)
+    return words_in((tables.read(file, tables.AUGMENTED, ["sentence1", "sentence2"]) for file in files), text)
+
+
+def words_in(parts: Iterable[pa.Table], text: TextMode) -> list[str]:
+    """Return the words of augmented rows, as `words_of`, from tables of sentence1 and sentence2."""
     columns = (column.drop_null() for part in parts for column in part.columns)
     return [word for word, _ in count_words(columns, text) if word != MASK]
 

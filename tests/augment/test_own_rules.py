@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import documented
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from letters import settings
 
 from pipeline import plugins
@@ -31,6 +33,19 @@ def test_a_rule_that_marks_what_it_writes_keeps_its_copies(write_tokens: Callabl
     assert summary["drawn"] == 24
     assert summary["kept"] > 6
     assert (tmp_path / "out/summary.json").is_file()
+
+
+def test_the_documented_rule_with_extra_words(write_tokens: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "abbreviations.py").write_text(documented.block("file", "abbreviations.py"))
+    ((name, rule),) = yaml.safe_load(documented.block("params", "augment.rules, extra words")).items()
+    (tmp_path / "list.txt").write_text("bee B\ngnu gnu.\nkite K\nyak Y\n")
+    rule |= {"file": str(tmp_path / "list.txt")}
+    summary = engine.augment(write_tokens(ROWS), tmp_path / "out", settings(**{name: rule}, n_iter=40), workers=1)
+    found = [row for path in (tmp_path / "out").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert {row["sentence1"] for row in found} == {"ant B cat dog", "elk fox gnu."}
+    assert all((row["edited1"], row["masked1"], row["replaced1"]) == (1, 0, 0) for row in found)
+    assert summary["rates"]["abbreviated"]["asked"] == rule["p"]
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from pipeline import storage, tables
 from pipeline.errors import InputError
 from pipeline.labelling import label as labelling
 from pipeline.labelling import labellers
-from pipeline.labelling.classifiers import device
 from pipeline.labelling.label import describe_data_set, predict
 from pipeline.labelling.rows import LabelRows, augmented_files
 from pipeline.labelling.versions import library_versions
 from pipeline.logits import dataset
 from pipeline.logits.shards import logits_of
+from pipeline.machine.devices import device
 from pipeline.params.labelling import Labelling
 from pipeline.teacher.model import Teacher, describe, find_files, open_teacher
 

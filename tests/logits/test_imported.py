@@ -1,9 +1,9 @@
 import runpy
 from pathlib import Path
 
+import documented
 import huggingface_hub
 import pytest
-import readme
 import yaml
 from imported_task import PARAMS, TASK
 from logit_sets import LABELS, ORIGINALS, changed, rows, shard_of, write
@@ -61,8 +61,8 @@ def test_a_task_starts_at_train(project: Path):
     assert storage.read_json(data / "results/label-large.json")["rows"] == {"train": 9, "validation": 4, "test": 2}
 
 
-def test_the_readmes_task_is_valid():
-    text = yaml.safe_load(readme.block("file", "tasks/films.yaml"))
+def test_the_documented_task_is_valid():
+    text = yaml.safe_load(documented.block("file", "tasks/films.yaml"))
     Task.model_validate(text)
     assert text["text"] == TASK["text"] | {"source": {"logits": "folder:data/raw/films/minilm"}}
 

@@ -2,8 +2,8 @@ import re
 from datetime import date
 from pathlib import Path
 
+import documented
 import pytest
-import readme
 import yaml
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -514,9 +514,9 @@ def test_several_teachers_are_a_list_or_have_weights(project):
 
 
 def test_seeds_are_written_with_an_anchor_for_us_and_for_dvc(project):
-    """The README's, at the end of the file: both readers see three students that differ in their seed alone."""
+    """The documented ones, at the end of the file: both readers see three students that differ in their seed alone."""
     path = project / "params.yaml"
-    text = readme.block("params", "students: seeds").replace("bag:Bag", "my_things:Student").replace("ours", "big")
+    text = documented.block("params", "students: seeds").replace("bag:Bag", "my_things:Student").replace("ours", "big")
     path.write_text(PARAMS + "".join(f"  {line}\n" for line in text.splitlines()))
     students = params.load("films").students
     assert [(name, student.seed) for name, student in students.items() if name != "tiny"] == [
@@ -551,8 +551,8 @@ def test_a_tasks_block_for_a_student_holds_for_each_of_its_seeds(project):
         params.load("films")
 
 
-def test_the_vectors_of_the_readme_are_valid(project):
-    given = yaml.safe_load(readme.block("params", "vectors"))
+def test_the_documented_vectors_are_valid(project):
+    given = yaml.safe_load(documented.block("params", "vectors"))
     change(project / "params.yaml", "vectors", given)
     change(project / "params.yaml", "students.tiny.vectors", "glove")
     with pytest.raises(InputError, match=r"vectors.teacher.source: there is no teacher 'ours' \(there are big\)"):

@@ -344,7 +344,7 @@ def test_a_run_that_cannot_start_is_one_line(project, tmp_path: Path, monkeypatc
         assert message().startswith("error: `python -m pipeline repro` already runs in this folder")
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "dvc.exceptions", None)
-        assert message() == "error: repro needs the Python package dvc: pip install 'offline-distill[dvc]'\n"
+        assert message() == "error: repro needs dvc: pip install 'offline-distill[dvc]'\n"
     monkeypatch.chdir(tmp_path)
     assert message() == "error: .dvc: no such folder; run this in the project's folder\n"
 

@@ -326,5 +326,5 @@ def test_the_card_has_no_blank_lines_too_many_and_no_code_of_missing_files(singl
 
 def test_without_the_extra_the_error_names_it(tmp_path: Path, single: TrainedStudent, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(InputError, match=r"onnx is not installed: pip install 'offline-distill\[export\]'"):
+    with pytest.raises(InputError, match=r"the export of a student needs onnx: pip install 'offline-distill\[train\]'"):
         shipped(tmp_path, single)

@@ -6,9 +6,9 @@ import re
 import subprocess
 from pathlib import Path
 
+import documented
 import numpy as np
 import pytest
-import readme
 import served
 import torch
 import yaml
@@ -52,15 +52,15 @@ def run_stages(folder: Path, student: dict) -> dict:
     return json.loads((data / "results/students/mine.json").read_text())
 
 
-def test_the_readme_s_module_is_trained_and_evaluated_by_the_stages(tmp_path: Path):
-    (tmp_path / "bag.py").write_text(readme.block("file", "bag.py"))
-    student = yaml.safe_load(readme.block("params", "students"))["bag"]
+def test_the_documented_module_is_trained_and_evaluated_by_the_stages(tmp_path: Path):
+    (tmp_path / "bag.py").write_text(documented.block("file", "bag.py"))
+    student = yaml.safe_load(documented.block("params", "students"))["bag"]
     found = run_stages(tmp_path, student | {"batch_size": 10})
     assert found["test"]["student"]["accuracy"] > 0.9
 
 
-def test_the_readme_s_module_reads_both_sentences_of_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog):
-    (tmp_path / "pair_bag.py").write_text(readme.block("file", "bag.py"))
+def test_the_documented_module_reads_both_sentences_of_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog):
+    (tmp_path / "pair_bag.py").write_text(documented.block("file", "bag.py"))
     monkeypatch.syspath_prepend(tmp_path)
     first, second = ["a", "b"] * 50, ["good", "good", "bad", "bad"] * 25
     labels = [1, 1, 0, 0] * 25
@@ -71,18 +71,18 @@ def test_the_readme_s_module_reads_both_sentences_of_pairs(tmp_path: Path, monke
     assert "do not depend" not in caplog.text
 
 
-def test_the_readme_s_linear_model_is_trained_and_evaluated_by_the_stages(tmp_path: Path):
+def test_the_documented_linear_model_is_trained_and_evaluated_by_the_stages(tmp_path: Path):
     pytest.importorskip("sklearn", reason="needs scikit-learn")
-    (tmp_path / "linear.py").write_text(readme.block("file", "linear.py"))
-    student = yaml.safe_load(readme.block("params", "students: linear"))["linear"]
+    (tmp_path / "linear.py").write_text(documented.block("file", "linear.py"))
+    student = yaml.safe_load(documented.block("params", "students: linear"))["linear"]
     found = run_stages(tmp_path, student)
     assert found["test"]["student"]["accuracy"] > 0.9
     assert found["student"]["parameters"] == 2 * 4096 + 2
 
 
-def test_the_readme_s_linear_model_learns_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_documented_linear_model_learns_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("sklearn", reason="needs scikit-learn")
-    (tmp_path / "linear_numbers.py").write_text(readme.block("file", "linear.py"))
+    (tmp_path / "linear_numbers.py").write_text(documented.block("file", "linear.py"))
     monkeypatch.syspath_prepend(tmp_path)
     given = TRAINING["label"].to_pylist()
     table = rows(TRAINING["sentence1"].to_pylist(), given, [[4.0 * label] for label in given])

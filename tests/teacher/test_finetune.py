@@ -148,7 +148,7 @@ def test_a_split_without_labels_is_refused(tmp_path: Path):
 def test_without_accelerate_the_error_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     encoder = tiny_teacher(tmp_path / "encoder", WORDS)
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    with pytest.raises(InputError, match=r"pip install 'offline-distill\[finetune\]'"):
+    with pytest.raises(InputError, match=r"fine-tuning needs accelerate: pip install 'offline-distill\[teacher\]'"):
         made(encoder, tmp_path / "teacher")
 
 

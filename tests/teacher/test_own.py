@@ -1,15 +1,19 @@
+import json
 import multiprocessing
 import os
 import runpy
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import documented
 import joblib
 import numpy as np
+import pyarrow as pa
 import pytest
-import readme
 import torch
 import yaml
 from filelock import FileLock
@@ -87,12 +91,12 @@ def own(labels=LABELS, names=None, **given: object):
     return open_own("python:mine:Teacher", given, labels, names or {})
 
 
-def test_the_readmes_own_teacher_goes_through_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_documented_teacher_goes_through_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "ensemble", raising=False)
-    (tmp_path / "ensemble.py").write_text(readme.block("file", "ensemble.py"))
-    teachers = yaml.safe_load(readme.block("params", "teachers, one of your own"))
+    (tmp_path / "ensemble.py").write_text(documented.block("file", "ensemble.py"))
+    teachers = yaml.safe_load(documented.block("params", "teachers, one of your own"))
     ((name, teacher),) = teachers.items()
     for i, folder in enumerate(teacher["model"]["params"]["folders"]):
         tiny_teacher(tmp_path / folder, ["invoice", "crashes", "the"], LABELS[:: 1 if i else -1], seed=i)
@@ -120,6 +124,43 @@ def test_the_readmes_own_teacher_goes_through_the_stages(tmp_path: Path, monkeyp
         members.append(predict(member, found.select(["id", "sentence1", "sentence2"]), Labelling()).logits)
     assert np.abs(np.array(found["logits"].to_pylist()) - np.mean(members, axis=0)).max() < 1e-4
     assert np.abs(members[0] - members[1]).max() > 0.1
+
+
+class Service(BaseHTTPRequestHandler):
+    """Answers as the documented service does: one logit for each class, the length of the text in the first."""
+
+    def do_GET(self) -> None:
+        self._answer(b"v7")
+
+    def do_POST(self) -> None:
+        texts = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self._answer(json.dumps([[len(text), 0.5] for text in texts]).encode())
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_the_documented_service_is_asked_and_its_version_is_the_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "service.py").write_text(documented.block("file", "service.py"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        teacher = open_own("python:service:Service", {"url": url}, ["technical", "billing"], {})
+        assert describe_own(teacher, "")["fingerprint"] == "v7"
+        texts = pa.table({"sentence1": ["a", "four"], "sentence2": pa.nulls(2, pa.string())})
+        assert teacher.predict(texts).tolist() == [[0.5, 1.0], [0.5, 4.0]]
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 150, 1_000])

@@ -1,0 +1,48 @@
+"""A logit data set in memory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.api.arguments import named
+from pipeline.logits import dataset, writing
+from pipeline.logits.shards import logits_of
+
+
+@dataclass(frozen=True)
+class LogitDataSet:
+    """Texts with a teacher's logits, and their origin: what students train on."""
+
+    splits: Mapping[str, pa.Table]
+    """The rows of each split, in `tables.logits_schema(C)`; the columns to train on are `pipeline.logits.dataset.COLUMNS`."""
+    provenance: Mapping[str, Any]
+    """As JSON: task, labels, pairs, text, source, augmentation, teacher, versions, labelling, rows."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The class names, in the order of the logits."""
+        return tuple(self.provenance["labels"])
+
+    def logits(self, split: str = "train") -> Any:
+        """Return the logits of a split, float32 [n, C]."""
+        return logits_of(self.splits[split])
+
+    def save(self, folder: Path | str) -> None:
+        """Write the data set as the label stage does: `python -m pipeline verify FOLDER` checks it, `distill` reads it.
+
+        :raises InputError: If the logits do not fit into the precision that they are stored in.
+        """
+        writing.write(Path(folder), self.splits, self.provenance)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "LogitDataSet":
+        """Read a logit data set.
+
+        :raises InputError: If there is none, or it is damaged.
+        """
+        with named("folder"):
+            about = dataset.provenance(Path(folder))
+            return cls({split: dataset.read_split(Path(folder), split) for split in about["rows"]}, about)

@@ -1,0 +1,203 @@
+"""Texts in memory, with gold labels if there are any, as the table of examples that the prepare stage makes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import tables
+from pipeline.api.arguments import installed, named, settings_of
+from pipeline.errors import InputError
+from pipeline.params.text import Text
+from pipeline.students.texts import Texts, is_missing, items_of, sides_of
+from pipeline.tables import SPLITS, TextMode
+
+SHARES = {"train": 0.9, "validation": 0.1}
+"""The shares of the splits where the caller gives none."""
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """Texts with their splits and gold labels, and the augmented rows that were drawn from them."""
+
+    examples: pa.Table
+    """`tables.examples_schema(C)`: id, split, sentence1, sentence2, label (null: unknown), and line, the position in the caller's list."""
+    augmented: pa.Table
+    """`tables.AUGMENTED`: the copies of training texts; no rows without augmentation."""
+    classes: tuple[str, ...] | None
+    """The class names, in the order of the label numbers; None: those of the teacher."""
+    pairs: bool
+    text: TextMode
+    augmentation: Mapping[str, Any]
+    """The settings that drew the rows, and the `summary` of their counts, as JSON."""
+
+
+def prepared(
+    texts: Texts | Mapping[str, Texts],
+    labels: Texts | Mapping[str, Texts] | None = None,
+    *,
+    sentence2: Texts | Mapping[str, Texts] | None = None,
+    classes: Sequence[str] | None = None,
+    splits: Mapping[str, float] | None = None,
+    text: TextMode = "raw",
+    bad_rows: Mapping[str, str] | None = None,
+) -> Augmented:
+    """Return texts as examples, without augmented rows. `augment` describes the parameters.
+
+    :raises InputError: If an argument is wrong; the message names it.
+    """
+    given = _by_split(texts, labels, sentence2)
+    pairs = any(second is not None for _, _, second in given.values()) or _are_pairs(given)
+    sides = {split: sides_of(first, second, pairs, "augment") for split, (first, _, second) in given.items()}
+    values = {split: _values(column, len(sides[split][0])) for split, (_, column, _) in given.items()}
+    if not any(len(columns[0]) for columns in sides.values()):
+        raise InputError("texts: has no text")
+    names, known = _class_names([value for column in values.values() for value in column], classes)
+    if splits is None and "validation" not in given:
+        splits = SHARES
+    _check_splits(given, splits or {})
+    block = {
+        "source": {"files": "texts"},
+        "columns": {"sentence1": "texts", "sentence2": "sentence2" if pairs else None, "label": "labels"},
+        "labels": names,
+        "splits": dict(splits or {}),
+        "bad_rows": dict(bad_rows or {}),
+    }
+    settings = settings_of(Text, block, "augment")
+    with installed("preparing texts"), named("texts"):
+        from pipeline.text.preparation import prepare
+        from pipeline.text.sources import SourceRows
+
+        rows = {
+            split: SourceRows(
+                name="texts" if split == "all" else f"texts[{split!r}]",
+                lines=list(range(len(columns[0]))),
+                sentence1=list(columns[0]),
+                sentence2=list(columns[1]) if pairs else [None] * len(columns[0]),
+                labels=_named_labels(values[split], names, known is None),
+            )
+            for split, columns in sides.items()
+        }
+        examples, _ = prepare(rows, settings, text, gold=False)
+    from pipeline.logits.gather import NO_AUGMENTATION
+
+    return Augmented(examples, tables.AUGMENTED.empty_table(), known, pairs, text, NO_AUGMENTATION)
+
+
+# --- columns ------------------------------------------------------------------------------------------------------------
+
+
+def _by_split(texts: Any, labels: Any, sentence2: Any) -> dict[str, tuple[Any, Any, Any]]:
+    """Return the three columns by split; "all" for texts that are not split yet."""
+    if not isinstance(texts, Mapping):
+        return {"all": (texts, labels, sentence2)}
+    if not texts or not set(texts) <= set(SPLITS):
+        raise InputError(f"texts: has the keys {list(texts)}; a mapping has the splits {', '.join(SPLITS)}")
+    for name, column in (("labels", labels), ("sentence2", sentence2)):
+        if column is not None and (not isinstance(column, Mapping) or not set(column) <= set(texts)):
+            raise InputError(f"{name}: must be a mapping of splits to columns, as texts is")
+    others = [{} if column is None else column for column in (labels, sentence2)]
+    return {split: (texts[split], *(other.get(split) for other in others)) for split in SPLITS if split in texts}
+
+
+def _check_splits(given: Mapping[str, Any], splits: Mapping[str, float]) -> None:
+    """Check that there will be rows to train on and rows to validate on."""
+    if "all" not in given and "train" not in given:
+        raise InputError(f"texts: has no train split (it has {', '.join(given)})")
+    for split in ("train", "validation"):
+        if split not in given and not splits.get(split):
+            raise InputError(
+                f"splits: has no share for {split}; write for example {SHARES}, or pass texts as a mapping of splits"
+            )
+
+
+def _are_pairs(given: dict[str, tuple[Any, Any, Any]]) -> bool:
+    """Return whether the first text is a pair. Iterators become lists, so that they can be read again."""
+    for split, (first, *others) in given.items():
+        if isinstance(first, Iterator):
+            given[split] = (items_of(first), *others)
+    first = next(iter(given.values()))[0]
+    if isinstance(first, str | bytes) or not hasattr(first, "__getitem__"):
+        return False
+    return any(isinstance(item, tuple | list) and len(item) == 2 for item in items_of(first)[:1])
+
+
+def _values(column: Any, rows: int) -> list[Any]:
+    """Return gold labels as Python values; None where there is none."""
+    if column is None:
+        return [None] * rows
+    if isinstance(column, str | Mapping) or not hasattr(column, "__iter__"):
+        raise InputError(f"labels: {str(column)[:60]!r} is not a list of labels")
+    found: list[Any] = [None if is_missing(value) else value for value in items_of(column)]
+    if len(found) != rows:
+        raise InputError(
+            f"labels: {len(found):,} labels for {rows:,} texts; pass one for each, None where it is unknown"
+        )
+    return [value.item() if hasattr(value, "item") else value for value in found]
+
+
+def _class_names(values: Sequence[Any], classes: Sequence[str] | None) -> tuple[list[str], tuple[str, ...] | None]:
+    """Return the names to prepare with, and the class names; None where they are those of the teacher.
+
+    :raises InputError: If a label is none of the classes.
+    """
+    known = [value for value in values if value is not None]
+    if classes is not None:
+        names = _checked_names(classes)
+        _check_labels(values, names)
+        return names, tuple(names)
+    if all(_is_whole(value) for value in known):
+        most = max((int(value) for value in known), default=0)
+        return [str(number) for number in range(max(1, most) + 1)], None
+    if other := next((value for value in known if not isinstance(value, str | bool)), None):
+        raise InputError(
+            f"labels: {other!r} is neither a class name nor a class number; for a regression, pass classes=['score'], one name of your choice"
+        )
+    names = sorted({_text(value) for value in known})
+    if len(names) < 2:
+        raise InputError(f"labels: all are {names[0]!r}; pass classes=[...], the names of all classes")
+    return names, tuple(names)
+
+
+def _checked_names(classes: Sequence[str]) -> list[str]:
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes) or not len(classes):
+        raise InputError(f"classes: {classes!r} is not a list of class names")
+    if len(set(classes)) < len(classes):
+        raise InputError(f"classes: {list(classes)}: a name is listed twice")
+    return list(classes)
+
+
+def _check_labels(values: Sequence[Any], names: Sequence[str]) -> None:
+    for i, value in enumerate(values):
+        if value is None:
+            continue
+        if len(names) == 1:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InputError(f"labels: {value!r} (text {i}) is not a number; one class is a regression")
+        elif _is_whole(value) and _text(value) not in names:
+            if not -1 <= int(value) < len(names):
+                raise InputError(f"labels: class number {value} (text {i}); classes has {len(names)} names, from 0")
+        elif _text(value) not in names:
+            raise InputError(f"labels: {value!r} (text {i}) is not one of classes {list(names)}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _named_labels(values: Sequence[Any], names: Sequence[str], numbered: bool) -> list[str | None]:
+    """Return labels as text, as the prepare stage reads them from a file. The class number -1 is no label."""
+
+    def read(value: Any) -> str | None:
+        if value is None:
+            return None
+        if len(names) > 1 and _is_whole(value) and (numbered or _text(value) not in names):
+            return names[int(value)] if value >= 0 else None
+        return repr(value) if isinstance(value, float) else _text(value)
+
+    return [read(value) for value in values]
