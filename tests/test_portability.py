@@ -27,7 +27,7 @@ from pipeline.params.labelling import Labelling
 from pipeline.params.names import checked
 from pipeline.params.students import Optimiser, Student
 from pipeline.params.text import parts_of
-from pipeline.running import repro
+from pipeline.running import environment, repro
 from pipeline.teacher import finetune
 from pipeline.teacher.model import Teacher, find_files, open_teacher
 
@@ -43,7 +43,7 @@ POSIX_NAMES = {
 }  # fmt: skip
 GUARDED = {
     "pipeline/storage.py": ["/proc/self/ns/pid"],  # an OSError elsewhere
-    "pipeline/running/repro.py": ["/dev"],  # on other systems than Windows and macOS
+    "pipeline/running/environment.py": ["/dev"],  # on other systems than Windows and macOS
 }
 """Paths of Linux that a module may name, since it runs without them."""
 
@@ -315,10 +315,10 @@ def test_repro_counts_the_gpus_of_other_systems(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(platform, "system", lambda: system)
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    monkeypatch.setattr(repro.shutil, "which", lambda _: "nvidia-smi" if listed else None)
+    monkeypatch.setattr(environment.shutil, "which", lambda _: "nvidia-smi" if listed else None)
     done = subprocess.CompletedProcess([], 0, stdout=listed)
-    monkeypatch.setattr(repro.subprocess, "run", lambda *_, **__: done)
-    assert repro._gpus() == [str(number) for number in range(found)]
+    monkeypatch.setattr(environment.subprocess, "run", lambda *_, **__: done)
+    assert environment.gpus() == [str(number) for number in range(found)]
 
 
 def test_files_are_in_the_same_order_where_paths_are_compared_without_case(

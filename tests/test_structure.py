@@ -19,7 +19,6 @@ NO_BYTES = {
     "pipeline.console",
     "pipeline.errors",
     "pipeline.machine",
-    "pipeline.machine.devices",
     "pipeline.machine.memory",
     "pipeline.machine.threads",
 }

@@ -1,1 +1,1 @@
-"""How a process shares the machine: threads and memory."""
+"""What a process uses of the machine: its threads, its memory, its device."""

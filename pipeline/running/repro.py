@@ -6,12 +6,8 @@ when a stage starts: as soon as the stages that it depends on have ended, and a 
 
 import logging
 import os
-import platform
 import queue
-import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +21,7 @@ from filelock import FileLock, Timeout
 from pipeline.console import STAGE, duration
 from pipeline.errors import InputError, not_installed, shown
 from pipeline.machine.threads import cores
-from pipeline.running import lock
+from pipeline.running import environment, lock
 from pipeline.running.durations import Durations
 from pipeline.running.turns import Turns
 
@@ -33,9 +29,6 @@ logger = logging.getLogger(__name__)
 
 ONE_GPU = {"finetune", "train"}
 """The stages that use one GPU, where there are GPUs."""
-
-COMMAND = "offline-distill"
-"""The program of the stages in a project without the code. In a checkout, it is `python`."""
 
 ONE_AT_A_TIME = {"label", "ablate_label", "ablate_train"}
 """The stages that divide their work among all GPUs or cores, and lock the cache of a teacher's logits."""
@@ -84,7 +77,7 @@ def repro(targets: Sequence[str] = (), jobs: int | None = None) -> Outcome:
     _log_dvc()
     try:
         with _alone(), _no_input(), _opened() as repo:
-            return _Run(repo, _plan(repo, targets), jobs or cores(), _gpus()).finish()
+            return _Run(repo, _plan(repo, targets), jobs or cores(), environment.gpus()).finish()
     except DvcException as error:
         cause = f": {_line(error.__cause__)}" if error.__cause__ else ""
         raise InputError(f"DVC: {_line(error)}{cause}") from error
@@ -174,38 +167,6 @@ def _stages_of(repo: Any, target: str) -> list[Any]:
         raise
 
 
-def _gpus() -> list[str]:
-    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is None:
-        return [str(number) for number in range(_gpus_there())]
-    names = [name.strip() for name in given.split(",")]
-    end = next((i for i, name in enumerate(names) if name in ("", "-1")), len(names))  # CUDA ignores the rest
-    return names[:end]
-
-
-def _path() -> dict[str, str]:
-    """Return PATH with the folder of this environment's commands, where it has `offline-distill` and another one, or none, would be found.
-
-    Otherwise the stages of a project would need an environment that is active.
-    """
-    here, found = Path(sys.executable).parent, shutil.which(COMMAND)
-    if shutil.which(COMMAND, path=str(here)) is None or (found is not None and Path(found).parent == here):
-        return {}
-    return {"PATH": os.pathsep.join([str(here), os.environ.get("PATH", os.defpath)])}
-
-
-def _gpus_there() -> int:
-    """Return the number of GPUs of this machine, without the seconds that importing torch takes."""
-    if platform.system() == "Darwin":
-        return int(platform.machine() == "arm64")  # MPS
-    if platform.system() != "Windows":
-        return len(list(Path("/dev").glob("nvidia[0-9]*")))
-    found = shutil.which("nvidia-smi")
-    listed = subprocess.run([found, "--list-gpus"], capture_output=True, check=False).stdout if found else b""
-    return listed.count(b"GPU ")
-
-
 def _kind(stage: Any) -> str:
     """Return the name of a stage in dvc.yaml: "train" for train@example-bilstm."""
     return str(stage.addressing).rpartition(":")[2].partition("@")[0]
@@ -224,7 +185,7 @@ class _Run:
         self._jobs = jobs
         self._gpus = list(gpus)
         self._free_gpus = list(gpus)
-        self._path = _path()
+        self._path = environment.path()
         self._waiting: list[Any] = []
         self._threads: dict[Any, threading.Thread] = {}
         self._ended: queue.Queue[tuple[Any, str, float, list[str]]] = queue.Queue()
@@ -330,17 +291,17 @@ class _Run:
 
     def _reproduce(self, stage: Any, gpus: list[str]) -> None:
         """Bring a stage up to date, in a thread of its own."""
-        environment = {STAGE: shown(stage.addressing) if self._jobs > 1 else "", **self._path}
+        variables = {STAGE: shown(stage.addressing) if self._jobs > 1 else "", **self._path}
         if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         result, seconds = "failed", 0.0
         try:
             with self._turns:
-                result, seconds = self._bring_up_to_date(stage, environment)
+                result, seconds = self._bring_up_to_date(stage, variables)
         finally:
             self._ended.put((stage, result, seconds, gpus))
 
-    def _bring_up_to_date(self, stage: Any, environment: Mapping[str, str]) -> tuple[str, float]:
+    def _bring_up_to_date(self, stage: Any, variables: Mapping[str, str]) -> tuple[str, float]:
         """Let DVC run a stage if it is out of date; return what happened, and the seconds that its command took."""
         began, label = 0.0, ""
 
@@ -353,7 +314,7 @@ class _Run:
 
         try:
             self._turns.before_command(begin)
-            done = stage.reproduce(upstream=list(self._needs[stage]), interactive=False, run_env=environment)
+            done = stage.reproduce(upstream=list(self._needs[stage]), interactive=False, run_env=variables)
             if done:
                 lock.record(stage)
         except Exception as error:

@@ -21,7 +21,7 @@ from filelock import FileLock
 from pipeline import __main__ as commands
 from pipeline.console import EXIT_SIGNAL, STAGE
 from pipeline.errors import InputError
-from pipeline.running import lock
+from pipeline.running import environment, lock
 from pipeline.running import repro as running
 from pipeline.running.durations import Durations
 from pipeline.running.repro import repro
@@ -171,7 +171,7 @@ def test_no_more_stages_run_than_may(project, names: list[str], most: int):
 def test_stages_that_use_a_gpu_get_their_own(project, monkeypatch, given: str | None):
     if given is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    monkeypatch.setattr(running, "Path", lambda path: Path(path.replace("/dev", str(fake))))
+    monkeypatch.setattr(environment, "Path", lambda path: Path(path.replace("/dev", str(fake))))
     names = ("train@1", "train@2", "label", "augment")
     command = "echo -n $CUDA_VISIBLE_DEVICES > {0}; sleep 0.2"
     each = {n: {"cmd": command.format(n), "deps": ["seed"], "outs": [n]} for n in ("label", "augment")}

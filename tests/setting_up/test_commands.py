@@ -8,7 +8,7 @@ import pytest
 from projects import command, refused
 
 from pipeline import __main__ as commands
-from pipeline.running import repro
+from pipeline.running import environment
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *arguments: str) -> str:
@@ -78,10 +78,10 @@ def test_repro_puts_its_own_command_first_where_another_would_be_found(tmp_path:
         folder.mkdir()
     monkeypatch.setattr(sys, "executable", str(here / "python"))
     monkeypatch.setenv("PATH", str(other))
-    assert repro._path() == {}, "a checkout has no such command"
+    assert environment.path() == {}, "a checkout has no such command"
     name = "offline-distill.exe" if sys.platform == "win32" else "offline-distill"
     for folder in (here, other):
         (folder / name).touch(mode=0o755)
-    assert repro._path()["PATH"].startswith(str(here))
+    assert environment.path()["PATH"].startswith(str(here))
     monkeypatch.setenv("PATH", f"{here}:{other}")
-    assert repro._path() == {}
+    assert environment.path() == {}
