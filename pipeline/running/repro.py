@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -24,6 +24,9 @@ from pipeline.machine.threads import cores
 from pipeline.running import environment, lock
 from pipeline.running.durations import Durations
 from pipeline.running.turns import Turns
+
+if TYPE_CHECKING:
+    from psutil import Process
 
 logger = logging.getLogger(__name__)
 
@@ -343,22 +346,34 @@ class _Run:
 
     def _stop(self) -> None:
         """End the commands that run, and wait for them. A second signal kills them."""
+        import psutil
+
         self._is_stopped = True
+        signalled: set[Process] = set()
+
+        def kill(number: int, frame: object) -> None:
+            signal.signal(number, signal.SIG_DFL)
+            _signal_children(None, set())
+            for process in filter(_is_alive, signalled):  # those whose shell has ended are no children any more
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) == signal.SIG_DFL:
-                    signal.signal(number, _kill_children)
+                    signal.signal(number, kill)
         # A shell waits for its command after SIGINT. The commands of a job in the background ignore it, as this process does.
         ends = signal.SIGTERM if self._ignores_sigint else signal.SIGINT
         sent = None if os.name == "nt" else ends
-        signalled: set[int] = set()
         while any(thread.is_alive() for thread in self._threads.values()):
             signalled |= _signal_children(sent, signalled)  # again: a command may start at this moment
             time.sleep(0.05)
+        while any(map(_is_alive, signalled)):  # a shell that SIGTERM ends does not wait for its command
+            time.sleep(0.05)
 
 
-def _signal_children(number: int | None, except_: set[int]) -> set[int]:
-    """Send a signal to all processes that this one started, and return their numbers.
+def _signal_children(number: int | None, except_: set["Process"]) -> set["Process"]:
+    """Send a signal to all processes that this one started, and return them.
 
     :param number: The signal; None: end them at once, the only way on Windows.
     """
@@ -366,13 +381,18 @@ def _signal_children(number: int | None, except_: set[int]) -> set[int]:
 
     found = set()
     for process in psutil.Process().children(recursive=True):
-        if process.pid not in except_:
+        if process not in except_:
             with suppress(psutil.NoSuchProcess):
                 process.kill() if number is None else process.send_signal(number)
-            found.add(process.pid)
+            found.add(process)
     return found
 
 
-def _kill_children(number: int, frame: object) -> None:
-    signal.signal(number, signal.SIG_DFL)
-    _signal_children(None, set())
+def _is_alive(process: "Process") -> bool:
+    """Return whether a process still runs; one that has ended and whose parent does not ask how is not alive."""
+    import psutil
+
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE and process.is_running())
+    except psutil.NoSuchProcess:
+        return False

@@ -375,8 +375,8 @@ console.run_stage(main, argv=[], resumes=True)
     ids=["terminal", "kill", "kill a job in the background"],
 )
 def test_a_signal_ends_the_run_and_its_stages_with_one_line(tmp_path: Path, number: int, group: bool, background: bool):
-    """A shell script starts a job in the background with SIGINT ignored."""
-    command = {"cmd": f"{sys.executable} clean.py", "deps": ["seed"], "outs": ["out"]}
+    """A shell script starts a job in the background with SIGINT ignored; a shell that SIGTERM ends leaves its command."""
+    command = {"cmd": f"{sys.executable} clean.py; exit $?", "deps": ["seed"], "outs": ["out"]}
     folder = dvc_project.write(tmp_path / "project", {"clean": command, "first": stage("first", "seed")})
     (folder / "clean.py").write_text(CLEANS)
     ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"] if background else []
@@ -393,10 +393,12 @@ def test_a_signal_ends_the_run_and_its_stages_with_one_line(tmp_path: Path, numb
         wait_for(folder / "dvc.lock")  # the stage `first` is recorded
         started = int((folder / "pid").read_text())
         (os.killpg if group else os.kill)(process.pid, number)
+        process.wait(timeout=30)  # of the run alone: its pipes close when the stage ends
+        was_left = is_alive(started)
         out, err = process.communicate(timeout=30)
     assert process.returncode == EXIT_SIGNAL + number
     assert (folder / "cleaned").exists(), "the stage was not waited for, or a second signal ended it"
-    assert not is_alive(started)
+    assert not was_left
     assert err.splitlines()[-1] == "interrupted; run the command again to continue"
     assert sum("interrupted" in line for line in err.splitlines()) == 1
     assert (out, "Traceback" in err, "failed" in err) == ("", False, False)
