@@ -131,7 +131,9 @@ def _values(column: Any, rows: int) -> list[Any]:
     if isinstance(column, str | Mapping | set | frozenset) or not hasattr(column, "__iter__"):
         raise InputError(f"labels: {shown(column)} is not a list of labels")
     items = items_of(column)
-    found = [None if is_missing(value) or (isinstance(value, str) and not value.strip()) else value for value in items]
+    found: list[Any] = [
+        None if is_missing(value) or (isinstance(value, str) and not value.strip()) else value for value in items
+    ]
     if len(found) != rows:
         raise InputError(
             f"labels: {len(found):,} labels for {rows:,} texts; pass one for each, None where it is unknown"
