@@ -79,7 +79,7 @@ def _advice(folder: Path) -> str:
     if not folder.is_dir():
         return f"there is no folder {folder}; {wanted}"
     configs = [path for glob in ("*", "artefacts/*") for path in sorted(folder.glob(f"{glob}/{CONFIG}"))]
-    inside = [path.parent for path in configs if is_student(path.parent)]  # a teacher has a config.json, too
+    inside = [path.parent for path in configs if _is_student(path)]  # a teacher has a config.json, too
     if inside:
         return f"{folder} has students in it; pass one of them: {', '.join(map(str, inside[:5]))}"
     kinds = {"manifest.json": "logit data set", "teacher.json": "teacher's folder"}
@@ -87,10 +87,9 @@ def _advice(folder: Path) -> str:
     return f"a student's folder holds one (`dvc repro` makes it);{kind} {wanted}"
 
 
-def is_student(folder: Path) -> bool:
-    """Return whether a folder holds a student: its config.json has the format of one."""
+def _is_student(config: Path) -> bool:
     try:
-        found = read_json(folder / CONFIG)
+        found = read_json(config)
     except (OSError, ValueError):
         return False
     return isinstance(found, dict) and found.get("format") == FORMAT

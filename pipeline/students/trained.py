@@ -25,7 +25,6 @@ from pipeline.students.files import (
     WEIGHTS,
     check_files,
     hashes_of,
-    is_student,
     read_student_json,
 )
 from pipeline.students.fitted import build_fitted
@@ -218,8 +217,13 @@ def place_of(folder: Path | str) -> Path:
     """
     path = Path(folder).absolute()
     is_free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
-    if not (is_free or is_student(path) or why_skipped(path)):
-        raise InputError(f"{folder}: exists and is not a student's folder; pass another one, or remove it")
+    if not is_free and not why_skipped(path):
+        try:
+            read_student_json(path / CONFIG, FORMAT, set())
+        except InputError as error:
+            raise InputError(
+                f"{folder}: exists and is not a student's folder; pass another one, or remove it"
+            ) from error
     return path
 
 
