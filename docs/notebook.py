@@ -21,7 +21,9 @@ start_logging()  # log lines on stderr: rows that were dropped, progress, the ac
 # ## Texts
 #
 # Any column of strings: a list, a numpy array, a pandas or polars Series, a pyarrow array. Labels are optional: class
-# names, or class numbers. For pairs of sentences, pass pairs, or a second column as `sentence2`.
+# names, or class numbers; None or NaN where a label is unknown. A missing text is refused, a blank or repeated one is
+# dropped. For pairs of sentences, pass pairs, or a second column as `sentence2`. For a regression, pass numbers as
+# labels, and `classes=["score"]`.
 
 # %%
 subjects = ["the plot", "the cast", "the music", "this film", "her first novel", "the last act", "the camera work"]
@@ -51,11 +53,12 @@ for row in rows.augmented.slice(0, 5).to_pylist():
 #
 # - `teacher="folder:models/ours"`: a classifier that `save_pretrained` wrote, with its tokenizer,
 # - `teacher="hub:OWNER/NAME@REVISION"`: a classifier from the Hugging Face Hub,
-# - `teacher=(model, tokenizer)`: a classifier of transformers in memory,
+# - `teacher=(model, tokenizer)`, or a text-classification pipeline: a classifier of transformers in memory,
 # - `teacher=object` with `predict_logits(texts)` and a list `labels`, as below.
 #
 # Classes are matched by name: `{"source": "folder:models/ours", "labels": {"LABEL_0": "negative", "LABEL_1": "positive"}}`
-# renames those of the teacher. `cache="labelled"` keeps logits in that folder, and a later call labels only new texts.
+# renames those of the teacher. For a model in memory, set `model.config.id2label`. `cache="labelled"` keeps logits in
+# that folder, and a later call labels only new texts.
 
 
 # %%

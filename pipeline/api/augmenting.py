@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import tables
-from pipeline.api.arguments import installed, named, settings_of
+from pipeline.api.arguments import installed, named, settings_of, shown
 from pipeline.api.texts import Augmented, prepared
+from pipeline.errors import InputError
 from pipeline.params.augment import Augment
 from pipeline.params.tag import Tag
 from pipeline.students.texts import Texts
@@ -63,6 +64,8 @@ def augment(
     :return: The examples and their copies.
     :raises InputError: If an argument is wrong, in one line that names it, or a package of the extra `text` is missing.
     """
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise InputError(f"workers: {shown(workers)}: must be a whole number above 0, or None for one per core")
     found = prepared(
         *(texts, labels), sentence2=sentence2, classes=classes, splits=splits, text=text, bad_rows=bad_rows
     )

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import tables
-from pipeline.api.arguments import installed, named, settings_of
+from pipeline.api.arguments import installed, named, path_of, settings_of
 from pipeline.api.logit_sets import LogitDataSet
 from pipeline.api.texts import Augmented, prepared
 from pipeline.errors import InputError
@@ -50,6 +50,7 @@ def label(
     :raises InputError: If an argument is wrong, in one line that names it; if a text cannot be labelled; if a package is missing.
     """
     settings = settings_of(Labelling, how, "label")
+    stored = None if cache is None else path_of(cache, "cache")
     rows = _rows(texts, {"labels": labels, "sentence2": sentence2, "classes": classes, "splits": splits, "text": text})
     with installed("label"), TemporaryDirectory(ignore_cleanup_errors=True) as place:
         from pipeline.api.teachers import open_given
@@ -77,7 +78,7 @@ def label(
             {"name": name, **opened.record},
         )
         opening = None if opened.folder is None else Opening(opened.folder, tuple(names), settings)
-        stores = folder / "labelled" if cache is None else Path(cache)
+        stores = stored or folder / "labelled"
         with named("label"):
             label_rows(opened.teacher, LabelRows.read(examples, [copies]), settings, stores, out, about, opening)
             log_doubts(out, name)

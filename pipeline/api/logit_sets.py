@@ -7,7 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.api.arguments import named
+from pipeline.api.arguments import named, path_of
+from pipeline.errors import InputError
 from pipeline.logits import dataset, writing
 from pipeline.logits.shards import logits_of
 
@@ -27,15 +28,23 @@ class LogitDataSet:
         return tuple(self.provenance["labels"])
 
     def logits(self, split: str = "train") -> Any:
-        """Return the logits of a split, float32 [n, C]."""
+        """Return the logits of a split, float32 [n, C].
+
+        :raises InputError: If there is no such split.
+        """
+        if split not in self.splits:
+            raise InputError(f"split: {split!r}: there is none; the splits are {', '.join(self.splits)}")
         return logits_of(self.splits[split])
 
     def save(self, folder: Path | str) -> None:
         """Write the data set as the label stage does: `python -m pipeline verify FOLDER` checks it, `distill` reads it.
 
-        :raises InputError: If the logits do not fit into the precision that they are stored in.
+        :raises InputError: If the logits do not fit into the precision that they are stored in, or the folder holds something else.
         """
-        writing.write(Path(folder), self.splits, self.provenance)
+        path = path_of(folder, "folder")
+        if path.exists() and not (path / "manifest.json").is_file() and (path.is_file() or any(path.iterdir())):
+            raise InputError(f"folder: {folder}: exists and is not a logit data set; pass another folder, or remove it")
+        writing.write(path, self.splits, self.provenance)
 
     @classmethod
     def load(cls, folder: Path | str) -> "LogitDataSet":
@@ -43,6 +52,7 @@ class LogitDataSet:
 
         :raises InputError: If there is none, or it is damaged.
         """
+        path = path_of(folder, "folder")
         with named("folder"):
-            about = dataset.provenance(Path(folder))
-            return cls({split: dataset.read_split(Path(folder), split) for split in about["rows"]}, about)
+            about = dataset.provenance(path)
+            return cls({split: dataset.read_split(path, split) for split in about["rows"]}, about)

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import plugins
-from pipeline.api.arguments import settings_of
+from pipeline.api.arguments import kind_of, settings_of
 from pipeline.errors import InputError
 from pipeline.params.teachers import TeacherModel
 from pipeline.teacher.classes import classes_of
@@ -49,9 +49,8 @@ def open_given(teacher: Any, classes: Sequence[str] | None, examples: pa.Table, 
     else:  # a pipeline of transformers has both
         model, tokenizer = getattr(teacher, "model", None), getattr(teacher, "tokenizer", None)
     if not all(hasattr(part, "save_pretrained") for part in (model, tokenizer)):
-        kind = f"the class {teacher.__name__}" if isinstance(teacher, type) else f"a {type(teacher).__name__}"
         raise InputError(
-            f"{kind}: pass a source such as 'folder:models/ours', a pair (model, tokenizer) of transformers, or an object with "
+            f"{kind_of(teacher)}: pass a source such as 'folder:models/ours', a pair (model, tokenizer) of transformers, or an object with "
             "predict_logits(texts)"
         )
     quieten()

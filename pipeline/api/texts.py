@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import tables
-from pipeline.api.arguments import installed, named, settings_of
+from pipeline.api.arguments import installed, mapping, named, settings_of, shown
 from pipeline.errors import InputError
 from pipeline.params.text import Text
 from pipeline.students.texts import Texts, is_missing, items_of, sides_of
@@ -47,6 +47,7 @@ def prepared(
 
     :raises InputError: If an argument is wrong; the message names it.
     """
+    shares, kinds = mapping(splits, "splits"), mapping(bad_rows, "bad_rows")
     given = _by_split(texts, labels, sentence2)
     pairs = any(second is not None for _, _, second in given.values()) or _are_pairs(given)
     sides = {split: sides_of(first, second, pairs, "augment") for split, (first, _, second) in given.items()}
@@ -55,14 +56,14 @@ def prepared(
         raise InputError("texts: has no text")
     names, known = _class_names([value for column in values.values() for value in column], classes)
     if splits is None and "validation" not in given:
-        splits = SHARES
-    _check_splits(given, splits or {})
+        shares = SHARES
+    _check_splits(given, shares)
     block = {
         "source": {"files": "texts"},
         "columns": {"sentence1": "texts", "sentence2": "sentence2" if pairs else None, "label": "labels"},
         "labels": names,
-        "splits": dict(splits or {}),
-        "bad_rows": dict(bad_rows or {}),
+        "splits": dict(shares),
+        "bad_rows": dict(kinds),
     }
     settings = settings_of(Text, block, "augment")
     with installed("preparing texts"), named("texts"):
@@ -127,9 +128,12 @@ def _values(column: Any, rows: int) -> list[Any]:
     """Return gold labels as Python values; None where there is none."""
     if column is None:
         return [None] * rows
-    if isinstance(column, str | Mapping) or not hasattr(column, "__iter__"):
-        raise InputError(f"labels: {str(column)[:60]!r} is not a list of labels")
-    found: list[Any] = [None if is_missing(value) else value for value in items_of(column)]
+    if isinstance(column, str | Mapping | set | frozenset) or not hasattr(column, "__iter__"):
+        raise InputError(f"labels: {shown(column)} is not a list of labels")
+    items = items_of(column)
+    found: list[Any] = [
+        None if is_missing(value) or (isinstance(value, str) and not value.strip()) else value for value in items
+    ]
     if len(found) != rows:
         raise InputError(
             f"labels: {len(found):,} labels for {rows:,} texts; pass one for each, None where it is unknown"
@@ -148,8 +152,15 @@ def _class_names(values: Sequence[Any], classes: Sequence[str] | None) -> tuple[
         _check_labels(values, names)
         return names, tuple(names)
     if all(_is_whole(value) for value in known):
+        if below := next((value for value in known if value < -1), None):
+            raise InputError(f"labels: class number {below}; classes are numbered from 0, and -1 is no label")
         most = max((int(value) for value in known), default=0)
         return [str(number) for number in range(max(1, most) + 1)], None
+    if (name := next((value for value in known if isinstance(value, str)), None)) and any(map(_is_whole, known)):
+        number = next(filter(_is_whole, known))
+        raise InputError(
+            f"labels: both class names ({name!r}) and class numbers ({number!r}); pass only one of the two"
+        )
     if other := next((value for value in known if not isinstance(value, str | bool)), None):
         raise InputError(
             f"labels: {other!r} is neither a class name nor a class number; for a regression, pass classes=['score'], one name of your choice"
@@ -161,11 +172,13 @@ def _class_names(values: Sequence[Any], classes: Sequence[str] | None) -> tuple[
 
 
 def _checked_names(classes: Sequence[str]) -> list[str]:
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes) or not len(classes):
-        raise InputError(f"classes: {classes!r} is not a list of class names")
-    if len(set(classes)) < len(classes):
-        raise InputError(f"classes: {list(classes)}: a name is listed twice")
-    return list(classes)
+    is_column = not isinstance(classes, str | Mapping | set | frozenset) and hasattr(classes, "__iter__")
+    names = items_of(classes) if is_column else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"classes: {shown(classes)} is not a list of class names")
+    if len(set(names)) < len(names):
+        raise InputError(f"classes: {names}: a name is listed twice")
+    return names
 
 
 def _check_labels(values: Sequence[Any], names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.api.arguments import installed, named, settings_of
+from pipeline.api.arguments import installed, kind_of, named, path_of, settings_of, shown
 from pipeline.api.logit_sets import LogitDataSet
 from pipeline.errors import InputError
 from pipeline.logits import dataset
@@ -51,10 +51,16 @@ def distill(
     :return: The student, on the CPU: `predict`, `predict_proba`, `predict_logits`, `save(folder)`.
     :raises InputError: If an argument is wrong, in one line that names it; if the student breaks the contract; if a package is missing.
     """
+    if history is not None and not isinstance(history, list):
+        raise InputError(f"history: {shown(history)}: must be a list, to which epochs are added")
+    place = None if checkpoint is None else path_of(checkpoint, "checkpoint")
+    if place is not None and place.is_dir():
+        raise InputError(f"checkpoint: {checkpoint}: is a folder; pass the path of a file")
     with installed("distill"):
         from pipeline.distill.loop import distill as train
     with named("student"):
         block = _block(student, settings)
+        _check_vectors(block, vectors)
     with named("logits"):
         about, training, validation = _tables(logits)
     with named("vectors"):
@@ -68,7 +74,7 @@ def distill(
             text=about["text"],
             pairs=about["pairs"],
             vectors=words,
-            checkpoint=None if checkpoint is None else Path(checkpoint),
+            checkpoint=place,
         )
     if history is not None:
         history.extend(epochs)
@@ -78,22 +84,29 @@ def distill(
 def export(student: "TrainedStudent", folder: Path | str, logits: LogitDataSet | Path | str | None = None) -> None:
     """Write a student as ONNX and int8 ONNX with its card: the folder that `Runtime.from_pretrained` loads without torch.
 
-    :param folder: The folder; it replaces an existing one.
+    :param folder: The folder; it replaces the folder of another student.
     :param logits: The data set that it was trained on, for the scores, the teacher and the licence in the card; None: the card has none.
-    :raises InputError: If a package is missing. A student that ONNX cannot express gets no network, and its card says why.
+    :raises InputError: If an argument is wrong, or a package is missing. A student that ONNX cannot express gets no network, and its card says why.
     """
     with installed("export"), TemporaryDirectory(ignore_cleanup_errors=True) as name:
         from pipeline.evaluation import evaluate
         from pipeline.serving import export as exporting
+        from pipeline.students.trained import TrainedStudent, place_of
 
+        if not isinstance(student, TrainedStudent):
+            raise InputError(
+                f"student: {kind_of(student)}: pass what `distill` returned, or TrainedStudent.from_pretrained(folder)"
+            )
+        out = place_of(path_of(folder, "folder"))
         saved, given = Path(name) / "student", logits
         student.save(saved)
         if isinstance(given, LogitDataSet):
             given.save(Path(name) / "logits")
             given = Path(name) / "logits"
-        results = {} if given is None else evaluate(saved, Path(given))
-        about = {} if given is None else dataset.provenance(Path(given))
-        exporting.export(saved, Path(folder), results, about)
+        source = None if given is None else path_of(given, "logits")
+        results = {} if source is None else evaluate(saved, source)
+        about = {} if source is None else dataset.provenance(source)
+        exporting.export(saved, out, results, about)
 
 
 # --- arguments ----------------------------------------------------------------------------------------------------------
@@ -110,8 +123,17 @@ def _block(student: Any, settings: Mapping[str, Any]) -> Student:
     elif isinstance(student, type):
         found = {"model": _path_of(student)}
     else:
-        raise InputError(f"a {type(student).__name__}: pass `module:Class`, a class, or a mapping with the key `model`")
+        raise InputError(f"{kind_of(student)}: pass `module:Class`, a class, or a mapping with the key `model`")
     return settings_of(Student, {"teacher": "teacher", **found, **settings}, "student")
+
+
+def _check_vectors(block: Student, vectors: Any) -> None:
+    """Check that the word vectors that a block names are passed: a name says nothing without its params.yaml."""
+    if block.vectors is not None and vectors is None:
+        raise InputError(
+            f"vectors: {block.vectors!r} is the name of a block in params.yaml; pass distill(..., vectors='SOURCE'), for example "
+            "'spacy:PIPELINE', or leave the key out"
+        )
 
 
 def _path_of(student: type) -> str:
@@ -131,7 +153,7 @@ def _tables(logits: Any) -> tuple[Mapping[str, Any], pa.Table, pa.Table]:
         rows = [logits.splits[split].select(dataset.COLUMNS) for split in ("train", "validation")]
         return logits.provenance, rows[0], rows[1]
     if not isinstance(logits, str | Path):
-        raise InputError(f"a {type(logits).__name__}: pass what `label` returned, or the folder of a logit data set")
+        raise InputError(f"{kind_of(logits)}: pass what `label` returned, or the folder of a logit data set")
     folder = Path(logits)
     rows = [dataset.read_split(folder, split, dataset.COLUMNS) for split in ("train", "validation")]
     return dataset.provenance(folder), rows[0], rows[1]
@@ -152,7 +174,11 @@ def _vectors(vectors: Any, logits: LogitDataSet | Path | str, text: Any) -> "Wor
 
     if vectors is None or isinstance(vectors, WordVectors):
         return vectors
-    block = settings_of(Vectors, {"source": vectors} if isinstance(vectors, str) else dict(vectors), "vectors")
+    if not isinstance(vectors, str | Mapping):
+        raise InputError(
+            f"{kind_of(vectors)}: pass a source such as 'spacy:PIPELINE', a mapping with the key `source`, or WordVectors"
+        )
+    block = settings_of(Vectors, {"source": vectors} if isinstance(vectors, str) else vectors, "vectors")
     if block.source.startswith("teacher:"):
         raise InputError(
             f"source: {block.source}: a teacher's vectors are for the embed stage; pass a file or a spaCy pipeline"

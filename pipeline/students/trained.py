@@ -16,9 +16,17 @@ from safetensors.torch import load_file, save_file
 
 from pipeline import plugins
 from pipeline.errors import InputError
-from pipeline.storage import new_folder, write_json
+from pipeline.storage import new_folder, why_skipped, write_json
 from pipeline.students.contract import Encoded, build, check_finite, predict
-from pipeline.students.files import CONFIG, FORMAT, VOCABULARY, WEIGHTS, check_files, hashes_of, read_student_json
+from pipeline.students.files import (
+    CONFIG,
+    FORMAT,
+    VOCABULARY,
+    WEIGHTS,
+    check_files,
+    hashes_of,
+    read_student_json,
+)
 from pipeline.students.fitted import build_fitted
 from pipeline.students.predictor import Floats, Predictor
 from pipeline.students.vocabulary import Texts, Vocabulary
@@ -77,11 +85,14 @@ class TrainedStudent(Predictor):
     def _logits(self, *sides: Sequence[str]) -> Floats:
         return self.predict_columns(*(pa.array(side, pa.string()) for side in sides))
 
-    def save(self, folder: Path) -> None:
-        """Write model.safetensors, config.json and vocabulary.json; the folder appears complete or not at all, and replaces an existing one."""
+    def save(self, folder: Path | str) -> None:
+        """Write model.safetensors, config.json and vocabulary.json; the folder appears complete or not at all, and replaces an existing one.
+
+        :raises InputError: If the folder exists and holds something else than a student.
+        """
         weights = {key: value.detach().cpu().contiguous().clone() for key, value in self.module.state_dict().items()}
         sizes = {"max_words": self.max_words, "vocabulary_size": len(self.vocabulary), "dimensions": self.dimensions}
-        with new_folder(folder) as temporary:
+        with new_folder(place_of(folder)) as temporary:
             save_file(weights, temporary / WEIGHTS)
             self.vocabulary.save(temporary / VOCABULARY)
             self._write_config(temporary, [WEIGHTS, VOCABULARY], {}, sizes)
@@ -162,12 +173,13 @@ class FittedStudent(TrainedStudent):
             found.append(values)
         return np.concatenate(found)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write config.json and the student's own files; the folder appears complete or not at all, and replaces an existing one.
 
-        :raises InputError: If the student raises, or writes nothing, a folder, pickle, or a file of RESERVED.
+        :raises InputError: If the student raises, or writes nothing, a folder, pickle, or a file of RESERVED; if the folder exists and holds
+            something else than a student.
         """
-        with new_folder(folder) as temporary:
+        with new_folder(place_of(folder)) as temporary:
             with plugins.running(self.model, "save"):
                 self.module.save(temporary)
             files = sorted(path.name for path in temporary.iterdir())
@@ -196,6 +208,23 @@ class FittedStudent(TrainedStudent):
             module.load(folder)
         given = {key: config[key] for key in ("model", "params", "pairs")}
         return cls(module=module, vocabulary=Vocabulary((), config["text"]), labels=tuple(config["labels"]), **given)
+
+
+def place_of(folder: Path | str) -> Path:
+    """Return the absolute path of a folder for a student, after a check that the student replaces nothing but a student.
+
+    :raises InputError: If the folder exists and holds something else.
+    """
+    path = Path(folder).absolute()
+    is_free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    if not is_free and not why_skipped(path):
+        try:
+            read_student_json(path / CONFIG, FORMAT, set())
+        except InputError as error:
+            raise InputError(
+                f"{folder}: exists and is not a student's folder; pass another one, or remove it"
+            ) from error
+    return path
 
 
 def _is_pickle(path: Path) -> bool:

@@ -331,6 +331,17 @@ class NoMethod:
         (lambda: label(TEXTS, Lengths(), cache="here"), "teacher: with cache, an object needs an attribute `fingerprint`"),
         (lambda: label(TEXTS, Lengths(), classes=["a", "b"]), "teacher: .*classes are .negative, positive., the task's"),
         (lambda: label(TEXTS, Lengths(), [5] * 120), "labels: class number 5, and the teacher has 2 classes"),
+        (lambda: augment(TEXTS, workers="2"), "workers: '2': must be a whole number"),
+        (lambda: augment(TEXTS, splits=[0.9, 0.1]), r"splits: \[0.9, 0.1\]: must be a mapping"),
+        (lambda: augment(TEXTS, bad_rows="refuse"), "bad_rows: 'refuse': must be a mapping"),
+        (lambda: augment(TEXTS, NAMES, classes=2), "classes: 2 is not a list of class names"),
+        (lambda: augment(TEXTS, NAMES, classes=set(CLASSES)), "classes: {.*} is not a list of class names"),
+        (lambda: augment(TEXTS, [0, -2] * 60), "labels: class number -2; classes are numbered from 0"),
+        (lambda: augment(TEXTS, ["a", 1] * 60), r"labels: both class names \('a'\) and class numbers \(1\)"),
+        (lambda: augment(TEXTS, ["a", " "] * 60), "labels: all are 'a'; pass classes="),
+        (lambda: label(TEXTS, Lengths(), cache=3), "cache: 3: must be a path"),
+        (lambda: label(TEXTS, Lengths()).logits("test"), "split: 'test': there is none; the splits are train, validation"),
+        (lambda: LogitDataSet.load(3), "folder: 3: must be a path"),
         (lambda: label(TEXTS, Score(), NUMBERS), "labels: the teacher is a regression; pass classes="),
         (lambda: augment(TEXTS, [float("inf")] * 120), "labels: inf is neither a class name nor a class number"),
         (lambda: label(TEXTS, Lengths(), dtyp="float32"), "label: dtyp: unknown key; did you mean dtype"),
@@ -343,6 +354,12 @@ class NoMethod:
         (lambda: distill("logits", epoch=1), "student: epoch: unknown key; did you mean epochs"),
         (lambda: distill("logits", type("Mine", (), {"__module__": "__main__"})), "student: Mine is defined in the notebook"),
         (lambda: distill(label(TEXTS, Lengths()), vectors="glove.txt"), "vectors: source: 'glove.txt': must be text:FILE"),
+        (lambda: distill("logits", history=()), r"history: \(\): must be a list"),
+        (lambda: distill("logits", checkpoint="."), "checkpoint: .: is a folder"),
+        (lambda: distill("logits", vectors="glove", student=3), "student: an int: pass `module:Class`"),
+        (lambda: distill("logits", {"model": "pipeline.students.cnn:CNN", "vectors": "glove"}), "student: vectors: 'glove' is the name"),
+        (lambda: distill(label(TEXTS, Lengths()), vectors=3), "vectors: an int: pass a source"),
+        (lambda: export("student", "served"), "student: a str: pass what `distill` returned"),
         (lambda: distill(label(TEXTS, Lengths()), vectors="teacher:a"), "vectors: source: teacher:a: a teacher's vectors"),
     ],
 )  # fmt: skip
@@ -353,6 +370,24 @@ def test_an_error_is_one_line_that_names_the_argument(
     with pytest.raises(InputError, match=f"(?s)^{message}") as refused:
         call()
     assert "\n" not in str(refused.value)
+
+
+def test_a_folder_with_other_files_is_not_replaced(made: LogitDataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    student = distill(made, "pipeline.students.ngram:NgramMean", epochs=1)
+    made.save("logits")
+    Path("notes.txt").write_text("mine", encoding="utf-8")
+    for write in (student.save, lambda folder: export(student, folder)):
+        for folder in ("logits", ".", "notes.txt"):
+            with pytest.raises(InputError, match="exists and is not a student's folder"):
+                write(folder)
+    for folder in (".", "notes.txt"):
+        with pytest.raises(InputError, match="exists and is not a logit data set"):
+            made.save(folder)
+    assert LogitDataSet.load("logits").labels == made.labels
+    for _ in range(2):  # a string is a path, and a student replaces a student
+        student.save("student")
+    assert TrainedStudent.from_pretrained("student").predict(TEXTS[:1]) == student.predict(TEXTS[:1])
 
 
 def test_the_runtime_is_imported_without_torch_and_pyarrow():
