@@ -211,12 +211,13 @@ def upgrade(folder: Path) -> None:
     """After an upgrade of the package, record the new code in a project, and renew its dvc.yaml."""
     from pipeline.setting_up import code
     from pipeline.setting_up.bundle import version
+    from pipeline.setting_up.graph import CODE
 
     before, stages, to_merge = code.upgrade(folder)
     for file in to_merge:
         write(f"{file}: edited by you, so the new one is in {file}.new; merge the two\n")
     if before is None:
-        write(f"wrote {code.CODE} for version {version()}; `repro` runs the stages whose code has changed\n")
+        write(f"wrote {CODE} for version {version()}; `repro` runs the stages whose code has changed\n")
         return
     again = f"stages that run again: {', '.join(stages)}" if stages else "no stage runs again"
     write(f"version {before} -> {version()}; {again}\n")
