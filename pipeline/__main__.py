@@ -202,7 +202,8 @@ def init(
         )
     made = setting_up.init(folder, task, None if files is None else Given(files, text, text2, label, teacher))
     commands = [*([f"cd {folder}"] if folder.resolve() != Path.cwd() else []), *made.commands]
-    lines = [f"wrote {', '.join(made.written)}", made.summary, "", "Next:", "", *(f"    {line}" for line in commands)]
+    wrote = f"wrote {', '.join(made.written)}" if made.written else "nothing to write: every file is there already"
+    lines = [wrote, made.summary, "", "Next:", "", *(f"    {line}" for line in commands)]
     write("\n".join(lines) + "\n")
 
 
@@ -210,10 +211,14 @@ def upgrade(folder: Path) -> None:
     """After an upgrade of the package, record the new code in a project, and renew its dvc.yaml."""
     from pipeline.setting_up import code
     from pipeline.setting_up.bundle import version
+    from pipeline.setting_up.graph import CODE
 
     before, stages, to_merge = code.upgrade(folder)
     for file in to_merge:
         write(f"{file}: edited by you, so the new one is in {file}.new; merge the two\n")
+    if before is None:
+        write(f"wrote {CODE} for version {version()}; `repro` runs the stages whose code has changed\n")
+        return
     again = f"stages that run again: {', '.join(stages)}" if stages else "no stage runs again"
     write(f"version {before} -> {version()}; {again}\n")
 
@@ -262,7 +267,9 @@ def check(tasks: list[str]) -> None:
     """Check params.yaml and tasks before any stage runs: build every rule and student, look for every input."""
     from pipeline.checking.tasks import check as run
     from pipeline.params import project
+    from pipeline.setting_up import code
 
+    code.check("inputs")  # no stage would run
     problems, warnings, summaries = run(tasks or project.active_tasks())
     sys.stderr.write("".join(f"warning: {shown(line)}\n" for line in warnings))
     write("".join(f"{line}\n" for line in summaries))

@@ -29,6 +29,9 @@ STAGE = "PIPELINE_STAGE"
 With a name, the lines of the stage start with it and no progress bar is shown. `repro` reports signals, so the stage does not.
 """
 
+PROGRAM = "PROGRAM"
+"""The variable of a stage script that holds the command by which `offline-distill run` started it, for its usage line."""
+
 LOG_EVERY_S = 60.0
 """Seconds between progress lines when stderr is not a terminal."""
 
@@ -79,8 +82,11 @@ def run_stage(
     :param resumes: Whether a second run continues where the first was interrupted.
     :param threads: The CPU threads of torch and NumPy; None: one for each physical core. Import torch in `main`, so that they hold.
     """
+    script = sys.modules[main.__module__]
     parser = argparse.ArgumentParser(
-        description=sys.modules[main.__module__].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        getattr(script, PROGRAM, None),
+        description=script.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for name in arguments:
         parser.add_argument(name)

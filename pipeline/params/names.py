@@ -27,11 +27,11 @@ def checked(name: str) -> str:
     """
     if (size := len(name.encode(errors="replace"))) > MAX_BYTES:
         raise ValueError(f"a name has at most {MAX_BYTES} bytes, this one has {size}; choose a shorter one")
-    suggested = _suggested(name)
-    if name != suggested == composed(name):
-        raise ValueError(f"not in Unicode's composed form (NFC); write {suggested}, which only looks the same")
-    if name != suggested:
-        raise ValueError(f"a name has only letters, digits, _ and -, and does not start with -; write {suggested}")
+    right = suggested(name)
+    if name != right == composed(name):
+        raise ValueError(f"not in Unicode's composed form (NFC); write {right}, which only looks the same")
+    if name != right:
+        raise ValueError(f"a name has only letters, digits, _ and -, and does not start with -; write {right}")
     if name.lower() in WINDOWS_DEVICES:
         raise ValueError(
             f"Windows reserves this name for a device, so a project with it cannot be cloned there; write {name}_"
@@ -42,7 +42,7 @@ def checked(name: str) -> str:
 Name = Annotated[str, AfterValidator(checked)]
 
 
-def _suggested(name: str) -> str:
+def suggested(name: str) -> str:
     """Return the name, with `_` in place of what it must not have."""
     found = "".join(char if _is_allowed(char) else "_" for char in composed(name)).lstrip("-")
     return found or "name"

@@ -81,12 +81,12 @@ def changes(before: Mapping[str, str]) -> list[str]:
     return [stage for stage, found in digests().items() if before.get(stage) != found]
 
 
-def upgrade(folder: Path) -> tuple[str, list[str], list[str]]:
+def upgrade(folder: Path) -> tuple[str | None, list[str], list[str]]:
     """Record the installed code in a project, and renew its dvc.yaml files.
 
     A dvc.yaml that the user has edited stays: the new one is written next to it, as dvc.yaml.new, where it differs from the old one.
 
-    :return: The version that was recorded before; the stages that will run again; the files that were left for the user to merge.
+    :return: The version that was recorded before, None if the record is missing or damaged; the stages that will run again; the files that were left for the user to merge.
     :raises InputError: If the folder has no project.
     """
     if (before := read(folder)) is None:
@@ -102,4 +102,4 @@ def upgrade(folder: Path) -> tuple[str, list[str], list[str]]:
             to_merge.append(file)
         write_text(path, text)
     write_json(folder / CODE, now)
-    return str(before["version"] or "unknown"), changes(before["stages"]), to_merge
+    return before["version"], changes(before["stages"]), to_merge

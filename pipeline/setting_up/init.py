@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import InputError, not_installed
-from pipeline.params.names import check_names, checked
+from pipeline.params import project
+from pipeline.params.names import check_names, checked, suggested
 from pipeline.setting_up import code, own_task
 from pipeline.setting_up.bundle import bundle
 from pipeline.setting_up.graph import CODE, GRAPHS, for_project
@@ -40,7 +41,9 @@ def init(folder: Path, task: str | None = None, given: Given | None = None) -> M
     :param given: The files of the task; None for one of the tasks that come with the package.
     :raises InputError: If a file exists with other content, a file of text cannot be read, or DVC is not installed.
     """
-    name = _name(task or (EXAMPLE if given is None else folder.absolute().name))
+    name = _name(task or (EXAMPLE if given is None else suggested(folder.resolve().name)))
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: a file, not a folder; name a folder for the project")
     if (folder / CODE).is_file():
         return _add_task(folder, name, given)
     if given is None:
@@ -114,8 +117,17 @@ def _add_task(folder: Path, task: str, given: Given | None) -> Made:
     for file in new:
         write_text(folder / file, files[file])
     extended = [".gitignore"] if _append(folder / ".gitignore", _ignored(task)) else []
-    commands = [f"# add {task} to the list `tasks` in params.yaml", "offline-distill check", "offline-distill repro"]
+    commands = ["offline-distill check", "offline-distill repro"]
+    if task not in _active_tasks(folder):
+        commands.insert(0, f"# add {task} to the list `tasks` in params.yaml")
     return Made([*new, *extended], f"{task}: {found}", commands)
+
+
+def _active_tasks(folder: Path) -> list[str]:
+    try:
+        return list(project.active_tasks(folder))
+    except InputError:  # `check` reports it
+        return []
 
 
 # --- files ----------------------------------------------------------------------------------------------------------------
@@ -147,7 +159,8 @@ def _ignored(task: str) -> list[str]:
 def _weights(folder: Path, teacher: str | None) -> list[str]:
     """Return the lines of .gitignore for the weights of a teacher inside the project, which are too large for Git."""
     kind, _, place = (teacher or "").partition(":")
-    inside = kind == "folder" and not Path(place).is_absolute() and (folder / place).is_dir()
+    relative = not Path(place).is_absolute() and ".." not in Path(place).parts
+    inside = kind == "folder" and relative and (folder / place).is_dir()
     return [f"/{Path(place).as_posix()}/"] if inside else []
 
 
@@ -177,7 +190,7 @@ def _init_dvc(folder: Path) -> None:
     logging.getLogger("dvc").setLevel(logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
     place = folder.resolve()
-    git = next((parent for parent in (place, *place.parents) if (parent / ".git").exists()), None)
+    git = own_task.repository_of(place)
     try:
         with (
             Repo.init(str(place), no_scm=git is None, subdir=git not in (None, place)) as repo,

@@ -25,6 +25,9 @@ SHOWN = 10
 FEW = 20
 """Up to so many values, a column of labels is not questioned."""
 
+ABSENT = ", which the task's file names"
+"""What the message of an absent column has, and is not true before there is this file."""
+
 _WHOLE = re.compile(r"(-?\d+)(?:\.0+)?")
 _NUMBER = re.compile(r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
@@ -50,6 +53,8 @@ class Found:
     labels: list[str]
     """Class names; a single one, that of the column, where it holds numbers."""
     rows: dict[str, int]
+    unreadable: Sequence[str] = ()
+    """The file, line and value of each row that cannot be read."""
 
     @property
     def is_regression(self) -> bool:
@@ -67,7 +72,9 @@ class Found:
             if self.is_regression
             else f"{len(self.labels)} classes: {', '.join(self.labels[:SHOWN])}{more}"
         )
-        return f"{counts}; {kind}"
+        n, first = len(self.unreadable), next(iter(self.unreadable), "")
+        more = f"; {n:,} {'row' if n == 1 else 'rows'} cannot be read, the first: {first}" if n else ""
+        return f"{counts}; {kind}{more}"
 
 
 def read(given: Given, folder: Path) -> Found:
@@ -85,20 +92,34 @@ def read(given: Given, folder: Path) -> Found:
     try:
         rows, _ = sources.read(Source(files=files), checked)
     except InputError as error:
-        hint = "; name the columns with --text, --text2 and --label" if "has no column" in str(error) else ""
-        raise InputError(f"{error}{hint}") from error
+        hint = "; name the columns with --text, --text2 and --label" if ABSENT in str(error) else ""
+        raise InputError(f"{str(error).replace(ABSENT, '')}{hint}") from error
     placed = (
         _place(files, folder)
         if isinstance(files, str)
         else {split: _place(file, folder) for split, file in files.items()}
     )
-    return Found(placed, named, _labels(rows, given.label), {split: len(of_split) for split, of_split in rows.items()})
+    unreadable = [
+        f"{name}, line {of_split.lines[n]}: {of_split.faults[n].value}"
+        for of_split in rows.values()
+        for n, name in enumerate(of_split.names())
+        if n in of_split.faults
+    ]
+    counts = {split: len(of_split) for split, of_split in rows.items()}
+    return Found(placed, named, _labels(rows, given.label), counts, unreadable)
 
 
 def _place(file: str, folder: Path) -> str:
-    """Return a path as seen from the project's folder."""
-    path, root = Path(os.path.abspath(file)), os.path.abspath(folder)  # noqa: PTH100  # without `..`, and with links as they are
-    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+    """Return a path as seen from the project's folder, absolute if it is outside the project and its Git repository."""
+    path, root = (Path(os.path.abspath(given)) for given in (file, folder))  # noqa: PTH100  # without `..`, and with links as they are
+    if path.is_relative_to(repository_of(root) or root):  # a clone has it in the same place
+        return Path(os.path.relpath(path, root)).as_posix()
+    return path.as_posix()
+
+
+def repository_of(folder: Path) -> Path | None:
+    """Return the root of the Git repository of an absolute path; None if there is none."""
+    return next((parent for parent in (folder, *folder.parents) if (parent / ".git").exists()), None)
 
 
 def _labels(rows: Mapping[str, sources.SourceRows], column: str) -> list[str]:

@@ -4,6 +4,7 @@ import runpy
 import sys
 from collections.abc import Sequence
 
+from pipeline.console import PROGRAM
 from pipeline.errors import InputError
 from pipeline.setting_up import code
 from pipeline.setting_up.bundle import bundle
@@ -19,8 +20,9 @@ def run(stage: str, arguments: Sequence[str]) -> None:
         raise InputError(f"{stage!r}: no such stage; the stages are {', '.join(scripts)}")
     code.check(stage)
     before = sys.argv
-    sys.argv = [f"offline-distill run {stage}", *arguments]
+    sys.argv = [stage, *arguments]
     try:
-        runpy.run_path(str(scripts[stage]), run_name="__main__")
+        program = {PROGRAM: f"offline-distill run {stage}"}
+        runpy.run_path(str(scripts[stage]), program, run_name="__main__")
     finally:
         sys.argv = before

@@ -143,7 +143,9 @@ def test_a_missing_or_damaged_record_is_written_again(folder: Path, monkeypatch,
     path.unlink() if text is None else path.write_text(text)
     line = refused(monkeypatch, capsys, "run", "prepare", "tickets")
     assert line == "error: stamps/code.json: missing or damaged; run `offline-distill upgrade`\n"
+    assert line == refused(monkeypatch, capsys, "check")
     command(monkeypatch, "upgrade")
+    assert "; `repro` runs the stages whose code has changed" in capsys.readouterr().out
     assert (path.read_text(), list(folder.glob("**/*.new"))) == (before, [])
 
 
@@ -173,3 +175,9 @@ def test_run_in_a_checkout_needs_no_record(tmp_path: Path, monkeypatch, capsys):
         stages.run("trian", [])
     assert "params.yaml: no such file" in refused(monkeypatch, capsys, "run", "prepare", "tickets")
     monkeypatch.setattr(sys, "argv", before)
+
+
+def test_the_usage_of_a_stage_is_that_of_the_command(folder: Path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        command(monkeypatch, "run", "train", "tickets")
+    assert capsys.readouterr().err.startswith("usage: offline-distill run train [-h] task student\n")

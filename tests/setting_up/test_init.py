@@ -90,6 +90,11 @@ def test_a_second_task_is_added(folder: Path, monkeypatch, capsys):
     (folder / "params.yaml").write_text(params.replace("tasks: [tickets]", "tasks: [tickets, more]"))
     assert project.load("more").task.text.labels == ["billing", "technical"]
     assert "/data/more/" in (folder / ".gitignore").read_text().splitlines()
+    capsys.readouterr()
+    command(monkeypatch, "init", *FILES, "--task", "more")
+    out = capsys.readouterr().out
+    assert out.startswith("nothing to write: every file is there already\n")
+    assert "# add more" not in out
     assert "there is a project already" in refused(monkeypatch, capsys, "init")
     assert "--teacher: the project has a params.yaml already" in refused(
         monkeypatch, capsys, "init", *FILES, "--teacher", "folder:x"
@@ -110,14 +115,17 @@ def test_an_existing_file_is_named_and_nothing_is_written(folder: Path, monkeypa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--files", "train.csv"), "train.csv: has no column 'text'"),
-        (("--files", "train.csv"), "it has 'body', 'team'; name the columns with --text, --text2 and --label\n"),
+        (
+            ("--files", "train.csv"),
+            "train.csv: has no column 'text'; it has 'body', 'team'; name the columns with --text, --text2 and --label\n",
+        ),
         ((*FILES, "--text2", "body"), "--text, --text2, --label: sentence1 and sentence2 are the same column 'body'"),
         (("--files", "absent.csv"), "absent.csv: no such file"),
         (("--files", "1.csv", "2.csv", "3.csv", "4.csv"), "--files: 4 files; name one file, or up to three"),
         ((*FILES, "--teacher", "models/ours"), "--teacher: source: 'models/ours': must be folder:PATH"),
         ((*FILES, "--task", "my task"), "--task: 'my task': a name has only letters, digits, _ and -"),
         ((*FILES, "--task", "raw"), "--task: 'raw': tasks: 'raw': data/ has other files of this name"),
+        (("train.csv", *FILES), "train.csv: a file, not a folder; name a folder for the project"),
         (("--task", "films"), "--task: 'films': without --files, the task must be one of example, mnli"),
         (("--teacher", "folder:x"), "--files: missing"),
     ],
@@ -201,3 +209,30 @@ def test_files_are_named_as_the_project_sees_them(folder: Path, monkeypatch):
     task = yaml.safe_load((folder / "here/tasks/here.yaml").read_text())
     assert task["text"]["source"]["files"] == {"train": (folder / "train.csv").as_posix(), "validation": "dev.csv"}
     assert project.load("here", folder / "here").teacher("ours").model.source == "folder:models/ours"
+
+
+def test_files_elsewhere_in_the_repository_are_where_a_clone_has_them(folder: Path, monkeypatch):
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    (folder / "models/ours").mkdir(parents=True)
+    command(monkeypatch, "init", "a/b", *FILES, "--teacher", "folder:models/ours")
+    task = yaml.safe_load((folder / "a/b/tasks/b.yaml").read_text())
+    assert task["text"]["source"]["files"] == {"train": "../../train.csv", "validation": "../../dev.csv"}
+    assert project.load("b", folder / "a/b").teacher("ours").model.source == "folder:../../models/ours"
+    assert ".." not in (folder / "a/b/.gitignore").read_text()
+
+
+def test_the_name_of_a_folder_becomes_that_of_a_task(folder: Path, monkeypatch):
+    command(monkeypatch, "init", "-- Meine Daten (1)", *FILES)
+    assert project.active_tasks(folder / "-- Meine Daten (1)") == ["_Meine_Daten__1_"]
+
+
+def test_the_separator_of_a_header_is_no_matter_of_names(folder: Path, monkeypatch, capsys):
+    (folder / "semicolons.csv").write_text("body;team\na;b\n")
+    line = refused(monkeypatch, capsys, "init", "--files", "semicolons.csv", "--text", "body", "--label", "team")
+    assert line.endswith("save it with commas\n")
+
+
+def test_rows_that_cannot_be_read_are_counted(folder: Path, monkeypatch, capsys):
+    (folder / "x.csv").write_bytes("text,label\na,b\nc,d\nf\xfcnf,b\ne,d,3\n".encode("latin-1"))
+    command(monkeypatch, "init", "--files", "x.csv")
+    assert "2 classes: b, d; 2 rows cannot be read, the first: x.csv, line 4: " in capsys.readouterr().out
