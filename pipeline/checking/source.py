@@ -14,7 +14,7 @@ from pipeline.params.text import Columns, Source, Text
 from pipeline.plugins import folders_of
 from pipeline.text.formats import HEAD_BYTES, check_pointer
 from pipeline.text.labels import Labels
-from pipeline.text.records import Fault, Record, check_columns, class_names, read_records, table_records
+from pipeline.text.records import Fault, Record, check_columns, check_format, check_type, class_names, read_records
 from pipeline.text.sources import ALL, files_of
 
 
@@ -108,19 +108,19 @@ def _has_rows(path: Path, name: str, source: Source, columns: Columns, text: Tex
     first: Record | None
     wanted = list(dict.fromkeys(column for column in named if column is not None))
     try:
-        records = read_records(path, name, wanted, source.quotes)
-        if path.suffix.lower() == ".parquet":
+        if check_format(path, name, source.quotes) == ".parquet":
             with path.open("rb") as file:
                 check_pointer(file.read(HEAD_BYTES), name)
             schema = pq.read_schema(path)
             check_columns(name, schema.names, wanted)
-            table_records(name, schema.empty_table().select(wanted), wanted)
+            for column in wanted:
+                check_type(name, column, schema.field(column).type)
             rows = pq.read_metadata(path).num_rows
             first = (1, []) if rows else None
             if columns.label and not text.is_regression and (classes := class_names(path, columns.label)):
                 Labels(text).of_classes(classes, name)
         else:
-            first = next(records, None)
+            first = next(read_records(path, name, wanted, source.quotes), None)
     except OSError as error:
         raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
     except pa.ArrowException as error:
