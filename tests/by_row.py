@@ -103,16 +103,21 @@ def listed(found: columnar.SourceRows) -> SourceRows:
 def read(source: Source, columns: Columns) -> tuple[dict[str, SourceRows], dict[str, Any]]:
     """Return what `sources.read` returns, as lists, after comparing it with each file read row by row."""
     found, provenance = sources.read(source, columns)
-    listed_ = {split: listed(rows) for split, rows in found.items()}
-    if source.files is not None and "files" in provenance:
-        for split, rows in listed_.items():
-            parts = files_of(Path(rows.name), rows.name)
-            asked_for = _asked_for(source, columns)
-            records = [(part, read_records(parts[part], part, asked_for, source.quotes)) for part in parts]
-            right = collect(rows.name, records, source, columns)
-            right.class_names = rows.class_names
-            assert vars(rows) == vars(right), split
-    return listed_, provenance
+    lists = {split: listed(rows) for split, rows in found.items()}
+    for split, rows in lists.items() if source.files is not None and "files" in provenance else ():
+        right = read_file(rows.name, source, columns)
+        right.class_names = rows.class_names
+        assert vars(rows) == vars(right), split
+    return lists, provenance
+
+
+def read_file(name: str, source: Source, columns: Columns) -> SourceRows:
+    """Read a file or the parts of a folder row by row."""
+    parts = files_of(Path(name), name)
+    asked_for = _asked_for(source, columns)
+    return collect(
+        name, [(part, read_records(parts[part], part, asked_for, source.quotes)) for part in parts], source, columns
+    )
 
 
 def _asked_for(source: Source, columns: Columns) -> list[str]:

@@ -6,7 +6,7 @@ bytes, and records.py reads those row by row.
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from pipeline.text.records import (
     as_text,
     check_format,
     check_type,
+    fields_of_any_size,
     open_reader,
     parquet_batches,
     table_records,
@@ -201,14 +202,16 @@ def _spanning(reader: Delimited, data: bytes, shape: _Shape, lines: NDArray[np.i
         begin, *later = shape.places[row : row + 2].tolist()
         text = data[begin : later[0] if later else None]
         if text.count(reader.separator.encode()) >= 3 * (reader.width - 1):  # its own, and those of two rows inside
-            fields = next(csv.reader([text.decode()], strict=True, delimiter=reader.separator))
+            with fields_of_any_size():
+                decoded = text.decode("utf-8", "surrogateescape")  # a column that is not read need not be UTF-8
+                fields = next(csv.reader([decoded], strict=True, delimiter=reader.separator))
             if spanning := reader.spanning(int(lines[row]), fields):
                 found[row] = spanning
     return found
 
 
-_SCAN: Callable[[str, int], tuple[object, int]] = json.JSONDecoder().scan_once
-"""Reads one JSON value from a position on, as `json.loads` does; returns it and its end."""
+_DECODE = json.JSONDecoder().raw_decode
+"""Reads one JSON value as `json.loads` does; returns it and its end."""
 
 
 def _read_json(reader: JsonLines, data: bytes, whole: bool) -> _Found | None:
@@ -219,7 +222,7 @@ def _read_json(reader: JsonLines, data: bytes, whole: bool) -> _Found | None:
             rows.pop()
         found = []
         for text in rows:
-            value, end = _SCAN(text, 0)
+            value, end = _DECODE(text)
             if type(value) is not dict or (end != len(text) and text[end:] != "\r"):
                 return None
             found.append(value)

@@ -136,10 +136,10 @@ class _Check:
     def _cleaned(self, batch: pa.RecordBatch) -> list[pa.Array]:
         return [cleaned(batch[column], self._mode) for column in self._columns]
 
-    def _drop(self, place: slice, mask: pa.BooleanArray | NDArray[np.bool_], kind: str) -> None:
+    def _drop(self, place: slice, mask: NDArray[np.bool_], kind: str) -> None:
         """Drop the rows of a mask, except those that are dropped already."""
         dropped = self.dropped[place]
-        dropped[np.asarray(mask) & (dropped == 0)] = _DROPPED[kind]
+        dropped[mask & (dropped == 0)] = _DROPPED[kind]
 
     def _check_faults(self, start: int, rows: SourceRows) -> None:
         for position, fault in rows.faults.items():
@@ -166,11 +166,10 @@ class _Check:
         return -1 if number is None else number
 
     def _check_texts(self, place: slice, texts: Sequence[pa.Array]) -> None:
-        for kind, wrong in (
-            ("blank", lambda text: pc.equal(pc.binary_length(text), 0)),
-            ("mask", lambda text: pc.match_substring(text, tables.MASK)),
-        ):
-            self._drop(place, np.logical_or.reduce([np.asarray(wrong(text)) for text in texts]), kind)
+        blank = [np.asarray(pc.equal(pc.binary_length(text), 0)) for text in texts]
+        self._drop(place, np.logical_or.reduce(blank), "blank")
+        masked = [np.asarray(pc.match_substring(text, tables.MASK)) for text in texts]
+        self._drop(place, np.logical_or.reduce(masked), "mask")
         for column, text in zip(self._columns, texts, strict=True):
             self._words[column][place] = np.asarray(pc.list_value_length(pc.utf8_split_whitespace(text)))
 

@@ -113,7 +113,8 @@ def open_reader(
 
 
 @contextmanager
-def _fields_of_any_size() -> Iterator[None]:
+def fields_of_any_size() -> Iterator[None]:
+    """Let the csv module read fields of any size."""
     before = csv.field_size_limit(2**31 - 1)
     try:
         yield
@@ -159,7 +160,7 @@ class Delimited:
             for read in self.stream.lines():  # noqa: UP028
                 yield read
 
-        with _fields_of_any_size():
+        with fields_of_any_size():
             reader, name = csv.reader(lines(), strict=True, delimiter=self.separator), self._name
             while True:
                 line = self.stream.line

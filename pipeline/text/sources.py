@@ -268,7 +268,9 @@ class _Selection:
 
     def records(self, rows: SourceRows, block: Sequence[Record]) -> None:
         """Append rows, each with its values or its fault."""
-        start, lines, taken = len(rows), [], []
+        start = len(rows)
+        lines: list[int] = []
+        taken: list[Sequence[str | None]] = []
         for line, record in block:
             if not isinstance(record, Fault) and any(record[n] != value for n, value in self._filters):
                 rows.left_out += 1
@@ -290,7 +292,7 @@ class _Selection:
 
     def _add_spanning(self, rows: SourceRows, position: int, record: Spanning) -> None:
         first, _, label = self._wanted
-        if label is not None:
+        if first is not None and label is not None:
             rows.spanning[position] = record.end, [(row[first], row[label]) for row in record.inside]
 
 
