@@ -264,6 +264,7 @@ def write_examples(
         for group in _row_groups(examples.to_batches() if isinstance(examples, pa.Table) else examples):
             rows.write_table(group.select(names).cast(schema), ROW_GROUP)
             lines.write_table(group.select(SOURCE_LINES.names).cast(SOURCE_LINES), ROW_GROUP)
+            del group  # before the next one is made
     write_json(source / "source.json", about["source"])
 
 
@@ -277,10 +278,17 @@ def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
             held.append(part)
             rows, size, batch = rows + len(part), size + part.nbytes, batch.slice(len(part))
             if rows == ROW_GROUP or size > ROW_GROUP_BYTES:
-                yield pa.Table.from_batches(held).combine_chunks()
-                held, rows, size = [], 0, 0
+                yield _united(held)
+                rows = size = 0
     if held:
-        yield pa.Table.from_batches(held).combine_chunks()
+        yield _united(held)
+
+
+def _united(batches: list[pa.RecordBatch]) -> pa.Table:
+    """Return batches as one table of one chunk, and empty the list to free their memory."""
+    table = pa.Table.from_batches(batches)
+    batches.clear()
+    return table.combine_chunks()
 
 
 def read_examples(folder: Path, source: Path | None = None) -> tuple[pa.Table, dict[str, Any]]:

@@ -69,6 +69,11 @@ def _wanted(rows: Mapping[str, SourceRows], text: Text) -> list[str]:
     return [split for split in SPLITS if split in rows or split in text.shares()]
 
 
+def _type(text: Text) -> type[np.signedinteger]:
+    """Return the smallest type of the class numbers."""
+    return np.int8 if len(text.labels) <= np.iinfo(np.int8).max else np.int32
+
+
 def _shorten(text: str, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
@@ -102,7 +107,7 @@ class _Check:
         count = int(self._starts[-1])
         self.dropped = np.zeros(count, np.int8)
         self._splits = np.zeros(count, np.int8)
-        self._label = np.full(count, np.nan, np.float32) if text.is_regression else np.full(count, -1, np.int32)
+        self._label = np.full(count, np.nan, np.float32) if text.is_regression else np.full(count, -1, _type(text))
         self._ids = np.zeros((2, count), np.uint64)
         self._words = {column: np.zeros(count, np.int32) for column in self._columns}
         self._conflicts = np.zeros(0, np.int64)
@@ -220,7 +225,7 @@ class _Check:
 
     def repeats(self) -> None:
         """Keep each text once in a split, and only in the last split that has it."""
-        rows = repeats.repeated(self._ids, np.flatnonzero(self.dropped == 0))
+        rows = repeats.repeated(self._ids, self.dropped == 0)
         found = repeats.in_splits(self._ids, self._splits, self._label, rows)
         self.dropped[found.repeats[0]] = _DROPPED["repeat"]
         self._conflicts = found.conflicts
@@ -349,9 +354,9 @@ class _Check:
         return {split: self._label[self._kept(split)] for split in SPLITS}
 
     def kept_words(self) -> dict[str, NDArray[np.int32]]:
-        """Return the number of words of each row, by column."""
+        """Return the number of words of each row that is kept, by column, and forget those of all rows."""
         kept = self.dropped == 0
-        return {column: words[kept] for column, words in self._words.items()}
+        return {column: self._words.pop(column)[kept] for column in self._columns}
 
     def examples(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows that are kept, in batches of `tables.examples_schema`."""
@@ -375,7 +380,7 @@ class _Check:
                         "split": names,
                         "sentence1": texts[0],
                         "sentence2": texts[1] if self._pairs else pa.nulls(len(rows), pa.string()),
-                        "label": pa.array(labels, mask=unlabelled),
+                        "label": pa.array(labels, schema.field("label").type, mask=unlabelled),
                         "line": rows["line"],
                     }
                     yield pa.record_batch([columns[name] for name in schema.names], schema=schema)

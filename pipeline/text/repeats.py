@@ -19,23 +19,21 @@ class Repeats:
     chosen: Positions  # by text: the first row with the most frequent label, the first label on a tie
 
 
-def repeated(ids: NDArray[np.uint64], rows: Positions) -> Positions:
+def repeated(ids: NDArray[np.uint64], rows: NDArray[np.bool_]) -> Positions:
     """Return the rows whose text another one may have: all that share the first half of their id.
 
     :param ids: uint64 [2, n], the high half first.
-    :param rows: The rows to look at.
+    :param rows: [n] whether to look at a row.
     """
-    high = ids[0, rows]
+    high = ids[0][rows]
     high.sort()
     twice = np.unique(high[1:][high[1:] == high[:-1]])
     del high
-    if not len(twice):
-        return rows[:0]
-    parts = []
-    for begin in range(0, len(rows), _CHUNK):
-        part = rows[begin : begin + _CHUNK]
-        values = ids[0, part]
-        parts.append(part[twice[np.minimum(np.searchsorted(twice, values), len(twice) - 1)] == values])
+    parts = [np.zeros(0, np.int64)]
+    for begin in range(0, len(rows) if len(twice) else 0, _CHUNK):
+        values = ids[0, begin : begin + _CHUNK]
+        found = twice[np.minimum(np.searchsorted(twice, values), len(twice) - 1)] == values
+        parts.append(begin + np.flatnonzero(found & rows[begin : begin + _CHUNK]))
     return np.concatenate(parts)
 
 
