@@ -9,6 +9,7 @@ import importlib.metadata
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ import pyarrow.compute as pc
 
 from pipeline.errors import InputError
 from pipeline.params.base import TRUTH
-from pipeline.params.text import Columns, Source, parts_of
+from pipeline.params.text import Columns, Source, exists, is_pattern, parts_of
 from pipeline.plugins import folders_of
 from pipeline.storage import sha256_of
 from pipeline.tables import SPLITS
 from pipeline.text.columns import Block, read_columns, table_columns
+from pipeline.text.formats import suffix_of
 from pipeline.text.records import BATCH, Fault, Record, Spanning, as_text, check_columns, class_names
 from pipeline.text.rows import COLUMNS, SCHEMA, SourceRows
+from pipeline.text.streams import unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +46,7 @@ def read(source: Source, columns: Columns, scratch: Path | None = None) -> tuple
     :return: The rows of each split (of `ALL` for a source of one file), and the provenance for the table's metadata.
     :raises InputError: If a file, package or column is missing, a SHA-256 differs, a file has no rows, or `where` selects none.
     """
-    if source.otherwise is not None and not any(Path(name).exists() for name in _by_split(source.files).values()):
+    if source.otherwise is not None and not any(exists(Path(name)) for name in _by_split(source.files).values()):
         logger.info(
             "reading text.source.otherwise, since %s does not exist", ", ".join(_by_split(source.files).values())
         )
@@ -62,16 +65,20 @@ def _read_files(source: Source, columns: Columns, scratch: Path | None) -> tuple
         split: (Path(path), path) if package is None else (_inside(package, path), f"{package}/{path}")
         for split, path in given.items()
     }
-    files = {
-        split: {"path": given[split], "sha256": _digest(path, name, wanted.get(split))}
-        for split, (path, name) in places.items()
-    }
-    rows = {}
-    for split, (path, name) in places.items():
-        parts = files_of(path, name)
-        blocks = [(part, read_columns(parts[part], part, asked_for, source.quotes)) for part in parts]
-        rows[split] = _collect(SourceRows(name, scratch), blocks, source, columns)
-        rows[split].class_names = _class_names(parts, columns.label)
+    files: dict[str, dict[str, str]] = {}
+    rows: dict[str, SourceRows] = {}
+    with ExitStack() as reading:
+        for split, (path, name) in places.items():
+            if not exists(path):
+                raise InputError(missing(name))
+            for part, file in files_of(path, name).items():
+                reading.enter_context(unchanged(file, part))  # from the digest to the last row
+            files[split] = {"path": given[split], "sha256": _digest(path, name, wanted.get(split))}
+        for split, (path, name) in places.items():
+            parts = files_of(path, name)
+            blocks = [(part, read_columns(parts[part], part, asked_for, source.quotes)) for part in parts]
+            rows[split] = _collect(SourceRows(name, scratch), blocks, source, columns)
+            rows[split].class_names = _class_names(parts, columns.label)
     provenance = {} if package is None else {"package": package, "version": _version(package)}
     return rows, {**provenance, "files": files}
 
@@ -110,14 +117,13 @@ def _class_names(files: Mapping[str, Path], label: str | None) -> list[str] | No
 
 
 def _digest(path: Path, name: str, wanted: str | None) -> str:
-    if not path.exists():
-        several = "; for several files, name their folder" if "*" in name else ""
-        raise InputError(f"{name}: no such file{several}")
-    if path.is_dir():
-        listed = "".join(f"{sha256_of(part)}  {part.name}\n" for part in _parts(path, name, empty=True))
-        digest = hashlib.sha256(listed.encode()).hexdigest()
-    else:
+    if path.is_file():
         digest = sha256_of(path)
+    else:
+        parts = _parts(path, name, empty=True)
+        names = [part.name if path.is_dir() else part.as_posix() for part in parts]
+        listed = "".join(f"{sha256_of(part)}  {shown}\n" for part, shown in zip(parts, names, strict=True))
+        digest = hashlib.sha256(listed.encode()).hexdigest()
     if wanted is not None and digest != wanted.lower():
         raise InputError(
             f"{name}: its SHA-256 is {digest}, not {wanted} as in text.source.sha256; get the right file or change the key"
@@ -125,32 +131,39 @@ def _digest(path: Path, name: str, wanted: str | None) -> str:
     return digest
 
 
+def missing(name: str) -> str:
+    """Return what to say where `exists` is false."""
+    return f"{name}: the pattern matches no file" if is_pattern(Path(name)) else f"{name}: no such file"
+
+
 def files_of(path: Path, name: str) -> dict[str, Path]:
-    """Return a file, or the files with bytes of a folder of parts, by their names in messages.
+    """Return a file, or the files with bytes of a folder of parts or of a pattern, by their names in messages.
 
-    :raises InputError: If the folder is none of parts.
+    :raises InputError: If the folder is none of parts, or the files have several formats.
     """
-    return {f"{name}/{part.name}": part for part in _parts(path, name)} if path.is_dir() else {name: path}
+    if path.is_dir():
+        return {f"{name}/{part.name}": part for part in _parts(path, name)}
+    return {part.as_posix(): part for part in _parts(path, name)} if is_pattern(path) else {name: path}
 
 
-def _parts(folder: Path, name: str, empty: bool = False) -> list[Path]:
-    """Return the files of a folder of parts, with `empty` also those without a byte, which some writers leave for a part without rows.
+def _parts(place: Path, name: str, empty: bool = False) -> list[Path]:
+    """Return the files of a folder of parts or of a pattern.
 
-    :raises InputError: If it has none, holds a folder, or holds files of several formats.
+    :param empty: Also those without a byte, which some writers leave for a part without rows.
+    :raises InputError: If there is none, the folder holds a folder, or the files have several formats.
     """
-    parts = parts_of(folder)
+    parts = parts_of(place)
+    which = "the folder holds" if place.is_dir() else "the pattern matches"
     if any(part.name in ("dataset_info.json", "dataset_dict.json") for part in parts):
         raise InputError(f"{name}: the folder is one of `save_to_disk`; write the data set with `to_parquet`")
     if folders := [part.name for part in parts if part.is_dir()]:
         raise InputError(
             f"{name}: the folder holds the folder {folders[0]!r}; put all parts into one folder, with all columns"
         )
-    if len(suffixes := sorted({part.suffix.lower() for part in parts})) > 1:
-        raise InputError(
-            f"{name}: the folder holds files of several formats ({', '.join(suffixes)}); leave those of one"
-        )
+    if len(suffixes := sorted(set(map(suffix_of, parts)))) > 1:
+        raise InputError(f"{name}: {which} files of several formats ({', '.join(suffixes)}); leave those of one")
     if not (filled := [part for part in parts if empty or part.stat().st_size]):
-        raise InputError(f"{name}: the folder holds no file with rows")
+        raise InputError(f"{name}: {which} no file with rows")
     return filled
 
 

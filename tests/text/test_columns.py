@@ -2,9 +2,11 @@
 
 import bz2
 import csv
+import errno
 import gzip
 import io
 import json
+import os
 import re
 
 import by_row
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from pipeline.errors import InputError
 from pipeline.params.text import Columns, Source, Text
 from pipeline.tables import MASK
-from pipeline.text import cleaning, columns, records, sources, streams
+from pipeline.text import cleaning, columns, records, rows, sources, streams
 from pipeline.text.sources import ALL
 
 COLUMNS = Columns(sentence1="text", label="label")
@@ -79,7 +81,7 @@ def test_blocks_are_read_as_rows_are_and_prepared_as_they_were(tmp_path_factory,
         patch.setattr(records, "BLOCK", blocks[0])
         patch.setattr(columns, "SMALLEST", blocks[1])
         try:
-            rows = by_row.read(source, COLUMNS)[0][ALL]
+            found = by_row.read(source, COLUMNS)[0][ALL]
         except InputError as error:
             right = str(error) if "no rows" not in str(error) and "selects none" not in str(error) else "no rows"
             with pytest.raises(InputError, match=re.escape(right)):
@@ -97,25 +99,21 @@ def test_blocks_are_read_as_rows_are_and_prepared_as_they_were(tmp_path_factory,
     )
     for mode in ("raw", "pretokenised"):
         try:
-            by_row.prepare({ALL: rows}, task, mode)
+            by_row.prepare({ALL: found}, task, mode)
         except InputError:  # compared there
             continue
 
 
 def test_a_wrong_row_costs_its_neighbours_no_time(tmp_path, monkeypatch):
-    read = []
+    some, read = columns._some_records, []
     monkeypatch.setattr(columns, "_some_records", lambda reader: read.append(list(some(reader))) or read[-1])
-    some = _some_records
     path = tmp_path / "x.csv"
     row = f"{'good film ' * 6},1\n"
     path.write_text("text,label\n" + row * 50_000 + "only\n" + row * 50_000 + "\n" + row * 50_000)
-    rows = sources.read(Source(files=str(path)), COLUMNS)[0][ALL]
-    assert len(rows) == 150_002
-    assert list(rows.faults) == [50_000]
+    found = sources.read(Source(files=str(path)), COLUMNS)[0][ALL]
+    assert len(found) == 150_002
+    assert list(found.faults) == [50_000]
     assert sum(map(len, read)) < 3 * columns.SMALLEST / len(row)
-
-
-_some_records = columns._some_records
 
 
 @pytest.mark.parametrize(
@@ -180,16 +178,24 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
 def test_a_row_of_50_mb_is_a_row(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text(f'text,label\nfirst,1\n{"long text " * 5_000_000},0\nlast,"1"\n')
-    rows = sources.read(Source(files=str(path)), COLUMNS)[0][ALL]
-    assert len(rows) == 3
-    assert [batch["line"].to_pylist() for _, batch in rows.batches()][-1][-1] == 4
+    found = sources.read(Source(files=str(path)), COLUMNS)[0][ALL]
+    assert [line for _, batch in found.batches() for line in batch["line"].to_pylist()] == [2, 3, 4]
+
+
+class Full(io.BytesIO):
+    """A file on a disk that has room for the header alone."""
+
+    def write(self, data):
+        if self.tell() > 600:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data)
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     path = tmp_path / "x.csv"
-    path.write_text("text,label\ngood,1\n")
-    with pytest.raises(
-        InputError, match="No such file or directory; the stage needs as much free space there"
-    ) as caught:
-        sources.read(Source(files=str(path)), COLUMNS, tmp_path / "no such folder")
+    path.write_text("text,label\n" + "good,1\n" * 900)
+    monkeypatch.setattr(rows, "TemporaryFile", lambda dir: Full())
+    with pytest.raises(InputError, match="No space left on device; the stage needs as much free space there") as caught:
+        sources.read(Source(files=str(path)), COLUMNS, tmp_path)
     assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == [path]

@@ -254,13 +254,46 @@ def test_a_folder_that_is_none_of_parts_is_refused_in_one_line(tmp_path, files, 
         by_row.read(Source(files=folder_of(tmp_path / "parts", files)), COLUMNS)
 
 
-def test_folders_in_a_folder_of_parts_and_patterns_are_refused(tmp_path):
+def test_folders_in_a_folder_of_parts_are_refused(tmp_path):
     folder_of(tmp_path / "parts", {})
     folder_of(tmp_path / "parts" / "label=positive", {"part-0.csv": as_csv(PLAIN)})
     with pytest.raises(InputError, match="holds the folder 'label=positive'; put all parts into one folder"):
         by_row.read(Source(files=str(tmp_path / "parts")), COLUMNS)
-    with pytest.raises(InputError, match="no such file; for several files, name their folder"):
-        by_row.read(Source(files=str(tmp_path / "parts/*.csv")), COLUMNS)
+
+
+def test_the_files_of_a_pattern_are_read_in_the_order_of_their_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parts = {"b.csv": as_csv(PLAIN[1:]), "a.csv": as_csv(PLAIN[:1]), "_c.csv": b"x", "d.csv": b"", "notes.txt": b"x"}
+    folder_of(tmp_path / "parts", parts)
+    rows, provenance = by_row.read(Source(files="parts/*.csv"), COLUMNS)
+    assert rows[ALL].sentence1 == [text for text, _ in PLAIN]
+    assert list(rows[ALL].names()) == ["parts/a.csv", "parts/b.csv", "parts/b.csv"]
+    listed = "".join(
+        f"{hashlib.sha256(parts[name]).hexdigest()}  parts/{name}\n" for name in ("a.csv", "b.csv", "d.csv")
+    )
+    digest = hashlib.sha256(listed.encode()).hexdigest()
+    assert provenance["files"][ALL] == {"path": "parts/*.csv", "sha256": digest}
+    by_row.read(Source(files="parts/*.csv", sha256=digest), COLUMNS)
+    (tmp_path / "parts/a[1].csv").write_bytes(as_csv(PLAIN[:2]))  # a file that looks like a pattern
+    assert len(by_row.read(Source(files="parts/a[1].csv"), COLUMNS)[0][ALL]) == 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("parts/*.tsv", r"parts/\*\.tsv: the pattern matches no file"),
+        ("parts/*", r"parts/\*: the pattern matches files of several formats \(\.csv, \.parquet\); leave those of one"),
+        ("parts/[ab].csv", r"parts/b\.csv: has no column 'text', which the task's file names; it has 'body', 'label'"),
+        ("parts/[d].csv", r"the pattern matches no file with rows"),
+    ],
+)
+def test_a_pattern_of_files_that_do_not_fit_is_refused_in_one_line(tmp_path, monkeypatch, pattern, message):
+    monkeypatch.chdir(tmp_path)
+    parts = {"a.csv": as_csv(PLAIN), "b.csv": b"body,label\nx,y\n", "c.parquet": parquet(PLAIN), "d.csv": b""}
+    folder_of(tmp_path / "parts", parts)
+    with pytest.raises(InputError, match=message) as caught:
+        by_row.read(Source(files=pattern), COLUMNS)
+    assert "\n" not in str(caught.value)
 
 
 # --- stray quotes in csv ------------------------------------------------------------------------------------------------
