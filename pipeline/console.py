@@ -122,7 +122,7 @@ def clear_errors(after_signal: str = "") -> Iterator[None]:
         )
         raise SystemExit(EXIT_INPUT) from None
     except OSError as error:
-        if error.errno not in _NO_SPACE:
+        if error.errno is None or error.errno not in _NO_SPACE:
             raise
         logger.debug("traceback of this error:", exc_info=True)
         place = error.filename or os.getcwd()  # noqa: PTH109
