@@ -97,6 +97,9 @@ def run_stage(
         main(*(getattr(parsed, name) for name in arguments))
 
 
+_NO_SPACE = {number for name in ("ENOSPC", "EDQUOT") if (number := getattr(errno, name, None))}
+
+
 class _SignalError(KeyboardInterrupt):
     """SIGINT (Ctrl-C) or SIGTERM; its argument is the signal's number."""
 
@@ -105,7 +108,7 @@ class _SignalError(KeyboardInterrupt):
 def clear_errors(after_signal: str = "") -> Iterator[None]:
     """End the process without a traceback, with one line on stderr.
 
-    The exit code is 2 for an InputError or a module that is not installed, 130 for Ctrl-C, 143 for SIGTERM.
+    The exit code is 2 for an InputError, a module that is not installed or a full disk, 130 for Ctrl-C, 143 for SIGTERM.
 
     :param after_signal: What the line says after "interrupted".
     """
@@ -122,6 +125,13 @@ def clear_errors(after_signal: str = "") -> Iterator[None]:
         logger.debug("traceback of this error:", exc_info=True)
         other = f"{sys.executable} has no module {error.name!r}; activate the project's environment (`. .venv/bin/activate`), or install it"
         _write_end(f"error: {not_installed(error.name) or other}")
+        raise SystemExit(EXIT_INPUT) from None
+    except OSError as error:
+        if error.errno is None or error.errno not in _NO_SPACE:
+            raise
+        logger.debug("traceback of this error:", exc_info=True)
+        place = error.filename or os.getcwd()  # noqa: PTH109
+        _write_end(f"error: {place}: {os.strerror(error.errno)}; free some space and run the command again")
         raise SystemExit(EXIT_INPUT) from None
     except _SignalError as error:
         if STAGE not in os.environ:

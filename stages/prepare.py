@@ -17,7 +17,7 @@ def main(task: str) -> None:
         examples, about = imported.examples(task, text, settings.tag.text)
         report, metrics = {"imported": text.source.logits}, {"read": examples.num_rows}
     else:
-        read, provenance = sources.read(text.source, text.columns)
+        read, provenance = sources.read(text.source, text.columns, scratch=Path())
         examples, found = preparation.prepare(read, text, settings.tag.text)
         pairs = text.columns.sentence2 is not None
         about = {"task": task, "labels": text.labels, "pairs": pairs, "source": provenance}

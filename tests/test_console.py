@@ -208,6 +208,17 @@ def test_a_pipe_that_closes_without_a_signal_and_a_full_disk_end_a_command(monke
     os.close(other)
 
 
+def test_a_full_disk_is_one_line_and_other_errors_of_the_system_are_not_hidden(capsys):
+    with pytest.raises(SystemExit) as end, console.clear_errors():
+        raise OSError(console.errno.ENOSPC, "No space left on device", "data/x.parquet")
+    assert end.value.code == console.EXIT_INPUT
+    assert capsys.readouterr().err == (
+        "error: data/x.parquet: No space left on device; free some space and run the command again\n"
+    )
+    with pytest.raises(PermissionError), console.clear_errors():
+        raise PermissionError(console.errno.EACCES, "Permission denied")
+
+
 # --- Ctrl-C, SIGTERM ------------------------------------------------------------------------------------------------------
 
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+import by_row
 import pytest
 import yaml
 
 from pipeline import params
-from pipeline.text import sources
 
 ROOT = Path(__file__).parents[1]
 GLUE = ["sst2", "qqp", "mnli", "rte"]
@@ -71,7 +71,7 @@ def test_the_hubs_rows_and_the_files_give_the_same_classes(task, tmp_path, monke
     )
     monkeypatch.chdir(tmp_path)
     text = params.load(task, ROOT).task.text
-    found, provenance = sources.read(text.source, text.columns)
+    found, provenance = by_row.read(text.source, text.columns)
     assert {"train", "validation"} <= set(found)
     assert provenance["revision"]
     values = text.label_values or {name: name for name in text.labels}

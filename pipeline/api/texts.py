@@ -68,19 +68,19 @@ def prepared(
     settings = settings_of(Text, block, "augment")
     with installed("preparing texts"), named("texts"):
         from pipeline.text.preparation import prepare
-        from pipeline.text.sources import SourceRows
+        from pipeline.text.sources import of_columns
 
         rows = {
-            split: SourceRows(
-                name="texts" if split == "all" else f"texts[{split!r}]",
-                lines=list(range(len(columns[0]))),
-                sentence1=list(columns[0]),
-                sentence2=list(columns[1]) if pairs else [None] * len(columns[0]),
-                labels=_named_labels(values[split], names, known is None),
+            split: of_columns(
+                "texts" if split == "all" else f"texts[{split!r}]",
+                columns[0],
+                columns[1] if pairs else None,
+                _named_labels(values[split], names, known is None),
             )
             for split, columns in sides.items()
         }
-        examples, _ = prepare(rows, settings, text, gold=False)
+        batches, _ = prepare(rows, settings, text, gold=False)
+        examples = batches.read_all()
     from pipeline.logits.gather import NO_AUGMENTATION
 
     return Augmented(examples, tables.AUGMENTED.empty_table(), known, pairs, text, NO_AUGMENTATION)

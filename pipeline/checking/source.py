@@ -10,12 +10,12 @@ from pipeline.checking.findings import Findings
 from pipeline.errors import InputError
 from pipeline.logits import dataset, imported
 from pipeline.logits.note import check_teachers, teacher_of
-from pipeline.params.text import Columns, Source, Text
+from pipeline.params.text import Columns, Source, Text, exists
 from pipeline.plugins import folders_of
 from pipeline.text.formats import HEAD_BYTES, check_pointer
 from pipeline.text.labels import Labels
-from pipeline.text.records import Fault, Record, check_columns, class_names, read_records, table_records
-from pipeline.text.sources import ALL, files_of
+from pipeline.text.records import Fault, Record, check_columns, check_format, check_type, class_names, read_records
+from pipeline.text.sources import ALL, files_of, missing
 
 
 def check_source(found: Findings) -> None:
@@ -30,7 +30,7 @@ def check_source(found: Findings) -> None:
                 _check_logits(found, imported.fetch(source.logits))
         return
     given = _files(source)
-    if source.otherwise is not None and not any(Path(name).exists() for name in given.values()):
+    if source.otherwise is not None and not any(exists(Path(name)) for name in given.values()):
         recorded = any(found.ran("examples", "text", Path(name).as_posix()) for name in given.values())
         place, source = (place, source) if recorded else (f"{place}.otherwise", source.otherwise)
         given = _files(source)
@@ -71,12 +71,12 @@ def _files(source: Source) -> dict[str, str]:
 
 def _path(source: Source, name: str) -> Path | None:
     folders = [Path()] if source.package is None else folders_of(source.package)
-    return next((folder / name for folder in folders if (folder / name).exists()), None)
+    return next((folder / name for folder in folders if exists(folder / name)), None)
 
 
 def _missing(source: Source, name: str) -> str:
     if source.package is None:
-        return f"{name}: no such file{'; for several files, name their folder' if '*' in name else ''}"
+        return missing(name)
     if folders_of(source.package):
         return f"path: the package {source.package!r} has no file {name!r}"
     return f"package: {source.package!r} (its import name) is not installed; install it with `pip install {source.package}`"
@@ -90,7 +90,7 @@ def _check_files(path: Path, name: str, split: str, source: Source, columns: Col
     if (
         label is None
         or path.suffix.lower() != ".parquet"
-        or path.is_dir()
+        or not path.is_file()
         or text.is_regression
         or split not in (ALL, "validation")
     ):
@@ -108,19 +108,19 @@ def _has_rows(path: Path, name: str, source: Source, columns: Columns, text: Tex
     first: Record | None
     wanted = list(dict.fromkeys(column for column in named if column is not None))
     try:
-        records = read_records(path, name, wanted, source.quotes)
-        if path.suffix.lower() == ".parquet":
+        if check_format(path, name, source.quotes) == ".parquet":
             with path.open("rb") as file:
                 check_pointer(file.read(HEAD_BYTES), name)
             schema = pq.read_schema(path)
             check_columns(name, schema.names, wanted)
-            table_records(name, schema.empty_table().select(wanted), wanted)
+            for column in wanted:
+                check_type(name, column, schema.field(column).type)
             rows = pq.read_metadata(path).num_rows
             first = (1, []) if rows else None
             if columns.label and not text.is_regression and (classes := class_names(path, columns.label)):
                 Labels(text).of_classes(classes, name)
         else:
-            first = next(records, None)
+            first = next(read_records(path, name, wanted, source.quotes), None)
     except OSError as error:
         raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
     except pa.ArrowException as error:

@@ -19,7 +19,7 @@ from pipeline import plugins
 from pipeline.params.augment import Rule
 from pipeline.params.project import Settings
 from pipeline.params.teachers import TeacherModel
-from pipeline.params.text import Source, parts_of
+from pipeline.params.text import Source, exists, is_pattern, parts_of
 from pipeline.storage import read_json, sha256_of, write_json
 
 logger = logging.getLogger(__name__)
@@ -160,9 +160,12 @@ def _source(source: Source, hashes: Hashes, prepares: bool) -> dict[str, Any]:
     missing = ABSENT if source.otherwise is not None and prepares else None
     found: dict[str, Any] = {}
     for name in names:
-        paths = [folder / name for folder in folders if (folder / name).exists()]
-        if paths and paths[0].is_dir():
-            found[Path(name).as_posix()] = {part.name: hashes.of(part) for part in parts_of(paths[0])}
+        paths = [folder / name for folder in folders if exists(folder / name)]
+        if paths and not paths[0].is_file():
+            whole = is_pattern(paths[0])  # it can match files of several folders
+            found[Path(name).as_posix()] = {
+                part.as_posix() if whole else part.name: hashes.of(part) for part in parts_of(paths[0])
+            }
         else:
             found[Path(name).as_posix()] = hashes.of(paths[0]) if paths else missing
     return found if source.otherwise is None else found | {"otherwise": _source(source.otherwise, hashes, prepares)}

@@ -12,10 +12,28 @@ from pipeline.params.base import Fraction, Model, Policy, RefuseOrDrop, Sha256, 
 from pipeline.tables import SPLITS
 
 
-def parts_of(folder: Path) -> list[Path]:
-    """Return what a folder of parts holds, in the order of the names; names that start with _ or . do not count, as in Spark."""
-    parts = (path for path in folder.iterdir() if not path.name.startswith(("_", ".")))
+def is_pattern(place: Path) -> bool:
+    """Return whether a path is a pattern such as `parts/*.csv`, and no file or folder itself."""
+    return any(letter in "*?[" for letter in str(place)) and not place.exists()
+
+
+def parts_of(place: Path) -> list[Path]:
+    """Return what a folder of parts holds, or the files that a pattern matches, in the order of the names.
+
+    Names that start with _ or . do not count, as in Spark.
+    """
+    if is_pattern(place):
+        root = Path(place.anchor)
+        found = [path for path in root.glob(str(place.relative_to(root))) if path.is_file()]
+    else:
+        found = list(place.iterdir())
+    parts = (path for path in found if not path.name.startswith(("_", ".")))
     return sorted(parts, key=lambda path: path.name)  # on Windows, paths are compared without case
+
+
+def exists(place: Path) -> bool:
+    """Return whether there is a file or folder, or a file that a pattern matches."""
+    return bool(parts_of(place)) if is_pattern(place) else place.exists()
 
 
 class Columns(Model):
@@ -50,7 +68,7 @@ class Source(Model):
     """The source of the rows: exactly one of `files`, `package`, `hub`, `logits`."""
 
     files: str | dict[str, str] | None = None
-    """A csv, tsv, jsonl or parquet file or a folder of them, or one for each split."""
+    """A csv, tsv, jsonl or parquet file, a folder of them or a pattern (`parts/*.csv.gz`), or one for each split."""
     package: str | None = None
     """An installed Python package that contains the file `path`; it is not imported."""
     path: str | dict[str, str] | None = None

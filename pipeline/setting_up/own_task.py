@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from pipeline.errors import InputError
 from pipeline.logits.markdown import render
 from pipeline.params.reading import validated
@@ -15,6 +18,7 @@ from pipeline.params.teachers import TeacherModel
 from pipeline.params.text import Columns, Source
 from pipeline.tables import SPLITS
 from pipeline.text import sources
+from pipeline.text.rows import SourceRows
 
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 """How a single file is split."""
@@ -99,12 +103,7 @@ def read(given: Given, folder: Path) -> Found:
         if isinstance(files, str)
         else {split: _place(file, folder) for split, file in files.items()}
     )
-    unreadable = [
-        f"{name}, line {of_split.lines[n]}: {of_split.faults[n].value}"
-        for of_split in rows.values()
-        for n, name in enumerate(of_split.names())
-        if n in of_split.faults
-    ]
+    unreadable = [line for of_split in rows.values() for line in _unreadable(of_split)]
     counts = {split: len(of_split) for split, of_split in rows.items()}
     return Found(placed, named, _labels(rows, given.label), counts, unreadable)
 
@@ -122,11 +121,30 @@ def repository_of(folder: Path) -> Path | None:
     return next((parent for parent in (folder, *folder.parents) if (parent / ".git").exists()), None)
 
 
-def _labels(rows: Mapping[str, sources.SourceRows], column: str) -> list[str]:
+def _unreadable(rows: SourceRows) -> list[str]:
+    positions = np.array(sorted(rows.faults), np.int64)
+    if not len(positions):
+        return []
+    lines, names = rows.take(positions, ["line"])["line"].to_pylist(), rows.names
+    parts = rows.parts_of(positions).tolist()
+    return [
+        f"{names[part]}, line {line}: {rows.faults[n].value}"
+        for n, line, part in zip(positions.tolist(), lines, parts, strict=True)
+    ]
+
+
+def _counts(values: pa.ChunkedArray) -> dict[str | None, int]:
+    return {item["values"]: item["counts"] for item in values.value_counts().to_pylist()}
+
+
+def _labels(rows: Mapping[str, SourceRows], column: str) -> list[str]:
     if names := next((of_split.class_names for of_split in rows.values() if of_split.class_names), None):
         return names
-    given = [label for of_split in rows.values() for label in of_split.labels if label]
-    values = set(given)
+    labels = pa.chunked_array(
+        [batch["label"] for of_split in rows.values() for _, batch in of_split.batches()], pa.string()
+    )
+    given = {value: count for value, count in _counts(labels).items() if value}
+    count, values = sum(given.values()), set(given)
     name = next(iter(rows.values())).name
     if all(_NUMBER.fullmatch(value) for value in values):
         if not all(_WHOLE.fullmatch(value) for value in values):
@@ -134,9 +152,9 @@ def _labels(rows: Mapping[str, sources.SourceRows], column: str) -> list[str]:
         values = {_WHOLE.sub(r"\1", value) for value in values}
     if len(values) < 2:
         raise InputError(f"{name}: column {column!r} has {len(values)} classes; name the column of labels with --label")
-    if len(values) > FEW and 2 * len(values) > len(given):
+    if len(values) > FEW and 2 * len(values) > count:
         raise InputError(
-            f"{name}: column {column!r} has {len(values):,} values in {len(given):,} rows, which are no classes; name the column of labels "
+            f"{name}: column {column!r} has {len(values):,} values in {count:,} rows, which are no classes; name the column of labels "
             "with --label"
         )
     return sorted(values, key=int if all(_WHOLE.fullmatch(value) for value in values) else None)

@@ -8,52 +8,55 @@ read are the rows kept plus the rows dropped of every kind.
 import logging
 import math
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.params.text import Text
 from pipeline.tables import SPLITS, TextMode
+from pipeline.text import repeats
+from pipeline.text.cleaning import cleaned
 from pipeline.text.labels import Labels
-from pipeline.text.row_report import KINDS, Problem, Report, RowLocation, refuse
-from pipeline.text.sources import ALL, SourceRows
+from pipeline.text.row_report import KINDS, Locations, Problem, Report, refuse
+from pipeline.text.rows import SourceRows
+from pipeline.text.sources import ALL
 
 logger = logging.getLogger(__name__)
+Numbers = NDArray[np.int64]
+_DROPPED = {kind: number for number, kind in enumerate(KINDS, start=1)}
+"""The number of the kind of problem for which a row is dropped; 0 for a row that is kept."""
 
 
-def prepare(rows: Mapping[str, SourceRows], text: Text, mode: TextMode, gold: bool = True) -> tuple[pa.Table, Report]:
-    """Check every row and make the table of examples.
+def prepare(
+    rows: Mapping[str, SourceRows], text: Text, mode: TextMode, gold: bool = True
+) -> tuple[pa.RecordBatchReader, Report]:
+    """Check every row and make the examples.
 
     :param rows: The rows of each split, or of `sources.ALL` alone, as `sources.read` returns them.
     :param gold: Whether validation rows need gold labels.
-    :return: The table (`tables.examples_schema(C)`, in the order of SPLITS and then of the file) and the report.
+    :return: The examples (`tables.examples_schema(C)`, in the order of SPLITS and then of the file), which are made in batches while they are
+        read, and the report.
     :raises InputError: If there are rows that the task refuses (all kinds in one message), or a split is missing or ends up empty.
     """
     if problem := text.split_problem([split for split in SPLITS if split in rows]):
         raise InputError(problem)
-    check = _Check(text, mode)
-    every = [row for split in (ALL, *SPLITS) if split in rows for row in check.rows(split, rows[split])]
-    _identify(_not_dropped(every))
-    if shares := text.shares():
-        _assign_splits([row for row in _not_dropped(every) if row.split in (ALL, "train")], shares)
-    check.repeats(_not_dropped(every))
-    check.leaks(_not_dropped(every))
-
-    kept = [row for split in SPLITS for row in every if row.split == split and not row.dropped]
+    check = _Check([rows[split] for split in (ALL, *SPLITS) if split in rows], text, mode)
+    check.rows([split for split in (ALL, *SPLITS) if split in rows])
+    check.repeats()
     problems = check.problems()
-    if len(kept) + sum(problem.dropped for problem in problems.values()) != len(every):
+    read = sum(map(len, rows.values()))
+    if np.count_nonzero(check.dropped == 0) + sum(problem.dropped for problem in problems.values()) != read:
         raise AssertionError("a row is neither kept nor counted as dropped")
     advice = check.advice()
     refuse(problems, advice)
-    schema = tables.examples_schema(len(text.labels))
-    table = pa.table({name: pa.array([getattr(row, name) for row in kept]) for name in schema.names}).cast(schema)
-    report = Report.of(table, len(every), sum(part.left_out for part in rows.values()), problems, text)
+    left_out = sum(part.left_out for part in rows.values())
+    report = Report.of(read, left_out, check.kept_labels(), check.kept_words(), problems, text)
     report.log()
     for line in advice:
         logger.warning("bad_rows.unknown_label: %s", line)
@@ -63,55 +66,16 @@ def prepare(rows: Mapping[str, SourceRows], text: Text, mode: TextMode, gold: bo
         )
     if gold:
         report.refuse_unlabelled(text)
-    return table, report
-
-
-# --- splits -------------------------------------------------------------------------------------------------------------
+    return pa.RecordBatchReader.from_batches(tables.examples_schema(len(text.labels)), check.examples()), report
 
 
 def _wanted(rows: Mapping[str, SourceRows], text: Text) -> list[str]:
     return [split for split in SPLITS if split in rows or split in text.shares()]
 
 
-def _assign_splits(rows: Sequence["_Row"], shares: Mapping[str, float]) -> None:
-    """Assign each row to a split by its id alone, so that it stays there when other rows come or go.
-
-    The first 64 bits of the id, as a fraction of 2**64, are looked up in the cumulative shares.
-    """
-    splits = list(shares)
-    bounds = np.cumsum(list(shares.values()))[:-1]
-    fractions = tables.id_digests(pa.array([row.id for row in rows], pa.string()))[:, 0] / 2.0**64
-    for row, index in zip(rows, np.searchsorted(bounds, fractions, side="right").tolist(), strict=True):
-        row.split = splits[index]
-
-
-# --- checks -------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Row:
-    split: str  # ALL until it is assigned
-    file: str
-    line: int
-    sentence1: str = ""
-    sentence2: str | None = None
-    label: int | float | None = None  # in a regression, a number that float32 holds exactly
-    id: str = ""
-    dropped: str | None = None  # the kind of problem
-
-    @property
-    def text(self) -> str:
-        return " | ".join(_quoted(sentence) for sentence in (self.sentence1, self.sentence2) if sentence is not None)
-
-
-def _not_dropped(rows: Iterable[_Row]) -> list[_Row]:
-    return [row for row in rows if row.dropped is None]
-
-
-def _identify(rows: Sequence[_Row]) -> None:
-    ids = tables.content_ids([row.sentence1 for row in rows], [row.sentence2 for row in rows])
-    for row, found in zip(rows, ids, strict=True):
-        row.id = found
+def _type(text: Text) -> type[np.signedinteger]:
+    """Return the smallest type of the class numbers."""
+    return np.int8 if len(text.labels) <= np.iinfo(np.int8).max else np.int32
 
 
 def _shorten(text: str, limit: int = 60) -> str:
@@ -133,92 +97,125 @@ def _number(label: str) -> float | None:
 
 
 class _Check:
-    """Finds problems, collects them, and marks rows as dropped."""
+    """Finds problems and marks rows as dropped. Rows are numbered through all sources; what is kept of each is a few numbers."""
 
-    def __init__(self, text: Text, mode: TextMode) -> None:
-        self._text = text
-        self._mode = mode
+    def __init__(self, sources: Sequence[SourceRows], text: Text, mode: TextMode) -> None:
+        self._sources, self._text, self._mode = sources, text, mode
+        self._starts = np.cumsum([0, *map(len, sources)])
         self._pairs = text.columns.sentence2 is not None
-        self._regression = text.is_regression
+        self._columns = ("sentence1", "sentence2")[: 1 + self._pairs]
         self._labels = None if text.is_regression else Labels(text)
-        self._unknown: list[str] = []
-        self._found: dict[str, list[tuple[_Row, str]]] = {kind: [] for kind in KINDS}
-        self._parts: set[str] = set()
+        self._unknown: dict[str, None] = {}
+        self._classes: list[Mapping[str, str | None]] = []  # of each source: the names of its class numbers
+        self._parts = {part for rows in sources for part in rows.names if part != rows.name}
+        count = int(self._starts[-1])
+        self.dropped = np.zeros(count, np.int8)
+        self._splits = np.zeros(count, np.int8)
+        self._label = np.full(count, np.nan, np.float32) if text.is_regression else np.full(count, -1, _type(text))
+        self._ids = np.zeros((2, count), np.uint64)
+        self._words = {column: np.zeros(count, np.int32) for column in self._columns}
+        self._conflicts = np.zeros(0, np.int64)
+        self._before: dict[int, float] = {}  # the own labels of rows that got the mean of a conflict
+        self._same: dict[str, tuple[Numbers, Numbers]] = {}  # by kind: rows, and for each the row that is kept
 
-    def _drop(self, row: _Row, kind: str, value: str) -> None:
-        row.dropped = kind
-        self._found[kind].append((row, value))
+    # --- each row by itself ----------------------------------------------------------------------------------------------
 
-    def problems(self) -> dict[str, Problem]:
-        """Return the problems found, by kind."""
-        return {
-            kind: Problem(
-                count=len(found),
-                action=getattr(self._text.bad_rows, kind),
-                dropped=sum(row.dropped == kind for row, _ in found),
-                rows=sorted(
-                    (RowLocation(row.file, row.line, value) for row, value in found), key=lambda at: (at.file, at.line)
-                ),
-            )
-            for kind, found in self._found.items()
-        }
+    def rows(self, splits: Sequence[str]) -> None:
+        """Check each row by itself, and find its id and split.
 
-    def _cleaned(self, text: str | None) -> str:
-        text = text or ""
-        return (
-            " ".join(text.split()) if self._mode == "pretokenised" else text.strip()
-        )  # splits as tagging.split_words does
+        :param splits: The split of each source, or ALL.
+        """
+        shares = self._text.shares()
+        for start, split, rows in zip(self._starts.tolist(), splits, self._sources, strict=False):
+            names = rows.class_names
+            classes = self._labels.of_classes(names, rows.name) if self._labels is not None and names else {}
+            self._classes.append(classes)
+            self._check_faults(start, rows)
+            for first, batch in rows.batches():
+                place = slice(start + first, start + first + len(batch))
+                texts = self._cleaned(batch)
+                self._check_texts(place, texts)
+                self._read_labels(place, self._mapped(batch, classes))
+                self._identify(place, texts)
+                if split != ALL:
+                    self._splits[place] = SPLITS.index(split)
+                if shares and split in (ALL, "train"):
+                    self._assign_splits(place, shares)
 
-    def rows(self, split: str, rows: SourceRows) -> list[_Row]:
-        """Return the rows of a split, each checked by itself."""
-        columns = (rows.names(), rows.lines, rows.sentence1, rows.sentence2, rows.labels)
-        checked = []
-        names = rows.class_names
-        classes = self._labels.of_classes(names, rows.name) if self._labels is not None and names else {}
-        self._parts.update(part for _, part in rows.parts if part != rows.name)
-        for position, (name, line, sentence1, sentence2, label) in enumerate(zip(*columns, strict=True)):
-            row = _Row(split, name, line, self._cleaned(sentence1))
-            if self._pairs:
-                row.sentence2 = self._cleaned(sentence2)
-            if fault := rows.faults.get(position):
-                self._drop(row, fault.kind, _shorten(" ".join(fault.value.split())))
-            elif position in rows.spanning and all(map(self._is_row, rows.spanning[position][1])):
-                end = rows.spanning[position][0]
-                self._drop(row, "fields", f"a quote opens here and closes in line {end}; double quotes inside a field")
-            elif not row.sentence1 or row.sentence2 == "":
-                self._drop(row, "blank", row.text)
-            elif tables.MASK in row.sentence1 or tables.MASK in (row.sentence2 or ""):
-                self._drop(row, "mask", row.text)
-            elif label := classes.get(label, label) if classes and label else label:  # null and "" are unlabelled
-                self._read_label(row, label)
-            checked.append(row)
-        return checked
+    def _cleaned(self, batch: pa.RecordBatch) -> list[pa.Array]:
+        return [cleaned(batch[column], self._mode) for column in self._columns]
+
+    def _drop(self, place: slice, mask: NDArray[np.bool_], kind: str) -> None:
+        """Drop the rows of a mask, except those that are dropped already."""
+        dropped = self.dropped[place]
+        dropped[mask & (dropped == 0)] = _DROPPED[kind]
+
+    def _check_faults(self, start: int, rows: SourceRows) -> None:
+        for position, fault in rows.faults.items():
+            self.dropped[start + position] = _DROPPED[fault.kind]
+        for position, (_, inside) in rows.spanning.items():
+            if position not in rows.faults and all(map(self._is_row, inside)):
+                self.dropped[start + position] = _DROPPED["fields"]
 
     def _is_row(self, values: tuple[str, str]) -> bool:
         """Return whether a line inside a field is a row, by its text and label: a stray quote made it part of the field."""
         text, label = values
         if not label or not re.search(r"[^\W\d]", text):
             return False
-        if self._labels is None:
-            return _number(label) is not None
-        try:
-            self._labels.number(label)
-        except KeyError:
-            return False
-        return True
+        return self._label_of(label) is not None
 
-    def _read_label(self, row: _Row, value: str) -> None:
+    def _label_of(self, value: str) -> int | float | None:
+        """Return the class number of a label, -1 where it means no label, or the number in a regression; None if it is unknown."""
         if self._labels is None:
-            row.label = _number(value)
-            unknown = row.label is None
-        else:
-            try:
-                row.label, unknown = self._labels.number(value), False
-            except KeyError:
-                unknown = True
-        if unknown:
-            self._unknown.append(value)
-            self._drop(row, "unknown_label", _quoted(value))
+            return _number(value)
+        try:
+            number = self._labels.number(value)
+        except KeyError:
+            return None
+        return -1 if number is None else number
+
+    def _check_texts(self, place: slice, texts: Sequence[pa.Array]) -> None:
+        blank = [np.asarray(pc.equal(pc.binary_length(text), 0)) for text in texts]
+        self._drop(place, np.logical_or.reduce(blank), "blank")
+        masked = [np.asarray(pc.match_substring(text, tables.MASK)) for text in texts]
+        self._drop(place, np.logical_or.reduce(masked), "mask")
+        for column, text in zip(self._columns, texts, strict=True):
+            self._words[column][place] = np.asarray(pc.list_value_length(pc.utf8_split_whitespace(text)))
+
+    @staticmethod
+    def _mapped(batch: pa.RecordBatch, classes: Mapping[str, str | None]) -> pa.DictionaryArray:
+        """Return the labels of rows, with those of a file that names its classes under their names; null and "" are no label."""
+        found = batch["label"].dictionary_encode()
+        values = found.dictionary.to_pylist()
+        mapped = [classes.get(value, value) or None for value in values]
+        return pa.DictionaryArray.from_arrays(found.indices, pa.array(mapped, pa.string()))
+
+    def _read_labels(self, place: slice, labels: pa.DictionaryArray) -> None:
+        values = labels.dictionary.to_pylist()
+        none = -1 if self._labels is not None else math.nan
+        numbers = [none if value is None else self._label_of(value) for value in values]
+        unknown = np.array([number is None for number in numbers] + [False])
+        at = np.asarray(labels.indices.fill_null(len(values)))
+        free = self.dropped[place] == 0
+        if (found := unknown[at] & free).any():
+            self._unknown |= dict.fromkeys(values[n] for n in at[found].tolist())
+            self._drop(place, found, "unknown_label")
+        known = np.array([none if number is None else number for number in numbers] + [none], self._label.dtype)
+        self._label[place] = np.where(free & ~found, known[at], none)
+
+    def _identify(self, place: slice, texts: Sequence[pa.Array]) -> None:
+        kept = self.dropped[place] == 0
+        mask = pa.array(kept)
+        self._ids[:, place][:, kept] = tables.content_digests(*(text.filter(mask) for text in texts)).T
+
+    def _assign_splits(self, place: slice, shares: Mapping[str, float]) -> None:
+        """Assign each row to a split by its id alone, so that it stays there when other rows come or go.
+
+        The first 64 bits of the id, as a fraction of 2**64, are looked up in the cumulative shares.
+        """
+        numbers = np.array([SPLITS.index(split) for split in shares], np.int8)
+        bounds = np.cumsum(list(shares.values()))[:-1]
+        self._splits[place] = numbers[np.searchsorted(bounds, self._ids[0, place] / 2.0**64, side="right")]
 
     def advice(self) -> list[str]:
         """Return lines on the labels of rows that were dropped for them."""
@@ -228,43 +225,166 @@ class _Check:
             return ["A task with one label is a regression: its labels are finite numbers, such as 3.8, or empty."]
         return self._labels.advice(self._unknown)
 
-    def repeats(self, rows: Iterable[_Row]) -> None:
-        """Keep each text once in a split. A row without a label conflicts with no label."""
-        groups: dict[tuple[str, str], list[_Row]] = defaultdict(list)
-        for row in rows:
-            groups[row.split, row.id].append(row)
-        for group in (group for group in groups.values() if len(group) > 1):
-            votes = Counter(row.label for row in group if row.label is not None)
-            label = max(votes, key=votes.__getitem__, default=None)  # the first on a tie
-            chosen = next(row for row in group if row.label == label)
-            if len(votes) > 1:
-                self._conflict(group, chosen)
-                continue
-            for row in group:
-                if row is not chosen:
-                    self._drop(row, "repeat", f"as in {self._place(chosen)}: {row.text}")
+    # --- rows with the same text -----------------------------------------------------------------------------------------
 
-    def _conflict(self, group: Sequence[_Row], chosen: _Row) -> None:
-        for row in group:
-            self._found["conflict"].append((row, f"{self._named(row.label)}: {row.text}"))
-            if row is not chosen or self._text.bad_rows.conflict != "keep":
-                row.dropped = "conflict"
-        if self._regression:
-            numbers = [row.label for row in group if row.label is not None]
-            chosen.label = float(np.float32(np.mean(numbers, dtype=np.float64)))
+    def repeats(self) -> None:
+        """Keep each text once in a split, and only in the last split that has it."""
+        rows = repeats.repeated(self._ids, self.dropped == 0)
+        found = repeats.in_splits(self._ids, self._splits, self._label, rows)
+        self.dropped[found.repeats[0]] = _DROPPED["repeat"]
+        self._conflicts = found.conflicts
+        if self._text.is_regression and len(found.conflicts):
+            groups = np.split(found.conflicts, np.cumsum(found.sizes)[:-1])
+            for group, chosen in zip(groups, found.chosen.tolist(), strict=True):
+                numbers = self._label[group]
+                self._before[chosen] = float(self._label[chosen])
+                self._label[chosen] = numbers[~np.isnan(numbers)].astype(np.float64).mean()
+        dropped = found.conflicts
+        if self._text.bad_rows.conflict == "keep":
+            dropped = np.setdiff1d(dropped, found.chosen)
+        self.dropped[dropped] = _DROPPED["conflict"]
+        leaks = repeats.between_splits(self._ids, self._splits, rows[self.dropped[rows] == 0])
+        self.dropped[leaks[0]] = _DROPPED["leak"]
+        self._same = {"repeat": found.repeats, "leak": leaks}
 
-    def _place(self, row: _Row) -> str:
-        return f"{PurePath(row.file).name}, line {row.line}" if row.file in self._parts else f"line {row.line}"
+    # --- what was found --------------------------------------------------------------------------------------------------
 
-    def _named(self, label: int | float | None) -> str:
-        if label is None:
+    def problems(self) -> dict[str, Problem]:
+        """Return the problems found, by kind."""
+        problems = {}
+        for kind, number in _DROPPED.items():
+            rows = np.flatnonzero(self.dropped == number)
+            found = np.sort(self._conflicts) if kind == "conflict" else rows
+            action = getattr(self._text.bad_rows, kind)
+            problems[kind] = Problem(len(found), action, len(rows), self._locations(kind, found))
+        return problems
+
+    def _by_source(self, rows: Numbers) -> Iterator[tuple[SourceRows, NDArray[np.bool_], Numbers]]:
+        """Yield each source that has some of the rows, which of them these are, and their positions in it."""
+        for start, source in zip(self._starts.tolist(), self._sources, strict=False):
+            inside = (rows >= start) & (rows < start + len(source))
+            if inside.any():
+                yield source, inside, rows[inside] - start
+
+    def _locations(self, kind: str, rows: Numbers) -> Locations:
+        names = sorted({name for source in self._sources for name in source.names})
+        files, lines = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
+        for source, inside, positions in self._by_source(rows):
+            files[inside] = np.array(list(map(names.index, source.names)))[source.parts_of(positions)]
+            lines[inside] = source.take(positions, ["line"])["line"]
+        # Of a file that is that of two splits, the rows leak in the order of the later split.
+        order = np.lexsort((-self._splits[rows], lines, files) if kind == "leak" else (lines, files))
+        rows = rows[order]
+        return Locations(names, files[order], lines[order], lambda at: self._values(kind, rows[at]))
+
+    def _values(self, kind: str, rows: Numbers) -> list[str]:
+        """Return what is wrong with each row, for messages."""
+        if kind in ("fields", "encoding"):
+            return self._fault_values(rows)
+        if kind == "unknown_label":
+            return [_quoted(label or "") for label in self._labels_of(rows)]
+        texts = self._quoted_texts(rows)
+        if kind == "conflict":
+            return [f"{self._named(row)}: {text}" for row, text in zip(rows.tolist(), texts, strict=True)]
+        if kind not in self._same:
+            return texts
+        found, kept = self._same[kind]
+        kept = kept[np.searchsorted(found, rows)]
+        places = self._places(kept)
+        if kind == "leak":
+            splits = self._splits[kept].tolist()
+            places = [f"{SPLITS[split]}, {place}" for split, place in zip(splits, places, strict=True)]
+        words = {"repeat": "as in", "leak": "also in"}[kind]
+        return [f"{words} {place}: {text}" for place, text in zip(places, texts, strict=True)]
+
+    def _fault_values(self, rows: Numbers) -> list[str]:
+        values = []
+        for source, _, positions in self._by_source(np.sort(rows)):
+            for position in positions.tolist():
+                if fault := source.faults.get(position):
+                    values.append(_shorten(" ".join(fault.value.split())))
+                else:
+                    end = source.spanning[position][0]
+                    values.append(f"a quote opens here and closes in line {end}; double quotes inside a field")
+        return [values[n] for n in np.argsort(np.argsort(rows)).tolist()]
+
+    def _take(
+        self, rows: Numbers, make: Callable[[int, pa.RecordBatch], list[str]], columns: Sequence[str]
+    ) -> list[str]:
+        """Return what `make` returns for some rows of a source and its number."""
+        found: list[str] = [""] * len(rows)
+        for source, inside, positions in self._by_source(rows):
+            made = make(self._sources.index(source), source.take(positions, columns))
+            for at, value in zip(np.flatnonzero(inside).tolist(), made, strict=True):
+                found[at] = value
+        return found
+
+    def _quoted_texts(self, rows: Numbers) -> list[str]:
+        def texts(_: int, batch: pa.RecordBatch) -> list[str]:
+            columns = [map(_quoted, text.to_pylist()) for text in self._cleaned(batch)]
+            return list(map(" | ".join, zip(*columns, strict=True)))
+
+        return self._take(rows, texts, self._columns)
+
+    def _labels_of(self, rows: Numbers) -> list[str]:
+        return self._take(rows, lambda n, batch: self._mapped(batch, self._classes[n]).to_pylist(), ["label"])
+
+    def _places(self, rows: Numbers) -> list[str]:
+        def places(number: int, batch: pa.RecordBatch) -> list[str]:
+            return [f"line {line}" for line in batch["line"].to_pylist()]
+
+        lines = self._take(rows, places, ["line"])
+        names = [""] * len(rows)
+        for source, inside, positions in self._by_source(rows):
+            for at, part in zip(np.flatnonzero(inside).tolist(), source.parts_of(positions).tolist(), strict=True):
+                name = source.names[part]
+                names[at] = f"{PurePath(name).name}, " if name in self._parts else ""
+        return [name + line for name, line in zip(names, lines, strict=True)]
+
+    def _named(self, row: int) -> str:
+        label = self._before.get(row, self._label[row].item())
+        if label == -1 if self._labels is not None else math.isnan(label):
             return "no label"
-        return f"{label:.7g}" if self._regression else self._text.labels[int(label)]
+        return f"{label:.7g}" if self._labels is None else self._text.labels[int(label)]
 
-    def leaks(self, rows: Iterable[_Row]) -> None:
-        """Keep each text in the last split that has it."""
-        last: dict[str, _Row] = {}
-        for row in sorted(rows, key=lambda row: SPLITS.index(row.split), reverse=True):
-            other = last.setdefault(row.id, row)
-            if other is not row:
-                self._drop(row, "leak", f"also in {other.split}, {self._place(other)}: {row.text}")
+    # --- the rows that are kept ------------------------------------------------------------------------------------------
+
+    def _kept(self, split: str, place: slice = slice(None)) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = (self.dropped[place] == 0) & (self._splits[place] == SPLITS.index(split))
+        return found
+
+    def kept_labels(self) -> dict[str, NDArray[np.number]]:
+        """Return the labels of the rows of each split: class numbers, -1 for no label; in a regression numbers, NaN for no label."""
+        return {split: self._label[self._kept(split)] for split in SPLITS}
+
+    def kept_words(self) -> dict[str, NDArray[np.int32]]:
+        """Return the number of words of each row that is kept, by column, and forget those of all rows."""
+        kept = self.dropped == 0
+        return {column: self._words.pop(column)[kept] for column in self._columns}
+
+    def examples(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows that are kept, in batches of `tables.examples_schema`."""
+        schema = tables.examples_schema(len(self._text.labels))
+        splits = [split for split in SPLITS if self._kept(split).any()]
+        for number, split in enumerate(splits):
+            for start, source in zip(self._starts.tolist(), self._sources, strict=False):
+                if not self._kept(split, slice(start, start + len(source))).any():
+                    continue
+                for first, batch in source.batches():
+                    place = slice(start + first, start + first + len(batch))
+                    kept = self._kept(split, place)
+                    if not kept.any():
+                        continue
+                    rows, labels = batch.filter(pa.array(kept)), self._label[place][kept]
+                    texts = self._cleaned(rows)
+                    names = pa.DictionaryArray.from_arrays(np.full(len(rows), number, np.int32), pa.array(splits))
+                    unlabelled = np.isnan(labels) if self._labels is None else labels < 0
+                    columns = {
+                        "id": tables.hex_ids(self._ids[:, place][:, kept].T),
+                        "split": names,
+                        "sentence1": texts[0],
+                        "sentence2": texts[1] if self._pairs else pa.nulls(len(rows), pa.string()),
+                        "label": pa.array(labels, schema.field("label").type, mask=unlabelled),
+                        "line": rows["line"],
+                    }
+                    yield pa.record_batch([columns[name] for name in schema.names], schema=schema)

@@ -6,6 +6,9 @@ Files are UTF-8, with or without a byte order mark, with lines that end in LF or
 - tsv: the format of GLUE: a header, one row per line, fields separated by tabs, no quotes. With `quotes`, as csv, with tabs.
 - jsonl: one JSON object per line; every object has all keys that the task names (null for no value).
 - parquet: the number of the row is used as its line.
+
+Files of text may be compressed: .csv.gz, .csv.bz2 or .csv.zst. This reader takes any row, one at a time, and says what is wrong with it;
+columns.py reads the parts of a file that have no such rows.
 """
 
 import csv
@@ -16,13 +19,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 from pipeline.text import formats
+from pipeline.text.streams import Stream, line_blocks, open_bytes, open_stream, unchanged
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,10 @@ _CSV_ERRORS = {
     "new-line character": "a carriage return outside quotes",
     "expected after": "a quote in a field; double it",
 }
+BLOCK = 4 << 20
+"""Bytes of text that are read at a time."""
+BATCH = 1 << 16
+"""Rows of a table that are read at a time."""
 SHOWN_COLUMNS, SHOWN_CHARACTERS = 20, 40
 """How many columns of a file a message lists, and how much of each name."""
 
@@ -63,29 +71,50 @@ def read_records(path: Path, name: str, asked_for: Sequence[str], quotes: bool |
     :yields: Line and values of each row; bytes that are not UTF-8 become lone surrogates.
     :raises InputError: If the suffix is none of those above, the file cannot be read at all, or a column is missing.
     """
-    suffix = formats.check_suffix(path, name, SUFFIXES)
+    if check_format(path, name, quotes) == ".parquet":
+        for first, batch in parquet_batches(path, name, asked_for):
+            yield from table_records(name, pa.Table.from_batches([batch]), asked_for, first)
+        return
+    with open_reader(path, name, asked_for, quotes) as reader:
+        yield from reader.records()
+        reader.check_end()
+
+
+def check_format(path: Path, name: str, quotes: bool | None) -> str:
+    """Return the format of a file; InputError if it is none of those above, or `quotes` is not for it."""
+    suffix = formats.check_suffix(path, name, SUFFIXES, SUFFIXES[:-1])
     if quotes is not None and suffix != ".tsv":
         raise InputError(f"{name}: text.source.quotes: {str(quotes).lower()}: the key is for .tsv files; remove it")
+    return suffix
+
+
+@contextmanager
+def open_reader(
+    path: Path, name: str, asked_for: Sequence[str], quotes: bool | None
+) -> Iterator["Delimited | JsonLines"]:
+    """Open a file of text after its header. The arguments and errors are those of `read_records`."""
+    suffix = check_format(path, name, quotes)
     if suffix == ".tsv" and quotes is None:
-        data = path.read_bytes()
-        formats.check_head(data[: formats.HEAD_BYTES], name)
-        formats.check_quotes(name, data)
-    if suffix == ".csv" or (suffix == ".tsv" and quotes):
-        return _csv(path, name, asked_for, "," if suffix == ".csv" else "\t")
-    return {".tsv": _tsv, ".jsonl": _jsonl, ".parquet": _parquet}[suffix](path, name, asked_for)
+
+        def blocks() -> Iterator[bytes]:
+            with open_bytes(path, name) as file:
+                yield from line_blocks(file, BLOCK)
+
+        with open_stream(path, name):  # checks the first bytes
+            pass
+        formats.check_quotes(name, blocks)
+    with open_stream(path, name) as stream:
+        if suffix == ".jsonl":
+            yield JsonLines(stream, name, asked_for)
+        else:
+            yield Delimited(
+                stream, name, asked_for, "," if suffix == ".csv" else "\t", suffix == ".csv" or bool(quotes)
+            )
 
 
 @contextmanager
-def _open(path: Path, name: str) -> Iterator[IO[str]]:
-    """Open UTF-8 text with lines that end at LF only. A byte that is not UTF-8 becomes a lone surrogate."""
-    with path.open("rb") as file:
-        formats.check_head(file.read(formats.HEAD_BYTES), name)
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as text:
-        yield text
-
-
-@contextmanager
-def _fields_of_any_size() -> Iterator[None]:
+def fields_of_any_size() -> Iterator[None]:
+    """Let the csv module read fields of any size."""
     before = csv.field_size_limit(2**31 - 1)
     try:
         yield
@@ -93,106 +122,127 @@ def _fields_of_any_size() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _csv(path: Path, name: str, asked_for: Sequence[str], separator: str) -> Iterator[Record]:
-    with _open(path, name) as file, _fields_of_any_size():
-        yield from _select(name, _csv_fields(file, name, separator), asked_for, separator)
+class Delimited:
+    """The rows of a csv or tsv file from the stream's position on.
+
+    :raises InputError: If the first line does not name the columns.
+    """
+
+    def __init__(self, stream: Stream, name: str, asked_for: Sequence[str], separator: str, quoted: bool) -> None:
+        self.stream, self.separator, self.quoted = stream, separator, quoted
+        self._name, self._separators = name, 0
+        _, header = next(self._rows(), (0, []))
+        if isinstance(header, Fault) or not header:
+            raise InputError(f"{name}: the first line must name the columns")
+        forms = {unicodedata.normalize("NFC", column): column for column in asked_for if column not in header}
+        header = [
+            column if column in asked_for else forms.get(unicodedata.normalize("NFC", column), column)
+            for column in header
+        ]
+        formats.check_separator(name, header, asked_for, separator)
+        check_columns(name, header, asked_for)
+        self.width, self._separators = len(header), len(header) - 1
+        self.positions = [header.index(column) for column in asked_for]
+
+    def _rows(self) -> Iterator[tuple[int, list[str] | Fault]]:
+        return self._quoted_rows() if self.quoted else self._plain_rows()
+
+    def _plain_rows(self) -> Iterator[tuple[int, list[str]]]:
+        for number, line in enumerate(self.stream.lines(), start=self.stream.line):
+            text = line.removesuffix("\n").removesuffix("\r")
+            yield number, text.split(self.separator) if text else []
+
+    def _quoted_rows(self) -> Iterator[tuple[int, list[str] | Fault]]:
+        read = ""
+
+        def lines() -> Iterator[str]:
+            nonlocal read
+            for read in self.stream.lines():  # noqa: UP028
+                yield read
+
+        with fields_of_any_size():
+            reader, name = csv.reader(lines(), strict=True, delimiter=self.separator), self._name
+            while True:
+                line = self.stream.line
+                try:
+                    fields = next(reader)
+                except StopIteration:
+                    return
+                except csv.Error as error:
+                    if (
+                        str(error) == "unexpected end of data"
+                    ):  # all later rows are in the quotes: they must not be dropped
+                        raise InputError(f"{name}, line {line}: a quote opens in this row and never closes") from None
+                    last = self.stream.line - 1
+                    formats.check_line_end(name, last, read, self.separator, self._separators)
+                    until = "" if last == line else f" (the row ends at line {last})"
+                    what = next((named for part, named in _CSV_ERRORS.items() if part in str(error)), error)
+                    yield line, Fault("fields", f"{what}{until}")
+                else:
+                    yield line, fields
+
+    def records(self) -> Iterator[Record]:
+        """Yield the rows up to the end of the file. After each, the stream is at the beginning of the next."""
+        for line, fields in self._rows():
+            if isinstance(fields, Fault):
+                yield line, fields
+            elif not fields:  # an empty line: a blank row
+                yield line, [None] * len(self.positions)
+            elif len(fields) != self.width:
+                formats.check_line_end(self._name, line, self.separator.join(fields), self.separator, self._separators)
+                ends = sum(field.count("\n") for field in fields)
+                until = f" (the row ends at line {line + ends})" if ends else ""
+                yield line, Fault("fields", f"{len(fields)} fields, but the header has {self.width}{until}")
+            else:
+                yield line, self.spanning(line, fields) or [fields[position] for position in self.positions]
+
+    def spanning(self, line: int, fields: list[str]) -> Spanning | None:
+        """Return the values of a row if most inner lines of its longest field have as many fields as the row; None if not."""
+        lines = max(fields, key=len).split("\n")[1:-1]
+        split = (inner.removesuffix("\r").split(self.separator) for inner in lines)
+        rows = [row for row in split if len(row) == self.width]
+        if len(rows) <= max(1, len(lines) // 2):
+            return None
+        inside = [[row[position] for position in self.positions] for row in rows]
+        end = line + sum(field.count("\n") for field in fields)
+        return Spanning((fields[position] for position in self.positions), end, inside)
+
+    def check_end(self) -> None:
+        """Check nothing: the header was checked."""
 
 
-def _csv_fields(file: Iterable[str], name: str, separator: str) -> Iterator[tuple[int, list[str] | Fault]]:
-    read = ""
+class JsonLines:
+    """The rows of a jsonl file from the stream's position on."""
 
-    def lines() -> Iterator[str]:
-        nonlocal read
-        for read in file:  # noqa: UP028
-            yield read
+    def __init__(self, stream: Stream, name: str, asked_for: Sequence[str]) -> None:
+        self.stream, self.asked_for = stream, asked_for
+        self._name, self._begun = name, False
+        self.seen: dict[str, None] = {}  # the keys of all rows so far
 
-    reader, header = csv.reader(lines(), strict=True, delimiter=separator), 0
-    while True:
-        line = reader.line_num + 1
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            if str(error) == "unexpected end of data":  # all later rows are in the quotes: they must not be dropped
-                raise InputError(f"{name}, line {line}: a quote opens in this row and never closes") from None
-            formats.check_line_end(name, reader.line_num, read, separator, header)
-            until = "" if reader.line_num == line else f" (the row ends at line {reader.line_num})"
-            what = next((named for part, named in _CSV_ERRORS.items() if part in str(error)), error)
-            yield line, Fault("fields", f"{what}{until}")
-        else:
-            header = header or len(fields) - 1
-            yield line, fields
-
-
-def _tsv(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
-    with _open(path, name) as file:
-        lines = enumerate((line.removesuffix("\n").removesuffix("\r") for line in file), start=1)
-        yield from _select(name, ((n, line.split("\t") if line else []) for n, line in lines), asked_for, "\t")
-
-
-def _select(
-    name: str, rows: Iterator[tuple[int, list[str] | Fault]], asked_for: Sequence[str], separator: str
-) -> Iterator[Record]:
-    """Select columns from rows of fields; the first row is the header."""
-    _, header = next(rows, (0, []))
-    if isinstance(header, Fault) or not header:
-        raise InputError(f"{name}: the first line must name the columns")
-    forms = {unicodedata.normalize("NFC", column): column for column in asked_for if column not in header}
-    header = [
-        column if column in asked_for else forms.get(unicodedata.normalize("NFC", column), column) for column in header
-    ]
-    formats.check_separator(name, header, asked_for, separator)
-    check_columns(name, header, asked_for)
-    positions = [header.index(column) for column in asked_for]
-    for line, fields in rows:
-        if isinstance(fields, Fault):
-            yield line, fields
-        elif not fields:  # an empty line: a blank row
-            yield line, [None] * len(positions)
-        elif len(fields) != len(header):
-            formats.check_line_end(name, line, separator.join(fields), separator, len(header) - 1)
-            ends = sum(field.count("\n") for field in fields)
-            until = f" (the row ends at line {line + ends})" if ends else ""
-            yield line, Fault("fields", f"{len(fields)} fields, but the header has {len(header)}{until}")
-        else:
-            values: list[str | None] = [fields[position] for position in positions]
-            if inside := _rows_inside(fields, separator):
-                end = line + sum(field.count("\n") for field in fields)
-                values = Spanning(values, end, [[row[position] for position in positions] for row in inside])
-            yield line, values
-
-
-def _rows_inside(fields: list[str], separator: str) -> list[list[str]]:
-    """Return the inner lines of the longest field that have as many fields as the row; none if there are few of them."""
-    lines = max(fields, key=len).split("\n")[1:-1]
-    rows = [row for line in lines if len(row := line.removesuffix("\r").split(separator)) == len(fields)]
-    return rows if len(rows) > max(1, len(lines) // 2) else []
-
-
-def _jsonl(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
-    seen: dict[str, None] = {}
-    begun = False
-    with _open(path, name) as file:
-        for line, text in enumerate(file, start=1):
+    def records(self) -> Iterator[Record]:
+        """Yield the rows up to the end of the file. After each, the stream is at the beginning of the next."""
+        for line, text in enumerate(self.stream.lines(), start=self.stream.line):
             if not text.strip():
-                yield line, [None] * len(asked_for)
+                yield line, [None] * len(self.asked_for)
                 continue
-            if not begun:
-                formats.check_json_lines(name, line, text)
-                begun = True
+            if not self._begun:
+                formats.check_json_lines(self._name, line, text)
+                self._begun = True
             try:
                 found = json.loads(text)
             except (ValueError, RecursionError) as error:
                 if "}\r{" in text:
-                    formats.check_line_end(name, line, text, "{", 1)
+                    formats.check_line_end(self._name, line, text, "{", 1)
                 yield line, Fault("fields", f"not JSON: {error}")
                 continue
             if isinstance(found, dict):
-                seen.update(dict.fromkeys(found))
-            yield line, _values(found, asked_for)
-    if seen:
-        check_columns(name, list(seen), asked_for)
+                self.seen.update(dict.fromkeys(found))
+            yield line, _values(found, self.asked_for)
+
+    def check_end(self) -> None:
+        """Check that some row has each key; otherwise raise an InputError."""
+        if self.seen:
+            check_columns(self._name, list(self.seen), self.asked_for)
 
 
 def _values(found: Any, asked_for: Sequence[str]) -> list[str | None] | Fault:
@@ -207,15 +257,24 @@ def _values(found: Any, asked_for: Sequence[str]) -> list[str | None] | Fault:
     return [as_text(found[key]) for key in asked_for]
 
 
-def _parquet(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[Record]:
+def parquet_batches(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield the columns asked for in batches, each with the number of its first row, from 1.
+
+    :raises InputError: If the file is not Parquet, a column is missing, or a column holds lists or structs.
+    """
     with path.open("rb") as file:
         formats.check_pointer(file.read(formats.HEAD_BYTES), name)
     try:
-        check_columns(name, pq.read_schema(path).names, asked_for)
-        table = pq.read_table(path, columns=list(asked_for), partitioning=None)
+        with unchanged(path, name), pq.ParquetFile(path) as file:
+            check_columns(name, file.schema_arrow.names, asked_for)
+            for column in asked_for:
+                check_type(name, column, file.schema_arrow.field(column).type)
+            first = 1
+            for batch in file.iter_batches(BATCH, columns=list(asked_for), use_threads=False):
+                yield first, batch
+                first += len(batch)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{name}: cannot be read as Parquet: {error}") from error
-    yield from table_records(name, table, asked_for)
 
 
 def class_names(path: Path, column: str) -> list[str] | None:
@@ -231,24 +290,36 @@ def class_names(path: Path, column: str) -> list[str] | None:
     return names if isinstance(names, list) and pa.types.is_integer(schema.field(column).type) else None
 
 
-def table_records(name: str, table: pa.Table, asked_for: Sequence[str]) -> Iterator[Record]:
-    """Return the records of a table, numbered from 1.
+def table_records(name: str, table: pa.Table, asked_for: Sequence[str], first: int = 1) -> Iterator[Record]:
+    """Return the records of a table, numbered from `first`.
 
     :param name: Its name in messages.
     :raises InputError: If one of them holds something else than texts, numbers or truth values.
     """
-    texts = [_texts(name, column, table[column]) for column in asked_for]
-    return enumerate(zip(*texts, strict=True), start=1)
+    columns = [texts(name, column, table[column]) for column in asked_for]
+    return enumerate(zip(*columns, strict=True), start=first)
 
 
-def _texts(name: str, column: str, values: pa.ChunkedArray) -> list[str | None]:
+def check_type(name: str, column: str, kind: pa.DataType) -> None:
+    """Check that a column of a table holds texts, numbers or truth values; otherwise raise an InputError."""
+    if pa.types.is_nested(kind):
+        raise InputError(f"{name}: column {column!r} is {kind}, not text or a number")
+
+
+def as_bytes(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column without dictionary, and with bytes in the place of strings, since Arrow does not check that these are UTF-8."""
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     kind = values.type
-    if pa.types.is_nested(kind):
-        raise InputError(f"{name}: column {column!r} is {kind}, not text or a number")
     if any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
-        values = values.cast(pa.large_string()).cast(pa.large_binary())  # Arrow does not check that strings are UTF-8
+        values = values.cast(pa.large_string()).cast(pa.large_binary())
+    return values
+
+
+def texts(name: str, column: str, values: pa.ChunkedArray) -> list[str | None]:
+    """Return a column of a table as texts, with lone surrogates for bytes that are not UTF-8; InputError if it holds something else."""
+    values = as_bytes(values)
+    check_type(name, column, values.type)
     return [
         value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else as_text(value)
         for value in values.to_pylist()

@@ -1,15 +1,13 @@
 """What is wrong with the rows of a source, and how many rows are kept: counts, log lines, errors."""
 
 import logging
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import groupby
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, overload
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.params.text import Text
@@ -36,6 +34,57 @@ class RowLocation:
     value: str
 
 
+class Locations(Sequence[RowLocation]):
+    """Rows of a source in the order of files and lines. A `RowLocation` is made where one is looked at, since there can be millions."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        files: NDArray[np.intp],
+        lines: NDArray[np.int64],
+        values: Callable[[slice], list[str]],
+    ) -> None:
+        """Store what describes the rows.
+
+        :param names: The names of the files.
+        :param files: [n] the number of each row's file.
+        :param lines: [n]
+        :param values: Returns the values of some rows.
+        """
+        self._names, self._files, self._lines, self._values = names, files, lines, values
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, at: int) -> RowLocation: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[RowLocation]: ...
+    def __getitem__(self, at: int | slice) -> RowLocation | list[RowLocation]:
+        if isinstance(at, int):
+            return self[at : at + 1 or None][0]
+        columns = (self._files[at].tolist(), self._lines[at].tolist(), self._values(at))
+        return [RowLocation(self._names[file], line, value) for file, line, value in zip(*columns, strict=True)]
+
+    def __iter__(self) -> Iterator[RowLocation]:
+        for begin in range(0, len(self), LOCATIONS_IN_JSON):
+            yield from self[begin : begin + LOCATIONS_IN_JSON]
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def by_file(self) -> list[tuple[str, int, list[RowLocation]]]:
+        """Return the name of each file, the number of its rows, and the first LOCATIONS_IN_MESSAGE of them."""
+        starts = np.flatnonzero(np.diff(self._files, prepend=-1)).tolist()
+        found = []
+        for start, end in pairwise([*starts, len(self)]):
+            first = self[start : min(end, start + LOCATIONS_IN_MESSAGE)]
+            found.append((first[0].file, end - start, first))
+        return found
+
+
 @dataclass(frozen=True)
 class Problem:
     """The rows with one kind of problem."""
@@ -43,21 +92,20 @@ class Problem:
     count: int
     action: str  # refuse, drop or keep, as the task's file sets it
     dropped: int  # how many of the rows were dropped for it
-    rows: list[RowLocation]  # in the order of files and lines
+    rows: Locations
 
     def as_json(self) -> dict[str, Any]:
         """Return the problem with the first LOCATIONS_IN_JSON rows; `count` is not cut."""
-        return asdict(replace(self, rows=self.rows[:LOCATIONS_IN_JSON]))
+        rows = [asdict(row) for row in self.rows[:LOCATIONS_IN_JSON]]
+        return {"count": self.count, "action": self.action, "dropped": self.dropped, "rows": rows}
 
     def by_file(self, values: bool) -> list[str]:
         """Return a text for each file: how many rows have the problem, and the first of their lines, with the `values` in them."""
         texts = []
-        for file, group in groupby(self.rows, lambda row: row.file):
-            rows = list(group)
-            first = rows[:LOCATIONS_IN_MESSAGE]
+        for file, count, first in self.rows.by_file():
             lines = ", ".join(f"line {at.line} ({at.value})" if values else f"line {at.line}" for at in first)
-            more = ", ..." if len(rows) > len(first) else ""
-            texts.append(f"{file}: {len(rows):,} {'row' if len(rows) == 1 else 'rows'}: {lines}{more}")
+            more = ", ..." if count > len(first) else ""
+            texts.append(f"{file}: {count:,} {'row' if count == 1 else 'rows'}: {lines}{more}")
         return texts
 
 
@@ -77,17 +125,32 @@ class Report:
     warnings: list[str]  # about the labels
 
     @classmethod
-    def of(cls, table: pa.Table, read: int, left_out: int, problems: dict[str, Problem], text: Text) -> "Report":
-        """Return the report on a table of examples, the rows that were kept."""
-        labels = {split: table["label"].filter(pc.equal(table["split"], split)) for split in SPLITS}
-        found = {split: _label_counts(values, text) for split, values in labels.items()}
+    def of(
+        cls,
+        read: int,
+        left_out: int,
+        labels: Mapping[str, NDArray[np.number]],
+        words: Mapping[str, NDArray[np.int32]],
+        problems: dict[str, Problem],
+        text: Text,
+    ) -> "Report":
+        """Return the report on the rows that were kept.
+
+        :param labels: The labels of each split: class numbers, -1 for no label; in a regression numbers, NaN for no label.
+        :param words: The number of words of each row, by column.
+        """
+        known = {
+            split: values[values >= 0 if not text.is_regression else ~np.isnan(values)]
+            for split, values in labels.items()
+        }
+        found = {split: _label_counts(values, text) for split, values in known.items()}
         return cls(
             read=read,
             left_out_by_where=left_out,
             kept={split: len(values) for split, values in labels.items()},
             labels=found,
-            unlabelled={split: values.null_count for split, values in labels.items()},
-            words={name: counts for name in ("sentence1", "sentence2") if (counts := _word_counts(table[name]))},
+            unlabelled={split: len(values) - len(known[split]) for split, values in labels.items()},
+            words={name: _word_counts(counts) for name, counts in words.items() if len(counts)},
             problems=problems,
             warnings=_number_warnings(found, text) if text.is_regression else _class_warnings(found),
         )
@@ -164,11 +227,11 @@ def refuse(problems: Mapping[str, Problem], advice: Sequence[str]) -> None:
     raise InputError("\n".join(lines))
 
 
-def _label_counts(labels: pa.ChunkedArray, text: Text) -> dict[str, float]:
+def _label_counts(labels: NDArray[np.number], text: Text) -> dict[str, float]:
     if not text.is_regression:
-        counts = Counter(labels.to_pylist())
-        return {name: counts[number] for number, name in enumerate(text.labels)}
-    numbers = labels.drop_null().to_numpy().astype(np.float64)
+        counts = np.bincount(labels, minlength=len(text.labels)).tolist()
+        return dict(zip(text.labels, counts, strict=True))
+    numbers = labels.astype(np.float64)
     if not len(numbers):
         return {"rows": 0}
     found = {"min": numbers.min(), "mean": numbers.mean(), "max": numbers.max(), "deviation": numbers.std()}
@@ -224,8 +287,5 @@ def _few_rows(rows: int) -> list[str]:
     return [f"the validation split has {rows} labelled rows: too few to choose between epochs and students"]
 
 
-def _word_counts(texts: pa.ChunkedArray) -> dict[str, float]:
-    counts = pc.list_value_length(pc.utf8_split_whitespace(texts.drop_null())).to_numpy()
-    if not len(counts):
-        return {}
+def _word_counts(counts: NDArray[np.int32]) -> dict[str, float]:
     return {"min": int(counts.min()), "median": float(np.median(counts)), "max": int(counts.max())}

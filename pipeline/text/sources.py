@@ -9,29 +9,25 @@ import importlib.metadata
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import repeat
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import InputError
 from pipeline.params.base import TRUTH
-from pipeline.params.text import Columns, Source, parts_of
+from pipeline.params.text import Columns, Source, exists, is_pattern, parts_of
 from pipeline.plugins import folders_of
 from pipeline.storage import sha256_of
 from pipeline.tables import SPLITS
-from pipeline.text.records import (
-    Fault,
-    Record,
-    Spanning,
-    as_text,
-    check_columns,
-    class_names,
-    read_records,
-    table_records,
-)
+from pipeline.text.columns import Block, read_columns, table_columns
+from pipeline.text.formats import suffix_of
+from pipeline.text.records import BATCH, Fault, Record, Spanning, as_text, check_columns, class_names
+from pipeline.text.rows import COLUMNS, SCHEMA, SourceRows
+from pipeline.text.streams import unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -41,82 +37,48 @@ _BYTES = re.compile("[\ud800-\udfff]")
 """Surrogates. Bytes that are not UTF-8 were read as the lone surrogates U+DC80 to U+DCFF."""
 
 
-@dataclass
-class SourceRows:
-    """The rows of one file as columns. The values of a row with a fault are None."""
-
-    name: str  # of the file, for messages
-    lines: list[int] = field(default_factory=list)  # from 1 with the header; in parquet and on the Hub, rows from 1
-    sentence1: list[str | None] = field(default_factory=list)
-    sentence2: list[str | None] = field(default_factory=list)
-    labels: list[str | None] = field(default_factory=list)
-    faults: dict[int, Fault] = field(default_factory=dict)  # by position in the lists
-    spanning: dict[int, tuple[int, list[tuple[str, str]]]] = field(
-        default_factory=dict
-    )  # by position: the last line of a row over several lines, and the sentence1 and label of those that look like rows
-    left_out: int = 0  # rows that `where` did not select
-    parts: list[tuple[int, str]] = field(
-        default_factory=list
-    )  # of a folder: the position of each part's first row, and its name
-
-    def __len__(self) -> int:
-        return len(self.lines)
-
-    class_names: list[str] | None = None  # of a label column of class numbers that names its classes, in their order
-
-    def names(self) -> Iterator[str]:
-        """Yield the name of each row's file."""
-        ends = [*(start for start, _ in self.parts[1:]), len(self)]
-        for (start, name), end in zip(self.parts or [(0, self.name)], ends, strict=True):
-            yield from repeat(name, end - start)
-
-    def add(self, line: int, row: Sequence[str | None] | Fault) -> None:
-        """Add a row that starts in a line: its sentence1, sentence2 and label, or its fault."""
-        if isinstance(row, Fault):
-            self.faults[len(self)] = row
-            row = (None, None, None)
-        self.lines.append(line)
-        for column, value in zip((self.sentence1, self.sentence2, self.labels), row, strict=True):
-            column.append(value)
-
-
-def read(source: Source, columns: Columns) -> tuple[dict[str, SourceRows], dict[str, Any]]:
+def read(source: Source, columns: Columns, scratch: Path | None = None) -> tuple[dict[str, SourceRows], dict[str, Any]]:
     """Read a task's rows.
 
     :param source: Paths are relative to the working folder. If none of its files exists, `otherwise` is read.
     :param columns: The source's names for the project's columns.
+    :param scratch: The folder for temporary files, which take as much space as the text; None: the system's.
     :return: The rows of each split (of `ALL` for a source of one file), and the provenance for the table's metadata.
     :raises InputError: If a file, package or column is missing, a SHA-256 differs, a file has no rows, or `where` selects none.
     """
-    if source.otherwise is not None and not any(Path(name).exists() for name in _by_split(source.files).values()):
+    if source.otherwise is not None and not any(exists(Path(name)) for name in _by_split(source.files).values()):
         logger.info(
             "reading text.source.otherwise, since %s does not exist", ", ".join(_by_split(source.files).values())
         )
         source = source.otherwise
-    rows, provenance = (_read_files if source.hub is None else _read_hub)(source, source.columns or columns)
+    rows, provenance = (_read_files if source.hub is None else _read_hub)(source, source.columns or columns, scratch)
     return rows, {**provenance, "where": dict(source.where), "licence": source.licence}
 
 
 # --- files and packages -------------------------------------------------------------------------------------------------
 
 
-def _read_files(source: Source, columns: Columns) -> tuple[dict[str, SourceRows], dict[str, Any]]:
+def _read_files(source: Source, columns: Columns, scratch: Path | None) -> tuple[dict[str, SourceRows], dict[str, Any]]:
     package, wanted, asked_for = source.package, _by_split(source.sha256), _asked_for(source, columns)
     given = _by_split(source.files if package is None else source.path)
     places = {
         split: (Path(path), path) if package is None else (_inside(package, path), f"{package}/{path}")
         for split, path in given.items()
     }
-    files = {
-        split: {"path": given[split], "sha256": _digest(path, name, wanted.get(split))}
-        for split, (path, name) in places.items()
-    }
-    rows = {}
-    for split, (path, name) in places.items():
-        parts = files_of(path, name)
-        records = [(part, read_records(parts[part], part, asked_for, source.quotes)) for part in parts]
-        rows[split] = _collect(name, records, source, columns)
-        rows[split].class_names = _class_names(parts, columns.label)
+    files: dict[str, dict[str, str]] = {}
+    rows: dict[str, SourceRows] = {}
+    with ExitStack() as reading:
+        for split, (path, name) in places.items():
+            if not exists(path):
+                raise InputError(missing(name))
+            for part, file in files_of(path, name).items():
+                reading.enter_context(unchanged(file, part))  # from the digest to the last row
+            files[split] = {"path": given[split], "sha256": _digest(path, name, wanted.get(split))}
+        for split, (path, name) in places.items():
+            parts = files_of(path, name)
+            blocks = [(part, read_columns(parts[part], part, asked_for, source.quotes)) for part in parts]
+            rows[split] = _collect(SourceRows(name, scratch), blocks, source, columns)
+            rows[split].class_names = _class_names(parts, columns.label)
     provenance = {} if package is None else {"package": package, "version": _version(package)}
     return rows, {**provenance, "files": files}
 
@@ -155,14 +117,13 @@ def _class_names(files: Mapping[str, Path], label: str | None) -> list[str] | No
 
 
 def _digest(path: Path, name: str, wanted: str | None) -> str:
-    if not path.exists():
-        several = "; for several files, name their folder" if "*" in name else ""
-        raise InputError(f"{name}: no such file{several}")
-    if path.is_dir():
-        listed = "".join(f"{sha256_of(part)}  {part.name}\n" for part in _parts(path, name, empty=True))
-        digest = hashlib.sha256(listed.encode()).hexdigest()
-    else:
+    if path.is_file():
         digest = sha256_of(path)
+    else:
+        parts = _parts(path, name, empty=True)
+        names = [part.name if path.is_dir() else part.as_posix() for part in parts]
+        listed = "".join(f"{sha256_of(part)}  {shown}\n" for part, shown in zip(parts, names, strict=True))
+        digest = hashlib.sha256(listed.encode()).hexdigest()
     if wanted is not None and digest != wanted.lower():
         raise InputError(
             f"{name}: its SHA-256 is {digest}, not {wanted} as in text.source.sha256; get the right file or change the key"
@@ -170,39 +131,46 @@ def _digest(path: Path, name: str, wanted: str | None) -> str:
     return digest
 
 
+def missing(name: str) -> str:
+    """Return what to say where `exists` is false."""
+    return f"{name}: the pattern matches no file" if is_pattern(Path(name)) else f"{name}: no such file"
+
+
 def files_of(path: Path, name: str) -> dict[str, Path]:
-    """Return a file, or the files with bytes of a folder of parts, by their names in messages.
+    """Return a file, or the files with bytes of a folder of parts or of a pattern, by their names in messages.
 
-    :raises InputError: If the folder is none of parts.
+    :raises InputError: If the folder is none of parts, or the files have several formats.
     """
-    return {f"{name}/{part.name}": part for part in _parts(path, name)} if path.is_dir() else {name: path}
+    if path.is_dir():
+        return {f"{name}/{part.name}": part for part in _parts(path, name)}
+    return {part.as_posix(): part for part in _parts(path, name)} if is_pattern(path) else {name: path}
 
 
-def _parts(folder: Path, name: str, empty: bool = False) -> list[Path]:
-    """Return the files of a folder of parts, with `empty` also those without a byte, which some writers leave for a part without rows.
+def _parts(place: Path, name: str, empty: bool = False) -> list[Path]:
+    """Return the files of a folder of parts or of a pattern.
 
-    :raises InputError: If it has none, holds a folder, or holds files of several formats.
+    :param empty: Also those without a byte, which some writers leave for a part without rows.
+    :raises InputError: If there is none, the folder holds a folder, or the files have several formats.
     """
-    parts = parts_of(folder)
+    parts = parts_of(place)
+    which = "the folder holds" if place.is_dir() else "the pattern matches"
     if any(part.name in ("dataset_info.json", "dataset_dict.json") for part in parts):
         raise InputError(f"{name}: the folder is one of `save_to_disk`; write the data set with `to_parquet`")
     if folders := [part.name for part in parts if part.is_dir()]:
         raise InputError(
             f"{name}: the folder holds the folder {folders[0]!r}; put all parts into one folder, with all columns"
         )
-    if len(suffixes := sorted({part.suffix.lower() for part in parts})) > 1:
-        raise InputError(
-            f"{name}: the folder holds files of several formats ({', '.join(suffixes)}); leave those of one"
-        )
+    if len(suffixes := sorted(set(map(suffix_of, parts)))) > 1:
+        raise InputError(f"{name}: {which} files of several formats ({', '.join(suffixes)}); leave those of one")
     if not (filled := [part for part in parts if empty or part.stat().st_size]):
-        raise InputError(f"{name}: the folder holds no file with rows")
+        raise InputError(f"{name}: {which} no file with rows")
     return filled
 
 
 # --- the Hub ------------------------------------------------------------------------------------------------------------
 
 
-def _read_hub(source: Source, columns: Columns) -> tuple[dict[str, SourceRows], dict[str, Any]]:
+def _read_hub(source: Source, columns: Columns, scratch: Path | None) -> tuple[dict[str, SourceRows], dict[str, Any]]:
     try:
         from datasets import load_dataset
     except ImportError as error:
@@ -223,14 +191,15 @@ def _read_hub(source: Source, columns: Columns) -> tuple[dict[str, SourceRows], 
     rows = {}
     for split in (split for split in SPLITS if split in names):
         name = f"{label}, {names[split]}"
-        rows[split] = _collect(name, [(name, _hub_records(name, found[names[split]], asked_for))], source, columns)
+        blocks = _hub_blocks(name, found[names[split]], asked_for)
+        rows[split] = _collect(SourceRows(name, scratch), [(name, blocks)], source, columns)
     if len(rows) == 1:
         rows = {ALL: next(iter(rows.values()))}
     provenance = {name: getattr(source, name) for name in ("hub", "config", "revision")}
     return rows, {**provenance, "splits": dict(source.hub_splits)}
 
 
-def _hub_records(name: str, split: Any, asked_for: Sequence[str]) -> Iterator[Record]:
+def _hub_blocks(name: str, split: Any, asked_for: Sequence[str]) -> Iterator[Block | list[Record]]:
     """Read a split of a Hub data set. Class numbers become class names; -1, which means no label on the Hub, becomes null."""
     from datasets import ClassLabel
 
@@ -239,9 +208,31 @@ def _hub_records(name: str, split: Any, asked_for: Sequence[str]) -> Iterator[Re
     for index, column in enumerate(table.column_names):
         feature = split.features[column]
         if isinstance(feature, ClassLabel):
-            named = [None if n is None or n < 0 else feature.names[n] for n in table[column].to_pylist()]
-            table = table.set_column(index, column, pa.array(named, pa.string()))
-    return table_records(name, table, asked_for)
+            numbers = pc.if_else(pc.less(table[column], 0), None, table[column])
+            table = table.set_column(index, column, pa.array(feature.names, pa.string()).take(numbers))
+    first = 1
+    for batch in table.to_batches(BATCH):
+        yield table_columns(name, batch, asked_for, first)
+        first += len(batch)
+
+
+# --- texts in memory ----------------------------------------------------------------------------------------------------
+
+
+def of_columns(
+    name: str, sentence1: Sequence[str | None], sentence2: Sequence[str | None] | None, labels: Sequence[str | None]
+) -> SourceRows:
+    """Return texts in memory as rows, whose lines are their positions.
+
+    :raises InputError: If there are none.
+    """
+    columns = Columns(sentence1="sentence1", sentence2=None if sentence2 is None else "sentence2", label="label")
+    given = [column for column in (sentence1, sentence2, labels) if column is not None]
+    blocks: Iterator[list[Record]] = (
+        list(enumerate(zip(*(column[start : start + BATCH] for column in given), strict=True), start))
+        for start in range(0, len(sentence1), BATCH)
+    )
+    return _collect(SourceRows(name), [(name, blocks)], Source(files=name), columns)
 
 
 # --- any source ---------------------------------------------------------------------------------------------------------
@@ -253,32 +244,24 @@ def _asked_for(source: Source, columns: Columns) -> list[str]:
     return list(dict.fromkeys(column for column in named if column is not None))
 
 
-def _collect(name: str, parts: Sequence[tuple[str, Iterable[Record]]], source: Source, columns: Columns) -> SourceRows:
-    """Return the rows that `where` selects, and every row with a fault, which has no values to select by.
+def _collect(
+    rows: SourceRows,
+    parts: Sequence[tuple[str, Iterable[Block] | Iterable[list[Record]] | Iterable[Block | list[Record]]]],
+    source: Source,
+    columns: Columns,
+) -> SourceRows:
+    """Append the rows that `where` selects, and every row with a fault, which has no values to select by.
 
-    :param parts: The name and records of each file.
+    :param parts: The name and rows of each file.
     """
-    positions = {column: n for n, column in enumerate(_asked_for(source, columns))}
-    filters = [(positions[column], as_text(value)) for column, value in source.where.items()]
-    wanted = [positions[column] if column else None for column in (columns.sentence1, columns.sentence2, columns.label)]
-    rows = SourceRows(name)
-    for part, records in parts:
+    select = _Selection(source, columns)
+    for part, blocks in parts:
         rows.parts.append((len(rows), part))
-        for line, record in records:
-            if isinstance(record, Fault):
-                rows.add(line, record)
-            elif any(record[n] != value for n, value in filters):
-                rows.left_out += 1
+        for block in blocks:
+            if isinstance(block, list):
+                select.records(rows, block)
             else:
-                values = [None if n is None else record[n] for n in wanted]
-                broken = next(
-                    (value for value in values if value and not value.isascii() and _BYTES.search(value)), None
-                )
-                if isinstance(record, Spanning) and columns.label:
-                    of_label = positions[columns.label]
-                    inside = [(row[positions[columns.sentence1]], row[of_label]) for row in record.inside]
-                    rows.spanning[len(rows)] = record.end, inside
-                rows.add(line, values if broken is None else Fault("encoding", _shown(broken)))
+                select.columns(rows, block)
     if not len(rows):
         chosen = ", ".join(f"{column}: {value}" for column, value in source.where.items())
         hint = (
@@ -287,8 +270,74 @@ def _collect(name: str, parts: Sequence[tuple[str, Iterable[Record]]], source: S
             else ""
         )
         none = f"text.source.where {{{chosen}}} selects none of its {rows.left_out:,} rows{hint}"
-        raise InputError(f"{name}: {none if rows.left_out else 'has no rows'}")
+        raise InputError(f"{rows.name}: {none if rows.left_out else 'has no rows'}")
     return rows
+
+
+class _Selection:
+    """The rows and columns to take of those that are read."""
+
+    def __init__(self, source: Source, columns: Columns) -> None:
+        self._positions = {column: n for n, column in enumerate(_asked_for(source, columns))}
+        self._filters = [(self._positions[column], as_text(value)) for column, value in source.where.items()]
+        named = (columns.sentence1, columns.sentence2, columns.label)
+        self._wanted = [self._positions[column] if column else None for column in named]
+
+    def columns(self, rows: SourceRows, block: Block) -> None:
+        """Append rows without faults."""
+        start, count = len(rows), len(block.lines)
+        values = [pa.nulls(count, pa.string()) if n is None else block.values[n] for n in self._wanted]
+        batch = pa.record_batch([pa.array(block.lines), *values], schema=SCHEMA)
+        at = np.arange(count)
+        if self._filters:
+            masks = [_equal(block.values[n], value).to_numpy(zero_copy_only=False) for n, value in self._filters]
+            at = np.flatnonzero(np.logical_and.reduce(masks))
+            batch = batch.take(at)
+            rows.left_out += count - len(batch)
+        for position, record in block.spanning.items():
+            place = int(np.searchsorted(at, position))
+            if place < len(at) and at[place] == position:
+                self._add_spanning(rows, start + place, record)
+        if len(batch):
+            rows.append(batch)
+
+    def records(self, rows: SourceRows, block: Sequence[Record]) -> None:
+        """Append rows, each with its values or its fault."""
+        start = len(rows)
+        lines: list[int] = []
+        taken: list[Sequence[str | None]] = []
+        for line, record in block:
+            if not isinstance(record, Fault) and any(record[n] != value for n, value in self._filters):
+                rows.left_out += 1
+                continue
+            values: list[str | None] | Fault
+            values = record if isinstance(record, Fault) else [None if n is None else record[n] for n in self._wanted]
+            if isinstance(record, Spanning):
+                self._add_spanning(rows, start + len(lines), record)
+            if not isinstance(values, Fault) and (broken := _broken(values)) is not None:
+                values = Fault("encoding", _shown(broken))
+            if isinstance(values, Fault):
+                rows.faults[start + len(lines)] = values
+                values = [None] * len(COLUMNS)
+            lines.append(line)
+            taken.append(values)
+        if lines:
+            arrays = [pa.array(column, pa.string()) for column in zip(*taken, strict=True)]
+            rows.append(pa.record_batch([pa.array(lines, pa.int64()), *arrays], schema=SCHEMA))
+
+    def _add_spanning(self, rows: SourceRows, position: int, record: Spanning) -> None:
+        first, _, label = self._wanted
+        if first is not None and label is not None:
+            rows.spanning[position] = record.end, [(row[first], row[label]) for row in record.inside]
+
+
+def _equal(values: pa.Array, value: str | None) -> pa.BooleanArray:
+    return values.is_null() if value is None else pc.fill_null(pc.equal(values, value), False)
+
+
+def _broken(values: Iterable[str | None]) -> str | None:
+    """Return the first value with bytes that are not UTF-8."""
+    return next((value for value in values if value and not value.isascii() and _BYTES.search(value)), None)
 
 
 def _shown(text: str) -> str:

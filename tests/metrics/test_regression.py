@@ -5,6 +5,7 @@ import json
 import runpy
 from pathlib import Path
 
+import by_row
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -27,8 +28,7 @@ from pipeline.serving import predict
 from pipeline.serving.runtime import Runtime
 from pipeline.students.trained import TrainedStudent
 from pipeline.teacher.model import describe, find_files, open_teacher
-from pipeline.text import preparation
-from pipeline.text.sources import ALL, SourceRows
+from pipeline.text.sources import ALL
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["good", "bad", "film", "plot", "the", "is"]
@@ -89,8 +89,8 @@ def text_of(**more: object) -> Text:
     return Text.model_validate({**given, **shares, **more})
 
 
-def rows_of(labels: list[str | None], texts: list[str] | None = None) -> dict[str, SourceRows]:
-    found = SourceRows("films.csv")
+def rows_of(labels: list[str | None], texts: list[str] | None = None) -> dict[str, by_row.SourceRows]:
+    found = by_row.SourceRows("films.csv")
     for i, (label, text) in enumerate(zip(labels, texts or [f"film {i}" for i in range(len(labels))], strict=True)):
         found.lines.append(i + 2)
         found.sentence1.append(text)
@@ -101,7 +101,7 @@ def rows_of(labels: list[str | None], texts: list[str] | None = None) -> dict[st
 
 def test_labels_are_finite_numbers_and_what_is_not_is_refused_with_its_line():
     given = ["3.8", "-2", " 1e-3 ", "", None, *["0"] * 20]
-    table, found = preparation.prepare(rows_of(given), text_of(), "pretokenised")
+    table, found = by_row.prepare(rows_of(given), text_of(), "pretokenised")
     assert table.schema == tables.examples_schema(1)
     assert table.schema.field("label").type == pa.float32()
     by_text = dict(zip(table["sentence1"].to_pylist(), table["label"].to_pylist(), strict=True))
@@ -114,8 +114,8 @@ def test_labels_are_finite_numbers_and_what_is_not_is_refused_with_its_line():
         with pytest.raises(
             InputError, match=rf"(?s)unknown_label: films.csv: 1 row: line 3 \('{wrong}'\).*finite numbers"
         ):
-            preparation.prepare(rows_of(["1", wrong, *["0"] * 20]), text_of(), "pretokenised")
-        kept, _ = preparation.prepare(
+            by_row.prepare(rows_of(["1", wrong, *["0"] * 20]), text_of(), "pretokenised")
+        kept, _ = by_row.prepare(
             rows_of(["1", wrong, *["0"] * 20]), text_of(bad_rows={"unknown_label": "drop"}), "pretokenised"
         )
         assert kept.num_rows == 21
@@ -124,13 +124,13 @@ def test_labels_are_finite_numbers_and_what_is_not_is_refused_with_its_line():
 def test_a_text_with_two_numbers_has_their_mean():
     labels, texts = ["1", "2", "6", None, "5", "5.0"], ["a", "a", "a", "a", "b", "b"]
     more = [f"film {i}" for i in range(20)]
-    table, found = preparation.prepare(rows_of(labels + ["0"] * 20, texts + more), text_of(), "pretokenised")
+    table, found = by_row.prepare(rows_of(labels + ["0"] * 20, texts + more), text_of(), "pretokenised")
     by_text = dict(zip(table["sentence1"].to_pylist(), table["label"].to_pylist(), strict=True))
     assert (by_text["a"], by_text["b"]) == (3.0, 5.0)
     assert found.problems["conflict"].count == 4
     assert [row.value for row in found.problems["conflict"].rows][1] == "2: 'a'"
     assert found.problems["repeat"].count == 1
-    dropped, _ = preparation.prepare(
+    dropped, _ = by_row.prepare(
         rows_of(labels + ["0"] * 20, texts + more), text_of(bad_rows={"conflict": "drop"}), "pretokenised"
     )
     assert "a" not in dropped["sentence1"].to_pylist()

@@ -176,9 +176,10 @@ def test_what_is_not_here_keeps_its_recorded_hash(here: Path):
     assert stamp()["teachers"]["folder"]["weights"] is None  # nothing is recorded, nothing is there
 
 
-def test_the_parts_of_a_source_folder_count(here: Path):
+@pytest.mark.parametrize("place", ["elsewhere/parts", "elsewhere/p*/*.csv"])
+def test_the_parts_of_a_source_folder_or_pattern_count(here: Path, place: str):
     task = json.loads(json.dumps(TASK))
-    task["text"]["source"]["files"]["train"] = "elsewhere/parts"
+    task["text"]["source"]["files"]["train"] = place
     write(PARAMS, task)
     (here / "elsewhere/parts").mkdir()
     (here / "elsewhere/parts/part-1.csv").write_text("text,label\n")

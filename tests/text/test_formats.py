@@ -6,14 +6,13 @@ import hashlib
 import io
 import json
 
+import by_row
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import InputError
 from pipeline.params.text import BadRows, Columns, Source, Text
-from pipeline.text import sources
-from pipeline.text.preparation import prepare
 from pipeline.text.sources import ALL
 
 COLUMNS = Columns(sentence1="text", label="label")
@@ -27,7 +26,7 @@ def read(tmp_path):
     def read(name, content, **source):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        rows = sources.read(Source(files=str(path), **source), COLUMNS)[0][ALL]
+        rows = by_row.read(Source(files=str(path), **source), COLUMNS)[0][ALL]
         assert not rows.faults
         return list(zip(rows.sentence1, rows.labels, strict=True))
 
@@ -129,7 +128,8 @@ ARRAY = [{"text": "good", "label": "positive"}]
         ("x.csv", TABLE.replace(",", "\t"), r"has no column 'text': tabs .* where commas.*rename it to \.tsv"),
         ("x.tsv", TABLE, r"has no column 'text': commas .* where tabs.*rename it to \.csv"),
         ("x.csv", TABLE.replace(",", "|"), "vertical bars .* save it with commas"),
-        ("x.csv.gz", gzip.compress(TABLE.encode(), mtime=0), "decompress it with `gunzip`"),
+        ("x.csv.xz", b"", "decompress it with `unxz`; compressed files are read if their suffix is one of .csv.gz"),
+        ("x.parquet.gz", b"", "decompress it with `gunzip`; compressed files are read if"),
         ("x.csv", gzip.compress(TABLE.encode(), mtime=0), "compressed; decompress it with `gunzip`"),
         ("x.csv.zip", b"PK\x03\x04", "decompress it with `unzip`"),
         ("x.csv", b"PK\x03\x04rest", "zip archive or an Excel workbook"),
@@ -201,7 +201,7 @@ def test_the_parts_of_a_folder_are_read_in_the_order_of_their_names(tmp_path, su
     parts = [PLAIN[:2], [*PLAIN[2:], PLAIN[0], ("odd", "?")]]
     named = {f"part-0000{n}.{suffix}": written(part) for n, part in reversed(list(enumerate(parts)))}
     name = folder_of(tmp_path / "all.parquet", {"_SUCCESS": b"", ".part-00000.crc": b"x", "_metadata": b"x", **named})
-    rows, provenance = sources.read(Source(files={"train": name, "validation": name}), COLUMNS)
+    rows, provenance = by_row.read(Source(files={"train": name, "validation": name}), COLUMNS)
     read = rows["train"]
     assert list(zip(read.sentence1, read.labels, strict=True)) == [*parts[0], *parts[1]]
     first = 2 if suffix == "csv" else 1
@@ -213,8 +213,8 @@ def test_the_parts_of_a_folder_are_read_in_the_order_of_their_names(tmp_path, su
 
     task = Text(source=Source(files=name), columns=COLUMNS, labels=["negative", "positive"])
     with pytest.raises(InputError, match=rf"{name}/part-00001\.{suffix}: 1 row: line {first + 2} \('\?'\)"):
-        prepare({"train": read, "validation": rows_of([])}, task, "raw")
-    _, report = prepare(
+        by_row.prepare({"train": read, "validation": rows_of([])}, task, "raw")
+    _, report = by_row.prepare(
         {"train": read, "validation": rows_of([("other", "positive"), ("bad film", "negative")])},
         task.model_copy(update={"bad_rows": BadRows(unknown_label="drop")}),
         "raw",
@@ -224,7 +224,7 @@ def test_the_parts_of_a_folder_are_read_in_the_order_of_their_names(tmp_path, su
 
 
 def rows_of(rows):
-    found = sources.SourceRows("other.csv")
+    found = by_row.SourceRows("other.csv")
     for line, (text, label) in enumerate(rows, start=2):
         found.add(line, (text, None, label))
     return found
@@ -232,7 +232,7 @@ def rows_of(rows):
 
 def test_a_part_without_a_byte_has_no_rows(tmp_path):
     name = folder_of(tmp_path / "parts", {"part-0.csv": b"", "part-1.csv": as_csv(PLAIN), "part-2.csv": as_csv([])})
-    rows, _ = sources.read(Source(files=name), COLUMNS)
+    rows, _ = by_row.read(Source(files=name), COLUMNS)
     assert rows[ALL].sentence1 == [text for text, _ in PLAIN]
 
 
@@ -241,7 +241,7 @@ def test_a_part_without_a_byte_has_no_rows(tmp_path):
     [
         ({"_SUCCESS": b""}, "parts: the folder holds no file with rows"),
         ({"a.csv": as_csv(PLAIN), "b.parquet": parquet(PLAIN)}, r"several formats \(\.csv, \.parquet\)"),
-        ({"a.csv.gz": b"", "b.csv.gz": b"x"}, r"parts/b\.csv\.gz: compressed files are not read"),
+        ({"a.csv.xz": b"", "b.csv.xz": b"x"}, r"parts/b\.csv\.xz: decompress it with `unxz`"),
         (
             {"data.arrow": b"", "dataset_info.json": b"{}"},
             "one of `save_to_disk`; write the data set with `to_parquet`",
@@ -251,16 +251,49 @@ def test_a_part_without_a_byte_has_no_rows(tmp_path):
 )
 def test_a_folder_that_is_none_of_parts_is_refused_in_one_line(tmp_path, files, message):
     with pytest.raises(InputError, match=message):
-        sources.read(Source(files=folder_of(tmp_path / "parts", files)), COLUMNS)
+        by_row.read(Source(files=folder_of(tmp_path / "parts", files)), COLUMNS)
 
 
-def test_folders_in_a_folder_of_parts_and_patterns_are_refused(tmp_path):
+def test_folders_in_a_folder_of_parts_are_refused(tmp_path):
     folder_of(tmp_path / "parts", {})
     folder_of(tmp_path / "parts" / "label=positive", {"part-0.csv": as_csv(PLAIN)})
     with pytest.raises(InputError, match="holds the folder 'label=positive'; put all parts into one folder"):
-        sources.read(Source(files=str(tmp_path / "parts")), COLUMNS)
-    with pytest.raises(InputError, match="no such file; for several files, name their folder"):
-        sources.read(Source(files=str(tmp_path / "parts/*.csv")), COLUMNS)
+        by_row.read(Source(files=str(tmp_path / "parts")), COLUMNS)
+
+
+def test_the_files_of_a_pattern_are_read_in_the_order_of_their_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parts = {"b.csv": as_csv(PLAIN[1:]), "a.csv": as_csv(PLAIN[:1]), "_c.csv": b"x", "d.csv": b"", "notes.txt": b"x"}
+    folder_of(tmp_path / "parts", parts)
+    rows, provenance = by_row.read(Source(files="parts/*.csv"), COLUMNS)
+    assert rows[ALL].sentence1 == [text for text, _ in PLAIN]
+    assert list(rows[ALL].names()) == ["parts/a.csv", "parts/b.csv", "parts/b.csv"]
+    listed = "".join(
+        f"{hashlib.sha256(parts[name]).hexdigest()}  parts/{name}\n" for name in ("a.csv", "b.csv", "d.csv")
+    )
+    digest = hashlib.sha256(listed.encode()).hexdigest()
+    assert provenance["files"][ALL] == {"path": "parts/*.csv", "sha256": digest}
+    by_row.read(Source(files="parts/*.csv", sha256=digest), COLUMNS)
+    (tmp_path / "parts/a[1].csv").write_bytes(as_csv(PLAIN[:2]))  # a file that looks like a pattern
+    assert len(by_row.read(Source(files="parts/a[1].csv"), COLUMNS)[0][ALL]) == 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("parts/*.tsv", r"parts/\*\.tsv: the pattern matches no file"),
+        ("parts/*", r"parts/\*: the pattern matches files of several formats \(\.csv, \.parquet\); leave those of one"),
+        ("parts/[ab].csv", r"parts/b\.csv: has no column 'text', which the task's file names; it has 'body', 'label'"),
+        ("parts/[d].csv", r"the pattern matches no file with rows"),
+    ],
+)
+def test_a_pattern_of_files_that_do_not_fit_is_refused_in_one_line(tmp_path, monkeypatch, pattern, message):
+    monkeypatch.chdir(tmp_path)
+    parts = {"a.csv": as_csv(PLAIN), "b.csv": b"body,label\nx,y\n", "c.parquet": parquet(PLAIN), "d.csv": b""}
+    folder_of(tmp_path / "parts", parts)
+    with pytest.raises(InputError, match=message) as caught:
+        by_row.read(Source(files=pattern), COLUMNS)
+    assert "\n" not in str(caught.value)
 
 
 # --- stray quotes in csv ------------------------------------------------------------------------------------------------
@@ -273,7 +306,7 @@ def prepared(tmp_path, content, **bad_rows):
     columns = Columns(sentence1="text", label="label")
     splits = {"train": 0.5, "validation": 0.5}
     text = Text(source=source, columns=columns, labels=["0", "1"], splits=splits, bad_rows=BadRows(**bad_rows))
-    return prepare(sources.read(source, columns)[0], text, "raw")
+    return by_row.prepare(by_row.read(source, columns)[0], text, "raw")
 
 
 @pytest.mark.parametrize("header", ["text,label", "id,text,label", "label,text"])

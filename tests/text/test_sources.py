@@ -7,6 +7,7 @@ import json
 import sys
 import unicodedata
 
+import by_row
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +16,6 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.params.text import Columns, Source
-from pipeline.text import sources
 from pipeline.text.records import Fault
 from pipeline.text.sources import ALL
 
@@ -30,7 +30,7 @@ def read(tmp_path):
     def read(name, content, columns=COLUMNS, **source):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return sources.read(Source(files=str(path), **source), columns)[0][ALL]
+        return by_row.read(Source(files=str(path), **source), columns)[0][ALL]
 
     return read
 
@@ -64,7 +64,7 @@ def test_csv_reads_back_what_csv_writes(tmp_path_factory, written, end):
         writer.writerow(row)
     path = tmp_path_factory.mktemp("csv") / "x.csv"
     path.write_bytes(buffer.getvalue().encode())
-    rows = sources.read(Source(files=str(path)), COLUMNS)[0][ALL]
+    rows = by_row.read(Source(files=str(path)), COLUMNS)[0][ALL]
     assert plain(rows) == [(line, *row) for line, row in zip(lines[1:], written, strict=True)]
     assert not rows.faults
 
@@ -170,7 +170,7 @@ def test_a_quote_that_is_not_doubled_is_named(read):
 
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.csv: no such file"):
-        sources.read(Source(files=str(tmp_path / "nowhere.csv")), COLUMNS)
+        by_row.read(Source(files=str(tmp_path / "nowhere.csv")), COLUMNS)
 
 
 # --- jsonl --------------------------------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ def test_a_file_for_each_split(tmp_path):
     for split in ("test", "train", "validation"):
         (tmp_path / f"{split}.tsv").write_text(f"a\tb\tlabel\nfirst {split}\tsecond\tyes\n")
     files = {split: str(tmp_path / f"{split}.tsv") for split in ("test", "validation", "train")}
-    rows, provenance = sources.read(Source(files=files, licence="mit"), PAIRS)
+    rows, provenance = by_row.read(Source(files=files, licence="mit"), PAIRS)
     assert list(rows) == ["train", "validation", "test"]
     assert rows["test"].sentence1 == ["first test"]
     assert rows["test"].sentence2 == ["second"]
@@ -306,20 +306,20 @@ def test_package_is_read_without_being_imported(tmp_path, monkeypatch):
     (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
     (package / "data" / "x.csv").write_text("text,label\na,1\n")
     monkeypatch.syspath_prepend(tmp_path)
-    rows, provenance = sources.read(Source(package="shipped_text", path="data/x.csv"), COLUMNS)
+    rows, provenance = by_row.read(Source(package="shipped_text", path="data/x.csv"), COLUMNS)
     assert rows[ALL].name == "shipped_text/data/x.csv"
     assert plain(rows[ALL]) == [(2, "a", "1")]
     assert provenance["package"] == "shipped_text"
     assert provenance["files"][ALL]["path"] == "data/x.csv"
     assert "shipped_text" not in sys.modules
     with pytest.raises(InputError, match=r"has no file 'data/y\.csv'"):
-        sources.read(Source(package="shipped_text", path="data/y.csv"), COLUMNS)
+        by_row.read(Source(package="shipped_text", path="data/y.csv"), COLUMNS)
 
 
 @pytest.mark.parametrize("name", ["no_such_package", "no-such-package"])
 def test_missing_package_says_how_to_install_it(name):
     with pytest.raises(InputError, match=f"python -m pip install {name}"):
-        sources.read(Source(package=name, path="x.csv"), COLUMNS)
+        by_row.read(Source(package=name, path="x.csv"), COLUMNS)
 
 
 # --- the Hub ------------------------------------------------------------------------------------------------------------
@@ -359,7 +359,7 @@ SOURCE = Source(hub="owner/name", config="part", revision="abc123")
 
 def test_hub_class_numbers_become_names(hub, caplog):
     asked = hub({"test": [-1], "train": [0, 1], "validation": [1], "unsupervised": [-1]})
-    rows, provenance = sources.read(SOURCE, COLUMNS)
+    rows, provenance = by_row.read(SOURCE, COLUMNS)
     assert asked == [(("owner/name", "part"), {"revision": "abc123"})]
     assert list(rows) == ["train", "validation", "test"]
     assert plain(rows["train"]) == [(1, "train 0", "neg"), (2, "train 1", "pos")]
@@ -371,7 +371,7 @@ def test_hub_class_numbers_become_names(hub, caplog):
 def test_hub_where_and_one_split(hub):
     hub({"train": [0, 1, 1]})
     source = Source(hub="owner/name", revision="abc123", where={"label": "pos"})
-    rows, _ = sources.read(source, COLUMNS)
+    rows, _ = by_row.read(source, COLUMNS)
     assert plain(rows[ALL]) == [(2, "train 1", "pos"), (3, "train 2", "pos")]
     assert rows[ALL].left_out == 1
 
@@ -380,7 +380,7 @@ def test_hub_splits_by_other_names(hub, caplog):
     hub({"train": [0, 1], "validation_matched": [1], "validation_mismatched": [0], "test_matched": [-1]})
     names = {"test": "validation_mismatched", "train": "train", "validation": "validation_matched"}
     source = Source(hub="owner/name", revision="abc123", hub_splits=names)
-    rows, provenance = sources.read(source, COLUMNS)
+    rows, provenance = by_row.read(source, COLUMNS)
     assert [(split, *plain(each)[0]) for split, each in rows.items()] == [
         ("train", 1, "train 0", "neg"),
         ("validation", 1, "validation_matched 0", "pos"),
@@ -392,7 +392,7 @@ def test_hub_splits_by_other_names(hub, caplog):
     with pytest.raises(
         InputError, match=r"hub_splits: owner/name@abc123: has no all; it has train, validation_matched"
     ):
-        sources.read(source, COLUMNS)
+        by_row.read(source, COLUMNS)
 
 
 def test_otherwise_is_read_where_no_file_is_there(hub, tmp_path):
@@ -403,7 +403,7 @@ def test_otherwise_is_read_where_no_file_is_there(hub, tmp_path):
         otherwise={"hub": "owner/name", "revision": "abc123", "columns": {"sentence1": "text", "label": "label"}},
     )
     columns = Columns(sentence1="a", label="b")
-    rows, provenance = sources.read(source, columns)
+    rows, provenance = by_row.read(source, columns)
     assert plain(rows["train"]) == [(1, "train 0", "neg")]
     assert provenance["hub"] == "owner/name"
 
@@ -411,9 +411,9 @@ def test_otherwise_is_read_where_no_file_is_there(hub, tmp_path):
     with pytest.raises(
         InputError, match=r"validation\.csv: no such file"
     ):  # half of the files is a mistake, no reason to read others
-        sources.read(source, columns)
+        by_row.read(source, columns)
     (tmp_path / "validation.csv").write_text("a,b\nours too,neg\n")
-    rows, provenance = sources.read(source, columns)
+    rows, provenance = by_row.read(source, columns)
     assert plain(rows["train"]) == [(2, "ours", "pos")]
     assert set(provenance["files"]) == {"train", "validation"}
     assert len(asked) == 1
@@ -435,10 +435,10 @@ def test_what_does_not_go_together(given, message):
 def test_hub_errors(hub, monkeypatch):
     hub({"train": [0]})
     with pytest.raises(InputError, match=r"owner/name@abc123, train: has no column 'a'"):
-        sources.read(SOURCE, PAIRS)
+        by_row.read(SOURCE, PAIRS)
     hub(ConnectionError("no\nroute"))
     with pytest.raises(InputError, match="owner/name@abc123: no route"):
-        sources.read(SOURCE, COLUMNS)
+        by_row.read(SOURCE, COLUMNS)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match="pip install datasets"):
-        sources.read(SOURCE, COLUMNS)
+        by_row.read(SOURCE, COLUMNS)
