@@ -39,7 +39,7 @@ FOUNDATION = {
     "pipeline.machine.threads",
     "pipeline.storage",
 }
-"""What `python -m pipeline repro` may import: it knows stages by name only."""
+"""What `offline-distill repro` may import: it knows stages by name only."""
 
 TEXT = ("text", "augment", "labelling", "distill")
 NEVER = [

@@ -104,7 +104,7 @@ def refuse_damaged(folder: Path) -> None:
     """
     faults = [f"{check.name}: {check.detail}" for check in verify(folder) if check.outcome == FAILED]
     if faults:
-        raise InputError(f"{folder}: does not pass `python -m pipeline verify`: {'; '.join(faults)}")
+        raise InputError(f"{folder}: does not pass `offline-distill verify`: {'; '.join(faults)}")
 
 
 def listed(checks: Sequence[Check]) -> str:

@@ -1,4 +1,4 @@
-"""`python -m pipeline repro`: the order of the stages, their output, failures, signals, and the bytes of dvc.lock."""
+"""`offline-distill repro`: the order of the stages, their output, failures, signals, and the bytes of dvc.lock."""
 
 import logging
 import os
@@ -341,7 +341,7 @@ def test_a_run_that_cannot_start_is_one_line(project, tmp_path: Path, monkeypatc
     assert message("-j", "0") == "error: -j: 0: must be at least 1\n"
     assert message("nothing") == "error: DVC: Stage 'nothing' not found inside 'dvc.yaml' file\n"
     with FileLock(lock.FOLDER / "running.lock"):
-        assert message().startswith("error: `python -m pipeline repro` already runs in this folder")
+        assert message().startswith("error: `offline-distill repro` already runs in this folder")
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "dvc.exceptions", None)
         assert message() == "error: repro needs dvc: pip install 'offline-distill[dvc]'\n"
