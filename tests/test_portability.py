@@ -294,10 +294,10 @@ def test_the_temporary_of_a_killed_process_is_removed_on_windows(tmp_path: Path,
 
 
 def test_children_end_without_signals(monkeypatch: pytest.MonkeyPatch):
-    others = {process.pid for process in psutil.Process().children(recursive=True)}  # the fork servers of other tests
+    others = set(psutil.Process().children(recursive=True))  # the fork servers of other tests
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     monkeypatch.setattr(psutil.Process, "send_signal", lambda *_: pytest.fail("Windows has no signals"))
-    assert child.pid in repro._signal_children(None, others)
+    assert psutil.Process(child.pid) in repro._signal_children(None, others)
     assert child.wait(timeout=10) != 0
 
 

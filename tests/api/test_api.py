@@ -148,6 +148,7 @@ def test_a_saved_data_set_passes_verify_and_a_student_serves(made: LogitDataSet,
     assert TrainedStudent.from_pretrained(tmp_path / "served").predict(TEXTS) == student.predict(TEXTS)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

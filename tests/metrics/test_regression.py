@@ -222,6 +222,7 @@ def films_of(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return project / "data/films"
 
 
+@pytest.mark.slow
 def test_the_teacher_is_finetuned_on_the_number_and_chosen_by_pearson(films_of: Path):
     record = storage.read_json(films_of / "teachers/large/teacher.json")
     told = record["finetuning"]
