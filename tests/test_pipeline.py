@@ -354,6 +354,7 @@ def test_an_experiment_runs(clone: Clone):
     assert yaml.safe_load((clone.folder / "params.yaml").read_text())["students"]["bag"]["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_plots_need_no_network(clone: Clone):
     clone.run("python", "-m", "pipeline", "plots-page", ".dvc/plots.html")
     clone.run("dvc", "plots", "show", "--out", "plots")
@@ -384,6 +385,7 @@ def test_a_shipped_student_predicts_as_documented(clone: Clone):
     assert [answer["label"]] == json.loads(label.replace("'", '"'))
 
 
+@pytest.mark.slow
 def test_times_are_measured_for_the_table(clone: Clone):
     fewer = "from pipeline.serving import latency; latency.CALLS, latency.WARM, latency.BATCH = 5, 1, 20; "
     clone.run("python", "-c", fewer + "from stages import latency; latency.main('tickets')")

@@ -163,6 +163,7 @@ print(json.dumps(Runtime.from_pretrained("served").predict(texts[:3])))
 """
 
 
+@pytest.mark.slow
 def test_everything_imports_and_works_without_fork_fcntl_and_process_groups(tmp_path: Path):
     names = [name for name in imports.modules(ROOT) if not name.endswith("__main__")]
     given = [json.dumps({module: sorted(of) for module, of in POSIX_NAMES.items()}), json.dumps(sorted(POSIX_MODULES))]

@@ -41,6 +41,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rules", [{}, {"shorter": {"rule": "rule_there:Shorter"}}], ids=["the paper's", "the user's"])
 def test_a_dask_cluster_changes_no_byte(
     rules: dict, cluster: Path, write_tokens: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -75,6 +75,7 @@ def film_sentences() -> list[str]:
     return list(dict.fromkeys(text.strip() for text in texts))
 
 
+@pytest.mark.slow
 def test_every_film_sentence_comes_back(write_raw: Callable):
     texts = film_sentences()
     assert len(texts) > 8_500

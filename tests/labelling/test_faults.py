@@ -209,6 +209,7 @@ def test_a_run_that_is_killed_at_any_moment_resumes_and_ends_the_same(
     assert len(set(kept)) > 0.3 * kills, f"the moments must differ: {kept}"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_the_same(project: Path, unbroken: Path, server: Server):
     draw = random.Random(3)
     runs = 0

@@ -235,6 +235,7 @@ def test_the_teacher_is_finetuned_on_the_number_and_chosen_by_pearson(films_of: 
     assert 0 < summary["rmse"]["test"] < 1.5
 
 
+@pytest.mark.slow
 def test_the_data_set_has_numbers_for_whoever_reads_it(films_of: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     import datasets  # takes seconds
 

@@ -74,6 +74,7 @@ def test_words_and_ids_are_those_of_training(mode: str, texts: list[str]):
     assert served == [ids[a:b].tolist() for a, b in itertools.pairwise(offsets)]
 
 
+@pytest.mark.slow
 def test_every_character_is_a_letter_or_not_as_in_training():
     """All of the first plane, and one in 29 beyond."""
     points = [*range(0x10000), *range(0x10000, 0x110000, 29)]
