@@ -256,6 +256,7 @@ def test_a_second_run_does_nothing(clone: Clone):
     assert clone.stages_run("dvc", "repro") == set()
 
 
+@pytest.mark.slow
 def test_a_deleted_student_comes_back_alone(clone: Clone):
     student = clone.folder / "data/tickets/students/bag"
     before = {file.name: file.read_bytes() for file in student.iterdir()}

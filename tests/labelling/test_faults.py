@@ -412,6 +412,7 @@ def test_a_read_only_folder_is_one_line(project: Path, server: Server, mount, na
     assert "cannot be written: Read-only file system" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["data/labelled", "data/films/logits"])
 def test_a_file_where_a_folder_should_be_is_one_line(project: Path, server: Server, name: str):
     (project / name).write_text("")
