@@ -147,6 +147,11 @@ def _data_sets(command: Command) -> None:
     head_ = command(head, "folder")
     head_.add_argument("-n", "--rows", type=int, default=10, help="number of rows (default: 10)")
     head_.add_argument("--split", default="train", help="train, validation or test (default: train)")
+    head_.add_argument(
+        "--where",
+        metavar="EXPRESSION",
+        help="show rows that match, as in \"copy > 3 and label == 'positive'\"; it takes == != < <= > >=, is None, and, or, not",
+    )
     merge_ = command(merge)
     merge_.add_argument("folders", type=Path, nargs="+", metavar="folder")
     merge_.add_argument("-o", "--out", type=Path, required=True, help="the folder to write")
@@ -327,11 +332,11 @@ def stats(folder: Path) -> None:
     write(stats.stats(folder) + "\n")
 
 
-def head(folder: Path, rows: int, split: str) -> None:
+def head(folder: Path, rows: int, split: str, where: str | None) -> None:
     """Show a few rows of a logit data set, and what augmentation changed in them."""
     from pipeline.logits import stats
 
-    write(stats.head(folder, rows, split) + "\n")
+    write(stats.head(folder, rows, split, where) + "\n")
 
 
 def merge(folders: list[Path], out: Path, tolerance: float) -> None:

@@ -9,13 +9,12 @@ import pyarrow as pa
 
 from pipeline.console import run_stage
 from pipeline.logits import dataset
-from pipeline.logits.doubts import doubts_of
 from pipeline.params import project
 from pipeline.report.ablation import read_ablation
 from pipeline.report.answers import COLUMNS, answer
 from pipeline.report.cautions import read_prepared
 from pipeline.report.findings import Findings, read_curve
-from pipeline.report.labelled import confidence, families
+from pipeline.report.labelled import read
 from pipeline.report.page import page
 from pipeline.report.summary import summary
 from pipeline.report.table import read_results, read_times
@@ -35,6 +34,7 @@ def main(task: str) -> None:
     asked = {name: settings.students[name] for name in results}
     teachers = list(dict.fromkeys(teacher for student in asked.values() for teacher in student.teachers))
     about = {teacher: dataset.provenance(data / "logits" / teacher) for teacher in teachers}
+    labelled = {teacher: read(data / "logits" / teacher, FAMILIES, COPIES, SEED) for teacher in teachers}
     curves = {name: read_curve(data / "results" / "curves" / f"{name}.csv") for name in results}
     found = Findings(
         task=task,
@@ -46,11 +46,11 @@ def main(task: str) -> None:
         provenance=about,
         times=read_times(data / "results"),
         curves={name: curve for name, curve in curves.items() if curve is not None},
-        confidence={teacher: confidence(data / "logits" / teacher) for teacher in teachers},
-        families=families(data / "logits" / teachers[0], FAMILIES, COPIES, SEED),
+        confidence={teacher: labelled[teacher].confidence for teacher in teachers},
+        families=labelled[teachers[0]].families,
         ablation=read_ablation(data / "results"),
         metrics=settings.task.metrics,
-        doubts={teacher: doubts_of(data / "logits" / teacher) for teacher in teachers},
+        doubts={teacher: labelled[teacher].doubts for teacher in teachers},
         prepared=read_prepared(data / "source"),
     )
     with new_folder(data / "report") as folder:

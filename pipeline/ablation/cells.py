@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 CODE = ("pipeline.distill.loop", "pipeline.logits.dataset", "pipeline.vectors.table")
 """The modules whose code, and that of all they import, a student depends on."""
 
+HASHED = tuple(name for name in COLUMNS if not name.startswith("sentence"))
+"""The columns of `rows_digest`, which leaves out the sentences: an id is the hash of its text."""
+
 _COPIES = ("id", "parent_id", "sentence1", "sentence2")
 
 
@@ -43,9 +46,9 @@ def training_rows(cell: Cell, labelled: pa.Table, copies: pa.Table | None) -> pa
     1901.11196), although a rule may have removed the very word that decided the label. That is what the ablation measures; nowhere else does
     this project give an augmented row a gold label. Rows without a gold label are then left out, and the logits are ignored (`Cell.settings`).
 
-    :param labelled: The training split of the union's logit data set, with COLUMNS.
-    :param copies: The cell's augmented rows: id, parent_id, sentence1, sentence2; None without augmentation.
-    :return: COLUMNS; labels of augmented rows are null where the cell is distilled.
+    :param labelled: The training split of the union's logit data set, with COLUMNS or without the sentences.
+    :param copies: The cell's augmented rows: id, parent_id, and the sentences if `labelled` has them; None without augmentation.
+    :return: The columns of `labelled`; labels of augmented rows are null where the cell is distilled.
     """
     originals = labelled.filter(pc.is_null(labelled["parent_id"]))
     rows = originals
@@ -61,7 +64,7 @@ def training_rows(cell: Cell, labelled: pa.Table, copies: pa.Table | None) -> pa
         none = pa.nulls(len(copies), originals.schema.field("label").type)
         added = copies.append_column("label", none if cell.distilled else originals["label"].take(parents))
         added = added.append_column("logits", labelled["logits"].take(places))
-        rows = pa.concat_tables([originals, added.select(COLUMNS).cast(originals.schema)])
+        rows = pa.concat_tables([originals, added.select(originals.column_names).cast(originals.schema)])
     return rows if cell.distilled else rows.filter(pc.is_valid(rows["label"]))
 
 
@@ -95,7 +98,7 @@ def train_all(where: Tables, settings: Ablation, out: Path, workers: int | None 
 
     out.mkdir(parents=True, exist_ok=True)
     shared = _shared_facts(where, settings.student)
-    labelled = dataset.read_split(where.labelled, "train", COLUMNS)
+    labelled = dataset.read_split(where.labelled, "train", HASHED)
     todo, wanted = [], set()
     for cell in settings.cells:
         data = _hash(
@@ -168,7 +171,8 @@ def train_one(where: Tables, cell: Cell, settings: Student, rows_seen: int, key:
 
 
 def _rows(where: Tables, cell: Cell, labelled: pa.Table) -> pa.Table:
-    parts = [tables.read(file, tables.AUGMENTED, _COPIES) for file in where.copies(cell)]
+    columns = [name for name in _COPIES if name in labelled.column_names]
+    parts = [tables.read(file, tables.AUGMENTED, columns) for file in where.copies(cell)]
     return training_rows(cell, labelled, pa.concat_tables(parts) if parts else None)
 
 

@@ -132,10 +132,17 @@ def batches(paths: Sequence[Path], columns: list[str] | None = None) -> Iterator
                 yield pa.Table.from_batches([batch])
 
 
-def first_rows(paths: Sequence[Path], originals: int, copies: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return up to so many of the first originals and of the first augmented rows of some shards."""
+def first_rows(
+    paths: Sequence[Path], originals: int, copies: int, where: pc.Expression | None = None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return up to so many of the first originals and of the first augmented rows of some shards.
+
+    :param where: The filter that the rows pass; None for any row.
+    """
     found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = [], []
     for batch in batches(paths):
+        if where is not None:
+            batch = batch.filter(where)
         augmented = pc.is_valid(batch["parent_id"])
         for rows, which, most in zip(found, (pc.invert(augmented), augmented), (originals, copies), strict=True):
             rows += batch.filter(which).slice(0, most - len(rows)).to_pylist()

@@ -101,26 +101,30 @@ def read_labelled(folder: Path, split: str, columns: Sequence[str]) -> pa.Table 
     return rows if rows.num_rows else None
 
 
-def stream_split(folder: Path, split: str) -> Iterator[pa.Table]:
+def stream_split(folder: Path, split: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Yield the rows of `read_split`, at most ROW_GROUP_ROWS at a time.
 
     :raises InputError: As `read_split`.
     """
-    stored, schema, paths = _opened(folder, None, split)
+    stored, schema, paths = _opened(folder, columns, split)
     for path in paths:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(ROW_GROUP_ROWS, columns=stored.names):
                 yield cast(pa.Table.from_batches([batch]), schema)
 
 
-def read_rows(folder: Path, rows: npt.NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
+def read_rows(
+    folder: Path, rows: npt.NDArray[np.int64], columns: Sequence[str] | None, split: str | None = None
+) -> pa.Table:
     """Return rows by number. Only the row groups that hold them are read, one at a time.
 
-    :param rows: Row numbers, ascending. They count through all splits, in the order of `rows` in the provenance.
+    :param rows: Row numbers, ascending. They count through a split, or through all splits, in the order of `rows` in the provenance.
+    :param columns: The columns to read; None for all.
+    :param split: The split; None for all splits.
     :return: As `read_split`.
     :raises InputError: As `read_split`.
     """
-    stored, schema, paths = _opened(folder, columns)
+    stored, schema, paths = _opened(folder, columns, split)
     parts, first = [schema.empty_table()], 0
     for path in paths:
         with pq.ParquetFile(path) as file:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -78,6 +79,11 @@ class Logits:
         self.answered += np.bincount(predicted, minlength=classes)
         pairs = gold[known].astype(np.int64) * classes + predicted[known]
         self.confusion += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+    def add_rows(self, rows: pa.Table, split: str) -> None:
+        """Count rows of a data set, with `label` and `logits`. The gold labels of the test split are not used."""
+        gold = pc.fill_null(rows["label"].cast("float64"), math.nan).to_numpy()
+        self.add(logits_of(rows), gold if split != "test" else np.full(len(gold), np.nan))
 
     def doubts(self) -> list[str]:
         """Return what is doubtful, as sentences without a final stop."""
@@ -190,8 +196,7 @@ def doubts_of(folder: Path) -> list[str]:
     found = Logits(dataset.provenance(folder)["labels"])
     for split, paths in dataset.shard_paths(folder).items():
         for rows in changes.batches(paths, ["label", "logits"]):
-            gold = pc.fill_null(rows["label"].cast("float64"), math.nan).to_numpy()
-            found.add(logits_of(rows), gold if split != "test" else np.full(len(gold), np.nan))
+            found.add_rows(rows, split)
     return found.doubts()
 
 

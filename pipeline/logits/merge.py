@@ -1,18 +1,19 @@
 """Merging logit data sets of one task and one teacher."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.logits import dataset, verify, writing
-from pipeline.logits.shards import logits_of
+from pipeline.logits.shards import Stream, logits_of
 from pipeline.logits.verify_files import value_of
 
 TOLERANCE = 1e-3
@@ -24,9 +25,25 @@ labelling.max_length labelling.dtype labelling.stored
 """
 """Keys whose values must be equal: the classes, the teacher, the tokenisation, and how the logits were computed and stored."""
 
+DROPPED, ORIGINAL, COPY = 0, 1, 2
+"""What becomes of a row: another row has its text, or it is written as an original or as an augmented row."""
+
+
+class Union(NamedTuple):
+    """The T unique texts of a split, and the N rows of all data sets that have them, in the order in which they are read."""
+
+    texts: pa.Array
+    """The id of each text, [T] of 16 bytes."""
+    labels: pa.Array
+    """The gold label of each text, [T]."""
+    text_of: NDArray[np.int32]
+    """The text of each row, [N]."""
+    fates: NDArray[np.int8]
+    """DROPPED, ORIGINAL or COPY for each row, [N]."""
+
 
 def merge(folders: Sequence[Path], out: Path, tolerance: float = TOLERANCE) -> dict[str, int]:
-    """Merge logit data sets. All rows are in memory at once.
+    """Merge logit data sets. Rows are read in batches; the ids of a split, and the logits of texts that occur more than once, are in memory.
 
     A text of several data sets is kept once, with the logits of the first one. An original is preferred to an augmented row of the same text.
 
@@ -45,14 +62,15 @@ def merge(folders: Sequence[Path], out: Path, tolerance: float = TOLERANCE) -> d
         verify.refuse_damaged(folder)
     about = [dataset.provenance(folder) for folder in folders]
     _refuse_differences(folders, about)
-    splits = {}
-    for split in tables.SPLITS:
-        having = (folder for folder, facts in zip(folders, about, strict=True) if split in facts["rows"])
-        if parts := [dataset.read_split(folder, split) for folder in having]:
-            splits[split] = _union(parts, split, tolerance)
-    _refuse_leaks(splits)
+    having = {
+        split: [folder for folder, facts in zip(folders, about, strict=True) if split in facts["rows"]]
+        for split in tables.SPLITS
+    }
+    unions = {split: _union(of, split, tolerance) for split, of in having.items() if of}
+    _refuse_leaks({split: union.texts for split, union in unions.items()})
+    splits = {split: Stream(len(union.texts), _rows(having[split], split, union)) for split, union in unions.items()}
     writing.write(out, splits, _provenance(about))
-    return {split: rows.num_rows for split, rows in splits.items()}
+    return {split: stream.num_rows for split, stream in splits.items()}
 
 
 def _refuse_differences(folders: Sequence[Path], about: Sequence[Mapping[str, Any]]) -> None:
@@ -66,41 +84,92 @@ def _refuse_differences(folders: Sequence[Path], about: Sequence[Mapping[str, An
                 )
 
 
-def _union(parts: Sequence[pa.Table], split: str, tolerance: float) -> pa.Table:
-    rows = pa.concat_tables(parts).unify_dictionaries()
-    # Originals first: they have gold labels, and they are the parents.
-    rows = rows.take(pa.array(np.argsort(pc.is_valid(rows["parent_id"]).to_numpy(), kind="stable")))
-    codes = rows["id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    texts, first = np.unique(codes, return_index=True)
-    values = logits_of(rows)
-    apart = np.abs(values - values[first][codes]).max(axis=1, initial=0)
+def _parts(
+    folders: Sequence[Path], split: str, columns: Sequence[str] | None = None
+) -> Iterator[tuple[pa.Table, slice]]:
+    """Yield the rows of a split of several data sets in batches, each with its place among all of these rows."""
+    start = 0
+    for folder in folders:
+        for rows in dataset.stream_split(folder, split, columns):
+            yield rows, slice(start, start := start + rows.num_rows)
+
+
+def _union(folders: Sequence[Path], split: str, tolerance: float) -> Union:
+    of_labels = tables.label_type(len(dataset.provenance(folders[0])["labels"]))
+    ids, labels, copies = [pa.array([], pa.binary(16))], [pa.array([], of_labels)], [np.empty(0, np.bool_)]
+    for rows, _ in _parts(folders, split, ("id", "label", "parent_id")):
+        ids.append(tables.id_bytes(rows["id"]))
+        labels += rows["label"].chunks
+        copies.append(pc.is_valid(rows["parent_id"]).to_numpy())
+    is_copy = np.concatenate(copies)
+    encoded = pa.concat_arrays(ids).dictionary_encode()
+    texts, text_of = encoded.dictionary, encoded.indices.to_numpy()
+    # Originals before augmented rows: they have gold labels, and they are the parents. The last of the values that are assigned counts.
+    order = np.argsort(is_copy, kind="stable")[::-1]
+    first = np.empty(len(texts), np.int64)
+    first[text_of[order]] = order
+    _refuse_other_logits(folders, split, tolerance, text_of, first, texts)
+    fates = np.full(len(text_of), DROPPED, np.int8)
+    fates[first] = np.where(is_copy[first], COPY, ORIGINAL)
+    return Union(texts, _gold(pa.concat_arrays(labels), split, text_of, texts), text_of, fates)
+
+
+def _refuse_other_logits(
+    folders: Sequence[Path],
+    split: str,
+    tolerance: float,
+    text_of: NDArray[np.int32],
+    first: NDArray[np.int64],
+    texts: pa.Array,
+) -> None:
+    repeated = (np.bincount(text_of, minlength=len(texts)) > 1)[text_of]
+    if not repeated.any():
+        return
+    values = np.concatenate([logits_of(rows)[repeated[at]] for rows, at in _parts(folders, split, ("logits",))])
+    place = np.cumsum(repeated) - 1  # of a row in `values`
+    of_text = text_of[repeated]
+    of_first = values[place[first[of_text]]]
+    apart = np.abs(values - of_first).max(axis=1)
     if (apart > tolerance).any():
         row = int(apart.argmax())
         raise InputError(
-            f"{split}: {(apart > tolerance).sum()} texts have two logits, more than {tolerance} apart; for example {rows['id'][row].as_py()}: "
-            f"{values[first[codes[row]]].tolist()} and {values[row].tolist()}"
+            f"{split}: {(apart > tolerance).sum()} texts have two logits, more than {tolerance} apart; for example "
+            f"{texts[int(of_text[row])].as_py().hex()}: {of_first[row].tolist()} and {values[row].tolist()}"
         )
-    labels = pc.fill_null(rows["label"], pa.scalar(0, rows["label"].type)).to_numpy()
-    known = np.flatnonzero(pc.is_valid(rows["label"]).to_numpy())
-    gold, unknown = np.zeros(len(texts), labels.dtype), np.ones(len(texts), np.bool_)
-    gold[codes[known[::-1]]] = labels[known[::-1]]  # the first known label
-    unknown[codes[known]] = False
-    if (other := known[labels[known] != gold[codes[known]]]).size:
-        raise InputError(
-            f"{split}: {len(other)} texts have two gold labels, for example {rows['id'][int(other[0])].as_py()}"
-        )
-    column = pa.array(gold[codes], mask=unknown[codes])
-    rows = rows.set_column(rows.schema.get_field_index("label"), rows.schema.field("label"), column)
-    return rows.take(pa.array(np.sort(first)))
 
 
-def _refuse_leaks(splits: Mapping[str, pa.Table]) -> None:
-    for split, later in combinations(splits, 2):
-        both = splits[split]["id"].filter(pc.is_in(splits[split]["id"], value_set=splits[later]["id"]))
+def _gold(labels: pa.Array, split: str, text_of: NDArray[np.int32], texts: pa.Array) -> pa.Array:
+    """Return the gold label of each text, null where none of its rows has one."""
+    known = np.flatnonzero(labels.is_valid().to_numpy(zero_copy_only=False))
+    values, of_text = labels.drop_null().to_numpy(), text_of[known]
+    gold, unknown = np.zeros(len(texts), values.dtype), np.ones(len(texts), np.bool_)
+    gold[of_text[::-1]] = values[::-1]  # the first known label
+    unknown[of_text] = False
+    if (other := np.flatnonzero(values != gold[of_text])).size:
+        example = texts[int(of_text[other[0]])].as_py().hex()
+        raise InputError(f"{split}: {len(other)} texts have two gold labels, for example {example}")
+    return pa.array(gold, labels.type, mask=unknown)
+
+
+def _refuse_leaks(texts: Mapping[str, pa.Array]) -> None:
+    for split, later in combinations(texts, 2):
+        both = texts[split].filter(pc.is_in(texts[split], value_set=texts[later]))
         if len(both):
             raise InputError(
-                f"{len(both)} texts are {split} texts of one data set and {later} texts of another, for example {both[0].as_py()}"
+                f"{len(both)} texts are {split} texts of one data set and {later} texts of another, for example {both[0].as_py().hex()}"
             )
+
+
+def _rows(folders: Sequence[Path], split: str, union: Union) -> Iterator[pa.Table]:
+    """Yield the rows of a split, a batch at a time: the originals of all data sets, then their augmented rows."""
+    for fate in (ORIGINAL, COPY):
+        if not (union.fates == fate).any():
+            continue
+        for rows, at in _parts(folders, split):
+            chosen = union.fates[at] == fate
+            labels = union.labels.take(pa.array(union.text_of[at][chosen]))
+            index = rows.schema.get_field_index("label")
+            yield rows.filter(pa.array(chosen)).set_column(index, rows.schema.field(index), labels)
 
 
 def _provenance(about: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.logits import changes, dataset
 from pipeline.logits.changes import gold_label
-from pipeline.logits.shards import logits_of
+from pipeline.logits.shards import logits_of, shard_schema
+from pipeline.logits.where import parsed
 from pipeline.metrics.calibration import softmax
 
 BAR = 40
@@ -142,16 +143,21 @@ def _bars(title: str, names: Sequence[str], values: NDArray[Any]) -> str:
     return "\n".join([title, *lines])
 
 
-def head(folder: Path, rows: int, split: str = "train") -> str:
+def head(folder: Path, rows: int, split: str = "train", where: str | None = None) -> str:
     """Return rows of a logit data set as text: half of them originals, half augmented rows with their changes, where both exist.
 
+    :param where: Show rows that this expression of `pipeline.logits.where` selects; None for any row.
     :return: Two lines a row. Words that a rule removed are in [-brackets-], words that it added in {+braces+}.
-    :raises InputError: If the data set or the split does not exist.
+    :raises InputError: If the data set or the split does not exist, or the expression is wrong or selects no row.
     """
-    labels, found = dataset.provenance(folder)["labels"], dataset.shard_paths(folder)
+    about, found = dataset.provenance(folder), dataset.shard_paths(folder)
+    labels = about["labels"]
     if split not in found:
         raise InputError(f"{folder}: has no split {split!r} (it has {', '.join(found)})")
-    originals, copies = changes.first_rows(found[split], rows, rows)
+    chosen = None if where is None else parsed(where, shard_schema(about), labels)
+    originals, copies = changes.first_rows(found[split], rows, rows, chosen)
+    if where is not None and not originals and not copies and rows:
+        raise InputError(f"--where {where!r}: selects no row of {split}")
     few = min(len(copies), rows - min(len(originals), rows - rows // 2))
     shown = [*originals[: rows - few], *copies[:few]]
     changes.add_originals(found[split], shown)

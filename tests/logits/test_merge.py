@@ -48,6 +48,20 @@ def sorted_originals(parts: list[pa.Table], part: pa.Table) -> list[str]:
     return [*originals, *copies]
 
 
+def test_rows_that_come_in_many_batches_are_merged_alike(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    two = other(tmp_path / "two")
+    merge.merge([one, two], tmp_path / "both")
+    monkeypatch.setattr(dataset, "ROW_GROUP_ROWS", 2)
+    merge.merge([one, two], tmp_path / "again")
+    assert (tmp_path / "again" / "manifest.json").read_bytes() == (tmp_path / "both" / "manifest.json").read_bytes()
+
+
+def test_data_sets_of_test_rows_alone_are_merged(tmp_path: Path):
+    none = {split: rows(split).slice(0, 0) for split in ("train", "validation")}
+    folders = [write(tmp_path / name, **none) for name in ("one", "two")]
+    assert merge.merge(folders, tmp_path / "both") == {"train": 0, "validation": 0, "test": 2}
+
+
 def test_a_merge_of_a_merged_data_set_lists_every_part(one: Path, tmp_path: Path):
     merge.merge([one, other(tmp_path / "two")], tmp_path / "both")
     merge.merge([tmp_path / "both", write(tmp_path / "three")], tmp_path / "all")

@@ -63,6 +63,73 @@ def test_head_does_not_drive_the_terminal(tmp_path: Path):
     assert "\x1b" not in stats.head(folder, 10)
 
 
+@pytest.mark.parametrize(
+    ("where", "texts"),
+    [
+        ("copy > 1", ["copy 3: kept", "copy 2: 3 edited"]),
+        ("1 < copy", ["copy 3: kept", "copy 2: 3 edited"]),
+        ("label == 'positive'", ["original", "original"]),
+        ("label == 1 and parent_id is None", ["original", "original"]),
+        ("not (masked1 == 0 or label is None)", []),
+        ("0 <= copy < 1 and side == 'first' and masked1 >= 1.5", []),
+        ("sentence1 == 'a good film about a long war' or copy == -1", ["original"]),
+        ("parent_id is not None and masked1 != 0", ["copy 0: 1 masked", "copy 1: 1 masked"]),
+    ],
+)
+def test_head_shows_the_rows_that_an_expression_selects(folder: Path, where: str, texts: list[str]):
+    if not texts:
+        with pytest.raises(InputError, match="selects no row of train"):
+            stats.head(folder, 10, "train", where)
+        return
+    shown = [line.split("  ")[-1] for line in stats.head(folder, 10, "train", where).splitlines()[1::2]]
+    assert len(shown) == len(texts)
+    assert all(map(str.startswith, shown, texts)), shown
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("copy >", "invalid syntax; write a column, an operator and a value, as in \"copy > 3 and side == 'first'\""),
+        ("copy = 3", "invalid syntax"),
+        ("", "invalid syntax"),
+        ("copy > 3\0", "invalid syntax"),
+        ("copy", "'copy' is not a comparison"),
+        ("__import__('os').getpid() > 3", r"\"__import__\('os'\).getpid\(\)\" and '3' cannot be compared"),
+        ("copy > len('a')", r"\"len\('a'\)\" is neither a number nor a string"),
+        ("copy > {[]: 1}", "is neither a number nor a string"),
+        ("masked1 > masked2", "'masked1' and 'masked2' cannot be compared"),
+        (
+            "copi > 3",
+            "no column 'copi' to compare \\(there are id, sentence1, .*copy, side.*\\); put strings in quotes",
+        ),
+        ("logits > 3", "no column 'logits' to compare"),
+        ("copy > 'three'", "copy holds numbers, and 'three' is not one"),
+        ("copy == True", "copy holds numbers, and True is not one"),
+        ("copy > None", "copy holds numbers, and None is not one"),
+        ("side == 1", "side holds strings, and 1 is not one"),
+        ("label == 'good'", "no class 'good' \\(there are 'negative', 'positive'\\)"),
+        ("copy in (1, 2)", r"'copy in \(1, 2\)': use one of == != < <= > >=, or `is None`"),
+        ("copy is 1", "use one of == != < <= > >="),
+        (f"copy > {'9' * 30}", "is too large"),
+        ("copy > 1 or " * 100 + "copy > 1", "has 1,208 characters, more than the 1,000 allowed"),
+    ],
+)
+def test_a_wrong_expression_is_one_line(folder: Path, where: str, message: str):
+    with pytest.raises(InputError, match=f"^--where.*{message}") as raised:
+        stats.head(folder, 10, "train", where)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_expression_selects_rows_in_their_order(tmp_path: Path):
+    """Arrow filters a table in parts, and in several threads."""
+    numbers = np.arange(150_000)
+    many = rows("train").take(pa.array(np.zeros_like(numbers)))
+    many = column(many, "id", [f"{number:032x}" for number in numbers])
+    many = column(many, "label", (numbers % 50 != 0).astype(np.int32))
+    shown = stats.head(write(tmp_path / "many", train=many), len(numbers), "train", "label == 0").splitlines()[1::2]
+    assert [int(line.split()[0], 16) for line in shown] == list(range(0, len(numbers), 50))
+
+
 def test_no_such_split(folder: Path):
     with pytest.raises(InputError, match="has no split 'dev' \\(it has train, validation, test\\)"):
         stats.head(folder, 1, "dev")

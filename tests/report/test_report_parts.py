@@ -4,10 +4,11 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import logit_sets
 import numpy as np
@@ -22,6 +23,7 @@ from pipeline.distill.epochs import Epoch, best_of, still_improves
 from pipeline.errors import InputError
 from pipeline.evaluation import by_class_of
 from pipeline.logits import changes, writing
+from pipeline.logits.doubts import doubts_of
 from pipeline.metrics.calibration import calibration_error, confidence_bins
 from pipeline.report import ablation as ablations
 from pipeline.report import charts, coloured, labelled, sections, words
@@ -31,7 +33,7 @@ from pipeline.report.cautions import of_results, read_prepared, warnings
 from pipeline.report.charts import Point, frontier
 from pipeline.report.drawing import Series
 from pipeline.report.findings import Curve, Findings, read_curve, shares_closed
-from pipeline.report.labelled import confidence, families
+from pipeline.report.labelled import read
 from pipeline.report.markup import Markup, element, escaped, joined
 from pipeline.report.page import page
 from pipeline.report.scales import Scale, around, short
@@ -252,7 +254,7 @@ def write(folder: Path, order: np.ndarray | None = None) -> Path:
 
 
 def test_confidences_are_counted_and_copies_compared_with_their_original(tmp_path: Path):
-    found = confidence(write(tmp_path))
+    found = read(write(tmp_path), 2, 2, seed=0).confidence
     assert (found.original.sum(), found.augmented.sum()) == (4, 5)
     rows = logit_sets.rows("train").to_pylist()
     predicted = {row["id"]: np.argmax(row["logits"]) for row in rows}
@@ -268,11 +270,11 @@ def test_confidences_are_counted_and_copies_compared_with_their_original(tmp_pat
 def test_a_teacher_that_is_undecided_is_in_the_first_bin(tmp_path: Path, classes: int):
     """In float64 the softmax of ten equal logits is less than 1 / 10."""
     schema = tables.logits_schema(classes)
-    known = {"id": ["a"], "sentence1": ["x"], "logits": [[0.0] * classes]}
+    known = {"id": tables.content_ids(["x"]), "sentence1": ["x"], "logits": [[0.0] * classes]}
     rows = pa.table([pa.array(known.get(f.name, [None]), f.type) for f in schema], schema=schema)
     labels = [f"class {i}" for i in range(classes)]
     writing.write(tmp_path, {"train": rows}, logit_sets.PROVENANCE | {"labels": labels})
-    found = confidence(tmp_path)
+    found = read(tmp_path, 2, 2, seed=0).confidence
     assert found.original.tolist() == [1, *[0] * 19]
     assert found.means[0] == pytest.approx(1 / classes)
 
@@ -281,21 +283,21 @@ def test_a_regression_has_numbers(tmp_path: Path):
     classes = 1
     schema = tables.logits_schema(classes)
     known = {
-        "id": ["a", "b"],
+        "id": tables.content_ids(["x", "y"]),
         "sentence1": ["x", "y"],
         "label": [1.0, None],
-        "parent_id": [None, "a"],
+        "parent_id": [None, *tables.content_ids(["x"])],
         "logits": [[1.5], [2.5]],
     }
     rows = pa.table([pa.array(known.get(f.name, [None, None]), f.type) for f in schema], schema=schema)
     writing.write(tmp_path, {"train": rows}, logit_sets.PROVENANCE | {"labels": ["score"]})
-    found = confidence(tmp_path)
+    found = read(tmp_path, 2, 2, seed=0).confidence
     assert (found.original.sum(), found.augmented.sum(), found.means, found.other) == (1, 1, (1.5, 2.5), {})
 
 
 def test_examples_depend_on_ids_and_seed_and_not_on_the_order_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folders = [write(tmp_path / str(i), np.random.default_rng(i).permutation(9)) for i in range(4)]
-    one = families(folders[0], 2, 2, seed=0)
+    one = read(folders[0], 2, 2, seed=0).families
     assert len(one) == 2
     for original, *copies in one:
         assert original["parent_id"] is None
@@ -303,15 +305,28 @@ def test_examples_depend_on_ids_and_seed_and_not_on_the_order_of_rows(tmp_path: 
         assert all(copy["original"]["sentence1"] == original["sentence1"] for copy in copies)
     monkeypatch.setattr(labelled, "POOL", 1)  # so that the draw matters
     for seed in range(3):
-        drawn = [families(folder, 2, 2, seed) for folder in folders]
+        drawn = [read(folder, 2, 2, seed).families for folder in folders]
         assert drawn == [drawn[0]] * 4
-    assert len({families(folders[0], 2, 2, seed)[0][0]["id"] for seed in range(9)}) > 1
+    assert len({read(folders[0], 2, 2, seed).families[0][0]["id"] for seed in range(9)}) > 1
 
 
 def test_a_data_set_without_copies_has_no_examples(tmp_path: Path):
     folder = logit_sets.write(tmp_path, train=logit_sets.rows("train", copies=[]))
-    assert families(folder, 2, 2, seed=0) == []
-    assert confidence(folder).other == {}
+    found = read(folder, 2, 2, seed=0)
+    assert (found.families, found.confidence.other) == ([], {})
+
+
+def test_every_row_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    whole = []
+
+    def batches(paths: list[Path], columns: list[str]) -> Iterator[pa.Table]:
+        whole.extend(paths)
+        return changes.batches(paths, columns)
+
+    monkeypatch.setattr(labelled, "changes", SimpleNamespace(batches=batches))
+    found = read(write(tmp_path), 2, 2, seed=0)
+    assert len(whole) == len(set(whole)) == 3
+    assert found.doubts == doubts_of(tmp_path)
 
 
 # --- the headline -------------------------------------------------------------------------------------------------------

@@ -36,6 +36,9 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         split: as_pairs(sentiment(n, n)) if request.param else sentiment(n, n)
         for split, n in (("train", 150), ("validation", 60), ("test", 30))
     }
+    splits = {
+        split: column(table, "id", [f"{i:032x}" for i in range(table.num_rows)]) for split, table in splits.items()
+    }
     unknown = splits["test"]
     splits["test"] = unknown.set_column(
         unknown.schema.get_field_index("label"), unknown.schema.field("label"), pa.nulls(30, pa.int32())
