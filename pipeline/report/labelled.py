@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.logits import changes, dataset
 from pipeline.logits.shards import logits_of
 from pipeline.metrics.calibration import softmax
+from pipeline.places.place import Place
 
 Row = dict[str, Any]
 """A row of a logit data set."""
@@ -75,7 +76,7 @@ def confidence(folder: Path) -> Confidence:
 
 
 def _changed_predictions(
-    paths: Sequence[Path], ids: pa.Array, predicted: NDArray[np.int64]
+    paths: Sequence[Place], ids: pa.Array, predicted: NDArray[np.int64]
 ) -> dict[str, tuple[int, int]]:
     """Count the copies whose predicted class differs from their original's, by kind of change."""
     total, changed = Counter[str](), Counter[str]()
