@@ -75,12 +75,16 @@ class Remote:
         protocol = found[1].lower() if found else ""
         if protocol not in PROTOCOLS or found is None:
             raise InputError(f"{self.url}: the protocol must be one of {', '.join(PROTOCOLS)}")
-        if self.is_http and urlsplit(self.url).password is not None:
-            shown = self.url.replace(f":{urlsplit(self.url).password}@", ":...@")
+        object.__setattr__(self, "url", f"{protocol}://{found[2].rstrip('/')}")
+        try:
+            password = urlsplit(self.url).password if self.is_http else None
+        except ValueError as error:
+            raise InputError(f"{self.url}: not a valid URL: {error}") from error
+        if password is not None:
+            shown = self.url.replace(f":{password}@", ":...@")
             raise InputError(
                 f"{shown}: holds a password, and URLs are copied into stamps and cards; {LOGINS['http']} instead"
             )
-        object.__setattr__(self, "url", f"{protocol}://{found[2].rstrip('/')}")
 
     @property
     def protocol(self) -> str:
@@ -137,10 +141,9 @@ class Remote:
             try:
                 return dict(files.info(self.url))
             except FileNotFoundError as error:
-                # fsspec calls whatever an HTTP server answers a missing file.
-                if self.is_http and error.__cause__ is not None and _status(error.__cause__) not in (404, 410):
-                    raise error.__cause__ from None
-                return None
+                if _is_missing(true := _true(self, error)):
+                    return None
+                raise true from None
 
     def _known(self) -> dict[str, Any]:
         found = self._info()
@@ -332,9 +335,20 @@ def _asking(place: Remote, at: int = 0) -> Iterator[None]:
         raise RemoteError(f"{place}: {_reason(place, error, at)}") from error
 
 
+def _true(place: Remote, error: BaseException) -> BaseException:
+    """Return what was raised, or what it hides: for fsspec, a file is missing whatever an HTTP server answers."""
+    hides = place.is_http and isinstance(error, FileNotFoundError) and error.__cause__ is not None
+    return error.__cause__ or error if hides else error
+
+
+def _is_missing(error: BaseException) -> bool:
+    return isinstance(error, FileNotFoundError) or _status(error) in (404, 410)
+
+
 def _reason(place: Remote, error: BaseException, at: int) -> str:
+    error = _true(place, error)
     status, text = _status(error), " ".join(str(error).split())[:300]
-    if isinstance(error, FileNotFoundError) or status in (404, 410):
+    if _is_missing(error):
         return place.missing
     if isinstance(error, PermissionError) or status in (401, 403) or "Credentials" in type(error).__name__:
         login = LOGINS.get({"https": "http", "gcs": "gs"}.get(place.protocol, place.protocol))
