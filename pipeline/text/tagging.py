@@ -52,7 +52,9 @@ class TaggedTexts:
     spaces: pa.DictionaryArray | None  # string [words], raw mode only
 
 
-def tag_texts(texts: Iterable[str], tagger: str, mode: TextMode, workers: int | None = None) -> TaggedTexts:
+def tag_texts(
+    texts: Iterable[str] | pa.ChunkedArray, tagger: str, mode: TextMode, workers: int | None = None
+) -> TaggedTexts:
     """Return the tagged words of texts. They are tagged in parallel; the result does not depend on the number of workers.
 
     :param texts: None may be blank.
@@ -62,10 +64,12 @@ def tag_texts(texts: Iterable[str], tagger: str, mode: TextMode, workers: int | 
     """
     from joblib import Parallel, delayed, effective_n_jobs
 
-    texts = list(texts)
+    if not isinstance(texts, pa.ChunkedArray):
+        texts = pa.chunked_array([pa.array(list(texts), pa.string())])
     load_tagger(tagger, mode)  # raises here rather than in a worker
-    shards = [texts[i : i + SHARD] for i in range(0, len(texts), SHARD)] or [[]]
-    run = Parallel(n_jobs=min(workers or effective_n_jobs(-1), len(shards)), return_as="generator")
+    starts = range(0, max(len(texts), 1), SHARD)
+    shards = (texts.slice(start, SHARD).to_pylist() for start in starts)
+    run = Parallel(n_jobs=min(workers or effective_n_jobs(-1), len(starts)), return_as="generator")
     tagged = []
     with progress(len(texts), "tagging", "texts") as advance:
         for shard in run(delayed(_tag_shard)(shard, tagger, mode) for shard in shards):
@@ -78,9 +82,9 @@ def tag_texts(texts: Iterable[str], tagger: str, mode: TextMode, workers: int | 
 
 def _encode(arrays: Sequence[pa.Array]) -> pa.DictionaryArray:
     """Return the strings with a sorted dictionary, so that the index of a string does not depend on the order of the rows."""
-    strings = pa.chunked_array(arrays, pa.string()).combine_chunks()
+    strings = pa.chunked_array(arrays, pa.string())
     dictionary = strings.unique().sort()
-    return pa.DictionaryArray.from_arrays(pc.index_in(strings, value_set=dictionary), dictionary)
+    return pa.DictionaryArray.from_arrays(pc.index_in(strings, value_set=dictionary).combine_chunks(), dictionary)
 
 
 def _tag_shard(texts: list[str], tagger: str, mode: TextMode) -> tuple[np.ndarray, pa.Array, pa.Array, pa.Array]:
@@ -225,7 +229,7 @@ def tokens_tables(
     sides = [_checked(examples, f"sentence{number}") for number in ((1, 2) if pairs else (1,))]
     if warning := few_words(sides, mode):
         logger.warning("%s", warning)
-    tagged = tag_texts([text for side in sides for text in side.to_pylist()], tagger, mode, workers)
+    tagged = tag_texts(pa.chunked_array(sides), tagger, mode, workers)
 
     columns: dict[str, pa.Array] = {field.name: pa.nulls(n, field.type) for field in TOKENS}
     columns |= {"id": examples["id"], "split": examples["split"]}
@@ -280,9 +284,10 @@ def _vocabulary(tagged: TaggedTexts, in_training: np.ndarray) -> pa.Table:
     """Return the count of each (word, tag) in the training split; 0 if only other splits have it."""
     word, tag = np.asarray(tagged.words.indices), np.asarray(tagged.tags.indices)
     key = word.astype(np.int64) * len(tagged.tags.dictionary) + tag
-    pairs, index = np.unique(key, return_inverse=True)
-    weight = np.repeat(in_training, np.diff(tagged.offsets))
-    counts = np.bincount(index, weights=weight, minlength=len(pairs)).astype(np.int64)
+    pairs = np.unique(key)
+    known, number = np.unique(key[np.repeat(in_training, np.diff(tagged.offsets))], return_counts=True)
+    counts = np.zeros(len(pairs), np.int64)
+    counts[np.searchsorted(pairs, known)] = number
     word_id, tag_id = np.divmod(pairs, len(tagged.tags.dictionary))
     return pa.table(
         {
