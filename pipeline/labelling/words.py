@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from pipeline.labelling.batching import Tokens, encode, gather, pack
+from pipeline.labelling.batching import TOKENISED_ROWS, Tokens, encode, gather, pack
 
 logger = logging.getLogger(__name__)
 
@@ -255,22 +255,26 @@ class Words:
     def _learn(self, new: pa.StringArray) -> None:
         """Add words to the table; those that may have other tokens next to other words are not certain."""
         words = new.to_pylist()
-        inner = np.array([word.startswith(" ") for word in words])
-        texts = [f"{BEFORE}{word} {AFTER}{word}" if word.startswith(" ") else f"{word} {AFTER}" for word in words]
+        inner = np.array([word[:1] == " " for word in words])
+        # An inner word is between two others and, unless it has only ASCII letters and digits, at the end of the text as well.
+        twice = inner & ~np.array([word.isascii() and word[1:].isalnum() for word in words])
+        texts = [
+            f"{BEFORE if between else ''}{word} {AFTER}{word if last else ''}"
+            for word, between, last in zip(words, inner.tolist(), twice.tolist(), strict=True)
+        ]
         self._backend.no_truncation()
         ids, starts = self._whole([BEFORE, f"{BEFORE} {AFTER}", *texts])
         self._truncate()
         before, after = ids[: starts[1]], ids[starts[1] + starts[1] : starts[2]]
-        begins, sizes = starts[2:-1] + inner * len(before), np.diff(starts)[2:]
-        own = np.maximum(0, sizes - inner * len(before) - len(after)) // (1 + inner)
-        # Inner words are both followed by a word and at the end of their text.
-        again = begins + own + len(after)
-        certain = sizes == inner * len(before) + own + len(after) + inner * own
+        others, sizes = inner * len(before) + len(after), np.diff(starts)[2:]
+        begins = starts[2:-1] + inner * len(before)
+        own = np.maximum(0, sizes - others) // (1 + twice)
+        certain = (sizes == others + own + twice * own) & _equal_at(ids, begins + own, after)
         certain &= ~inner | _equal_at(ids, starts[2:-1], before)
-        certain &= _equal_at(ids, begins + own, after)
-        found, repeated = gather(ids, begins, own), gather(ids, np.where(inner & certain, again, begins), own)
+        found = gather(ids, begins, own)
+        again = gather(ids, np.where(twice & certain, begins + own + len(after), begins), own)
         ends = _offsets(own)
-        certain &= ~_any(found != repeated, ends)
+        certain &= ~_any(found != again, ends)
         if not self._any_space:
             certain &= np.array([_is_plain(word) for word in words])
         self._ids = np.concatenate([self._ids, found])
@@ -280,9 +284,12 @@ class Words:
 
     def _whole(self, texts: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the concatenated ids of texts without special tokens, and the offset of each text."""
-        rows = self._backend.encode_batch_fast(texts, add_special_tokens=False)
-        sizes = np.fromiter(map(len, rows), np.int64, len(rows))
-        return np.fromiter(itertools.chain.from_iterable(row.ids for row in rows), np.int64), _offsets(sizes)
+        ids, sizes = [], []
+        for start in range(0, len(texts), TOKENISED_ROWS):
+            rows = self._backend.encode_batch_fast(texts[start : start + TOKENISED_ROWS], add_special_tokens=False)
+            ids.append(np.fromiter(itertools.chain.from_iterable(row.ids for row in rows), np.int64))
+            sizes.append(np.fromiter(map(len, rows), np.int64, len(rows)))
+        return np.concatenate(ids), _offsets(np.concatenate(sizes))
 
     def _truncate(self) -> None:
         self._backend.enable_truncation(self._limit, strategy="longest_first", direction=self._direction)
