@@ -146,6 +146,8 @@ class Words:
             return f"its token {crossing!r} contains a space"
         if not self._splits_at_spaces() and type(self._backend.model).__name__ != "BPE":
             return f"{_READS_ACROSS} of a text, which it does not split"
+        if not self._knows_neighbours():
+            return f"{BEFORE!r} or {AFTER!r} is not in its vocabulary"
         self._learn_parts()
         common = [*_COMMON.split(" "), "x" * 120, *added[:10], *(f"({token})." for token in added[:10])]
         self._any_space = True
@@ -170,6 +172,18 @@ class Words:
         if not self._equal(first, tokens, truncated, _spread(np.flatnonzero(certain), CHECKED_FIRST)):
             return f"{_READS_ACROSS} in texts of this task"
         return None
+
+    def _knows_neighbours(self) -> bool:
+        """Return whether no part of BEFORE and AFTER is unknown: a word that is joined with an unknown one is unknown, too."""
+        self._backend.no_truncation()
+        row = self._backend.encode(f"{BEFORE} {AFTER}", add_special_tokens=False)
+        self._truncate()
+        unknown = getattr(self._backend.model, "unk_token", None)
+        known = (
+            token != unknown and token == self._backend.id_to_token(id_)
+            for token, id_ in zip(row.tokens, row.ids, strict=True)
+        )
+        return all(known)
 
     def _splits_at_spaces(self) -> bool:
         normalizer, splitter = self._backend.normalizer, self._backend.pre_tokenizer

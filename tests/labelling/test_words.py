@@ -15,7 +15,13 @@ from pipeline.labelling import words as module
 from pipeline.labelling.batching import Tokens, encode
 from pipeline.labelling.words import Words, open_words
 
-TEXT = ["the film is good", "The plot, well-made: 3.5 stars!", "ein Straßenfilm für 2 euro", "naïve café (déjà vu)"]
+TEXT = [
+    "one or two",
+    "the film is good",
+    "The plot, well-made: 3.5 stars!",
+    "ein Straßenfilm für 2 euro",
+    "naïve café (déjà vu)",
+]
 ODD_WORDS = [
     *[
         "film",
@@ -281,6 +287,13 @@ def test_a_tokenizer_that_reads_across_spaces_is_used_itself(case, monkeypatch, 
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith("tokenising whole texts instead of distinct words: ")
     assert why in caplog.messages[0]
+
+
+def test_a_tokenizer_that_does_not_know_the_neighbours_of_words_is_used_itself():
+    """What it joins with one of them is unknown, as the neighbour is, so that nothing shows the word in between."""
+    made = wordpiece(True)
+    made.model = models.WordPiece({"[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "film": 4, "one": 5}, unk_token="[UNK]")
+    assert Words(truncating(made), 512, pairs=False).fault() == "'one' or 'two' is not in its vocabulary"
 
 
 @pytest.mark.parametrize(
