@@ -3,14 +3,14 @@
 python bench/label.py                       # the GPU part if there is a GPU, else the CPU part
 python bench/label.py --threads 1           # if other work is running, which several threads would have to wait for
 python bench/label.py --part tokens         # texts to token ids on one core
-python bench/label.py --part files --shapes tiny --texts 300    # test the GPU part on any machine
+python bench/label.py --part files --small  # test the GPU part on any machine
 """
 
 import argparse
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,7 @@ PARTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], int | Non
 """What measures each part, its number of texts (None: all), and its file."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=common.SST2, help="SST-2's train.tsv")
@@ -155,9 +155,17 @@ def main() -> None:
         "--part", choices=list(PARTS), help="texts: to logits on a CPU; files: to files on a GPU; tokens: to token ids"
     )
     parser.add_argument("--copies", type=int, default=20, help="for --part tokens: copies drawn of each text")
-    parser.add_argument("--shapes", nargs="+", choices=label_files.SHAPES, default=["base", "large"])
+    parser.add_argument("--shapes", nargs="+", choices=label_files.SHAPES, default=["base", "large", "minilm"])
+    parser.add_argument(
+        "--small", action="store_true", help="for --part files: a tiny shape and few texts, on any machine"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=120.0, help="for --part files: no run is repeated after this time"
+    )
     parser.add_argument("--json", type=Path, help="the file to write, instead of the one in bench/")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if options.small:
+        options.shapes, options.repeats, options.texts = ["tiny"], 1, options.texts or 600
     part = options.part or ("files" if torch.cuda.is_available() else "texts")
     run, texts, file = PARTS[part]
     options.texts = options.texts or texts
