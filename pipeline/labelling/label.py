@@ -26,7 +26,7 @@ from pipeline.labelling.labellers import (
 from pipeline.labelling.rows import LabelRows, augmented_files
 from pipeline.labelling.store import LabelStore, Writer, fingerprint, locked, writing
 from pipeline.logits import dataset
-from pipeline.logits.shards import Stream, shard_schema, stored_as
+from pipeline.logits.shards import ROW_GROUP_ROWS, Stream, shard_schema, stored_as
 from pipeline.logits.writing import write as write_dataset
 from pipeline.metrics import regression
 from pipeline.params.labelling import Labelling
@@ -243,8 +243,10 @@ def assemble(
     chosen = {split: np.flatnonzero(pc.equal(split_of, split).to_numpy() & kept[:originals]) for split in tables.SPLITS}
 
     def of_split(split: str) -> Iterator[pa.Table]:
-        examples = rows.examples.drop_columns(["split", "line"]).take(pa.array(chosen[split]))
-        yield _with_logits(examples, store.take(places[chosen[split]])[0])
+        examples = rows.examples.drop_columns(["split", "line"])
+        for start in range(0, len(chosen[split]), ROW_GROUP_ROWS):
+            part = chosen[split][start : start + ROW_GROUP_ROWS]
+            yield _with_logits(examples.take(pa.array(part)), store.take(places[part])[0])
         if split == "train":
             for path, start, end in rows.ranges():
                 copies = np.flatnonzero(kept[start:end])

@@ -63,20 +63,22 @@ class LabelRows:
         :yields: id, sentence1, sentence2, split and line (both null in augmented rows), in the order of `texts`.
         """
         chosen = self.first[wanted]
-        parts: list[pa.Table] = []
+        originals = self.examples.drop_columns("label")
+        parts, missing = [originals.slice(0, 0)], size  # so that every pool has all columns
         for number, source in enumerate((None, *self.files)):
             low, high = np.searchsorted(chosen, self.starts[number : number + 2])
             if low == high:
                 continue
-            rows = tables.read(source, tables.AUGMENTED, _TEXT) if source else self.examples.drop_columns("label")
-            parts.append(rows.take(pa.array(chosen[low:high] - self.starts[number])))
-            waiting = pa.concat_tables(parts, promote_options="default")
-            while waiting.num_rows >= size:
-                yield waiting.slice(0, size).combine_chunks()
-                waiting = waiting.slice(size)
-            parts = [waiting]
-        if parts and parts[0].num_rows:
-            yield parts[0].combine_chunks()
+            rows = tables.read(source, tables.AUGMENTED, _TEXT) if source else originals
+            places = chosen[low:high] - self.starts[number]
+            while len(places):
+                parts.append(rows.take(pa.array(places[:missing])))
+                places, missing = places[missing:], missing - parts[-1].num_rows
+                if not missing:
+                    yield pa.concat_tables(parts, promote_options="default").combine_chunks()
+                    parts, missing = parts[:1], size
+        if missing < size:
+            yield pa.concat_tables(parts, promote_options="default").combine_chunks()
 
     def counts(self, chosen: NDArray[np.bool_]) -> dict[str, int]:
         """Count chosen texts, bool [n], by the split of their first row; augmented rows are counted separately."""
