@@ -287,7 +287,7 @@ class RemoteFile(io.RawIOBase):
     def _opened(self) -> Any:
         if self._file is None:
             how = {"cache_type": "none"} if self._ranges else {"block_size": 0}
-            self._file = self._place.system().open(self._place.url, mode="rb", **how)
+            self._file = self._place.system().open(path=self._place.url, mode="rb", **how)
         if self._ranges:
             self._file.seek(self._at)
         return self._file
