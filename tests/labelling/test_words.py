@@ -173,7 +173,13 @@ def check(found: tuple[Tokens, np.ndarray], expected: tuple[Tokens, np.ndarray])
     assert found[1].tolist() == expected[1].tolist()
 
 
-@pytest.fixture(scope="module", params=KINDS)
+RARE = {"wordpiece, cased", "byte-level, prefix", "metaspace, first"}
+"""Kinds that differ from another one in a detail."""
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(kind, marks=pytest.mark.slow if kind in RARE else ()) for kind in KINDS]
+)
 def kind(request: pytest.FixtureRequest) -> Tokenizer:
     return KINDS[request.param]()
 
