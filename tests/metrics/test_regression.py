@@ -246,7 +246,7 @@ def test_the_data_set_has_numbers_for_whoever_reads_it(films_of: Path, tmp_path:
     mine = dataset.read_split(folder, "train")
     assert found["train"]["label"] == mine["label"].to_pylist()
     assert {2.5, 3.5, None} < set(mine["label"].to_pylist())
-    print_card(folder)
+    print_card(str(folder))
     card = capsys.readouterr().out
     assert "`label` is a number, score" in card
     assert "Pearson correlation" in card
