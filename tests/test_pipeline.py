@@ -275,6 +275,7 @@ def test_a_changed_student_is_trained_alone(clone: Clone):
     }
 
 
+@pytest.mark.slow
 def test_a_changed_teacher_makes_its_own_students_train_and_no_others(clone: Clone):
     """What is gathered for the others is the same, to the byte."""
     edit(clone.folder / "params.yaml", lambda params: params["teachers"]["lengths"].update(label={"stored": "float16"}))
@@ -328,6 +329,7 @@ def test_a_change_makes_what_depends_on_it_stale_and_no_more(clone: Clone, files
     assert after - before <= expected
 
 
+@pytest.mark.slow
 def test_a_row_that_is_dropped_makes_only_prepare_run(clone: Clone):
     clone.run("dvc", "repro", "prepare@tickets")
     before, path = clone.stale("tickets"), clone.folder / "data/raw/tickets/train.csv"
@@ -339,6 +341,7 @@ def test_a_row_that_is_dropped_makes_only_prepare_run(clone: Clone):
     assert {name for name in added if name.startswith("label")} <= {"label@tickets-lengths", "label@tickets-ours"}
 
 
+@pytest.mark.slow
 def test_weights_that_change_in_their_folder_are_labelled_with_again(clone: Clone):
     before = json.loads((clone.folder / "data/tickets/teachers/ours/teacher.json").read_text())["sha256"]
     words = sorted({word.lower() for word in [*BILLING, *TECHNICAL]} | set("ticket,.-0123456789"))

@@ -444,6 +444,7 @@ def wait_for(path: Path, seconds: float = 30) -> None:
 # --- SIGKILL --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(project, pytestconfig, monkeypatch):
     """The whole process group is killed at random moments: the run, DVC in it, and the stages."""
     kills = 20 if pytestconfig.getoption("--thorough", False) else 3
