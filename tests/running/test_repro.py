@@ -371,7 +371,11 @@ console.run_stage(main, argv=[], resumes=True)
 
 @pytest.mark.parametrize(
     ("number", "group", "background"),
-    [(signal.SIGINT, True, False), (signal.SIGTERM, False, False), (signal.SIGTERM, False, True)],
+    [
+        (signal.SIGINT, True, False),
+        pytest.param(signal.SIGTERM, False, False, marks=pytest.mark.slow),
+        (signal.SIGTERM, False, True),
+    ],
     ids=["terminal", "kill", "kill a job in the background"],
 )
 def test_a_signal_ends_the_run_and_its_stages_with_one_line(tmp_path: Path, number: int, group: bool, background: bool):

@@ -63,7 +63,9 @@ def split_of(mode: str) -> Callable[[str], list[str]]:
 @given(TEXTS)
 @example(["it'\u017f", "N'T_", "n't\u00e9", "can'ts [MASK]n't", "\x0b\x1c\x85a\u2028"])
 @example(["\u8fd9\u90e8iPhone[MASK]\u7535\u5f71\u3002", "\u0e19\u0e35\u0e49a\u0e35", "\u8fd9\u0301 \u3099"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode", [pytest.param(mode, marks=pytest.mark.slow if mode == "characters" else ()) for mode in MODES]
+)
 def test_words_and_ids_are_those_of_training(mode: str, texts: list[str]):
     expected = words_of(texts, mode)
     assert [split_of(mode)(text) for text in texts] == expected
