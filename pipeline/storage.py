@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.places.place import Place
 
 logger = logging.getLogger(__name__)
 TEMPORARY = ".tmp-"
@@ -137,12 +140,12 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: "Place") -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: "Place") -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""A web server of a folder, on this machine, that counts what it sends and fails as it is told to."""
+"""A web server of a folder, on this machine, that counts the bytes it sends and fails on request."""
 
 import re
 import threading

@@ -91,13 +91,13 @@ def export(student: "TrainedStudent", folder: Path | str, logits: LogitDataSet |
     with installed("export"), TemporaryDirectory(ignore_cleanup_errors=True) as name:
         from pipeline.evaluation import evaluate
         from pipeline.serving import export as exporting
-        from pipeline.students.trained import TrainedStudent, place_of
+        from pipeline.students.trained import TrainedStudent, folder_for
 
         if not isinstance(student, TrainedStudent):
             raise InputError(
                 f"student: {kind_of(student)}: pass what `distill` returned, or TrainedStudent.from_pretrained(folder)"
             )
-        out = place_of(path_of(folder, "folder"))
+        out = folder_for(path_of(folder, "folder"))
         saved, given = Path(name) / "student", logits
         student.save(saved)
         if isinstance(given, LogitDataSet):

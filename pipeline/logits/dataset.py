@@ -7,7 +7,6 @@
 Every function that reads a folder raises InputError if there is no data set, or one of another format.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.logits.shards import ROW_GROUP_ROWS, cast, shard_schema
 from pipeline.places.place import Place
-from pipeline.storage import sha256_of, why_skipped
+from pipeline.storage import read_json, sha256_of, why_skipped
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ def manifest(folder: Place) -> dict[str, Any]:
     """Return manifest.json of a logit data set: format, provenance, shards."""
     path = folder / "manifest.json"
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = read_json(path)
     except FileNotFoundError as error:
         if isinstance(folder, Path) and (why := why_skipped(folder)):
             raise InputError(f"{folder}: no logits: {why}") from error

@@ -17,9 +17,9 @@ from pipeline.errors import InputError
 from pipeline.logits.card import front_matter
 from pipeline.logits.dataset import FORMAT
 from pipeline.logits.shards import shard_schema, stored_as
-from pipeline.places.place import Place, parquet, sha256_of
+from pipeline.places.place import Place, parquet
 from pipeline.places.remote import Remote
-from pipeline.storage import load_yaml
+from pipeline.storage import load_yaml, sha256_of
 
 TEXT_BYTES = 64 << 20
 """The most bytes of the manifest, of the card, and of a shard's footer."""

@@ -80,7 +80,7 @@ def _batches(path: Place) -> Iterator[pa.Table]:
     with_dictionary = {
         column.path_in_schema for column in columns if column.has_dictionary_page and column.path_in_schema in STRINGS
     }
-    with parquet(path, read_dictionary=sorted(with_dictionary)) as file:
+    with parquet(path, metadata=metadata, read_dictionary=sorted(with_dictionary)) as file:
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
             rows = pa.Table.from_batches([batch])
             for name in with_dictionary:

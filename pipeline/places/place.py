@@ -1,6 +1,5 @@
 """A place: a path of this machine, or a URL. The one module that tells them apart for those that read files."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,12 +25,6 @@ def matches(pattern: Place) -> list[Place]:
         return list(pattern.glob())
     root = Path(pattern.anchor)
     return [path for path in root.glob(str(pattern.relative_to(root))) if path.is_file()]
-
-
-def sha256_of(file: Place) -> str:
-    """Return the SHA-256 of a file's bytes, in hex."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 @contextmanager

@@ -92,7 +92,7 @@ class TrainedStudent(Predictor):
         """
         weights = {key: value.detach().cpu().contiguous().clone() for key, value in self.module.state_dict().items()}
         sizes = {"max_words": self.max_words, "vocabulary_size": len(self.vocabulary), "dimensions": self.dimensions}
-        with new_folder(place_of(folder)) as temporary:
+        with new_folder(folder_for(folder)) as temporary:
             save_file(weights, temporary / WEIGHTS)
             self.vocabulary.save(temporary / VOCABULARY)
             self._write_config(temporary, [WEIGHTS, VOCABULARY], {}, sizes)
@@ -179,7 +179,7 @@ class FittedStudent(TrainedStudent):
         :raises InputError: If the student raises, or writes nothing, a folder, pickle, or a file of RESERVED; if the folder exists and holds
             something else than a student.
         """
-        with new_folder(place_of(folder)) as temporary:
+        with new_folder(folder_for(folder)) as temporary:
             with plugins.running(self.model, "save"):
                 self.module.save(temporary)
             files = sorted(path.name for path in temporary.iterdir())
@@ -210,7 +210,7 @@ class FittedStudent(TrainedStudent):
         return cls(module=module, vocabulary=Vocabulary((), config["text"]), labels=tuple(config["labels"]), **given)
 
 
-def place_of(folder: Path | str) -> Path:
+def folder_for(folder: Path | str) -> Path:
     """Return the absolute path of a folder for a student, after a check that the student replaces nothing but a student.
 
     :raises InputError: If the folder exists and holds something else.

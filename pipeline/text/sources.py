@@ -20,9 +20,10 @@ import pyarrow.compute as pc
 from pipeline.errors import InputError
 from pipeline.params.base import TRUTH
 from pipeline.params.text import Columns, Source, exists, is_pattern, parts_of
-from pipeline.places.place import Place, place_of, sha256_of, unchanged
+from pipeline.places.place import Place, place_of, unchanged
 from pipeline.places.remote import Remote
 from pipeline.plugins import folders_of
+from pipeline.storage import sha256_of
 from pipeline.tables import SPLITS
 from pipeline.text.columns import Block, read_columns, table_columns
 from pipeline.text.formats import suffix_of

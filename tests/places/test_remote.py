@@ -27,8 +27,9 @@ from pipeline.logits import changes, dataset, shards, stats, verify
 from pipeline.params.inputs import Hashes, _source
 from pipeline.params.text import Columns, Source, parts_of
 from pipeline.places import remote
-from pipeline.places.place import place_of, sha256_of
+from pipeline.places.place import place_of
 from pipeline.places.remote import RemoteError
+from pipeline.storage import sha256_of
 from pipeline.text import sources
 
 ROWS = pa.table({"text": ["a good film", "a bad film", 'a "quoted" one'], "label": ["1", "0", "1"]})
