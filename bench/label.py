@@ -1,20 +1,22 @@
-"""Labelling against transformers.pipeline: texts to logits on a CPU, files to files on a GPU.
+"""Labelling against transformers.pipeline: texts to logits on a CPU, files to files on a GPU; texts to tokens against the tokenizer.
 
 python bench/label.py                       # the GPU part if there is a GPU, else the CPU part
 python bench/label.py --threads 1           # if other work is running, which several threads would have to wait for
-python bench/label.py --part files --shapes tiny --texts 300    # test the GPU part on any machine
+python bench/label.py --part tokens         # texts to token ids on one core
+python bench/label.py --part files --small  # test the GPU part on any machine
 """
 
 import argparse
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import common
 import label_files
+import label_tokens
 import numpy as np
 import pyarrow as pa
 import torch
@@ -131,32 +133,49 @@ def on_cpu(options: argparse.Namespace) -> dict[str, Any]:
     return {"texts": len(texts), "threads": torch.get_num_threads(), "runs": runs, "goals": GOALS}
 
 
-def main() -> None:
+PARTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], int | None, str]] = {
+    "texts": (on_cpu, 2_000, "label.json"),
+    "files": (label_files.measure, 200_000, "label-files.json"),
+    "tokens": (label_tokens.measure, None, "label-tokens.json"),
+}
+"""What measures each part, its number of texts (None: all), and its file."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=common.SST2, help="SST-2's train.tsv")
     parser.add_argument("--model", type=Path, default=MODEL, help="a classifier; the GPU part uses only its tokenizer")
     parser.add_argument(
-        "--texts", type=int, help="the number of texts (2,000 for --part texts, 200,000 for --part files)"
+        "--texts", type=int, help="the number of texts (2,000 for --part texts, 200,000 for files, all for tokens)"
     )
     parser.add_argument("--repeats", type=int, default=3, help="runs of each kind; the median is reported")
     parser.add_argument("--threads", type=int, default=0, help="threads of every kind (default: one per core)")
     parser.add_argument(
-        "--part", choices=["texts", "files"], help="texts: to logits on a CPU; files: to files on a GPU"
+        "--part", choices=list(PARTS), help="texts: to logits on a CPU; files: to files on a GPU; tokens: to token ids"
     )
-    parser.add_argument("--shapes", nargs="+", choices=label_files.SHAPES, default=["base", "large"])
-    parser.add_argument("--json", type=Path, help="the file to write (bench/label.json, or bench/label-files.json)")
-    options = parser.parse_args()
+    parser.add_argument("--copies", type=int, default=20, help="for --part tokens: copies drawn of each text")
+    parser.add_argument("--shapes", nargs="+", choices=label_files.SHAPES, default=["base", "large", "minilm"])
+    parser.add_argument(
+        "--small", action="store_true", help="for --part files: a tiny shape and few texts, on any machine"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=120.0, help="for --part files: no run is repeated after this time"
+    )
+    parser.add_argument("--json", type=Path, help="the file to write, instead of the one in bench/")
+    options = parser.parse_args(arguments)
+    if options.small:
+        options.shapes, options.repeats, options.texts = ["tiny"], 1, options.texts or 600
     part = options.part or ("files" if torch.cuda.is_available() else "texts")
-    options.texts = options.texts or (2_000 if part == "texts" else 200_000)
+    run, texts, file = PARTS[part]
+    options.texts = options.texts or texts
     torch.set_num_threads(options.threads or common.cores())
     quieten()
     machine = common.machine(PACKAGES)
     started = time.perf_counter()
-    report = on_cpu(options) if part == "texts" else label_files.measure(options)
+    report = run(options)
     report = {"machine": machine, "took": time.perf_counter() - started, **report}
-    default = Path(__file__).with_name("label.json" if part == "texts" else "label-files.json")
-    write_json(options.json or default, common.rounded(report))
+    write_json(options.json or Path(__file__).with_name(file), common.rounded(report))
 
 
 if __name__ == "__main__":

@@ -1,22 +1,27 @@
 """The GPU part of bench/label.py: tables to logits, with teachers of BERT's shapes and random weights.
 
-Ours is the label stage: it reads examples and augmented rows, labels each text once and writes the logit data set. The peers read the same
-texts from one Parquet file and write one Parquet file with the logits.
+Ours is the label stage: it reads examples and augmented rows, labels each text once and writes the logit data set; each run starts without
+cached logits. The peers read the same texts from one Parquet file and write one Parquet file with the logits. Tokenising and the model are also
+measured alone, and the start of the command as well.
 """
 
 import argparse
+import os
 import random
 import runpy
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import common
+import label_tokens
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,15 +30,23 @@ import transformers
 import yaml
 
 from pipeline import tables
+from pipeline.labelling.batching import Tokens
+from pipeline.labelling.label import POOL_ROWS
+from pipeline.labelling.labellers import Labeller, open_labeller
 from pipeline.logits.markdown import aligned
-from pipeline.storage import write_text
+from pipeline.params.labelling import Labelling
+from pipeline.storage import read_json, write_text
+from pipeline.teacher.model import find_files, open_teacher
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = ("negative", "positive")
 TASK, TEACHER = "bench", "teacher"
 
-SHAPES = {"tiny": (2, 64, 2), "base": (12, 768, 12), "large": (24, 1024, 16)}
+SHAPES = {"tiny": (2, 64, 2), "minilm": (6, 384, 12), "base": (12, 768, 12), "large": (24, 1024, 16)}
 """Layers, hidden size, heads. The feed-forward layers have four times the hidden size."""
+
+REAL = "minilm"
+"""The shape of `--model`, which is measured itself where it has that shape."""
 
 PEAKS = {
     "H100 PCIe": 756e12,
@@ -47,8 +60,15 @@ PEAKS = {
 """Dense bfloat16 operations per second, from NVIDIA's data sheets. The first key that is part of the GPU's name applies."""
 
 OURS, PLAIN, PEER = "ours, bfloat16", "bfloat16, sorted, padded batches", "transformers.pipeline, batch_size 32"
-SHARE = {OURS: 1.0, PLAIN: 1.0, PEER: 0.05}
-"""The share of the texts that each kind labels. The last kind is slow."""
+SHARE = {OURS: 1.0, PLAIN: 0.2, PEER: 0.05}
+"""The share of the texts that each kind labels. The peers are slow."""
+TOKENS, PURE = "tokenising alone", "the model alone, tokens ready"
+
+MOST_COPIES = 1_000
+"""Copies drawn of a sentence to make as many texts as asked for."""
+
+FEW, ALONE_SECONDS = 100, 3.0
+"""Texts of the run that measures the start, and the seconds for which the model runs alone."""
 
 PADDED_TOKENS = 65_536
 
@@ -73,21 +93,25 @@ def build(folder: Path, shape: str, tokenizer: Path) -> Path:
 
 
 def texts_of(options: argparse.Namespace) -> list[str]:
-    """Return distinct short texts: SST-2's sentences, then copies of them with masked words, as in augmentation."""
-    draws = random.Random(0)
+    """Return distinct short texts: SST-2's sentences, then copies of them with masked and replaced words, as in augmentation."""
     if options.data.exists():
-        sentences = common.sst2_sentences(options.data)
+        sentences = common.sst2_sentences(options.data)[: options.texts]
     else:
         print(
             f"{options.data}: no such file; using made-up sentences of SST-2's lengths (name SST-2's train.tsv with --data)"
         )
+        draws = random.Random(0)
         words = ["".join(draws.choices("aeioulnrst", k=draws.randint(2, 8))) for _ in range(5_000)]
-        sentences = [" ".join(draws.choices(words, k=draws.randint(1, 20))) for _ in range(70_000)]
-    found = dict.fromkeys(sentences[: options.texts])
-    while len(found) < options.texts:
-        words = draws.choice(sentences).split()
-        found[" ".join("[MASK]" if draws.random() < 0.1 else word for word in words) + f" {len(found)}"] = None
-    return list(found)
+        made = (" ".join(draws.choices(words, k=draws.randint(1, 20))) for _ in range(70_000))
+        sentences = list(dict.fromkeys(made))[: options.texts]
+    copies = 0
+    while len(found := label_tokens.copies_of(sentences, copies)) < options.texts:
+        copies = max(2 * copies, 1 + options.texts // len(sentences))
+        if copies > MOST_COPIES:
+            raise SystemExit(
+                f"{options.data}: its sentences have fewer than {options.texts:,} distinct copies; lower --texts"
+            )
+    return found[: options.texts]
 
 
 def project(folder: Path, model: Path, texts: list[str]) -> None:
@@ -121,8 +145,27 @@ def _table(rows: dict[str, Any], schema: pa.Schema) -> pa.Table:
 
 
 def ours(folder: Path, model: Path, share: float) -> None:
-    """Run the label stage."""
+    """Run the label stage without cached logits.
+
+    :raises SystemExit: If it labelled fewer texts than it was given.
+    """
+    forget(folder)
     runpy.run_path(str(ROOT / "stages" / "label.py"))["main"](TASK, TEACHER)
+    check_labelled(folder)
+
+
+def forget(folder: Path) -> None:
+    """Remove all logits: the data set, whose logits the next run would reuse, and the cache."""
+    for name in (f"{TASK}/logits", f"{TASK}/results", "labelled"):
+        shutil.rmtree(folder / "data" / name, ignore_errors=True)
+
+
+def check_labelled(folder: Path) -> None:
+    """Raise SystemExit if the label stage labelled fewer texts than the project has."""
+    labelled = read_json(folder / "data" / TASK / "results" / f"label-{TEACHER}.json")["labelled"]
+    texts = pq.read_metadata(folder / "texts.parquet").num_rows
+    if labelled != texts:
+        raise SystemExit(f"labelled {labelled:,} texts of {texts:,}: this is no measurement; the rest was cached")
 
 
 def plain(folder: Path, model: Path, share: float) -> None:
@@ -197,6 +240,63 @@ def peak() -> tuple[str, float | None]:
     return name, next((value for part, value in PEAKS.items() if part in name), None)
 
 
+def alone(model: Path, texts: list[str]) -> tuple[dict[str, float], dict[str, float], np.ndarray]:
+    """Measure tokenising and the model alone, as the label stage uses them.
+
+    :return: Seconds and tokens of tokenising, with the tests of the tokenizer and the start of processes; those of the model; each text's tokens.
+    """
+    labeller = open_labeller(open_teacher(find_files(f"folder:{model}"), LABELS, {}), Labelling(dtype="bfloat16"))
+    started = time.perf_counter()
+    found = [tokens for _, tokens, _ in labeller.prepare(_pools(texts), len(texts))]
+    seconds = time.perf_counter() - started
+    lengths = np.concatenate([tokens.lengths for tokens in found])
+    _label(labeller, found[0])  # warms up
+    done, started = 0, time.perf_counter()
+    while time.perf_counter() - started < ALONE_SECONDS:
+        for tokens in found:
+            _label(labeller, tokens)
+            done += len(tokens.ids)
+            if time.perf_counter() - started > ALONE_SECONDS:
+                break
+    pure = {"seconds": time.perf_counter() - started, "tokens": float(done)}
+    return {"seconds": seconds, "tokens": float(lengths.sum())}, pure, lengths
+
+
+def _pools(texts: list[str]) -> Iterator[pa.Table]:
+    for start in range(0, len(texts), POOL_ROWS):
+        some = texts[start : start + POOL_ROWS]
+        yield pa.table({"id": some, "sentence1": some, "sentence2": pa.nulls(len(some), pa.string())})
+
+
+def _label(labeller: Labeller, tokens: Tokens) -> None:
+    for _ in labeller.label(tokens, np.arange(len(tokens.lengths))):  # waits for the logits of each batch
+        pass
+
+
+def start_of(folder: Path, model: Path, texts: list[str]) -> dict[str, float]:
+    """Return the seconds of the label command that do not depend on the number of texts.
+
+    :return: Importing what labels; the command from start to exit for a few texts.
+    """
+    project(folder, model, texts[:FEW])
+    with chdir(folder):
+        runpy.run_path(str(ROOT / "stages" / "finetune.py"))["main"](TASK, TEACHER)
+    commands = {
+        "imports": ["-c", "import pipeline.labelling.label, transformers.models.bert.modeling_bert"],
+        "command": [str(ROOT / "stages" / "label.py"), TASK, TEACHER],
+    }
+    found = {}
+    for name, arguments in commands.items():
+        started = time.perf_counter()
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+        found[name] = time.perf_counter() - started
+        if done.returncode:
+            raise SystemExit(f"{' '.join(arguments)}: exit code {done.returncode}: {done.stderr[-2000:]}")
+    check_labelled(folder)
+    return found
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Run all kinds, alternating, for each shape, and print a table for each."""
     if not (options.model / "tokenizer.json").exists():
@@ -206,49 +306,57 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     device, flops = peak()
     print(f"GPU: {device}; peak assumed: {'unknown' if flops is None else f'{flops / 1e12:,.0f} TFLOP/s in bfloat16'}")
     texts = texts_of(options)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(options.model)
-    lengths = np.array([len(ids) for ids in tokenizer(texts, truncation=True, max_length=512)["input_ids"]])
-    report = {shape: _shape(shape, texts, lengths, flops, options) for shape in options.shapes}
-    return {"gpu": device, "peak_flops": flops, "texts": len(texts), "tokens": int(lengths.sum()), "shapes": report}
+    report = {shape: _shape(shape, texts, flops, options) for shape in options.shapes}
+    return {"gpu": device, "peak_flops": flops, "texts": len(texts), "shapes": report}
 
 
-def _shape(
-    shape: str, texts: list[str], lengths: np.ndarray, flops: float | None, options: argparse.Namespace
-) -> dict[str, Any]:
+def _shape(shape: str, texts: list[str], flops: float | None, options: argparse.Namespace) -> dict[str, Any]:
+    until = time.perf_counter() + options.seconds / len(options.shapes)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        model = build(folder / "model", shape, options.model)
+        folder = Path(name).resolve()
+        real = shape == REAL and (options.model / "model.safetensors").exists()
+        model = options.model.resolve() if real else build(folder / "model", shape, options.model)
+        start = start_of(folder / "few", model, texts)
+        tokenising, pure, lengths = alone(model, texts)
         project(folder, model, texts)
         seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
         with chdir(folder):
             runpy.run_path(str(ROOT / "stages" / "finetune.py"))["main"](TASK, TEACHER)
-            for _ in range(options.repeats + 1):
+            for repeat in range(options.repeats):
                 for kind, run in KINDS.items():
-                    shutil.rmtree(folder / "data" / TASK / "logits", ignore_errors=True)
+                    if repeat and time.perf_counter() > until:
+                        continue
                     started = time.perf_counter()
                     run(folder, model, SHARE[kind])
                     seconds[kind].append(time.perf_counter() - started)
-            shutil.rmtree(folder / "data" / TASK / "logits", ignore_errors=True)
             busy = busy_share(lambda: ours(folder, model, 1.0))
-    found = {}
-    for kind, all_runs in seconds.items():
+    found: dict[str, dict[str, Any]] = {
+        TOKENS: {"runs": [tokenising["seconds"]], "tokens_per_second": tokenising["tokens"] / tokenising["seconds"]},
+        PURE: {
+            "runs": [pure["seconds"]],
+            "tokens_per_second": pure["tokens"] / pure["seconds"],
+            "operations": operations(shape, lengths, skipping=True) * pure["tokens"] / lengths.sum(),
+        },
+    }
+    for kind, runs in seconds.items():
         some = lengths[:: round(1 / SHARE[kind])]
-        took = statistics.median(all_runs[1:])  # the first warms up
+        took = statistics.median(runs)
         work = operations(shape, some, skipping=kind == OURS)
-        found[kind] = {
-            "seconds": all_runs,
-            "tokens_per_second": float(some.sum()) / took,
-            "flop_utilisation": None if flops is None else work / took / flops,
-        }
+        found[kind] = {"runs": runs, "tokens_per_second": float(some.sum()) / took, "operations": work}
+    for run in found.values():
+        known = flops is not None and "operations" in run
+        run["flop_utilisation"] = run["operations"] / statistics.median(run["runs"]) / flops if known else None
     found[OURS]["gpu_busy"] = busy
-    _show(shape, found)
-    return found
+    _show(shape if not real else f"{shape}, {options.model.name}", found, lengths)
+    print(f"start: imports {start['imports']:.1f} s; the command for {FEW} texts {start['command']:.1f} s\n")
+    return {"tokens": int(lengths.sum()), "start_seconds": start, "kinds": found}
 
 
-def _show(shape: str, found: dict[str, Any]) -> None:
-    rows = [[shape, "real tokens/s", "ours is", "FLOP utilisation", "GPU busy"]]
+def _show(title: str, found: dict[str, dict[str, Any]], lengths: np.ndarray) -> None:
+    rows = [[title, "real tokens/s", "texts/s", "ours is", "of the GPU's peak", "GPU busy"]]
     for kind, run in found.items():
-        ratio = found[OURS]["tokens_per_second"] / run["tokens_per_second"]
+        rate = run["tokens_per_second"]
+        ratio = found[OURS]["tokens_per_second"] / rate
         shares = ["" if run.get(key) is None else f"{run[key]:.0%}" for key in ("flop_utilisation", "gpu_busy")]
-        rows.append([kind, f"{run['tokens_per_second']:,.0f}", f"{ratio:.2f} x", *shares])
+        rows.append([kind, f"{rate:,.0f}", f"{rate / lengths.mean():,.0f}", f"{ratio:.2f} x", *shares])
     print(aligned(rows))

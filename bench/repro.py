@@ -1,4 +1,4 @@
-"""Six students side by side: `python -m pipeline repro` with one process per core, against one student after the other.
+"""Six students side by side: `offline-distill repro` with one process per core, against one student after the other.
 
 python bench/repro.py [--jobs N] [--rows N]
 

@@ -79,7 +79,7 @@ logits = label(rows, teacher=teacher)
 print({split: table.num_rows for split, table in logits.splits.items()}, logits.labels)
 
 # %% [markdown]
-# `logits` is a logit data set. `logits.save("logits")` writes it to a folder, `python -m pipeline verify logits` checks
+# `logits` is a logit data set. `logits.save("logits")` writes it to a folder, `offline-distill verify logits` checks
 # that folder, and `distill("logits")` trains from it.
 #
 # ## Distil

@@ -11,6 +11,8 @@ from pathlib import Path
 from pipeline.console import EXIT_INPUT, clear_errors, start_logging, write
 from pipeline.errors import InputError, not_installed, shown
 from pipeline.machine.threads import limit_threads
+from pipeline.places.place import place_of
+from pipeline.places.remote import is_url
 from pipeline.storage import write_text
 
 ABOUT = """Distil text classifiers, offline: augment text, label it with the teacher once, train small students.
@@ -90,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
         added.set_defaults(function=function)
         for argument in positional:
-            added.add_argument(argument, type=Path)
+            added.add_argument(argument, type=_path)
         return added
 
     _projects(command)
@@ -100,6 +102,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 Command = Callable[..., argparse.ArgumentParser]
+
+
+def _path(name: str) -> Path:
+    """Return a path; a URL is an error, which argparse shows."""
+    if is_url(name):
+        raise argparse.ArgumentTypeError(
+            f"{name}: only verify, head, stats and card read URLs; copy the folder to this machine"
+        )
+    return Path(name)
 
 
 def _projects(command: Command) -> None:
@@ -136,15 +147,18 @@ def _stages(command: Command) -> None:
     run_.add_argument("stage", help="the name of a stage in dvc.yaml: prepare, finetune, train and so on")
     run_.add_argument("task", help="the name of a task")
     run_.add_argument("name", nargs="?", help="the name of a teacher or student, for the stages of one")
+    run_.add_argument(
+        "--dask", metavar="ADDRESS", help="tag, augment or label on the workers of this Dask scheduler: tcp://HOST:8786"
+    )
     command(results).add_argument("tasks", nargs="*", metavar="task", help="names of tasks (default: the active ones)")
     command(latency).add_argument("task")
 
 
 def _data_sets(command: Command) -> None:
-    command(verify, "folder")
-    command(card, "folder")
-    command(stats, "folder")
-    head_ = command(head, "folder")
+    of_url = {function: command(function) for function in (verify, card, stats, head)}
+    for parser in of_url.values():
+        parser.add_argument("folder", help="a folder, or a URL (s3://, gs://, hf://, https:// and others)")
+    head_ = of_url[head]
     head_.add_argument("-n", "--rows", type=int, default=10, help="number of rows (default: 10)")
     head_.add_argument("--split", default="train", help="train, validation or test (default: train)")
     head_.add_argument(
@@ -153,7 +167,7 @@ def _data_sets(command: Command) -> None:
         help="show rows that match, as in \"copy > 3 and label == 'positive'\"; it takes == != < <= > >=, is None, and, or, not",
     )
     merge_ = command(merge)
-    merge_.add_argument("folders", type=Path, nargs="+", metavar="folder")
+    merge_.add_argument("folders", type=_path, nargs="+", metavar="folder")
     merge_.add_argument("-o", "--out", type=Path, required=True, help="the folder to write")
     merge_.add_argument(
         "--tolerance", type=float, default=1e-3, help="largest difference of two logits of one text (default: 0.001)"
@@ -172,7 +186,7 @@ def _data_sets(command: Command) -> None:
         "--batch", type=int, default=1024, help="lines that are read and answered together (default: 1024)"
     )
     audit_ = command(audit)
-    audit_.add_argument("folder", type=Path, help="data/TASK/logits/TEACHER")
+    audit_.add_argument("folder", type=_path, help="data/TASK/logits/TEACHER")
     audit_.add_argument("--percent", type=float, default=1.0, help="share of the rows, drawn at random (default: 1)")
     audit_.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
     audit_.add_argument(
@@ -228,11 +242,11 @@ def upgrade(folder: Path) -> None:
     write(f"version {before} -> {version()}; {again}\n")
 
 
-def run(stage: str, task: str, name: str | None) -> None:
+def run(stage: str, task: str, name: str | None, dask: str | None) -> None:
     """Run one stage of a project, without the stages before it."""
     from pipeline.setting_up import stages
 
-    stages.run(stage, [task, *([name] if name is not None else [])])
+    stages.run(stage, [task, *([name] if name is not None else [])], dask)
 
 
 def latency(task: str) -> None:
@@ -307,36 +321,37 @@ def results(tasks: list[str]) -> None:
         write(f"\n{task}\n\n{tables}\n")
 
 
-def verify(folder: Path) -> None:
+def verify(folder: str) -> None:
     """Check a logit data set: hashes, ids, lineage, logits; exit code 1 if anything is wrong."""
     from pipeline.logits import verify
 
-    checks = verify.verify(folder)
+    checks = verify.verify(place_of(folder))
     write(verify.listed(checks) + "\n")
     if not verify.is_whole(checks):
         raise SystemExit(1)
 
 
-def card(folder: Path) -> None:
+def card(folder: str) -> None:
     """Print the card of a logit data set, generated from its rows."""
     from pipeline.logits import card, dataset
 
-    found = dataset.manifest(folder)
-    write(card.card(folder, found["provenance"], found["shards"]))
+    place = place_of(folder)
+    found = dataset.manifest(place)
+    write(card.card(place, found["provenance"], found["shards"]))
 
 
-def stats(folder: Path) -> None:
+def stats(folder: str) -> None:
     """Plot confidences, classes, lengths and entropies of a logit data set as text."""
     from pipeline.logits import stats
 
-    write(stats.stats(folder) + "\n")
+    write(stats.stats(place_of(folder)) + "\n")
 
 
-def head(folder: Path, rows: int, split: str, where: str | None) -> None:
+def head(folder: str, rows: int, split: str, where: str | None) -> None:
     """Show a few rows of a logit data set, and what augmentation changed in them."""
     from pipeline.logits import stats
 
-    write(stats.head(folder, rows, split, where) + "\n")
+    write(stats.head(place_of(folder), rows, split, where) + "\n")
 
 
 def merge(folders: list[Path], out: Path, tolerance: float) -> None:

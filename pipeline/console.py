@@ -24,7 +24,7 @@ DEBUG = "PIPELINE_DEBUG"
 """The environment variable that makes debug lines visible, among them the traceback of an error."""
 
 STAGE = "PIPELINE_STAGE"
-"""The environment variable of a stage that `python -m pipeline repro` runs: its name, or "" if no other stage runs next to it.
+"""The environment variable of a stage that `offline-distill repro` runs: its name, or "" if no other stage runs next to it.
 
 With a name, the lines of the stage start with it and no progress bar is shown. `repro` reports signals, so the stage does not.
 """

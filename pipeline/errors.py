@@ -31,6 +31,7 @@ _EXTRAS = {
     **dict.fromkeys(("dvc", "psutil", "ruamel"), ("running stages", "dvc")),
     "vl_convert": ("a page of plots", "dvc"),
     "shtab": ("completion", "dvc"),
+    **dict.fromkeys(("dask", "distributed"), ("a cluster", "cluster")),
 }
 """By module: what needs it, and the extra that installs it."""
 

@@ -13,6 +13,7 @@ try:
     from pipeline.console import run_stage
     from pipeline.params import project
     from pipeline.params.inputs import Hashes, inputs, read_mapping
+    from pipeline.places.remote import is_url
     from pipeline.storage import write_json
 except ModuleNotFoundError as missing:  # first stage of every `dvc repro`, which can start another environment's Python
     sys.stderr.write(
@@ -31,7 +32,7 @@ def main(task: str) -> None:
     found = inputs(settings, hashes, read_mapping(path))
     hashes.save()
     raw = Path("data/raw", task)
-    if not any(Path(name).is_relative_to(raw) for name in found["text"]):
+    if not any(not is_url(name) and Path(name).is_relative_to(raw) for name in found["text"]):
         raw.mkdir(parents=True, exist_ok=True)  # prepare depends on it
     write_json(path, found)
 

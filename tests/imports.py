@@ -46,6 +46,7 @@ def _run(node: ast.AST, is_package: bool) -> Iterator[ast.AST]:
         yield from _run(child, is_package)
 
 
+@cache
 def graph(root: Path) -> dict[str, set[str]]:
     """Return what each module imports; a package alone is left out where one of its modules is meant."""
     known = modules(root)

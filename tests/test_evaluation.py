@@ -234,6 +234,7 @@ def test_a_student_of_other_classes_is_refused(tmp_path: Path, student: TrainedS
         evaluate(tmp_path / "student", tmp_path / "large")
 
 
+@pytest.mark.slow
 def test_gather_train_and_evaluate_need_the_logit_files_alone(tmp_path: Path):
     """Neither the teacher's folder nor transformers, spaCy, NLTK, polars, DVC, xxhash or datasets is there."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())

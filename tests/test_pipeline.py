@@ -256,6 +256,7 @@ def test_a_second_run_does_nothing(clone: Clone):
     assert clone.stages_run("dvc", "repro") == set()
 
 
+@pytest.mark.slow
 def test_a_deleted_student_comes_back_alone(clone: Clone):
     student = clone.folder / "data/tickets/students/bag"
     before = {file.name: file.read_bytes() for file in student.iterdir()}
@@ -274,6 +275,7 @@ def test_a_changed_student_is_trained_alone(clone: Clone):
     }
 
 
+@pytest.mark.slow
 def test_a_changed_teacher_makes_its_own_students_train_and_no_others(clone: Clone):
     """What is gathered for the others is the same, to the byte."""
     edit(clone.folder / "params.yaml", lambda params: params["teachers"]["lengths"].update(label={"stored": "float16"}))
@@ -327,6 +329,7 @@ def test_a_change_makes_what_depends_on_it_stale_and_no_more(clone: Clone, files
     assert after - before <= expected
 
 
+@pytest.mark.slow
 def test_a_row_that_is_dropped_makes_only_prepare_run(clone: Clone):
     clone.run("dvc", "repro", "prepare@tickets")
     before, path = clone.stale("tickets"), clone.folder / "data/raw/tickets/train.csv"
@@ -338,6 +341,7 @@ def test_a_row_that_is_dropped_makes_only_prepare_run(clone: Clone):
     assert {name for name in added if name.startswith("label")} <= {"label@tickets-lengths", "label@tickets-ours"}
 
 
+@pytest.mark.slow
 def test_weights_that_change_in_their_folder_are_labelled_with_again(clone: Clone):
     before = json.loads((clone.folder / "data/tickets/teachers/ours/teacher.json").read_text())["sha256"]
     words = sorted({word.lower() for word in [*BILLING, *TECHNICAL]} | set("ticket,.-0123456789"))
@@ -354,6 +358,7 @@ def test_an_experiment_runs(clone: Clone):
     assert yaml.safe_load((clone.folder / "params.yaml").read_text())["students"]["bag"]["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_plots_need_no_network(clone: Clone):
     clone.run("python", "-m", "pipeline", "plots-page", ".dvc/plots.html")
     clone.run("dvc", "plots", "show", "--out", "plots")
@@ -384,6 +389,7 @@ def test_a_shipped_student_predicts_as_documented(clone: Clone):
     assert [answer["label"]] == json.loads(label.replace("'", '"'))
 
 
+@pytest.mark.slow
 def test_times_are_measured_for_the_table(clone: Clone):
     fewer = "from pipeline.serving import latency; latency.CALLS, latency.WARM, latency.BATCH = 5, 1, 20; "
     clone.run("python", "-c", fewer + "from stages import latency; latency.main('tickets')")

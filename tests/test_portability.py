@@ -163,6 +163,7 @@ print(json.dumps(Runtime.from_pretrained("served").predict(texts[:3])))
 """
 
 
+@pytest.mark.slow
 def test_everything_imports_and_works_without_fork_fcntl_and_process_groups(tmp_path: Path):
     names = [name for name in imports.modules(ROOT) if not name.endswith("__main__")]
     given = [json.dumps({module: sorted(of) for module, of in POSIX_NAMES.items()}), json.dumps(sorted(POSIX_MODULES))]
@@ -294,10 +295,10 @@ def test_the_temporary_of_a_killed_process_is_removed_on_windows(tmp_path: Path,
 
 
 def test_children_end_without_signals(monkeypatch: pytest.MonkeyPatch):
-    others = {process.pid for process in psutil.Process().children(recursive=True)}  # the fork servers of other tests
+    others = set(psutil.Process().children(recursive=True))  # the fork servers of other tests
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     monkeypatch.setattr(psutil.Process, "send_signal", lambda *_: pytest.fail("Windows has no signals"))
-    assert child.pid in repro._signal_children(None, others)
+    assert psutil.Process(child.pid) in repro._signal_children(None, others)
     assert child.wait(timeout=10) != 0
 
 

@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-ARROWS = imports.graph(ROOT)
 LOADER = "pipeline.params.project"
 """It validates every block, but a stage's bytes follow from the blocks that it reads: those are looked for by themselves."""
 
@@ -39,7 +38,7 @@ FOUNDATION = {
     "pipeline.machine.threads",
     "pipeline.storage",
 }
-"""What `python -m pipeline repro` may import: it knows stages by name only."""
+"""What `offline-distill repro` may import: it knows stages by name only."""
 
 TEXT = ("text", "augment", "labelling", "distill")
 NEVER = [
@@ -112,18 +111,20 @@ def by_folder(arrows: Mapping[str, set[str]]) -> dict[str, set[str]]:
 
 
 def test_nothing_imports_what_it_must_not():
-    assert violations(ARROWS) == []
+    assert violations(imports.graph(ROOT)) == []
 
 
 def test_no_module_and_no_folder_is_in_a_circle():
-    assert circles(ARROWS) == []
-    assert circles(by_folder(ARROWS)) == []
+    assert circles(imports.graph(ROOT)) == []
+    assert circles(by_folder(imports.graph(ROOT))) == []
 
 
 def test_serving_needs_neither_torch_nor_pyarrow():
-    reached = imports.reached(ARROWS, {"pipeline.runtime", "pipeline.serving.predict"}) - {"pipeline.students.trained"}
+    reached = imports.reached(imports.graph(ROOT), {"pipeline.runtime", "pipeline.serving.predict"}) - {
+        "pipeline.students.trained"
+    }
     known = imports.modules(ROOT)
-    for name in imports.reached(ARROWS, {"pipeline.runtime"}):
+    for name in imports.reached(imports.graph(ROOT), {"pipeline.runtime"}):
         top = {
             node for node in ast.parse(known[name].read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)
         }

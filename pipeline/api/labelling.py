@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import tables
-from pipeline.api.arguments import installed, named, path_of, settings_of
+from pipeline.api.arguments import installed, named, path_of, settings_of, shown
 from pipeline.api.logit_sets import LogitDataSet
 from pipeline.api.texts import Augmented, prepared
 from pipeline.errors import InputError
@@ -51,6 +51,7 @@ def label(
     """
     settings = settings_of(Labelling, how, "label")
     stored = None if cache is None else path_of(cache, "cache")
+    _check_name(name)
     rows = _rows(texts, {"labels": labels, "sentence2": sentence2, "classes": classes, "splits": splits, "text": text})
     with installed("label"), TemporaryDirectory(ignore_cleanup_errors=True) as place:
         from pipeline.api.teachers import open_given
@@ -93,6 +94,15 @@ def _rows(texts: Any, more: Mapping[str, Any]) -> Augmented:
     if given:
         raise InputError(f"{next(iter(given))}: goes with texts; what augment returned has its own")
     return texts
+
+
+def _check_name(name: str) -> None:
+    from pipeline.params.names import check_names, checked
+
+    try:
+        check_names("teachers", [checked(name)])
+    except ValueError as error:
+        raise InputError(f"name: {shown(name)}: {error}") from None
 
 
 def _check_fingerprint(record: Mapping[str, Any]) -> None:

@@ -37,7 +37,7 @@ class LogitDataSet:
         return logits_of(self.splits[split])
 
     def save(self, folder: Path | str) -> None:
-        """Write the data set as the label stage does: `python -m pipeline verify FOLDER` checks it, `distill` reads it.
+        """Write the data set as the label stage does: `offline-distill verify FOLDER` checks it, `distill` reads it.
 
         :raises InputError: If the logits do not fit into the precision that they are stored in, or the folder holds something else.
         """

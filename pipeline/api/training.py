@@ -104,7 +104,11 @@ def export(student: "TrainedStudent", folder: Path | str, logits: LogitDataSet |
             given.save(Path(name) / "logits")
             given = Path(name) / "logits"
         source = None if given is None else path_of(given, "logits")
-        results = {} if source is None else evaluate(saved, source)
+        try:
+            results = {} if source is None else evaluate(saved, source)
+        except InputError as error:  # it names files of this function's temporary folder
+            message = str(error).replace(f"{Path(name) / 'logits'}", "logits").replace(f"{saved}", "student")
+            raise InputError(message) from error
         about = {} if source is None else dataset.provenance(source)
         exporting.export(saved, out, results, about)
 

@@ -34,7 +34,7 @@ class AugmentationRule(Protocol):
     - `asked`, an Asked: the summary then shows the rate found next to the rate asked for.
     - `extra_words(words: list[str]) -> list[str]`: called once with the vocabulary (words[i] has id i; the last one is [MASK]). The
       words it returns get the ids from len(words) on.
-    - `keeps_window = True` if it calls `block.cut`, `drops_words = True` if it calls `block.drop`: `python -m pipeline check` then
+    - `keeps_window = True` if it calls `block.cut`, `drops_words = True` if it calls `block.drop`: `offline-distill check` then
       refuses a window after dropped words. Without them, the augment stage refuses it when the rule runs.
     """
 

@@ -1,1 +1,1 @@
-"""`python -m pipeline check`: everything that can be known of a task before its first stage runs."""
+"""`offline-distill check`: everything that can be known of a task before its first stage runs."""

@@ -4,13 +4,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.checking.findings import Findings
 from pipeline.errors import InputError
 from pipeline.logits import dataset, imported
 from pipeline.logits.note import check_teachers, teacher_of
 from pipeline.params.text import Columns, Source, Text, exists
+from pipeline.places.place import Place, parquet, place_of
+from pipeline.places.remote import RemoteError
 from pipeline.plugins import folders_of
 from pipeline.text.formats import HEAD_BYTES, check_pointer
 from pipeline.text.labels import Labels
@@ -30,8 +31,8 @@ def check_source(found: Findings) -> None:
                 _check_logits(found, imported.fetch(source.logits))
         return
     given = _files(source)
-    if source.otherwise is not None and not any(exists(Path(name)) for name in given.values()):
-        recorded = any(found.ran("examples", "text", Path(name).as_posix()) for name in given.values())
+    if source.otherwise is not None and all(_is_missing(_found(source, name)) for name in given.values()):
+        recorded = any(found.ran("examples", "text", place_of(name).as_posix()) for name in given.values())
         place, source = (place, source) if recorded else (f"{place}.otherwise", source.otherwise)
         given = _files(source)
     if source.hub is not None and find_spec("datasets") is None:
@@ -46,11 +47,11 @@ def check_source(found: Findings) -> None:
             f"tasks/{task}.yaml: text.columns.label: missing; students are chosen by their accuracy on labelled validation rows"
         )
     for split, name in given.items():
-        path = _path(source, name)
-        absent = path is None and found.ran("examples", "text", Path(name).as_posix())
+        path = _found(source, name)
+        absent = isinstance(path, InputError) and found.ran("examples", "text", place_of(name).as_posix())
         with found.at(place, absent):
-            if path is None:
-                raise InputError(_missing(source, name))
+            if isinstance(path, InputError):
+                raise path
             _check_files(path, name, split, source, columns, text)
 
 
@@ -69,9 +70,20 @@ def _files(source: Source) -> dict[str, str]:
     return {ALL: given} if isinstance(given, str) else dict(given or {})
 
 
-def _path(source: Source, name: str) -> Path | None:
-    folders = [Path()] if source.package is None else folders_of(source.package)
-    return next((folder / name for folder in folders if exists(folder / name)), None)
+def _found(source: Source, name: str) -> Place | InputError:
+    """Return a file, folder or pattern of a source, or why it is not there."""
+    try:
+        if source.package is None:
+            found = [place] if exists(place := place_of(name)) else []
+        else:
+            found = [folder / name for folder in folders_of(source.package) if exists(folder / name)]
+    except RemoteError as error:
+        return error
+    return found[0] if found else InputError(_missing(source, name))
+
+
+def _is_missing(found: Place | InputError) -> bool:
+    return isinstance(found, InputError) and not isinstance(found, RemoteError)
 
 
 def _missing(source: Source, name: str) -> str:
@@ -82,7 +94,7 @@ def _missing(source: Source, name: str) -> str:
     return f"package: {source.package!r} (its import name) is not installed; install it with `pip install {source.package}`"
 
 
-def _check_files(path: Path, name: str, split: str, source: Source, columns: Columns, text: Text) -> None:
+def _check_files(path: Place, name: str, split: str, source: Source, columns: Columns, text: Text) -> None:
     """Check a file, or the parts in a folder up to the first one with rows."""
     if not any(_has_rows(part, shown, source, columns, text) for shown, part in files_of(path, name).items()):
         raise InputError(f"{name}: has no rows")
@@ -95,14 +107,16 @@ def _check_files(path: Path, name: str, split: str, source: Source, columns: Col
         or split not in (ALL, "validation")
     ):
         return
-    if pa.types.is_null(pq.read_schema(path).field(label).type):
+    with parquet(path) as file:
+        kind = file.schema_arrow.field(label).type
+    if pa.types.is_null(kind):
         raise InputError(
             f"{name}: no row has a label in column {label!r} (it has Arrow's null type); label some rows: students are chosen by "
             "their accuracy on labelled validation rows"
         )
 
 
-def _has_rows(path: Path, name: str, source: Source, columns: Columns, text: Text) -> bool:
+def _has_rows(path: Place, name: str, source: Source, columns: Columns, text: Text) -> bool:
     """Check a file by its header and first row, and return whether it has one."""
     named = (columns.sentence1, columns.sentence2, columns.label, *source.where)
     first: Record | None
@@ -111,11 +125,11 @@ def _has_rows(path: Path, name: str, source: Source, columns: Columns, text: Tex
         if check_format(path, name, source.quotes) == ".parquet":
             with path.open("rb") as file:
                 check_pointer(file.read(HEAD_BYTES), name)
-            schema = pq.read_schema(path)
+            with parquet(path) as parts:
+                schema, rows = parts.schema_arrow, parts.metadata.num_rows
             check_columns(name, schema.names, wanted)
             for column in wanted:
                 check_type(name, column, schema.field(column).type)
-            rows = pq.read_metadata(path).num_rows
             first = (1, []) if rows else None
             if columns.label and not text.is_regression and (classes := class_names(path, columns.label)):
                 Labels(text).of_classes(classes, name)

@@ -92,10 +92,14 @@ def pack(values: NDArray[np.int64], starts: NDArray[np.int64], rows: NDArray[np.
     :param values: The concatenated values of all rows, [total].
     :param starts: The offset of each row, [n + 1].
     """
-    lengths = starts[rows + 1] - starts[rows]
+    return gather(values, starts[rows], starts[rows + 1] - starts[rows])
+
+
+def gather(values: NDArray[np.int64], begins: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the concatenated slices of values that begin at `begins` and have `lengths`, both [n]."""
     ends = np.cumsum(lengths)
-    packed: NDArray[np.int64] = values[np.arange(lengths.sum()) + np.repeat(starts[rows] - (ends - lengths), lengths)]
-    return packed
+    gathered: NDArray[np.int64] = values[np.arange(lengths.sum()) + np.repeat(begins - (ends - lengths), lengths)]
+    return gathered
 
 
 def pad(

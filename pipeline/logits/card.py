@@ -19,6 +19,7 @@ from pipeline.logits.markdown import aligned, escape_markdown, render
 from pipeline.logits.shards import logits_of
 from pipeline.metrics import regression
 from pipeline.metrics.calibration import BINS, calibration_error, softmax
+from pipeline.places.place import Place
 
 EXAMPLES = 10
 CANDIDATES = 2_000
@@ -66,7 +67,7 @@ COLUMN_DESCRIPTIONS = {
 }
 
 
-def card(folder: Path, provenance: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> str:
+def card(folder: Place, provenance: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]) -> str:
     """Return the text of README.md: Markdown with a YAML head, which the Hugging Face Hub and `datasets` read.
 
     :param folder: The data set's folder, with the shards.
@@ -171,7 +172,7 @@ def _augmentation(augmentation: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _teacher_on_validation(folder: Path, shards: Sequence[Mapping[str, Any]]) -> Markdown:
+def _teacher_on_validation(folder: Place, shards: Sequence[Mapping[str, Any]]) -> Markdown:
     """Return how good the teacher is on the validation rows that have a gold label and finite logits."""
     paths = [folder / shard["path"] for shard in shards if shard["split"] == "validation"]
     parts = list(changes.batches(paths, ["label", "logits"]))
@@ -198,7 +199,7 @@ def _teacher_on_validation(folder: Path, shards: Sequence[Mapping[str, Any]]) ->
     return _table([("measure", "value"), ("rows with a gold label", f"{len(gold):,}"), *measures.items()])
 
 
-def examples(folder: Path, shards: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def examples(folder: Place, shards: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return rows of the training split that show what the rules do. The same data set gives the same rows.
 
     :return: Up to EXAMPLES rows, two of them originals. An augmented row has `original`, the row that it was made from.

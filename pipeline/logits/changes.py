@@ -4,16 +4,24 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from pipeline.places.place import Place, parquet
 from pipeline.tables import MASK
 
 KEPT, DROPPED, REPLACED, NEW, MASKED = "kept", "dropped", "replaced", "new", "masked"
+
+FEW_ROWS = 4_096
+FEW = {"pre_buffer": False, "buffer_size": 1 << 20}
+"""How a few rows are read: page by page, in batches of FEW_ROWS. By default, pyarrow reads whole row groups ahead."""
+
+_NUMBER = "row number"
+"""A column that no data set has."""
 
 Piece = tuple[str, str]
 """A kind and words, joined by spaces. REPLACED words are those of the original that the NEW words after them stand for."""
@@ -124,34 +132,65 @@ def describe(row: Mapping[str, Any]) -> str:
     return f"{name}: {', '.join(done) or 'changed'}"
 
 
-def batches(paths: Sequence[Path], columns: list[str] | None = None) -> Iterator[pa.Table]:
+def batches(paths: Sequence[Place], columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Yield the rows of shards, of all columns or of some, a batch at a time."""
     for path in paths:
-        with pq.ParquetFile(path) as file:
+        with parquet(path) as file:
             for batch in file.iter_batches(columns=columns):
                 yield pa.Table.from_batches([batch])
 
 
 def first_rows(
-    paths: Sequence[Path], originals: int, copies: int, where: pc.Expression | None = None
+    paths: Sequence[Place], originals: int, copies: int, where: pc.Expression | None = None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return up to so many of the first originals and of the first augmented rows of some shards.
+
+    Without a filter, `parent_id` alone is read of the rows before them, and of the rest of the shards, nothing.
 
     :param where: The filter that the rows pass; None for any row.
     """
     found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = [], []
-    for batch in batches(paths):
-        if where is not None:
-            batch = batch.filter(where)
-        augmented = pc.is_valid(batch["parent_id"])
-        for rows, which, most in zip(found, (pc.invert(augmented), augmented), (originals, copies), strict=True):
-            rows += batch.filter(which).slice(0, most - len(rows)).to_pylist()
+    for path in paths:
+        with parquet(path, **FEW) as file:
+            places: tuple[list[int], list[int]] = [], []
+            start = 0
+            for batch in file.iter_batches(columns=["parent_id"] if where is None else None):
+                number = pa.array(np.arange(start, start := start + len(batch)))
+                candidates = pa.Table.from_batches([batch]).append_column(_NUMBER, number)
+                if where is not None:
+                    candidates = candidates.filter(where)
+                numbers = candidates[_NUMBER].to_numpy()
+                augmented = pc.is_valid(candidates["parent_id"]).to_numpy()
+                for rows, at, which, most in zip(
+                    found, places, (~augmented, augmented), (originals, copies), strict=True
+                ):
+                    at += numbers[which][: most - len(rows) - len(at)].tolist()
+                if len(found[1]) + len(places[1]) == copies:
+                    break
+            for rows, at in zip(found, places, strict=True):
+                rows += _rows_at(file, np.array(at, np.int64))
         if len(found[1]) == copies:
             break
     return found
 
 
-def add_originals(paths: Sequence[Path], rows: Sequence[dict[str, Any]]) -> None:
+def _rows_at(file: Any, places: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+    """Yield rows of a Parquet file by number, ascending. Of each row group, the pages up to the last of them are read."""
+    first = 0
+    for group in range(file.num_row_groups):
+        after = first + file.metadata.row_group(group).num_rows
+        inside = places[slice(*np.searchsorted(places, [first, after]))] - first
+        start = 0
+        for batch in file.iter_batches(FEW_ROWS, row_groups=[group]) if len(inside) else ():
+            low, high = np.searchsorted(inside, [start, start + len(batch)])
+            yield from batch.take(pa.array(inside[low:high] - start)).to_pylist()
+            start += len(batch)
+            if high == len(inside):
+                break
+        first = after
+
+
+def add_originals(paths: Sequence[Place], rows: Sequence[dict[str, Any]]) -> None:
     """Add to each row `original`: id and sentences of the row that it was made from. None in an original, or where that row is not found.
 
     :param paths: The shards of the training split, which holds the originals.
@@ -160,11 +199,15 @@ def add_originals(paths: Sequence[Path], rows: Sequence[dict[str, Any]]) -> None
     wanted = {row["parent_id"] for row in rows} - {None}
     ids = pa.array(sorted(wanted), pa.string())
     found: dict[str, dict[str, Any]] = {}
-    for batch in batches(paths, ["id", "sentence1", "sentence2"]):
+    for path in paths:
         if len(found) == len(wanted):
             break
-        for row in batch.filter(pc.is_in(batch["id"], value_set=ids)).to_pylist():
-            found[row["id"]] = row
+        with parquet(path, **FEW) as file:
+            for batch in file.iter_batches(FEW_ROWS, columns=["id", "sentence1", "sentence2"]):
+                for row in batch.filter(pc.is_in(batch["id"], value_set=ids)).to_pylist():
+                    found[row["id"]] = row
+                if len(found) == len(wanted):
+                    break
     for row in rows:
         row["original"] = found.get(row["parent_id"])
 

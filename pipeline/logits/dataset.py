@@ -7,6 +7,7 @@
 Every function that reads a folder raises InputError if there is no data set, or one of another format.
 """
 
+import json
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,8 @@ import pyarrow.parquet as pq
 from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.logits.shards import ROW_GROUP_ROWS, cast, shard_schema
-from pipeline.storage import read_json, sha256_of, why_skipped
+from pipeline.places.place import Place
+from pipeline.storage import sha256_of, why_skipped
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +35,13 @@ FORMAT = 1
 """The version of this layout. Readers refuse any other."""
 
 
-def manifest(folder: Path) -> dict[str, Any]:
+def manifest(folder: Place) -> dict[str, Any]:
     """Return manifest.json of a logit data set: format, provenance, shards."""
     path = folder / "manifest.json"
     try:
-        found: dict[str, Any] = read_json(path)
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        if why := why_skipped(folder):
+        if isinstance(folder, Path) and (why := why_skipped(folder)):
             raise InputError(f"{folder}: no logits: {why}") from error
         raise InputError(
             f"{path}: no such file, so {folder} is not a logit data set; make it with `dvc repro` or fetch it with `dvc pull`"
@@ -51,14 +53,14 @@ def manifest(folder: Path) -> dict[str, Any]:
     return found
 
 
-def provenance(folder: Path) -> dict[str, Any]:
+def provenance(folder: Place) -> dict[str, Any]:
     """Return the provenance of a logit data set: task, labels, teacher, augmentation, source, versions, rows."""
     return dict(manifest(folder)["provenance"])
 
 
-def shard_paths(folder: Path) -> dict[str, list[Path]]:
+def shard_paths(folder: Place) -> dict[str, list[Place]]:
     """Return the shards of each split that has rows, in the order of the rows."""
-    found: dict[str, list[Path]] = {}
+    found: dict[str, list[Place]] = {}
     for shard in manifest(folder)["shards"]:
         found.setdefault(shard["split"], []).append(folder / shard["path"])
     return found

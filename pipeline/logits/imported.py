@@ -14,6 +14,7 @@ from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.logits import dataset, note, verify
 from pipeline.params.text import Text
+from pipeline.places.remote import is_url
 from pipeline.storage import new_folder, sha256_of
 
 FILES = ["README.md", "manifest.json", "data/*.parquet"]
@@ -26,6 +27,11 @@ def fetch(source: str) -> Path:
     :raises InputError: If it does not exist.
     """
     kind, _, rest = source.partition(":")
+    if is_url(rest):
+        raise InputError(
+            f"{source}: a task reads a folder of this machine; copy the data set with `dvc get-url {rest} FOLDER`, or write "
+            "hub:OWNER/NAME@REVISION"
+        )
     if kind == "folder":
         if not Path(rest).is_dir():
             raise InputError(f"{source}: no such folder; fetch it with `dvc pull`, `dvc import` or `dvc get`")

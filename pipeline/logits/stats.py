@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from pipeline.logits.changes import gold_label
 from pipeline.logits.shards import logits_of, shard_schema
 from pipeline.logits.where import parsed
 from pipeline.metrics.calibration import softmax
+from pipeline.places.place import Place
 
 BAR = 40
 """Characters of the longest bar."""
@@ -28,6 +28,9 @@ NUMBERS = 10
 
 LENGTHS = (1, 3, 6, 9, 13, 21, 41, 81)
 """The smallest number of words of each bar of text lengths."""
+
+UNUSED = ("id", "copy", "side", "ngram_start1", "ngram_start2")
+"""The columns that `stats` does not read."""
 
 KINDS = ("original", "augmented", "masked", "replaced", "edited", "cut to an n-gram")
 """Kinds of rows. A row can be of several: the last four are augmented rows by what was done to them."""
@@ -80,7 +83,7 @@ def _add(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     return {key: one[key] + other[key] for key in one}
 
 
-def stats(folder: Path) -> str:
+def stats(folder: Place) -> str:
     """Return statistics of a logit data set, drawn as bars.
 
     :return: For each split, gold labels and predicted classes. For all splits together, the teacher's confidence, the length of the text, and
@@ -91,9 +94,10 @@ def stats(folder: Path) -> str:
     labels = dataset.provenance(folder)["labels"]
     classes = len(labels)
     total = nothing = _count(tables.logits_schema(classes).empty_table(), classes)
+    columns = [name for name in tables.logits_schema(classes).names if name not in UNUSED]
     parts = []
     for split, paths in dataset.shard_paths(folder).items():
-        found = reduce(_add, (_count(rows, classes) for rows in changes.batches(paths)), nothing)
+        found = reduce(_add, (_count(rows, classes) for rows in changes.batches(paths, columns)), nothing)
         total = _add(total, found)
         head, not_finite = f"{split}, {found['rows']:,} rows", found["not finite"]
         if classes == 1:
@@ -143,7 +147,7 @@ def _bars(title: str, names: Sequence[str], values: NDArray[Any]) -> str:
     return "\n".join([title, *lines])
 
 
-def head(folder: Path, rows: int, split: str = "train", where: str | None = None) -> str:
+def head(folder: Place, rows: int, split: str = "train", where: str | None = None) -> str:
     """Return rows of a logit data set as text: half of them originals, half augmented rows with their changes, where both exist.
 
     :param where: Show rows that this expression of `pipeline.logits.where` selects; None for any row.

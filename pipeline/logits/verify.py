@@ -20,11 +20,16 @@ from pipeline.errors import InputError
 from pipeline.logits import verify_files as files
 from pipeline.logits.verify_files import DataSet, Faults
 from pipeline.logits.verify_rows import SHOWN, RowFaults, check_rows
+from pipeline.places.place import Place, place_of
+from pipeline.places.remote import Remote, RemoteError
 
 OK, FAILED, SKIPPED = "ok", "FAILED", "skipped"
 
 DAMAGE = (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException)
 """What the libraries that read a damaged file raise."""
+
+
+UNLISTED = "those of manifest.json; a web server does not list other ones"
 
 
 class Check(NamedTuple):
@@ -35,19 +40,28 @@ class Check(NamedTuple):
     detail: str
 
 
-def verify(folder: Path) -> list[Check]:
+def verify(folder: Place) -> list[Check]:
     """Check a logit data set in a process of its own, because a corrupt Parquet file can crash the process that reads it.
 
     :return: The result of `check`. If its process crashed: the checks that open no shard, and the crash as a fault.
-    :raises InputError: As `check`.
+    :raises InputError: As `check`; RemoteError if a file behind a URL cannot be read, which says nothing about the data set.
     """
     _require_xxhash()
     root = str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
-    command = [sys.executable, "-P", "-m", "pipeline.logits.verify", str(folder.resolve())]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pipeline.logits.verify",
+        str(folder.resolve() if isinstance(folder, Path) else folder),
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     if done.returncode == 0:
-        return [Check(*found) for found in json.loads(done.stdout)]
+        found = json.loads(done.stdout)
+        if isinstance(found, str):
+            raise RemoteError(found)
+        return [Check(*check) for check in found]
     ended = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
     fault = f"a shard is so corrupt that reading it crashes the process ({ended})"
     return check(folder, lambda _: iter([fault]))
@@ -58,7 +72,7 @@ def _require_xxhash() -> None:
         raise InputError("verify recomputes ids with the Python package xxhash: pip install xxhash")
 
 
-def check(folder: Path, sizes: Callable[[DataSet], Faults] = files.sizes) -> list[Check]:
+def check(folder: Place, sizes: Callable[[DataSet], Faults] = files.sizes) -> list[Check]:
     """Check a logit data set in this process.
 
     :param folder: Its folder. Links are followed, because the caches of DVC and of the Hub consist of them; their targets are checked as files.
@@ -84,9 +98,13 @@ def check(folder: Path, sizes: Callable[[DataSet], Faults] = files.sizes) -> lis
     if is_whole(checks):
         try:
             check_rows(data, rows)
+        except RemoteError:
+            raise
         except DAMAGE as error:
             checks.append(_unreadable("rows", error))
     skip = not is_whole(checks)
+    if isinstance(folder, Remote) and folder.is_http:
+        checks = [check._replace(detail=UNLISTED) if check[:2] == ("files", OK) else check for check in checks]
     return checks + [
         Check(n, SKIPPED, "") if skip else _outcome(n, many, rows.first[n]) for n, many in rows.counts.items()
     ]
@@ -97,14 +115,14 @@ def is_whole(checks: Sequence[Check]) -> bool:
     return all(check.outcome == OK for check in checks)
 
 
-def refuse_damaged(folder: Path) -> None:
+def refuse_damaged(folder: Place) -> None:
     """Refuse a data set that does not pass.
 
     :raises InputError: If a check fails; the message lists the faults.
     """
     faults = [f"{check.name}: {check.detail}" for check in verify(folder) if check.outcome == FAILED]
     if faults:
-        raise InputError(f"{folder}: does not pass `python -m pipeline verify`: {'; '.join(faults)}")
+        raise InputError(f"{folder}: does not pass `offline-distill verify`: {'; '.join(faults)}")
 
 
 def listed(checks: Sequence[Check]) -> str:
@@ -117,6 +135,8 @@ def listed(checks: Sequence[Check]) -> str:
 def _made(name: str, check: Callable[[DataSet], Faults], data: DataSet) -> Check:
     try:
         faults = list(check(data))
+    except RemoteError:
+        raise
     except DAMAGE as error:
         return _unreadable(name, error)
     return _outcome(name, len(faults), faults[:SHOWN])
@@ -135,4 +155,8 @@ def _unreadable(name: str, error: Exception) -> Check:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(check(Path(sys.argv[1]))))
+    try:
+        result: list[Check] | str = check(place_of(sys.argv[1]))
+    except RemoteError as error:
+        result = str(error)
+    sys.stdout.write(json.dumps(result))

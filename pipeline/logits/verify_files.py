@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.logits.card import front_matter
 from pipeline.logits.dataset import FORMAT
 from pipeline.logits.shards import shard_schema, stored_as
-from pipeline.storage import load_yaml, sha256_of
+from pipeline.places.place import Place, parquet, sha256_of
+from pipeline.places.remote import Remote
+from pipeline.storage import load_yaml
 
 TEXT_BYTES = 64 << 20
 """The most bytes of the manifest, of the card, and of a shard's footer."""
@@ -52,7 +53,7 @@ Faults = Iterator[str]
 class DataSet:
     """A data set that is being checked. The check `manifest` sets what manifest.json has."""
 
-    folder: Path
+    folder: Place
     provenance: dict[str, Any] = field(default_factory=dict)
     shards: list[dict[str, Any]] = field(default_factory=list)
 
@@ -93,7 +94,7 @@ def manifest(data: DataSet) -> Faults:
     data.provenance, data.shards = about, shards
 
 
-def _read(path: Path) -> str:
+def _read(path: Place) -> str:
     if not path.is_file():
         raise InputError(f"{path}: no such file, so this folder is not a logit data set")
     if path.stat().st_size > TEXT_BYTES:
@@ -159,17 +160,23 @@ def row_counts(data: DataSet) -> Faults:
 
 
 def files(data: DataSet) -> Faults:
-    """Check that the shards exist, and that the folder holds no other file."""
+    """Check that the shards exist, and that the folder holds no other file; a web server lists no files."""
     named = {shard["path"] for shard in data.shards}
     for name in sorted(named):
         if not (data.folder / name).is_file():
             yield f"{name}: is missing"
-    for path in sorted((data.folder / "data").iterdir()) if (data.folder / "data").is_dir() else ():
+    if isinstance(data.folder, Remote) and data.folder.is_http:
+        return
+    for path in _sorted(data.folder / "data") if (data.folder / "data").is_dir() else ():
         if f"data/{path.name}" not in named:
             yield f"data/{path.name}: is not in manifest.json"
-    for path in sorted(data.folder.iterdir()):
+    for path in _sorted(data.folder):
         if path.name not in ("README.md", "manifest.json", "data") and not path.name.startswith("."):
             yield f"{path.name}: does not belong to a logit data set"
+
+
+def _sorted(folder: Place) -> list[Place]:
+    return sorted(folder.iterdir(), key=lambda path: path.name)
 
 
 def sha256(data: DataSet) -> Faults:
@@ -214,7 +221,7 @@ def sizes(data: DataSet) -> Faults:
         yield from (f"{shard['path']}: {fault}" for fault in faults)
 
 
-def _faults_of_size(path: Path, rows: int) -> Faults:
+def _faults_of_size(path: Place, rows: int) -> Faults:
     size = path.stat().st_size
     with path.open("rb") as file:
         file.seek(max(0, size - 8))
@@ -222,7 +229,8 @@ def _faults_of_size(path: Path, rows: int) -> Faults:
     if magic != b"PAR1" or footer > min(TEXT_BYTES, size):
         yield "is not a Parquet file" if magic != b"PAR1" else f"states a footer of {footer:,} bytes"
         return
-    found = pq.read_metadata(path)
+    with parquet(path) as opened:
+        found = opened.metadata
     groups = [found.row_group(i) for i in range(found.num_row_groups)]
     if found.num_rows != rows or sum(group.num_rows for group in groups) != rows:
         yield f"has {found.num_rows:,} rows, manifest.json has {rows:,}"
@@ -243,7 +251,8 @@ def schema(data: DataSet) -> Faults:
     """Check that each shard has the columns, types and metadata that follow from the provenance in the manifest."""
     wanted = _described(shard_schema(data.provenance))
     for shard in data.shards:
-        found = _described(pq.read_schema(data.folder / shard["path"]))
+        with parquet(data.folder / shard["path"]) as opened:
+            found = _described(opened.schema_arrow)
         for part in wanted:
             for key, value, right in list(_differences(found[part], wanted[part], part))[:1]:
                 yield f"{shard['path']}: {key} is {value!r:.80}, but manifest.json requires {right!r:.80}"

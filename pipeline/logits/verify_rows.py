@@ -4,17 +4,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import combinations, product
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline import tables
 from pipeline.logits.shards import logits_of, rows_digest
 from pipeline.logits.verify_files import DataSet
+from pipeline.places.place import Place, parquet
 
 BATCH_ROWS = 65_536
 BATCH_BYTES = 1 << 30
@@ -36,7 +35,7 @@ class RowFaults:
         self.counts: dict[str, int] = dict.fromkeys(self.NAMES, 0)
         self.first: dict[str, list[str]] = {name: [] for name in self.NAMES}
 
-    def add(self, name: str, path: Path, rows: pa.Table, wrong: Any, fault: str) -> None:
+    def add(self, name: str, path: Place, rows: pa.Table, wrong: Any, fault: str) -> None:
         """Count the rows of a shard for which `wrong`, a bool array [n] of NumPy or Arrow, is true."""
         if not isinstance(wrong, np.ndarray):
             wrong = pc.fill_null(wrong, False).to_numpy()
@@ -72,15 +71,16 @@ def check_rows(data: DataSet, faults: RowFaults) -> None:
     _check_ids(ids, faults)
 
 
-def _batches(path: Path) -> Iterator[pa.Table]:
+def _batches(path: Place) -> Iterator[pa.Table]:
     """Yield the rows of a shard, a batch at a time. Dictionaries of text are expanded only where the result fits in memory."""
-    metadata = pq.read_metadata(path)
+    with parquet(path) as file:
+        metadata = file.metadata
     places = product(range(metadata.num_row_groups), range(metadata.num_columns))
     columns = [metadata.row_group(group).column(i) for group, i in places]
     with_dictionary = {
         column.path_in_schema for column in columns if column.has_dictionary_page and column.path_in_schema in STRINGS
     }
-    with pq.ParquetFile(path, read_dictionary=sorted(with_dictionary)) as file:
+    with parquet(path, read_dictionary=sorted(with_dictionary)) as file:
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
             rows = pa.Table.from_batches([batch])
             for name in with_dictionary:
@@ -92,7 +92,7 @@ def _batches(path: Path) -> Iterator[pa.Table]:
             yield rows
 
 
-def _check_values(path: Path, rows: pa.Table, classes: int, pairs: bool, faults: RowFaults) -> None:
+def _check_values(path: Place, rows: pa.Table, classes: int, pairs: bool, faults: RowFaults) -> None:
     if pairs:
         faults.add("text", path, rows, pc.is_null(rows["sentence2"]), "a pair without a second sentence")
     else:
@@ -114,7 +114,7 @@ def _check_values(path: Path, rows: pa.Table, classes: int, pairs: bool, faults:
     faults.add("logits", path, rows, ~finite, "logits that are not finite")
 
 
-def _check_lineage(path: Path, rows: pa.Table, split: str, ids: Ids, faults: RowFaults) -> None:
+def _check_lineage(path: Place, rows: pa.Table, split: str, ids: Ids, faults: RowFaults) -> None:
     augmented, wrong = pc.is_valid(rows["parent_id"]), partial(faults.add, "lineage", path, rows)
     if split != tables.SPLITS[0]:
         wrong(augmented, f"an augmented row in the split {split}")

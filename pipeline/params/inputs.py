@@ -16,10 +16,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline import plugins
+from pipeline.errors import InputError
 from pipeline.params.augment import Rule
 from pipeline.params.project import Settings
 from pipeline.params.teachers import TeacherModel
 from pipeline.params.text import Source, exists, is_pattern, parts_of
+from pipeline.places.place import Place, place_of
+from pipeline.places.remote import Remote, RemoteError
 from pipeline.storage import read_json, sha256_of, write_json
 
 logger = logging.getLogger(__name__)
@@ -156,19 +159,42 @@ def _source(source: Source, hashes: Hashes, prepares: bool) -> dict[str, Any]:
     if source.logits is not None and source.logits.startswith("folder:"):
         given = f"{source.logits.removeprefix('folder:')}/manifest.json"
     names = [given] if isinstance(given, str) else (given or {}).values()
-    folders = [Path()] if source.package is None else plugins.folders_of(source.package)
     missing = ABSENT if source.otherwise is not None and prepares else None
     found: dict[str, Any] = {}
     for name in names:
-        paths = [folder / name for folder in folders if exists(folder / name)]
-        if paths and not paths[0].is_file():
-            whole = is_pattern(paths[0])  # it can match files of several folders
-            found[Path(name).as_posix()] = {
-                part.as_posix() if whole else part.name: hashes.of(part) for part in parts_of(paths[0])
-            }
-        else:
-            found[Path(name).as_posix()] = hashes.of(paths[0]) if paths else missing
+        folders = [] if source.package is None else plugins.folders_of(source.package)
+        places = [place_of(name)] if source.package is None else [folder / name for folder in folders]
+        key = places[0].as_posix() if source.package is None else Path(name).as_posix()
+        try:
+            there = next((place for place in places if exists(place)), None)
+            found[key] = missing if there is None else _content(there, hashes, source.sha256 is not None)
+        except RemoteError as error:  # a machine that only trains students may have no access
+            logger.warning("%s; what is recorded of it is kept", error)
+            found[key] = None
     return found if source.otherwise is None else found | {"otherwise": _source(source.otherwise, hashes, prepares)}
+
+
+def _content(place: Place, hashes: Hashes, pinned: bool) -> Any:
+    """Hash a file, or each file of a folder or pattern.
+
+    :param pinned: Whether the settings have the SHA-256.
+    """
+    if not place.is_file():
+        whole = is_pattern(place)  # it can match files of several folders
+        parts = parts_of(place)
+        return {part.as_posix() if whole else part.name: _content(part, hashes, pinned) for part in parts}
+    return _version(place, pinned) if isinstance(place, Remote) else hashes.of(place)
+
+
+def _version(place: Remote, pinned: bool) -> str | None:
+    """Return what the file system states of a file behind a URL: stages run again where it changes, and nobody reads 100 GB for a hash."""
+    found = place.version()
+    if found is None and not pinned:
+        raise InputError(
+            f"{place}: the server states neither an ETag nor a date, so a change would go unnoticed; write text.source.sha256, "
+            "the SHA-256 of the file"
+        )
+    return found
 
 
 def _teacher(model: TeacherModel, hashes: Hashes) -> dict[str, Any]:

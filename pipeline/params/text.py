@@ -2,36 +2,35 @@
 
 import math
 import unicodedata
-from collections.abc import Collection
-from pathlib import Path
+from collections.abc import Collection, Iterable
 from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.params.base import Fraction, Model, Policy, RefuseOrDrop, Sha256, Split, form
+from pipeline.places.place import Place, matches
+from pipeline.places.remote import Remote
 from pipeline.tables import SPLITS
 
 
-def is_pattern(place: Path) -> bool:
-    """Return whether a path is a pattern such as `parts/*.csv`, and no file or folder itself."""
+def is_pattern(place: Place) -> bool:
+    """Return whether a path is a pattern such as `parts/*.csv`, and no file or folder itself. A web server lists no files."""
+    if isinstance(place, Remote) and place.is_http:
+        return False
     return any(letter in "*?[" for letter in str(place)) and not place.exists()
 
 
-def parts_of(place: Path) -> list[Path]:
+def parts_of(place: Place) -> list[Place]:
     """Return what a folder of parts holds, or the files that a pattern matches, in the order of the names.
 
     Names that start with _ or . do not count, as in Spark.
     """
-    if is_pattern(place):
-        root = Path(place.anchor)
-        found = [path for path in root.glob(str(place.relative_to(root))) if path.is_file()]
-    else:
-        found = list(place.iterdir())
+    found: Iterable[Place] = matches(place) if is_pattern(place) else place.iterdir()
     parts = (path for path in found if not path.name.startswith(("_", ".")))
     return sorted(parts, key=lambda path: path.name)  # on Windows, paths are compared without case
 
 
-def exists(place: Path) -> bool:
+def exists(place: Place) -> bool:
     """Return whether there is a file or folder, or a file that a pattern matches."""
     return bool(parts_of(place)) if is_pattern(place) else place.exists()
 
@@ -68,7 +67,8 @@ class Source(Model):
     """The source of the rows: exactly one of `files`, `package`, `hub`, `logits`."""
 
     files: str | dict[str, str] | None = None
-    """A csv, tsv, jsonl or parquet file, a folder of them or a pattern (`parts/*.csv.gz`), or one for each split."""
+    """A csv, tsv, jsonl or parquet file, a folder of them or a pattern (`parts/*.csv.gz`), or one for each split. Each may be a URL:
+    `s3://`, `gs://`, `az://`, `hf://`, `https://`."""
     package: str | None = None
     """An installed Python package that contains the file `path`; it is not imported."""
     path: str | dict[str, str] | None = None
@@ -86,7 +86,8 @@ class Source(Model):
     hub_splits: dict[Split, str] = Field({})
     """With `hub`: from the splits here to those of the data set, if they differ; other splits are not read."""
     sha256: Sha256 | dict[str, Sha256] | None = None
-    """The SHA-256 of the file, or of the file of each split, which is checked; of a folder, that of what `sha256sum *` prints there."""
+    """The SHA-256 of the file, or of the file of each split, which is checked; of a folder, that of what `sha256sum *` prints there.
+    Needed for a URL whose server states neither an ETag nor a date."""
     quotes: bool | None = None
     """With tsv files: `true` reads quotes as in csv, `false` keeps them as text. Absent: quotes are kept, and a file that looks as if a
     csv writer wrote it is refused."""

@@ -184,14 +184,14 @@ def table_caption(found: Findings) -> str:
 
 COMMANDS: Sequence[tuple[str, str]] = (
     ("dvc repro report@{task}", "rebuild this report and everything it depends on"),
-    ("python -m pipeline results", "print the result table"),
+    ("offline-distill results", "print the result table"),
     (
         "python stages/latency.py {task}",
         "time students and teachers on this machine; then: dvc repro -f -s report@{task}",
     ),
-    ("python -m pipeline head data/{task}/logits/{teacher}", "show more rows and their changes"),
-    ("python -m pipeline verify data/{task}/logits/{teacher}", "verify the logit data set"),
-    ("python -m pipeline predict data/{task}/artefacts/{best} texts.txt", "predict with the best student"),
+    ("offline-distill head data/{task}/logits/{teacher}", "show more rows and their changes"),
+    ("offline-distill verify data/{task}/logits/{teacher}", "verify the logit data set"),
+    ("offline-distill predict data/{task}/artefacts/{best} texts.txt", "predict with the best student"),
 )
 """Commands to run next, each with what it does."""
 

@@ -1,1 +1,1 @@
-"""`python -m pipeline repro`: the stages that are out of date, several at a time."""
+"""`offline-distill repro`: the stages that are out of date, several at a time."""

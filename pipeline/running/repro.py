@@ -110,7 +110,7 @@ def _alone() -> Iterator[None]:
         with FileLock(lock.FOLDER / "running.lock", timeout=0):
             yield
     except Timeout:
-        raise InputError("`python -m pipeline repro` already runs in this folder; wait until it ends") from None
+        raise InputError("`offline-distill repro` already runs in this folder; wait until it ends") from None
 
 
 @contextmanager
@@ -233,7 +233,8 @@ class _Run:
             else:
                 self._results[stage] = "unchanged"
         if not self._to_run:
-            logger.info("no stage to run")
+            if "failed" not in self._results.values():
+                logger.info("no stage to run")
         else:
             stages = [stage for stage in self._needs if stage in self._to_run]
             seconds = self._durations.expected(stages, self._needs, self._jobs)

@@ -172,9 +172,10 @@ def quantise(student: TrainedStudent, path: Path, out: Path) -> None:
     onnx, _ = _libraries()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    root = logging.getLogger()
+    root, nothing = logging.getLogger(), logging.NullHandler()
     before = root.level
     root.setLevel(logging.ERROR)  # quantize_dynamic logs advice on the root logger
+    root.addHandler(nothing)  # without a handler, logging would install one in the caller's program
     try:
         # 7 bits: x86 without VNNI adds two products in 16 bits, which 8 bits overflow, so results would depend on the machine.
         with _exporting("int8: "):
@@ -182,6 +183,7 @@ def quantise(student: TrainedStudent, path: Path, out: Path) -> None:
             quantize_dynamic(unshared, out, weight_type=QuantType.QInt8, reduce_range=True)
     finally:
         root.setLevel(before)
+        root.removeHandler(nothing)
     onnx.save(graphs.shared_lstm_weights(onnx.load(out)), out)
     _check(student, out, TOLERANCE_INT8)
 

@@ -1,4 +1,4 @@
-"""Lines of text in, JSON lines out: the command `python -m pipeline predict`, in memory bounded by the batch."""
+"""Lines of text in, JSON lines out: the command `offline-distill predict`, in memory bounded by the batch."""
 
 import json
 import sys

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.errors import InputError, not_installed
 from pipeline.params import project
 from pipeline.params.names import check_names, checked, suggested
+from pipeline.params.reading import read_yaml
 from pipeline.setting_up import code, own_task
 from pipeline.setting_up.bundle import bundle
 from pipeline.setting_up.graph import CODE, GRAPHS, for_project
@@ -109,8 +110,10 @@ def _add_task(folder: Path, task: str, given: Given | None) -> Made:
             f"{folder / CODE}: there is a project already; add a task with --task and --files, or run `offline-distill upgrade` after an "
             "upgrade of the package"
         )
-    if given.teacher is not None:
-        raise InputError("--teacher: the project has a params.yaml already; add the teacher there, under teachers")
+    if (teacher := own_task.teacher_of(given, folder)) not in (None, *_teachers(folder)):
+        raise InputError(
+            f"--teacher: params.yaml has no teacher with the source {teacher}; add it there, under teachers"
+        )
     found = own_task.read(given, folder)
     files = {f"tasks/{task}.yaml": own_task.task_file(found)}
     new = _new(folder, files)
@@ -128,6 +131,14 @@ def _active_tasks(folder: Path) -> list[str]:
         return list(project.active_tasks(folder))
     except InputError:  # `check` reports it
         return []
+
+
+def _teachers(folder: Path) -> list[str]:
+    """Return the sources of the teachers in params.yaml."""
+    teachers = read_yaml(folder / "params.yaml").get("teachers")
+    blocks = teachers.values() if isinstance(teachers, dict) else ()
+    models = [block.get("model") for block in blocks if isinstance(block, dict)]
+    return [str(model.get("source")) for model in models if isinstance(model, dict)]
 
 
 # --- files ----------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from pipeline.logits.markdown import render
 from pipeline.params.reading import validated
 from pipeline.params.teachers import TeacherModel
 from pipeline.params.text import Columns, Source
+from pipeline.places.remote import is_url
 from pipeline.tables import SPLITS
 from pipeline.text import sources
 from pipeline.text.rows import SourceRows
@@ -109,7 +110,9 @@ def read(given: Given, folder: Path) -> Found:
 
 
 def _place(file: str, folder: Path) -> str:
-    """Return a path as seen from the project's folder, absolute if it is outside the project and its Git repository."""
+    """Return a path as seen from the project's folder, absolute if it is outside the project and its Git repository; a URL as it is."""
+    if is_url(file):
+        return file
     path, root = (Path(os.path.abspath(given)) for given in (file, folder))  # noqa: PTH100  # without `..`, and with links as they are
     if path.is_relative_to(repository_of(root) or root):  # a clone has it in the same place
         return Path(os.path.relpath(path, root)).as_posix()

@@ -1,6 +1,6 @@
 """A model's files: find them, and refuse what cannot be a right teacher. It reads JSON and safetensors headers, never the weights.
 
-Neither PyTorch nor transformers is imported, so that `python -m pipeline check` can look at every teacher.
+Neither PyTorch nor transformers is imported, so that `offline-distill check` can look at every teacher.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -8,13 +8,13 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 from numpy.typing import NDArray
 
+from pipeline.places.place import Place
 from pipeline.text import formats
 from pipeline.text.records import (
     BLOCK,
@@ -58,7 +58,7 @@ class _Found:
 
 
 def read_columns(
-    path: Path, name: str, asked_for: Sequence[str], quotes: bool | None = None
+    path: Place, name: str, asked_for: Sequence[str], quotes: bool | None = None
 ) -> Iterator[Block | list[Record]]:
     """Read a file in blocks of rows, as columns where that is certain, and otherwise as records.
 

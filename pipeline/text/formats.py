@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
+from pipeline.places.place import Place
 
 HEAD_BYTES = 1 << 16
 """The beginning of a file, in which these checks look."""
@@ -32,17 +33,17 @@ _QUOTED_OVER_LINES = re.compile(_FIELD + rb'"((?:[^"]|"")*+)"' + _END, re.MULTIL
 _WITH_QUOTE = re.compile(_FIELD + rb'[^"\t\n]*+"', re.MULTILINE)
 
 
-def packing(path: Path) -> str | None:
+def packing(path: Place) -> str | None:
     """Return the name of the format in which a file of text is compressed, after its suffix; None if it is not."""
     return _PACKINGS.get(path.suffix.lower())
 
 
-def suffix_of(path: Path) -> str:
+def suffix_of(path: Place) -> str:
     """Return the suffix of a file in lower case, with the one before it if the file is compressed: `.csv.gz`."""
     return "".join(path.suffixes[-2:] if packing(path) else path.suffixes[-1:]).lower()
 
 
-def check_suffix(path: Path, name: str, known: Collection[str], packed: Collection[str] = ()) -> str:
+def check_suffix(path: Place, name: str, known: Collection[str], packed: Collection[str] = ()) -> str:
     """Return the suffix of a file in lower case, without that of a compressed file; InputError if it is none of those known.
 
     :param packed: Those that are also read where the file is compressed.

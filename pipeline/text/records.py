@@ -18,15 +18,14 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
+from pipeline.places.place import Place, parquet, unchanged
 from pipeline.text import formats
-from pipeline.text.streams import Stream, line_blocks, open_bytes, open_stream, unchanged
+from pipeline.text.streams import Stream, line_blocks, open_bytes, open_stream
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ SHOWN_COLUMNS, SHOWN_CHARACTERS = 20, 40
 """How many columns of a file a message lists, and how much of each name."""
 
 
-def read_records(path: Path, name: str, asked_for: Sequence[str], quotes: bool | None = None) -> Iterator[Record]:
+def read_records(path: Place, name: str, asked_for: Sequence[str], quotes: bool | None = None) -> Iterator[Record]:
     """Read a file's records.
 
     :param name: The file's name in messages.
@@ -80,7 +79,7 @@ def read_records(path: Path, name: str, asked_for: Sequence[str], quotes: bool |
         reader.check_end()
 
 
-def check_format(path: Path, name: str, quotes: bool | None) -> str:
+def check_format(path: Place, name: str, quotes: bool | None) -> str:
     """Return the format of a file; InputError if it is none of those above, or `quotes` is not for it."""
     suffix = formats.check_suffix(path, name, SUFFIXES, SUFFIXES[:-1])
     if quotes is not None and suffix != ".tsv":
@@ -90,7 +89,7 @@ def check_format(path: Path, name: str, quotes: bool | None) -> str:
 
 @contextmanager
 def open_reader(
-    path: Path, name: str, asked_for: Sequence[str], quotes: bool | None
+    path: Place, name: str, asked_for: Sequence[str], quotes: bool | None
 ) -> Iterator["Delimited | JsonLines"]:
     """Open a file of text after its header. The arguments and errors are those of `read_records`."""
     suffix = check_format(path, name, quotes)
@@ -257,7 +256,7 @@ def _values(found: Any, asked_for: Sequence[str]) -> list[str | None] | Fault:
     return [as_text(found[key]) for key in asked_for]
 
 
-def parquet_batches(path: Path, name: str, asked_for: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+def parquet_batches(path: Place, name: str, asked_for: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield the columns asked for in batches, each with the number of its first row, from 1.
 
     :raises InputError: If the file is not Parquet, a column is missing, or a column holds lists or structs.
@@ -265,7 +264,7 @@ def parquet_batches(path: Path, name: str, asked_for: Sequence[str]) -> Iterator
     with path.open("rb") as file:
         formats.check_pointer(file.read(formats.HEAD_BYTES), name)
     try:
-        with unchanged(path, name), pq.ParquetFile(path) as file:
+        with unchanged(path, name), parquet(path) as file:
             check_columns(name, file.schema_arrow.names, asked_for)
             for column in asked_for:
                 check_type(name, column, file.schema_arrow.field(column).type)
@@ -277,11 +276,12 @@ def parquet_batches(path: Path, name: str, asked_for: Sequence[str]) -> Iterator
         raise InputError(f"{name}: cannot be read as Parquet: {error}") from error
 
 
-def class_names(path: Path, column: str) -> list[str] | None:
+def class_names(path: Place, column: str) -> list[str] | None:
     """Return the class names of a Parquet column of integers that `datasets` wrote as a ClassLabel, in their order; otherwise None."""
     if path.suffix.lower() != ".parquet":
         return None
-    schema = pq.read_schema(path)
+    with parquet(path) as file:
+        schema = file.schema_arrow
     try:
         feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
     except (KeyError, TypeError, ValueError):

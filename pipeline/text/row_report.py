@@ -218,7 +218,7 @@ def refuse(problems: Mapping[str, Problem], advice: Sequence[str]) -> None:
     refused = {kind: problem for kind, problem in problems.items() if problem.action == "refuse" and problem.count}
     if not refused:
         return
-    lines = ["invalid rows; fix them in the file, or set the key to `drop`:"]
+    lines = ["invalid rows; fix them, or set the key to `drop`:"]
     lines += [
         f"  text.bad_rows.{kind}: {rows}" for kind, problem in refused.items() for rows in problem.by_file(values=True)
     ]

@@ -20,14 +20,14 @@ import pyarrow.compute as pc
 from pipeline.errors import InputError
 from pipeline.params.base import TRUTH
 from pipeline.params.text import Columns, Source, exists, is_pattern, parts_of
+from pipeline.places.place import Place, place_of, sha256_of, unchanged
+from pipeline.places.remote import Remote
 from pipeline.plugins import folders_of
-from pipeline.storage import sha256_of
 from pipeline.tables import SPLITS
 from pipeline.text.columns import Block, read_columns, table_columns
 from pipeline.text.formats import suffix_of
 from pipeline.text.records import BATCH, Fault, Record, Spanning, as_text, check_columns, class_names
 from pipeline.text.rows import COLUMNS, SCHEMA, SourceRows
-from pipeline.text.streams import unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def read(source: Source, columns: Columns, scratch: Path | None = None) -> tuple
     :return: The rows of each split (of `ALL` for a source of one file), and the provenance for the table's metadata.
     :raises InputError: If a file, package or column is missing, a SHA-256 differs, a file has no rows, or `where` selects none.
     """
-    if source.otherwise is not None and not any(exists(Path(name)) for name in _by_split(source.files).values()):
+    if source.otherwise is not None and not any(exists(place_of(name)) for name in _by_split(source.files).values()):
         logger.info(
             "reading text.source.otherwise, since %s does not exist", ", ".join(_by_split(source.files).values())
         )
@@ -61,8 +61,8 @@ def read(source: Source, columns: Columns, scratch: Path | None = None) -> tuple
 def _read_files(source: Source, columns: Columns, scratch: Path | None) -> tuple[dict[str, SourceRows], dict[str, Any]]:
     package, wanted, asked_for = source.package, _by_split(source.sha256), _asked_for(source, columns)
     given = _by_split(source.files if package is None else source.path)
-    places = {
-        split: (Path(path), path) if package is None else (_inside(package, path), f"{package}/{path}")
+    places: dict[str, tuple[Place, str]] = {
+        split: (place_of(path), path) if package is None else (_inside(package, path), f"{package}/{path}")
         for split, path in given.items()
     }
     files: dict[str, dict[str, str]] = {}
@@ -108,7 +108,7 @@ def _version(package: str) -> str | None:
     return importlib.metadata.version(distributions[0]) if distributions else None
 
 
-def _class_names(files: Mapping[str, Path], label: str | None) -> list[str] | None:
+def _class_names(files: Mapping[str, Place], label: str | None) -> list[str] | None:
     found = {name: None if label is None else class_names(path, label) for name, path in files.items()}
     (first, names), *others = found.items()
     if other := next((other for other, of_other in others if of_other != names), None):
@@ -116,7 +116,7 @@ def _class_names(files: Mapping[str, Path], label: str | None) -> list[str] | No
     return names
 
 
-def _digest(path: Path, name: str, wanted: str | None) -> str:
+def _digest(path: Place, name: str, wanted: str | None) -> str:
     if path.is_file():
         digest = sha256_of(path)
     else:
@@ -133,10 +133,13 @@ def _digest(path: Path, name: str, wanted: str | None) -> str:
 
 def missing(name: str) -> str:
     """Return what to say where `exists` is false."""
-    return f"{name}: the pattern matches no file" if is_pattern(Path(name)) else f"{name}: no such file"
+    place = place_of(name)
+    if is_pattern(place):
+        return f"{name}: the pattern matches no file"
+    return f"{name}: {place.missing if isinstance(place, Remote) else 'no such file'}"
 
 
-def files_of(path: Path, name: str) -> dict[str, Path]:
+def files_of(path: Place, name: str) -> dict[str, Place]:
     """Return a file, or the files with bytes of a folder of parts or of a pattern, by their names in messages.
 
     :raises InputError: If the folder is none of parts, or the files have several formats.
@@ -146,14 +149,14 @@ def files_of(path: Path, name: str) -> dict[str, Path]:
     return {part.as_posix(): part for part in _parts(path, name)} if is_pattern(path) else {name: path}
 
 
-def _parts(place: Path, name: str, empty: bool = False) -> list[Path]:
+def _parts(folder: Place, name: str, empty: bool = False) -> list[Place]:
     """Return the files of a folder of parts or of a pattern.
 
     :param empty: Also those without a byte, which some writers leave for a part without rows.
     :raises InputError: If there is none, the folder holds a folder, or the files have several formats.
     """
-    parts = parts_of(place)
-    which = "the folder holds" if place.is_dir() else "the pattern matches"
+    parts = parts_of(folder)
+    which = "the folder holds" if folder.is_dir() else "the pattern matches"
     if any(part.name in ("dataset_info.json", "dataset_dict.json") for part in parts):
         raise InputError(f"{name}: the folder is one of `save_to_disk`; write the data set with `to_parquet`")
     if folders := [part.name for part in parts if part.is_dir()]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from pipeline.errors import InputError
+from pipeline.places.place import Place, for_arrow, unchanged
 from pipeline.text import formats
 
 _READ = 1 << 20
@@ -88,21 +88,7 @@ class _Unpacked:
 
 
 @contextmanager
-def unchanged(path: Path, name: str) -> Iterator[None]:
-    """Raise an InputError at the end if a file has changed since the beginning."""
-    before = _state(path)
-    yield
-    if _state(path) != before:
-        raise InputError(f"{name}: the file changed while it was read; run the stage again when it is complete")
-
-
-def _state(path: Path) -> tuple[int, int, int]:
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino
-
-
-@contextmanager
-def open_bytes(path: Path, name: str) -> Iterator[Readable]:
+def open_bytes(path: Place, name: str) -> Iterator[Readable]:
     """Open a file, decompressed as its suffix tells.
 
     :param name: The file's name in messages.
@@ -114,12 +100,12 @@ def open_bytes(path: Path, name: str) -> Iterator[Readable]:
             yield file
             return
         formats.check_pointer(file.read(formats.HEAD_BYTES), name)
-        with pa.input_stream(str(path), compression=packing) as packed:
+        with pa.input_stream(for_arrow(path), compression=packing) as packed:
             yield _Unpacked(packed, name)
 
 
 @contextmanager
-def open_stream(path: Path, name: str) -> Iterator[Stream]:
+def open_stream(path: Place, name: str) -> Iterator[Stream]:
     """Open a file of text as `open_bytes` does, after its byte order mark; InputError if its first bytes are of another format."""
     with open_bytes(path, name) as file:
         stream = Stream(file)

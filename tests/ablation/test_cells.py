@@ -129,6 +129,7 @@ def changed_by(before: dict, folder: Path) -> set[str]:
     return {name for name in before.keys() | after if before.get(name) != after.get(name)}
 
 
+@pytest.mark.slow
 def test_only_what_a_change_concerns_is_trained_again(where: Tables, trained: Path):
     out = trained
     before = modified(out)

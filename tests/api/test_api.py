@@ -3,6 +3,7 @@
 import csv
 import importlib
 import io
+import logging
 import os
 import runpy
 import subprocess
@@ -128,21 +129,26 @@ def test_the_default_rules_are_those_of_params_yaml():
     assert yaml.safe_load((ROOT / "params.yaml").read_text())["augment"]["rules"] == RULES
 
 
-def test_a_saved_data_set_passes_verify_and_a_student_serves(made: LogitDataSet, tmp_path: Path):
+def test_a_saved_data_set_passes_verify_and_a_student_serves(made: LogitDataSet, tmp_path: Path, monkeypatch):
     made.save(tmp_path / "logits")
     assert verify.is_whole(verify.verify(tmp_path / "logits"))
     loaded = LogitDataSet.load(tmp_path / "logits")
     assert loaded.labels == ("negative", "positive") and loaded.splits["train"].equals(made.splits["train"])
     assert loaded.logits("test").dtype == np.float32
     student = distill(made, "pipeline.students.cnn:CNN", epochs=1)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     export(student, tmp_path / "served", made)
+    assert not logging.getLogger().handlers, "the caller's logging was configured"
     assert "validation" in (tmp_path / "served/README.md").read_text()
     served = Runtime.from_pretrained(tmp_path / "served")
     np.testing.assert_allclose(served.predict_logits(TEXTS), student.predict_logits(TEXTS), atol=1e-4)
+    with pytest.raises(InputError, match=r"^student: its classes are .*, those of logits are \['c', 'd'\]"):
+        export(student, tmp_path / "served", LogitDataSet(made.splits, {**made.provenance, "labels": ["c", "d"]}))
     export(student, tmp_path / "served")
     assert TrainedStudent.from_pretrained(tmp_path / "served").predict(TEXTS) == student.predict(TEXTS)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -339,6 +345,7 @@ class NoMethod:
         (lambda: augment(TEXTS, [0, -2] * 60), "labels: class number -2; classes are numbered from 0"),
         (lambda: augment(TEXTS, ["a", 1] * 60), r"labels: both class names \('a'\) and class numbers \(1\)"),
         (lambda: augment(TEXTS, ["a", " "] * 60), "labels: all are 'a'; pass classes="),
+        (lambda: label(TEXTS, Lengths(), name="a/b c"), "name: 'a/b c': a name has only letters, digits"),
         (lambda: label(TEXTS, Lengths(), cache=3), "cache: 3: must be a path"),
         (lambda: label(TEXTS, Lengths()).logits("test"), "split: 'test': there is none; the splits are train, validation"),
         (lambda: LogitDataSet.load(3), "folder: 3: must be a path"),

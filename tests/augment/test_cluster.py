@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import documented
 import joblib
 import pytest
 from letters import settings
@@ -41,6 +40,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rules", [{}, {"shorter": {"rule": "rule_there:Shorter"}}], ids=["the paper's", "the user's"])
 def test_a_dask_cluster_changes_no_byte(
     rules: dict, cluster: Path, write_tokens: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -65,19 +65,3 @@ def test_a_rule_that_the_workers_do_not_have_is_an_error(
     with joblib.parallel_config(backend="dask"), pytest.raises(InputError, match=r"augment\.rules\.shorter.*rule_here"):
         engine.augment(tokens, tmp_path / "out", settings(shorter={"rule": "rule_here:Shorter"}))
     assert not (tmp_path / "out").exists()
-
-
-def test_the_documented_code_runs_the_stage_on_the_cluster(cluster: Path, monkeypatch: pytest.MonkeyPatch):
-    """The stage itself is a stand-in here: it notes the backend and runs a function there."""
-    code = documented.block("python", "cluster")
-    assert code.count('"tcp://scheduler:8786"') == 1
-    ran = []
-
-    def main(task: str) -> None:
-        backend, _ = joblib.parallel.get_active_backend()
-        ran.append((task, type(backend).__name__, joblib.Parallel()(joblib.delayed(abs)(n) for n in (-1, -2))))
-
-    monkeypatch.setattr("stages.augment.main", main)
-    address = distributed.get_client().scheduler.address
-    exec(code.replace("tcp://scheduler:8786", address), {})
-    assert ran == [("tickets", "DaskDistributedBackend", [1, 2])]

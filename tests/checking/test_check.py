@@ -1,4 +1,4 @@
-"""`python -m pipeline check`: it finds, before any stage, what a stage would refuse."""
+"""`offline-distill check`: it finds, before any stage, what a stage would refuse."""
 
 import json
 import shutil

@@ -347,6 +347,7 @@ def test_alpha_mixes_the_gold_number_with_the_teachers(alpha: float):
         student.predict_proba(["a film"])
 
 
+@pytest.mark.slow
 def test_weights_decide_which_rows_count():
     """Augmented rows have the opposite logits: their weight decides what the student learns."""
     n = 200

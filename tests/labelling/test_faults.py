@@ -209,6 +209,7 @@ def test_a_run_that_is_killed_at_any_moment_resumes_and_ends_the_same(
     assert len(set(kept)) > 0.3 * kills, f"the moments must differ: {kept}"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_the_same(project: Path, unbroken: Path, server: Server):
     draw = random.Random(3)
     runs = 0
@@ -411,6 +412,7 @@ def test_a_read_only_folder_is_one_line(project: Path, server: Server, mount, na
     assert "cannot be written: Read-only file system" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["data/labelled", "data/films/logits"])
 def test_a_file_where_a_folder_should_be_is_one_line(project: Path, server: Server, name: str):
     (project / name).write_text("")

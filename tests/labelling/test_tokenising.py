@@ -9,7 +9,7 @@ from tiny import tiny_teacher
 from transformers import AutoTokenizer
 
 from pipeline.errors import InputError
-from pipeline.labelling import tokenising
+from pipeline.labelling import tokenising, words
 from pipeline.labelling.batching import encode, prepare
 from pipeline.labelling.tokenising import AHEAD, tokenised_pools
 
@@ -120,3 +120,27 @@ def _remember(function, started):
 
 def _pids(started) -> list[int]:
     return [pid for executor in started for pid in (executor._processes or {})]
+
+
+@pytest.mark.parametrize("pairs", [False, True], ids=["single", "pairs"])
+def test_no_process_starts_where_words_are_enough(tokenizer, pairs, monkeypatch):
+    monkeypatch.setattr(words, "FEWEST_ROWS", 1)
+    monkeypatch.setattr(tokenising, "_processes", None)
+    given = pools(5, rows=30, pairs=pairs)
+    found = list(tokenised_pools(tokenizer, given, 12, 2))
+    assert [pool for pool, _, _ in found] == given
+    for pool, tokens, truncated in found:
+        expected, expected_truncated = encode(prepare(tokenizer, 12), 12, pool)
+        for name in ("ids", "types", "starts"):
+            assert getattr(tokens, name).tolist() == getattr(expected, name).tolist()
+        assert truncated.tolist() == expected_truncated.tolist()
+
+
+def test_whole_texts_go_to_processes_where_words_are_not_enough(tokenizer, monkeypatch):
+    monkeypatch.setattr(words, "FEWEST_ROWS", 1)
+    started = []
+    monkeypatch.setattr(tokenising, "_processes", _remember(tokenising._processes, started))
+    one_word = pa.table({"sentence1": ["good"] * 9, "sentence2": pa.nulls(9, pa.string())})
+    ((_, tokens, _),) = tokenised_pools(tokenizer, [one_word], 12, 1)
+    assert len(started) == 1
+    assert tokens.ids.tolist() == encode(prepare(tokenizer, 12), 12, one_word)[0].ids.tolist()

@@ -43,7 +43,7 @@ def test_a_newcomer_finds_teacher_text_rules_and_licences(folder: Path):
         "4 copies drawn of each training row: ngram, words",
         "| masked                     | 10.0 % | 9.9 % |",
         "| kept       |    5 | 31.2 % |",
-        "python -m pipeline verify",
+        "offline-distill verify",
         "arXiv:1903.12136",
     ):
         assert fact in found, fact

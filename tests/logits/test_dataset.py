@@ -232,6 +232,7 @@ os._exit(0)  # the threads of a streaming data set sometimes abort a process tha
 """
 
 
+@pytest.mark.slow
 def test_load_dataset_opens_the_folder_with_class_names_and_never_an_older_state(folder: Path, tmp_path: Path):
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
 

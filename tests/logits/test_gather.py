@@ -244,6 +244,7 @@ def test_data_sets_of_different_tasks_are_refused(tmp_path: Path, about: dict, m
         gathered({one: 1.0, two: 1.0})
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(st.integers(2, 5), st.lists(st.floats(0.1, 5), min_size=2, max_size=4), st.integers(0, 1000))
 def test_the_order_of_the_teachers_does_not_matter(classes: int, weights: list[float], seed: int):

@@ -117,7 +117,7 @@ def test_another_way_to_split_words_is_refused(project: Path):
 
 def test_a_damaged_data_set_is_refused(project: Path):
     shard_of(project / "data/raw/films/large").write_bytes(b"damaged")
-    with pytest.raises(InputError, match=r"does not pass `python -m pipeline verify`: sha256: data/train"):
+    with pytest.raises(InputError, match=r"does not pass `offline-distill verify`: sha256: data/train"):
         run("prepare")
 
 

@@ -222,6 +222,7 @@ def films_of(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return project / "data/films"
 
 
+@pytest.mark.slow
 def test_the_teacher_is_finetuned_on_the_number_and_chosen_by_pearson(films_of: Path):
     record = storage.read_json(films_of / "teachers/large/teacher.json")
     told = record["finetuning"]
@@ -234,6 +235,7 @@ def test_the_teacher_is_finetuned_on_the_number_and_chosen_by_pearson(films_of: 
     assert 0 < summary["rmse"]["test"] < 1.5
 
 
+@pytest.mark.slow
 def test_the_data_set_has_numbers_for_whoever_reads_it(films_of: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     import datasets  # takes seconds
 
@@ -244,7 +246,7 @@ def test_the_data_set_has_numbers_for_whoever_reads_it(films_of: Path, tmp_path:
     mine = dataset.read_split(folder, "train")
     assert found["train"]["label"] == mine["label"].to_pylist()
     assert {2.5, 3.5, None} < set(mine["label"].to_pylist())
-    print_card(folder)
+    print_card(str(folder))
     card = capsys.readouterr().out
     assert "`label` is a number, score" in card
     assert "Pearson correlation" in card

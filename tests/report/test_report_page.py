@@ -216,7 +216,13 @@ def test_the_browser_reports_errors(tmp_path: Path):
 
 
 @needs_browser
-@pytest.mark.parametrize("name", ["two classes", "many students", "150 classes", "regression"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "two classes",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("many students", "150 classes", "regression")),
+    ],
+)
 def test_in_a_browser_no_error_no_request_and_no_empty_figure(tmp_path: Path, name: str):
     text = page_of(name)
     (tmp_path / "index.html").write_text(text, encoding="utf-8")

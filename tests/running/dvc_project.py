@@ -1,4 +1,4 @@
-"""A project of DVC with cheap stages, for tests of `python -m pipeline repro`."""
+"""A project of DVC with cheap stages, for tests of `offline-distill repro`."""
 
 import os
 import sys

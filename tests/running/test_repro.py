@@ -1,4 +1,4 @@
-"""`python -m pipeline repro`: the order of the stages, their output, failures, signals, and the bytes of dvc.lock."""
+"""`offline-distill repro`: the order of the stages, their output, failures, signals, and the bytes of dvc.lock."""
 
 import logging
 import os
@@ -341,7 +341,7 @@ def test_a_run_that_cannot_start_is_one_line(project, tmp_path: Path, monkeypatc
     assert message("-j", "0") == "error: -j: 0: must be at least 1\n"
     assert message("nothing") == "error: DVC: Stage 'nothing' not found inside 'dvc.yaml' file\n"
     with FileLock(lock.FOLDER / "running.lock"):
-        assert message().startswith("error: `python -m pipeline repro` already runs in this folder")
+        assert message().startswith("error: `offline-distill repro` already runs in this folder")
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "dvc.exceptions", None)
         assert message() == "error: repro needs dvc: pip install 'offline-distill[dvc]'\n"
@@ -371,7 +371,11 @@ console.run_stage(main, argv=[], resumes=True)
 
 @pytest.mark.parametrize(
     ("number", "group", "background"),
-    [(signal.SIGINT, True, False), (signal.SIGTERM, False, False), (signal.SIGTERM, False, True)],
+    [
+        (signal.SIGINT, True, False),
+        pytest.param(signal.SIGTERM, False, False, marks=pytest.mark.slow),
+        (signal.SIGTERM, False, True),
+    ],
     ids=["terminal", "kill", "kill a job in the background"],
 )
 def test_a_signal_ends_the_run_and_its_stages_with_one_line(tmp_path: Path, number: int, group: bool, background: bool):
@@ -444,6 +448,7 @@ def wait_for(path: Path, seconds: float = 30) -> None:
 # --- SIGKILL --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(project, pytestconfig, monkeypatch):
     """The whole process group is killed at random moments: the run, DVC in it, and the stages."""
     kills = 20 if pytestconfig.getoption("--thorough", False) else 3

@@ -97,6 +97,7 @@ def test_the_network_reads_ids_of_any_number_and_length(tmp_path: Path, single: 
         assert session.run(None, {"ids1": np.ones((rows, words), np.int64)})[0].shape == (rows, 2)
 
 
+@pytest.mark.slow
 def test_the_same_student_is_exported_to_the_same_bytes(tmp_path: Path, single: TrainedStudent):
     """Also in another process."""
     one = shipped(tmp_path, single)

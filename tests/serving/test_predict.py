@@ -48,6 +48,7 @@ def test_a_file_of_pairs_with_windows_ends_and_a_byte_order_mark(pairs: Path, tm
     assert [row["label"] for row in found] == TrainedStudent.from_pretrained(pairs).predict(texts)
 
 
+@pytest.mark.slow
 def test_a_student_of_the_train_stage_predicts_too(folder: Path):
     trained_folder = folder.parent / "trained"
     assert isinstance(open_student(trained_folder, False), TrainedStudent)

@@ -3,6 +3,8 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +24,7 @@ from pipeline.students.trained import TrainedStudent
 from pipeline.students.vocabulary import Vocabulary, split_words
 
 ROOT = Path(__file__).parents[2]
-LETTERS = letters()
-SPLIT = {
-    "pretokenised": splitter("pretokenised"),
-    "raw": splitter("raw", LETTERS),
-    "characters": splitter("characters", LETTERS),
-}
+MODES = ("pretokenised", "raw", "characters")
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 PIECES = st.sampled_from(
     [
@@ -58,28 +55,36 @@ def words_of(texts: list[str], mode: str) -> list[list[str]]:
     return split_words(pa.array(texts, pa.string()), mode).to_pylist()
 
 
+@cache
+def split_of(mode: str) -> Callable[[str], list[str]]:
+    return splitter(mode, letters() if mode != "pretokenised" else ())
+
+
 @given(TEXTS)
 @example(["it'\u017f", "N'T_", "n't\u00e9", "can'ts [MASK]n't", "\x0b\x1c\x85a\u2028"])
 @example(["\u8fd9\u90e8iPhone[MASK]\u7535\u5f71\u3002", "\u0e19\u0e35\u0e49a\u0e35", "\u8fd9\u0301 \u3099"])
-@pytest.mark.parametrize("mode", SPLIT)
+@pytest.mark.parametrize(
+    "mode", [pytest.param(mode, marks=pytest.mark.slow if mode == "characters" else ()) for mode in MODES]
+)
 def test_words_and_ids_are_those_of_training(mode: str, texts: list[str]):
     expected = words_of(texts, mode)
-    assert [SPLIT[mode](text) for text in texts] == expected
+    assert [split_of(mode)(text) for text in texts] == expected
     occurring = {word for words in expected for word in words}
     known = sorted((occurring | {word.lower() for word in occurring}) - {"[MASK]"})[::2]
     trained_on = Vocabulary(tuple(known), mode)
     offsets, ids = trained_on.encode(pa.array(texts, pa.string()), 4)
     numbers = {word: i for i, word in enumerate(known, vocabulary.FIRST_WORD)} | {"[MASK]": vocabulary.MASKED}
-    served = Runtime(None, numbers, SPLIT[mode], ("a", "b"), pairs=False, max_words=4).encode(texts)
+    served = Runtime(None, numbers, split_of(mode), ("a", "b"), pairs=False, max_words=4).encode(texts)
     assert served == [ids[a:b].tolist() for a, b in itertools.pairwise(offsets)]
 
 
+@pytest.mark.slow
 def test_every_character_is_a_letter_or_not_as_in_training():
     """All of the first plane, and one in 29 beyond."""
     points = [*range(0x10000), *range(0x10000, 0x110000, 29)]
     texts = [f"n't{chr(point)}b's" for point in points if not 0xD800 <= point <= 0xDFFF]
     for mode in ("raw", "characters"):
-        assert [SPLIT[mode](text) for text in texts] == words_of(texts, mode)
+        assert [split_of(mode)(text) for text in texts] == words_of(texts, mode)
 
 
 def test_a_folder_that_runtime_reads_has_the_ids_of_its_vocabulary(folder: Path, raw_pairs: Path):
@@ -131,6 +136,8 @@ def test_other_scripts_and_very_long_texts_get_an_answer(folder: Path, raw_pairs
 def test_it_needs_numpy_and_onnxruntime_alone(folder: Path, raw_pairs: Path, int8: bool):
     script = f"""
 import sys
+from collections.abc import Callable
+from functools import cache
 for name in ("torch", "transformers", "tokenizers", "pyarrow", "safetensors", "onnx", "yaml", "pydantic", "tqdm", "joblib"):
     sys.modules[name] = None
 from pipeline.serving.runtime import Runtime

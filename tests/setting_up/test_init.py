@@ -96,7 +96,9 @@ def test_a_second_task_is_added(folder: Path, monkeypatch, capsys):
     assert out.startswith("nothing to write: every file is there already\n")
     assert "# add more" not in out
     assert "there is a project already" in refused(monkeypatch, capsys, "init")
-    assert "--teacher: the project has a params.yaml already" in refused(
+    command(monkeypatch, "init", *FILES, "--task", "more", "--teacher", "folder:models/ours")  # params.yaml names it
+    assert "nothing to write" in capsys.readouterr().out
+    assert "--teacher: params.yaml has no teacher with the source folder:x; add it there" in refused(
         monkeypatch, capsys, "init", *FILES, "--teacher", "folder:x"
     )
 

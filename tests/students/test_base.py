@@ -70,6 +70,7 @@ def texts(n: int, seed: int = 0) -> list[str]:
     return [" ".join(draws.choice(pool, size)) for size in draws.integers(0, 16, n)]
 
 
+@pytest.mark.slow
 def test_predictions_do_not_depend_on_what_else_is_in_the_batch():
     trained = student()
     given = texts(PREDICTION_BATCH + 44)

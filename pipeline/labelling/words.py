@@ -1,0 +1,419 @@
+"""Tokenises texts by their words: each distinct word is encoded once, and the token ids of a row are gathered with NumPy.
+
+A word is the text between two spaces. Where a tokenizer never reads across a space, the tokens of a text are those of its words. This holds for
+BERT's WordPiece, for byte-level BPE (a space belongs to the word that follows it, so the first word of a text is another entry), and for Unigram
+and SentencePiece's BPE with their mark for a space. `open_words` tests it for a tokenizer, and `Words.encode` compares a sample of each pool with
+the tokenizer before it returns it. Rows for which it is not certain are left to the tokenizer: those of one word, and, unless white space leaves
+no trace in the tokens, those with several spaces in a row, other white space, or characters that are not printable.
+"""
+
+import itertools
+import logging
+import random
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from pipeline.labelling.batching import TOKENISED_ROWS, Tokens, encode, gather, pack
+
+logger = logging.getLogger(__name__)
+
+FEWEST_ROWS = 4_096
+"""Rows of the first pool from which encoding its words saves more time than the tests of the tokenizer take."""
+
+CHECKED_FIRST, CHECKED = 1_024, 32
+"""Rows that are compared with the tokenizer in the first pool, and in each pool; in each pool, as many again of those with new words."""
+
+MOST_WORDS = 1_000_000
+"""Distinct words that are kept; this bounds the memory."""
+
+BEFORE, AFTER = "one", "two"
+"""Each new word is encoded between these, to see that neither changes the other."""
+
+_ACROSS = re.compile("[^ \u2581\u0120][ \u2581\u0120]")
+"""In a token, the end of a word and a space, or what stands for it in SentencePiece's and in byte-level models."""
+
+_COMMON = (
+    "a film The NASA it 's n't don't well-made - -- ... … , !? ( \" `` 3 1,000 3.14 $5 5% #tag @you a.b@c.de "
+    "http://a.b/c?d=e é e\u0301 Straße ﬁ ½ İ фильм 日本語 映画が คน हिन्दी 한국어 عربى 🎬 👍🏽 ❤\ufe0f \u2581 \u2581a Ġ \ufffd \u00b4 ﷺ"
+)
+_ODD = "|\t|\n|a\tb|b\n|\n\nc|\u00a0|d\u00a0|\u200b|e\u200d|\u0301|\ufeff|\x01|\u3000"
+"""Words of the tests of a tokenizer: common ones, and those that white space can join with their neighbours."""
+
+_WHOLE, _ROOM = 10_000, 7
+"""Tokens of the texts of the tests: of whole texts, and to which they are truncated, without the special tokens."""
+
+_READS_ACROSS = "the tokenizer reads across spaces"
+
+
+def open_words(backend: Tokenizer, limit: int, first: pa.Table) -> "Words | None":
+    """Return a tokenizer's `Words`; None, after a log line that says why, if they differ from the tokenizer or save nothing.
+
+    :param backend: From `batching.prepare`, with the same limit; `Words` changes its truncation while it runs.
+    :param first: The first pool: sentence1 and sentence2.
+    """
+    if first.num_rows < FEWEST_ROWS:
+        return None
+    words = Words(backend, limit, pairs=first["sentence2"].null_count < first.num_rows)
+    why = words.fault() or words.drawback(first)
+    if why:
+        logger.info("tokenising whole texts instead of distinct words: %s", why)
+    return None if why else words
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of the row that a tokenizer makes of a text or a pair: a special token, or the tokens of a sentence."""
+
+    sentence: int | None
+    """0 or 1; None: a special token."""
+    id: int
+    type: int
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The words of n sentences.
+
+    :param words: The number of each word in the table, int64 [total].
+    :param starts: The offset of each sentence in `words`, int64 [n + 1].
+    :param certain: Which sentences' tokens are those of their words, bool [n].
+    :param new: Which sentences have a word that no earlier pool has, bool [n].
+    """
+
+    words: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    certain: NDArray[np.bool_]
+    new: NDArray[np.bool_]
+
+
+class Words:
+    """Encodes pools as `batching.encode` does, from the tokens of their distinct words. `fault` must have returned None.
+
+    :param pairs: Whether the rows are pairs.
+    """
+
+    def __init__(self, backend: Tokenizer, limit: int, pairs: bool) -> None:
+        self._backend, self._limit, self._pairs = backend, limit, pairs
+        self._direction = (backend.truncation or {}).get("direction", "right")
+        self._special = backend.num_special_tokens_to_add(pairs)
+        self._parts: list[_Part] = []
+        self._any_space = False  # whether white space leaves no trace in the tokens
+        self._differs = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._known = pa.array([], pa.string())  # all but the first word of a text begin with their space
+        self._ids = np.empty(0, np.int64)
+        self._starts = np.zeros(1, np.int64)
+        self._certain = np.empty(0, np.bool_)
+
+    def encode(self, texts: pa.Table) -> tuple[Tokens, NDArray[np.bool_]]:
+        """Tokenise sentences or pairs as `batching.encode`, which gets a pool of which a sample differs, and all later ones."""
+        if len(self._known) > MOST_WORDS:
+            self._forget()
+        sides = None if self._differs else self._sides(texts)
+        if sides is None:
+            return encode(self._backend, self._limit, texts)
+        tokens, truncated, certain = self._rows(texts, sides)
+        new = np.logical_or.reduce([side.new for side in sides])
+        sample = [_spread(np.flatnonzero(rows), CHECKED) for rows in (certain, certain & new)]
+        if self._equal(texts, tokens, truncated, np.union1d(*sample)):
+            return tokens, truncated
+        self._differs = True
+        logger.warning("tokenising whole texts from here on, which is slower: %s in texts of this task", _READS_ACROSS)
+        return encode(self._backend, self._limit, texts)
+
+    # --- whether it holds -----------------------------------------------------------------------------------------------
+
+    def fault(self) -> str | None:
+        """Return why the tokens of words may differ from the tokenizer's; None if they are equal in all tests."""
+        if self._limit <= self._special:
+            return f"{self._limit} tokens leave no room for text"
+        if getattr(self._backend.model, "dropout", None):
+            return "the tokenizer drops merges at random"
+        added = [token.content for token in self._backend.get_added_tokens_decoder().values()]
+        tokens = [*added, *([] if self._splits_at_spaces() else self._backend.get_vocab())]
+        crossing = next((token for token in tokens if _ACROSS.search(token)), None)
+        if crossing is not None:
+            return f"its token {crossing!r} contains a space"
+        if not self._splits_at_spaces() and type(self._backend.model).__name__ != "BPE":
+            return f"{_READS_ACROSS} of a text, which it does not split"
+        if not self._knows_neighbours():
+            return f"{BEFORE!r} or {AFTER!r} is not in its vocabulary"
+        self._learn_parts()
+        common = [*_COMMON.split(" "), "x" * 120, *added[:10], *(f"({token})." for token in added[:10])]
+        self._any_space = True
+        if self._equal_on_texts_of([*common, *_ODD.split("|")]):
+            return None
+        self._any_space = False
+        self._forget()
+        return None if self._equal_on_texts_of(common) and self._certain.mean() > 0.5 else _READS_ACROSS
+
+    def drawback(self, first: pa.Table) -> str | None:
+        """Return why the tokens of words save nothing, or differ from the tokenizer's, in the first pool."""
+        known = len(self._known)
+        sides = self._sides(first)
+        if sides is None:
+            return "a text is missing"
+        tokens, truncated, certain = self._rows(first, sides)
+        rows, words, distinct = first.num_rows, sum(len(side.words) for side in sides), len(self._known) - known
+        if certain.mean() < 0.5:
+            return f"{rows - certain.sum()} of the first {rows} texts are one word or have unusual white space"
+        if 2 * distinct > words:
+            return f"{distinct} of the first {words} words are distinct"
+        if not self._equal(first, tokens, truncated, _spread(np.flatnonzero(certain), CHECKED_FIRST)):
+            return f"{_READS_ACROSS} in texts of this task"
+        return None
+
+    def _knows_neighbours(self) -> bool:
+        """Return whether no part of BEFORE and AFTER is unknown: a word that is joined with an unknown one is unknown, too."""
+        self._backend.no_truncation()
+        row = self._backend.encode(f"{BEFORE} {AFTER}", add_special_tokens=False)
+        self._truncate()
+        unknown = getattr(self._backend.model, "unk_token", None)
+        known = (
+            token != unknown and token == self._backend.id_to_token(id_)
+            for token, id_ in zip(row.tokens, row.ids, strict=True)
+        )
+        return all(known)
+
+    def _splits_at_spaces(self) -> bool:
+        normalizer, splitter = self._backend.normalizer, self._backend.pre_tokenizer
+        text = "xx yy" if normalizer is None else normalizer.normalize_str("xx yy")
+        pieces = [text] if splitter is None else [piece for piece, _ in splitter.pre_tokenize_str(text)]
+        return not any("xx" in piece and "yy" in piece for piece in pieces)
+
+    def _equal_on_texts_of(self, words: list[str]) -> bool:
+        """Return whether texts made of odd words, with all neighbours, whole and truncated, have the tokenizer's tokens."""
+        draws = random.Random(0)
+        beside = [*_neighbours(words), words[0]]
+        neighbours = [" ".join(beside[start : start + 33]) for start in range(0, len(beside), 32)]
+        short = [word for word in words if len(word) < 20]
+        longer = [" ".join(draws.choices(some, k=draws.randint(0, 14))) for some in [short, short[-20:]] * 200]
+        limit = self._limit
+        try:
+            for texts, most in (neighbours, _WHOLE), (longer, _WHOLE), (longer, self._special + _ROOM):
+                self._limit = most
+                self._truncate()
+                second = texts[7:] + texts[:7] if self._pairs else [None] * len(texts)
+                pool = pa.table({"sentence1": pa.array(texts, pa.string()), "sentence2": pa.array(second, pa.string())})
+                sides = self._sides(pool)
+                if sides is None or not self._equal(pool, *self._rows(pool, sides)[:2], np.arange(len(texts))):
+                    return False
+        finally:
+            self._limit = limit
+            self._truncate()
+        return True
+
+    def _equal(self, texts: pa.Table, tokens: Tokens, truncated: NDArray[np.bool_], rows: NDArray[np.int64]) -> bool:
+        """Return whether the tokenizer gives the same tokens of some rows."""
+        if not len(rows):
+            return True
+        expected, cut = encode(self._backend, self._limit, texts.take(pa.array(rows)))
+        return (
+            np.array_equal(tokens.lengths[rows], expected.lengths)
+            and np.array_equal(pack(tokens.ids, tokens.starts, rows), expected.ids)
+            and np.array_equal(pack(tokens.types, tokens.starts, rows), expected.types)
+            and np.array_equal(truncated[rows], cut)
+        )
+
+    # --- words ----------------------------------------------------------------------------------------------------------
+
+    def _sides(self, texts: pa.Table) -> list[_Side] | None:
+        """Return the words of each sentence; None if one is missing, which is the tokenizer's error to raise."""
+        columns = [texts["sentence1"], texts["sentence2"]] if self._pairs else [texts["sentence1"]]
+        if any(column.null_count for column in columns):
+            return None
+        return [self._side(column) for column in columns]
+
+    def _side(self, column: pa.ChunkedArray) -> _Side:
+        # Words are slices of the texts' bytes, each with the space before it, so an array of them needs only new offsets.
+        texts = pa.concat_arrays([*column.cast(pa.string()).chunks, pa.array([""])])
+        _, offsets, data = texts.buffers()
+        ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(column) + 1]
+        characters = np.frombuffer(data or b"", np.uint8)[: ends[-1]]
+        begins_word = characters == ord(" ")
+        firsts = ends[:-1][ends[:-1] < ends[1:]]  # of texts that are not empty
+        begins_word[: ends[0]] = False
+        after_space = np.zeros(len(column), np.bool_)
+        after_space[ends[:-1] < ends[1:]] = begins_word[firsts]
+        begins_word[firsts] = True
+        begins = np.flatnonzero(begins_word).astype(np.int32)
+        spans = pa.py_buffer(np.append(begins, ends[-1]))
+        known = len(self._known)
+        words = self._numbers(pa.StringArray.from_buffers(len(begins), spans, data or pa.py_buffer(b"")))
+        starts = np.append(np.searchsorted(begins, ends[:-1]), len(begins))
+        certain = (np.diff(starts) > 1) & ~_any(~self._certain[words], starts)
+        return _Side(words, starts, certain & (self._any_space | ~after_space), _any(words >= known, starts))
+
+    def _numbers(self, words: pa.StringArray) -> NDArray[np.int64]:
+        """Return the number of each word in the table, [n], after encoding those that it does not have."""
+        found = pc.index_in(words, value_set=self._known)
+        if found.null_count:
+            missing = found.is_null()
+            new = words.filter(missing).unique()
+            number = pc.add(pc.index_in(words.filter(missing), value_set=new), len(self._known))
+            found = pc.replace_with_mask(found, missing, number.cast(found.type))
+            self._learn(new)
+        numbers: NDArray[np.int64] = found.to_numpy().astype(np.int64)
+        return numbers
+
+    def _learn(self, new: pa.StringArray) -> None:
+        """Add words to the table; those that may have other tokens next to other words are not certain."""
+        words = new.to_pylist()
+        inner = np.array([word[:1] == " " for word in words])
+        # An inner word is between two others and, unless it has only ASCII letters and digits, at the end of the text as well.
+        twice = inner & ~np.array([word.isascii() and word[1:].isalnum() for word in words])
+        texts = [
+            f"{BEFORE if between else ''}{word} {AFTER}{word if last else ''}"
+            for word, between, last in zip(words, inner.tolist(), twice.tolist(), strict=True)
+        ]
+        self._backend.no_truncation()
+        ids, starts = self._whole([BEFORE, f"{BEFORE} {AFTER}", *texts])
+        self._truncate()
+        before, after = ids[: starts[1]], ids[starts[1] + starts[1] : starts[2]]
+        others, sizes = inner * len(before) + len(after), np.diff(starts)[2:]
+        begins = starts[2:-1] + inner * len(before)
+        own = np.maximum(0, sizes - others) // (1 + twice)
+        certain = (sizes == others + own + twice * own) & _equal_at(ids, begins + own, after)
+        certain &= ~inner | _equal_at(ids, starts[2:-1], before)
+        found = gather(ids, begins, own)
+        again = gather(ids, np.where(twice & certain, begins + own + len(after), begins), own)
+        ends = _offsets(own)
+        certain &= ~_any(found != again, ends)
+        if not self._any_space:
+            certain &= np.array([_is_plain(word) for word in words])
+        self._ids = np.concatenate([self._ids, found])
+        self._starts = np.concatenate([self._starts, self._starts[-1] + ends[1:]])
+        self._certain = np.append(self._certain, certain)
+        self._known = pa.concat_arrays([self._known, new])
+
+    def _whole(self, texts: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the concatenated ids of texts without special tokens, and the offset of each text."""
+        ids, sizes = [], []
+        for start in range(0, len(texts), TOKENISED_ROWS):
+            rows = self._backend.encode_batch_fast(texts[start : start + TOKENISED_ROWS], add_special_tokens=False)
+            ids.append(np.fromiter(itertools.chain.from_iterable(row.ids for row in rows), np.int64))
+            sizes.append(np.fromiter(map(len, rows), np.int64, len(rows)))
+        return np.concatenate(ids), _offsets(np.concatenate(sizes))
+
+    def _truncate(self) -> None:
+        self._backend.enable_truncation(self._limit, strategy="longest_first", direction=self._direction)
+
+    # --- rows -----------------------------------------------------------------------------------------------------------
+
+    def _learn_parts(self) -> None:
+        row = self._backend.encode(BEFORE, AFTER if self._pairs else None)
+        for sentence, token, kind in zip(row.sequence_ids, row.ids, row.type_ids, strict=True):
+            if sentence is None or not self._parts or self._parts[-1].sentence != sentence:
+                self._parts.append(_Part(sentence, token, kind))
+
+    def _rows(self, texts: pa.Table, sides: list[_Side]) -> tuple[Tokens, NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return the tokens of rows, which were truncated, and which are made of words; the others are the tokenizer's, bool [n]."""
+        certain = np.logical_and.reduce([side.certain for side in sides])
+        tokens, truncated = self._laid_out([self._of_words(side, certain) for side in sides])
+        if certain.all():
+            return tokens, truncated, certain
+        rest = np.flatnonzero(~certain)
+        whole, cut = encode(self._backend, self._limit, texts.take(pa.array(rest)))
+        order = np.empty(len(certain), np.int64)
+        order[np.concatenate([np.flatnonzero(certain), rest])] = np.arange(len(certain))
+        starts = np.concatenate([tokens.starts, tokens.starts[-1] + whole.starts[1:]])
+        ids, types = (
+            pack(np.concatenate(both), starts, order) for both in ((tokens.ids, whole.ids), (tokens.types, whole.types))
+        )
+        sizes = np.diff(starts)[order]
+        return Tokens(ids, types, _offsets(sizes)), np.concatenate([truncated, cut])[order], certain
+
+    def _of_words(self, side: _Side, rows: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the token ids of some sentences, bool [n], and the offset of each."""
+        words, sizes = side.words, np.diff(side.starts)
+        if not rows.all():
+            words, sizes = words[np.repeat(rows, sizes)], sizes[rows]
+        upto = _offsets(self._starts[words + 1] - self._starts[words])
+        return pack(self._ids, self._starts, words), upto[_offsets(sizes)]
+
+    def _laid_out(
+        self, sentences: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
+    ) -> tuple[Tokens, NDArray[np.bool_]]:
+        """Truncate the tokens of sentences and add the special tokens. The parameter and the result are those of `_of_words` and `encode`."""
+        whole = [np.diff(starts) for _, starts in sentences]
+        room = self._limit - self._special
+        truncated = np.sum(whole, axis=0) > room
+        kept = _longest_first(whole, room, truncated) if truncated.any() else whole
+        starts = _offsets(np.sum(kept, axis=0) + self._special)
+        ids, types = np.empty(starts[-1], np.int64), np.zeros(starts[-1], np.int64)
+        at = starts[:-1].copy()
+        for part in self._parts:
+            if part.sentence is None:
+                ids[at] = part.id
+                types[at] = part.type
+                at += 1
+                continue
+            (own, begins), size = sentences[part.sentence], kept[part.sentence]
+            if truncated.any():
+                own = gather(own, begins[1:] - size if self._direction == "left" else begins[:-1], size)
+            places = np.repeat(at - (np.cumsum(size) - size), size) + np.arange(len(own))
+            ids[places] = own
+            if part.type:
+                types[places] = part.type
+            at += size
+        return Tokens(ids, types, starts), truncated
+
+
+def _longest_first(sizes: list[NDArray[np.int64]], room: int, truncated: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+    """Return how many tokens of each sentence the tokenizer keeps in rows of `room` tokens; see `batching.encode`."""
+    if len(sizes) == 1:
+        return [np.minimum(sizes[0], room)]
+    shorter = np.minimum(*sizes)
+    longer = np.maximum(shorter, room - shorter)
+    halved = shorter + longer > room
+    shorter = np.where(halved, room // 2, shorter)
+    longer = np.where(halved, room - room // 2, longer)
+    swapped = sizes[0] > sizes[1]
+    kept = np.where(swapped, longer, shorter), np.where(swapped, shorter, longer)
+    return [np.where(truncated, few, all_) for few, all_ in zip(kept, sizes, strict=True)]
+
+
+def _neighbours(words: list[str]) -> Iterator[str]:
+    """Yield n words n times each, so that each follows each, and itself; the first follows the last."""
+    for number, word in enumerate(words):
+        yield word
+        for other in words[number + 1 :]:
+            yield from (word, other)
+
+
+def _is_plain(word: str) -> bool:
+    """Return whether a word, perhaps after a space, has only characters that cannot change what is on the other side of a space."""
+    own = word.removeprefix(" ")
+    return bool(own) and own.isprintable() and not unicodedata.category(own[0]).startswith("M")
+
+
+def _equal_at(values: NDArray[np.int64], begins: NDArray[np.int64], given: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return for each offset, [n], whether the values from there on begin with the given ones."""
+    places = np.minimum(begins[:, None] + np.arange(len(given)), len(values) - 1)
+    found: NDArray[np.bool_] = (values[places] == given).all(axis=1)
+    return found
+
+
+def _any(values: NDArray[np.bool_], starts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return for each of n slices of values whether any is true; `starts` are the offsets, [n + 1]."""
+    found: NDArray[np.bool_] = np.diff(_offsets(values)[starts]) > 0
+    return found
+
+
+def _offsets(sizes: NDArray[np.int64] | NDArray[np.bool_]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+
+
+def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return at most so many of some rows, at even distances."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows)), dtype=np.int64))]

@@ -1,0 +1,1 @@
+"""Where files are: a folder of this machine, or a URL."""
