@@ -1,9 +1,11 @@
 """Look up pretrained word vectors, or a teacher's, for the words of a task's training text and augmented rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipeline import tables
 from pipeline.console import run_stage
@@ -17,18 +19,32 @@ def main(task: str) -> None:
     """Read data/TASK/examples and data/TASK/augmented, write data/TASK/vectors: a file for each of the vectors in params.yaml."""
     settings = project.load(task)
     data, text = Path("data") / task, settings.tag.text
-    columns = ["split", "sentence1", "sentence2"]
-    examples = tables.read(data / "examples" / "examples.parquet", tables.EXAMPLES, columns)
-    training = examples.filter(pc.equal(examples["split"].cast("string"), "train"))
-    texts = [training["sentence1"], training["sentence2"].drop_null()]
     need(data / "augmented", f"augment@{task}")
     # A task from a logit data set has a note here and no Parquet.
     augmented = lookup.words_of(sorted((data / "augmented").glob("*.parquet")), text)
     with new_folder(data / "vectors") as folder:
         for name, block in settings.vectors.items():
             look, listed = _teacher(data, block) if block.source.startswith("teacher:") else _file(block)
-            table, metadata = lookup.embed(block.source, texts, text, look, listed, block.extra_words, augmented)
+            table, metadata = lookup.embed(
+                block.source,
+                _training(data / "examples" / "examples.parquet"),
+                text,
+                look,
+                listed,
+                block.extra_words,
+                augmented,
+            )
             tables.write(folder / f"{name}.parquet", table, metadata)
+
+
+def _training(path: Path) -> Iterator[pa.Array]:
+    """Yield the sentences of the training examples, a batch at a time."""
+    columns = ["split", "sentence1", "sentence2"]
+    tables.check(path, pa.schema([tables.EXAMPLES.field(name) for name in columns]))
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=columns):
+            rows = batch.filter(pc.equal(batch["split"].cast("string"), "train"))
+            yield from (rows["sentence1"], rows["sentence2"].drop_null())
 
 
 def _file(block: Vectors) -> tuple[lookup.LookUp, Iterable[str]]:

@@ -136,3 +136,22 @@ def test_logits_schema(dtype):
     # a row of augmented says how it arose, and the logit data set repeats it
     lineage = [field for field in tables.AUGMENTED if field.name not in ("id", "sentence1", "sentence2")]
     assert all(schema.field(field.name) == field for field in lineage)
+
+
+@pytest.mark.parametrize("places", [[], [0], [9, 3, 3, 0, 19, 7], list(range(20)), [5, 6, 7]])
+def test_rows_are_taken_from_parts_of_a_table(places: list[int], monkeypatch: pytest.MonkeyPatch):
+    """Arrow's own `take` copies the whole table, and fails where a column has more than 2 GiB of text."""
+    monkeypatch.setattr(tables, "TAKEN", 4)
+    monkeypatch.setattr(tables, "TAKEN_FROM", 3)
+    parts = [
+        pa.table(
+            {"text": [f"row {n}" for n in part], "split": pa.array([f"{part[0]}"] * len(part)).dictionary_encode()}
+        )
+        for part in (range(5), range(5, 6), range(6, 20))
+    ]
+    rows = pa.concat_tables(parts)
+    found = tables.take(rows, np.array(places, np.int64))
+    assert found.to_pylist() == [rows.to_pylist()[place] for place in places]
+    assert [len(chunk) for chunk in found["text"].chunks if len(chunk)] == [
+        len(places[at : at + 4]) for at in range(0, len(places), 4)
+    ]

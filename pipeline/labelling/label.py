@@ -246,7 +246,7 @@ def assemble(
         examples = rows.examples.drop_columns(["split", "line"])
         for start in range(0, len(chosen[split]), ROW_GROUP_ROWS):
             part = chosen[split][start : start + ROW_GROUP_ROWS]
-            yield _with_logits(examples.take(pa.array(part)), store.take(places[part])[0])
+            yield _with_logits(tables.take(examples, part), store.take(places[part])[0])
         if split == "train":
             for path, start, end in rows.ranges():
                 copies = np.flatnonzero(kept[start:end])

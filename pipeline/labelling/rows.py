@@ -72,7 +72,7 @@ class LabelRows:
             rows = tables.read(source, tables.AUGMENTED, _TEXT) if source else originals
             places = chosen[low:high] - self.starts[number]
             while len(places):
-                parts.append(rows.take(pa.array(places[:missing])))
+                parts.append(tables.take(rows, places[:missing]))
                 places, missing = places[missing:], missing - parts[-1].num_rows
                 if not missing:
                     yield pa.concat_tables(parts, promote_options="default").combine_chunks()
@@ -92,7 +92,7 @@ class LabelRows:
         """Return chosen texts, bool [n], as text for a message: the first `SHOWN`, then a count of the rest."""
         texts = np.flatnonzero(chosen)
         first = self.first[texts[:SHOWN]]  # ascending, so originals come first
-        originals = self.examples.take(pa.array(first[first < self.examples.num_rows])).to_pylist()
+        originals = tables.take(self.examples, first[first < self.examples.num_rows]).to_pylist()
         augmented = self.texts.take(pa.array(texts[len(originals) : SHOWN])).to_pylist()
         return _listed([*originals, *({"id": text.hex()} for text in augmented)], len(texts))
 

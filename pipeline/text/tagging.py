@@ -223,13 +223,16 @@ def tokens_tables(
         pairs, tagger, text, corpus).
     :raises InputError: If a sentence has no words or contains tables.MASK, or the tagger is not installed.
     """
-    examples = examples.sort_by("id")  # so that the order of the source does not matter
+    # Sorted, so that the order of the source does not matter.
+    examples = tables.take(examples, pc.sort_indices(examples["id"]).to_numpy())
     pairs = examples["sentence2"].null_count < len(examples)
     n = len(examples)
     sides = [_checked(examples, f"sentence{number}") for number in ((1, 2) if pairs else (1,))]
     if warning := few_words(sides, mode):
         logger.warning("%s", warning)
-    tagged = tag_texts(pa.chunked_array(sides), tagger, mode, workers)
+    tagged = tag_texts(
+        pa.chunked_array([chunk for side in sides for chunk in side.chunks], pa.string()), tagger, mode, workers
+    )
 
     columns: dict[str, pa.Array] = {field.name: pa.nulls(n, field.type) for field in TOKENS}
     columns |= {"id": examples["id"], "split": examples["split"]}
@@ -253,9 +256,9 @@ def tokens_tables(
     return tokens, _vocabulary(tagged, np.tile(in_training, len(sides))), metadata
 
 
-def _checked(examples: pa.Table, name: str) -> pa.StringArray:
+def _checked(examples: pa.Table, name: str) -> pa.ChunkedArray:
     """Return a column of sentences without white space at both ends; each has words and no [MASK]."""
-    texts = pc.utf8_trim_whitespace(examples[name].combine_chunks().fill_null(""))
+    texts = pc.utf8_trim_whitespace(pc.fill_null(examples[name], ""))
     for wrong, where in (("has no words", pc.equal(texts, "")), (f"holds {MASK}", pc.match_substring(texts, MASK))):
         if (row := pc.index(where, True).as_py()) >= 0:
             raise InputError(
@@ -264,7 +267,7 @@ def _checked(examples: pa.Table, name: str) -> pa.StringArray:
     return texts
 
 
-def _digests_of_decoded(sides: list[pa.StringArray], mode: TextMode) -> np.ndarray:
+def _digests_of_decoded(sides: list[pa.ChunkedArray], mode: TextMode) -> np.ndarray:
     """Return the ids [rows, 2] of the texts that joining the words gives.
 
     They are the rows' ids, except in pretokenised examples of an earlier version, which can have several spaces between words.

@@ -119,7 +119,7 @@ def words_in(parts: Iterable[pa.Table], text: TextMode) -> list[str]:
 
 def embed(
     source: str,
-    columns: Sequence[Texts],
+    columns: Iterable[Texts],
     text: TextMode,
     look: LookUp,
     listed: Iterable[str] = (),
@@ -129,7 +129,7 @@ def embed(
     """Look up the vectors of all words of the training texts, of the augmented rows, and of the first words of the source.
 
     :param source: Its name, for the log and for errors.
-    :param columns: Columns of training texts: first sentences, second sentences.
+    :param columns: Columns of training texts, of first or of second sentences.
     :param listed: The words of the source, in its order.
     :param extra_words: The number of these to add. A word is left out if it differs only in case from a word of the texts, of the augmented
         rows, or from an earlier one of the source.
