@@ -3,8 +3,8 @@
 A word is the text between two spaces. Where a tokenizer never reads across a space, the tokens of a text are those of its words. This holds for
 BERT's WordPiece, for byte-level BPE (a space belongs to the word that follows it, so the first word of a text is another entry), and for Unigram
 and SentencePiece's BPE with their mark for a space. `open_words` tests it for a tokenizer, and `Words.encode` compares a sample of each pool with
-the tokenizer before it returns it. Rows for which it is not certain are left to the tokenizer: those of one word, and, unless white space leaves
-no trace in the tokens, those with several spaces in a row, other white space, or characters that are not printable.
+the tokenizer before it returns it. Rows for which it is not certain are left to the tokenizer. Unless white space leaves no trace in the tokens,
+as with WordPiece, these are the rows of one word, with several spaces in a row, with other white space, or with characters that are not printable.
 """
 
 import itertools
@@ -237,23 +237,48 @@ class Words:
         known = len(self._known)
         words = self._numbers(pa.StringArray.from_buffers(len(begins), spans, data or pa.py_buffer(b"")))
         starts = np.append(np.searchsorted(begins, ends[:-1]), len(begins))
-        certain = (np.diff(starts) > 1) & ~_any(~self._certain[words], starts)
-        return _Side(words, starts, certain & (self._any_space | ~after_space), _any(words >= known, starts))
+        certain = ~_any(~self._certain[words], starts)
+        if not self._any_space:
+            certain &= (np.diff(starts) > 1) & ~after_space
+        return _Side(words, starts, certain, _any(words >= known, starts))
 
     def _numbers(self, words: pa.StringArray) -> NDArray[np.int64]:
         """Return the number of each word in the table, [n], after encoding those that it does not have."""
         found = pc.index_in(words, value_set=self._known)
         if found.null_count:
             missing = found.is_null()
-            new = words.filter(missing).unique()
-            number = pc.add(pc.index_in(words.filter(missing), value_set=new), len(self._known))
-            found = pc.replace_with_mask(found, missing, number.cast(found.type))
-            self._learn(new)
+            others = words.filter(missing)
+            self._learn(others.unique())
+            found = pc.replace_with_mask(found, missing, pc.index_in(others, value_set=self._known))
         numbers: NDArray[np.int64] = found.to_numpy().astype(np.int64)
         return numbers
 
     def _learn(self, new: pa.StringArray) -> None:
-        """Add words to the table; those that may have other tokens next to other words are not certain."""
+        """Add words to the table."""
+        if self._any_space:  # then the first word of a text has the tokens that it has after a space
+            inner = pc.starts_with(new, " ")
+            self._encode_words(new.filter(inner))
+            new = new.filter(pc.invert(inner))
+            twins = pc.index_in(pc.binary_join_element_wise(" ", new, ""), value_set=self._known)
+            known = twins.is_valid()
+            at = twins.drop_null().to_numpy().astype(np.int64)
+            sizes = self._starts[at + 1] - self._starts[at]
+            self._add(new.filter(known), pack(self._ids, self._starts, at), sizes, self._certain[at])
+            new = new.filter(pc.invert(known))
+        self._encode_words(new)
+
+    def _add(
+        self, words: pa.StringArray, ids: NDArray[np.int64], sizes: NDArray[np.int64], certain: NDArray[np.bool_]
+    ) -> None:
+        self._ids = np.concatenate([self._ids, ids])
+        self._starts = np.concatenate([self._starts, self._starts[-1] + np.cumsum(sizes)])
+        self._certain = np.append(self._certain, certain)
+        self._known = pa.concat_arrays([self._known, words])
+
+    def _encode_words(self, new: pa.StringArray) -> None:
+        """Add words with the tokenizer's tokens; those that may have other tokens next to other words are not certain."""
+        if not len(new):
+            return
         words = new.to_pylist()
         inner = np.array([word[:1] == " " for word in words])
         # An inner word is between two others and, unless it has only ASCII letters and digits, at the end of the text as well.
@@ -273,14 +298,10 @@ class Words:
         certain &= ~inner | _equal_at(ids, starts[2:-1], before)
         found = gather(ids, begins, own)
         again = gather(ids, np.where(twice & certain, begins + own + len(after), begins), own)
-        ends = _offsets(own)
-        certain &= ~_any(found != again, ends)
+        certain &= ~_any(found != again, _offsets(own))
         if not self._any_space:
             certain &= np.array([_is_plain(word) for word in words])
-        self._ids = np.concatenate([self._ids, found])
-        self._starts = np.concatenate([self._starts, self._starts[-1] + ends[1:]])
-        self._certain = np.append(self._certain, certain)
-        self._known = pa.concat_arrays([self._known, new])
+        self._add(new, found, own, certain)
 
     def _whole(self, texts: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the concatenated ids of texts without special tokens, and the offset of each text."""

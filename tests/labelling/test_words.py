@@ -283,26 +283,32 @@ def test_a_tokenizer_that_reads_across_spaces_is_used_itself(case, monkeypatch, 
     assert why in caplog.messages[0]
 
 
-@pytest.mark.parametrize(
-    ("texts", "why"),
-    [
-        (["日本語の映画"] * 9 + ["the film"], "9 of the first 10 texts are one word or have unusual white space"),
-        ([f"a{n} b{n} c{n}" for n in range(300)], "of the first 900 words are distinct"),
-        (["in new york city"] * 5 + ["a good film"] * 5, "reads across spaces in texts of this task"),
-    ],
-)
-def test_the_first_pool_decides_whether_words_are_worth_it(texts, why, monkeypatch, caplog: pytest.LogCaptureFixture):
-    monkeypatch.setattr(module, "FEWEST_ROWS", 1)
-    with caplog.at_level(logging.INFO):
-        assert open_words(truncating(joining()), 512, table(texts)) is None
-    assert [why in message for message in caplog.messages] == [True]
-
-
 def joining() -> Tokenizer:
     """Return a tokenizer that no test of the opening refuses: it reads across the space of two words only."""
     made = wordpiece(True)
     made.pre_tokenizer = pre_tokenizers.Split(Regex("new york|[^ \t\n]+"), "removed", invert=True)
     return made
+
+
+@pytest.mark.parametrize(
+    ("make", "texts", "why"),
+    [
+        (
+            byte_level,
+            ["日本語の映画"] * 9 + ["the film"],
+            "9 of the first 10 texts are one word or have unusual white space",
+        ),
+        (joining, [f"a{n} b{n} c{n}" for n in range(300)], "of the first 900 words are distinct"),
+        (joining, ["in new york city"] * 5 + ["a good film"] * 5, "reads across spaces in texts of this task"),
+    ],
+)
+def test_the_first_pool_decides_whether_words_are_worth_it(
+    make, texts, why, monkeypatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(module, "FEWEST_ROWS", 1)
+    with caplog.at_level(logging.INFO):
+        assert open_words(truncating(make()), 512, table(texts)) is None
+    assert [why in message for message in caplog.messages] == [True]
 
 
 def test_a_pool_whose_sample_differs_gets_the_tokenizers_tokens_and_so_do_later_ones(
