@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from pipeline.labelling.batching import TOKENISED_ROWS, Tokens, encode, gather, pack
+from pipeline.labelling.layout import Layout, offsets
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,8 @@ CHECKED_FIRST, CHECKED = 1_024, 32
 MOST_WORDS = 1_000_000
 """Distinct words that are kept; this bounds the memory."""
 
-BEFORE, AFTER = "one", "two"
-"""Each new word is encoded between these, to see that neither changes the other."""
+_BESIDE = ("two", "the", "a", "e", "1")
+"""Each new word is encoded between two of the first of these that the tokenizer knows, to see that neither changes the other."""
 
 _ACROSS = re.compile("[^ \u2581\u0120][ \u2581\u0120]")
 """In a token, the end of a word and a space, or what stands for it in SentencePiece's and in byte-level models."""
@@ -69,16 +70,6 @@ def open_words(backend: Tokenizer, limit: int, first: pa.Table) -> "Words | None
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A part of the row that a tokenizer makes of a text or a pair: a special token, or the tokens of a sentence."""
-
-    sentence: int | None
-    """0 or 1; None: a special token."""
-    id: int
-    type: int
-
-
-@dataclass(frozen=True)
 class _Side:
     """The words of n sentences.
 
@@ -102,9 +93,8 @@ class Words:
 
     def __init__(self, backend: Tokenizer, limit: int, pairs: bool) -> None:
         self._backend, self._limit, self._pairs = backend, limit, pairs
-        self._direction = (backend.truncation or {}).get("direction", "right")
-        self._special = backend.num_special_tokens_to_add(pairs)
-        self._parts: list[_Part] = []
+        self._layout = Layout(backend, pairs)
+        self._beside = _BESIDE[0]
         self._any_space = False  # whether white space leaves no trace in the tokens
         self._differs = False
         self._forget()
@@ -135,7 +125,7 @@ class Words:
 
     def fault(self) -> str | None:
         """Return why the tokens of words may differ from the tokenizer's; None if they are equal in all tests."""
-        if self._limit <= self._special:
+        if self._limit <= self._layout.special:
             return f"{self._limit} tokens leave no room for text"
         if getattr(self._backend.model, "dropout", None):
             return "the tokenizer drops merges at random"
@@ -146,7 +136,12 @@ class Words:
             return f"its token {crossing!r} contains a space"
         if not self._splits_at_spaces() and type(self._backend.model).__name__ != "BPE":
             return f"{_READS_ACROSS} of a text, which it does not split"
-        self._learn_parts()
+        known = next(filter(self._can_see_joined, _BESIDE), None)
+        if known is None:
+            return f"the tokenizer has no tokens for any of {', '.join(_BESIDE)}"
+        self._beside = known
+        self._backend.no_truncation()
+        self._layout.learn(known, known)
         common = [*_COMMON.split(" "), "x" * 120, *added[:10], *(f"({token})." for token in added[:10])]
         self._any_space = True
         if self._equal_on_texts_of([*common, *_ODD.split("|")]):
@@ -177,6 +172,12 @@ class Words:
         pieces = [text] if splitter is None else [piece for piece, _ in splitter.pre_tokenize_str(text)]
         return not any("xx" in piece and "yy" in piece for piece in pieces)
 
+    def _can_see_joined(self, word: str) -> bool:
+        """Return whether a word has other tokens after a space than joined to another; a word that is unknown has not."""
+        ids, starts = self._whole([word, f"{word} {word}", f"q{word}"])
+        after, joined = ids[2 * starts[1] : starts[2]], ids[starts[2] :]
+        return len(after) > 0 and not np.array_equal(joined[-len(after) :], after)
+
     def _equal_on_texts_of(self, words: list[str]) -> bool:
         """Return whether texts made of odd words, with all neighbours, whole and truncated, have the tokenizer's tokens."""
         draws = random.Random(0)
@@ -186,7 +187,7 @@ class Words:
         longer = [" ".join(draws.choices(some, k=draws.randint(0, 14))) for some in [short, short[-20:]] * 200]
         limit = self._limit
         try:
-            for texts, most in (neighbours, _WHOLE), (longer, _WHOLE), (longer, self._special + _ROOM):
+            for texts, most in (neighbours, _WHOLE), (longer, _WHOLE), (longer, self._layout.special + _ROOM):
                 self._limit = most
                 self._truncate()
                 second = texts[7:] + texts[:7] if self._pairs else [None] * len(texts)
@@ -284,13 +285,11 @@ class Words:
         # An inner word is between two others and, unless it has only ASCII letters and digits, at the end of the text as well.
         twice = inner & ~np.array([word.isascii() and word[1:].isalnum() for word in words])
         texts = [
-            f"{BEFORE if between else ''}{word} {AFTER}{word if last else ''}"
+            f"{self._beside if between else ''}{word} {self._beside}{word if last else ''}"
             for word, between, last in zip(words, inner.tolist(), twice.tolist(), strict=True)
         ]
-        self._backend.no_truncation()
-        ids, starts = self._whole([BEFORE, f"{BEFORE} {AFTER}", *texts])
-        self._truncate()
-        before, after = ids[: starts[1]], ids[starts[1] + starts[1] : starts[2]]
+        ids, starts = self._whole([self._beside, f"{self._beside} {self._beside}", *texts])
+        before, after = ids[: starts[1]], ids[2 * starts[1] : starts[2]]
         others, sizes = inner * len(before) + len(after), np.diff(starts)[2:]
         begins = starts[2:-1] + inner * len(before)
         own = np.maximum(0, sizes - others) // (1 + twice)
@@ -298,35 +297,31 @@ class Words:
         certain &= ~inner | _equal_at(ids, starts[2:-1], before)
         found = gather(ids, begins, own)
         again = gather(ids, np.where(twice & certain, begins + own + len(after), begins), own)
-        certain &= ~_any(found != again, _offsets(own))
+        certain &= ~_any(found != again, offsets(own))
         if not self._any_space:
             certain &= np.array([_is_plain(word) for word in words])
         self._add(new, found, own, certain)
 
     def _whole(self, texts: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the concatenated ids of texts without special tokens, and the offset of each text."""
+        """Return the concatenated ids of texts without special tokens and truncation, and the offset of each text."""
+        self._backend.no_truncation()
         ids, sizes = [], []
         for start in range(0, len(texts), TOKENISED_ROWS):
             rows = self._backend.encode_batch_fast(texts[start : start + TOKENISED_ROWS], add_special_tokens=False)
             ids.append(np.fromiter(itertools.chain.from_iterable(row.ids for row in rows), np.int64))
             sizes.append(np.fromiter(map(len, rows), np.int64, len(rows)))
-        return np.concatenate(ids), _offsets(np.concatenate(sizes))
+        self._truncate()
+        return np.concatenate(ids), offsets(np.concatenate(sizes))
 
     def _truncate(self) -> None:
-        self._backend.enable_truncation(self._limit, strategy="longest_first", direction=self._direction)
+        self._backend.enable_truncation(self._limit, strategy="longest_first", direction=self._layout.direction)
 
     # --- rows -----------------------------------------------------------------------------------------------------------
-
-    def _learn_parts(self) -> None:
-        row = self._backend.encode(BEFORE, AFTER if self._pairs else None)
-        for sentence, token, kind in zip(row.sequence_ids, row.ids, row.type_ids, strict=True):
-            if sentence is None or not self._parts or self._parts[-1].sentence != sentence:
-                self._parts.append(_Part(sentence, token, kind))
 
     def _rows(self, texts: pa.Table, sides: list[_Side]) -> tuple[Tokens, NDArray[np.bool_], NDArray[np.bool_]]:
         """Return the tokens of rows, which were truncated, and which are made of words; the others are the tokenizer's, bool [n]."""
         certain = np.logical_and.reduce([side.certain for side in sides])
-        tokens, truncated = self._laid_out([self._of_words(side, certain) for side in sides])
+        tokens, truncated = self._layout.rows([self._of_words(side, certain) for side in sides], self._limit)
         if certain.all():
             return tokens, truncated, certain
         rest = np.flatnonzero(~certain)
@@ -338,56 +333,15 @@ class Words:
             pack(np.concatenate(both), starts, order) for both in ((tokens.ids, whole.ids), (tokens.types, whole.types))
         )
         sizes = np.diff(starts)[order]
-        return Tokens(ids, types, _offsets(sizes)), np.concatenate([truncated, cut])[order], certain
+        return Tokens(ids, types, offsets(sizes)), np.concatenate([truncated, cut])[order], certain
 
     def _of_words(self, side: _Side, rows: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the token ids of some sentences, bool [n], and the offset of each."""
         words, sizes = side.words, np.diff(side.starts)
         if not rows.all():
             words, sizes = words[np.repeat(rows, sizes)], sizes[rows]
-        upto = _offsets(self._starts[words + 1] - self._starts[words])
-        return pack(self._ids, self._starts, words), upto[_offsets(sizes)]
-
-    def _laid_out(
-        self, sentences: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
-    ) -> tuple[Tokens, NDArray[np.bool_]]:
-        """Truncate the tokens of sentences and add the special tokens. The parameter and the result are those of `_of_words` and `encode`."""
-        whole = [np.diff(starts) for _, starts in sentences]
-        room = self._limit - self._special
-        truncated = np.sum(whole, axis=0) > room
-        kept = _longest_first(whole, room, truncated) if truncated.any() else whole
-        starts = _offsets(np.sum(kept, axis=0) + self._special)
-        ids, types = np.empty(starts[-1], np.int64), np.zeros(starts[-1], np.int64)
-        at = starts[:-1].copy()
-        for part in self._parts:
-            if part.sentence is None:
-                ids[at] = part.id
-                types[at] = part.type
-                at += 1
-                continue
-            (own, begins), size = sentences[part.sentence], kept[part.sentence]
-            if truncated.any():
-                own = gather(own, begins[1:] - size if self._direction == "left" else begins[:-1], size)
-            places = np.repeat(at - (np.cumsum(size) - size), size) + np.arange(len(own))
-            ids[places] = own
-            if part.type:
-                types[places] = part.type
-            at += size
-        return Tokens(ids, types, starts), truncated
-
-
-def _longest_first(sizes: list[NDArray[np.int64]], room: int, truncated: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
-    """Return how many tokens of each sentence the tokenizer keeps in rows of `room` tokens; see `batching.encode`."""
-    if len(sizes) == 1:
-        return [np.minimum(sizes[0], room)]
-    shorter = np.minimum(*sizes)
-    longer = np.maximum(shorter, room - shorter)
-    halved = shorter + longer > room
-    shorter = np.where(halved, room // 2, shorter)
-    longer = np.where(halved, room - room // 2, longer)
-    swapped = sizes[0] > sizes[1]
-    kept = np.where(swapped, longer, shorter), np.where(swapped, shorter, longer)
-    return [np.where(truncated, few, all_) for few, all_ in zip(kept, sizes, strict=True)]
+        upto = offsets(self._starts[words + 1] - self._starts[words])
+        return pack(self._ids, self._starts, words), upto[offsets(sizes)]
 
 
 def _neighbours(words: list[str]) -> Iterator[str]:
@@ -413,12 +367,8 @@ def _equal_at(values: NDArray[np.int64], begins: NDArray[np.int64], given: NDArr
 
 def _any(values: NDArray[np.bool_], starts: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return for each of n slices of values whether any is true; `starts` are the offsets, [n + 1]."""
-    found: NDArray[np.bool_] = np.diff(_offsets(values)[starts]) > 0
+    found: NDArray[np.bool_] = np.diff(offsets(values)[starts]) > 0
     return found
-
-
-def _offsets(sizes: NDArray[np.int64] | NDArray[np.bool_]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
 
 
 def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:

@@ -134,7 +134,7 @@ def _bos_and_eos() -> processors.TemplateProcessing:
 
 def across_digits() -> Tokenizer:
     """Return a tokenizer that joins one known word with the word that follows it."""
-    return with_normalizer(wordpiece(True), r"3.5 (?=\w)", "b")
+    return with_normalizer(wordpiece(True), r"3\.5 (?=\w)", "b")
 
 
 KINDS: dict[str, Callable[[], Tokenizer]] = {
@@ -181,7 +181,7 @@ def opened(kind: Tokenizer) -> dict[bool, Words]:
 
 
 def truncate(words: Words, limit: int = 512, direction: str = "right") -> None:
-    words._limit, words._direction = limit, direction
+    words._limit, words._layout.direction = limit, direction
     words._truncate()
 
 
@@ -255,6 +255,12 @@ def crossing() -> Tokenizer:
     return made
 
 
+def unknowing() -> Tokenizer:
+    made = wordpiece(True)
+    made.model = models.WordPiece({"[UNK]": 0, "[CLS]": 2, "[SEP]": 3}, unk_token="[UNK]")
+    return made
+
+
 def dropping() -> Tokenizer:
     made = byte_level()
     made.model.dropout = 0.1
@@ -268,6 +274,7 @@ FAULTS: dict[str, tuple[Callable[[], Tokenizer], int, str]] = {
     "an added token": (lambda: with_added(wordpiece(True), "New York"), 512, "its token 'New York' contains a space"),
     "a token of two words": (crossing, 512, "its token 'a\u2581"),
     "dropout": (dropping, 512, "drops merges at random"),
+    "no tokens": (unknowing, 512, "has no tokens for any of two, the, a, e, 1"),
     "no room": (lambda: wordpiece(True), 2, "2 tokens leave no room for text"),
 }
 
@@ -324,6 +331,15 @@ def test_a_pool_whose_sample_differs_gets_the_tokenizers_tokens_and_so_do_later_
             check(words.encode(pool), encode(made, 512, pool))
     assert len(caplog.messages) == 1
     assert "tokenising whole texts from here on, which is slower" in caplog.messages[0]
+
+
+@pytest.mark.usefixtures("unwatched")
+@pytest.mark.parametrize("text", ["3.5", "3.5 film", "x-3.5 film", "film 3.5", "3.5 3.5"])
+def test_a_word_that_joins_the_next_is_left_to_the_tokenizer(text: str):
+    made = truncating(across_digits())
+    words = Words(made, 512, pairs=False)
+    assert words.fault() is None
+    check(words.encode(table([text])), encode(made, 512, table([text])))
 
 
 @pytest.mark.usefixtures("unwatched")
