@@ -3,8 +3,8 @@
 A word is the text between two spaces. Where a tokenizer never reads across a space, the tokens of a text are those of its words. This holds for
 BERT's WordPiece, for byte-level BPE (a space belongs to the word that follows it, so the first word of a text is another entry), and for Unigram
 and SentencePiece's BPE with their mark for a space. `open_words` tests it for a tokenizer, and `Words.encode` compares a sample of each pool with
-the tokenizer before it returns it. Rows for which it is not certain are left to the tokenizer: those of one word, and, unless white space leaves
-no trace in the tokens, those with several spaces in a row, other white space, or characters that are not printable.
+the tokenizer before it returns it. Rows for which it is not certain are left to the tokenizer. Unless white space leaves no trace in the tokens,
+as with WordPiece, these are the rows of one word, with several spaces in a row, with other white space, or with characters that are not printable.
 """
 
 import itertools
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from pipeline.labelling.batching import TOKENISED_ROWS, Tokens, encode, gather, pack
+from pipeline.labelling.layout import Layout, offsets
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,8 @@ CHECKED_FIRST, CHECKED = 1_024, 32
 MOST_WORDS = 1_000_000
 """Distinct words that are kept; this bounds the memory."""
 
-BEFORE, AFTER = "one", "two"
-"""Each new word is encoded between these, to see that neither changes the other."""
+_BESIDE = ("two", "the", "a", "e", "1")
+"""Each new word is encoded between two of the first of these that the tokenizer knows, to see that neither changes the other."""
 
 _ACROSS = re.compile("[^ \u2581\u0120][ \u2581\u0120]")
 """In a token, the end of a word and a space, or what stands for it in SentencePiece's and in byte-level models."""
@@ -69,16 +70,6 @@ def open_words(backend: Tokenizer, limit: int, first: pa.Table) -> "Words | None
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A part of the row that a tokenizer makes of a text or a pair: a special token, or the tokens of a sentence."""
-
-    sentence: int | None
-    """0 or 1; None: a special token."""
-    id: int
-    type: int
-
-
-@dataclass(frozen=True)
 class _Side:
     """The words of n sentences.
 
@@ -102,9 +93,8 @@ class Words:
 
     def __init__(self, backend: Tokenizer, limit: int, pairs: bool) -> None:
         self._backend, self._limit, self._pairs = backend, limit, pairs
-        self._direction = (backend.truncation or {}).get("direction", "right")
-        self._special = backend.num_special_tokens_to_add(pairs)
-        self._parts: list[_Part] = []
+        self._layout = Layout(backend, pairs)
+        self._beside = _BESIDE[0]
         self._any_space = False  # whether white space leaves no trace in the tokens
         self._differs = False
         self._forget()
@@ -135,7 +125,7 @@ class Words:
 
     def fault(self) -> str | None:
         """Return why the tokens of words may differ from the tokenizer's; None if they are equal in all tests."""
-        if self._limit <= self._special:
+        if self._limit <= self._layout.special:
             return f"{self._limit} tokens leave no room for text"
         if getattr(self._backend.model, "dropout", None):
             return "the tokenizer drops merges at random"
@@ -146,9 +136,12 @@ class Words:
             return f"its token {crossing!r} contains a space"
         if not self._splits_at_spaces() and type(self._backend.model).__name__ != "BPE":
             return f"{_READS_ACROSS} of a text, which it does not split"
-        if not self._knows_neighbours():
-            return f"{BEFORE!r} or {AFTER!r} is not in its vocabulary"
-        self._learn_parts()
+        known = next(filter(self._can_see_joined, _BESIDE), None)
+        if known is None:
+            return f"the tokenizer has no tokens for any of {', '.join(_BESIDE)}"
+        self._beside = known
+        self._backend.no_truncation()
+        self._layout.learn(known, known)
         common = [*_COMMON.split(" "), "x" * 120, *added[:10], *(f"({token})." for token in added[:10])]
         self._any_space = True
         if self._equal_on_texts_of([*common, *_ODD.split("|")]):
@@ -173,23 +166,17 @@ class Words:
             return f"{_READS_ACROSS} in texts of this task"
         return None
 
-    def _knows_neighbours(self) -> bool:
-        """Return whether no part of BEFORE and AFTER is unknown: a word that is joined with an unknown one is unknown, too."""
-        self._backend.no_truncation()
-        row = self._backend.encode(f"{BEFORE} {AFTER}", add_special_tokens=False)
-        self._truncate()
-        unknown = getattr(self._backend.model, "unk_token", None)
-        known = (
-            token != unknown and token == self._backend.id_to_token(id_)
-            for token, id_ in zip(row.tokens, row.ids, strict=True)
-        )
-        return all(known)
-
     def _splits_at_spaces(self) -> bool:
         normalizer, splitter = self._backend.normalizer, self._backend.pre_tokenizer
         text = "xx yy" if normalizer is None else normalizer.normalize_str("xx yy")
         pieces = [text] if splitter is None else [piece for piece, _ in splitter.pre_tokenize_str(text)]
         return not any("xx" in piece and "yy" in piece for piece in pieces)
+
+    def _can_see_joined(self, word: str) -> bool:
+        """Return whether a word has other tokens after a space than joined to another; a word that is unknown has not."""
+        ids, starts = self._whole([word, f"{word} {word}", f"q{word}"])
+        after, joined = ids[2 * starts[1] : starts[2]], ids[starts[2] :]
+        return len(after) > 0 and not np.array_equal(joined[-len(after) :], after)
 
     def _equal_on_texts_of(self, words: list[str]) -> bool:
         """Return whether texts made of odd words, with all neighbours, whole and truncated, have the tokenizer's tokens."""
@@ -200,7 +187,7 @@ class Words:
         longer = [" ".join(draws.choices(some, k=draws.randint(0, 14))) for some in [short, short[-20:]] * 200]
         limit = self._limit
         try:
-            for texts, most in (neighbours, _WHOLE), (longer, _WHOLE), (longer, self._special + _ROOM):
+            for texts, most in (neighbours, _WHOLE), (longer, _WHOLE), (longer, self._layout.special + _ROOM):
                 self._limit = most
                 self._truncate()
                 second = texts[7:] + texts[:7] if self._pairs else [None] * len(texts)
@@ -251,35 +238,58 @@ class Words:
         known = len(self._known)
         words = self._numbers(pa.StringArray.from_buffers(len(begins), spans, data or pa.py_buffer(b"")))
         starts = np.append(np.searchsorted(begins, ends[:-1]), len(begins))
-        certain = (np.diff(starts) > 1) & ~_any(~self._certain[words], starts)
-        return _Side(words, starts, certain & (self._any_space | ~after_space), _any(words >= known, starts))
+        certain = ~_any(~self._certain[words], starts)
+        if not self._any_space:
+            certain &= (np.diff(starts) > 1) & ~after_space
+        return _Side(words, starts, certain, _any(words >= known, starts))
 
     def _numbers(self, words: pa.StringArray) -> NDArray[np.int64]:
         """Return the number of each word in the table, [n], after encoding those that it does not have."""
         found = pc.index_in(words, value_set=self._known)
         if found.null_count:
             missing = found.is_null()
-            new = words.filter(missing).unique()
-            number = pc.add(pc.index_in(words.filter(missing), value_set=new), len(self._known))
-            found = pc.replace_with_mask(found, missing, number.cast(found.type))
-            self._learn(new)
+            others = words.filter(missing)
+            self._learn(others.unique())
+            found = pc.replace_with_mask(found, missing, pc.index_in(others, value_set=self._known))
         numbers: NDArray[np.int64] = found.to_numpy().astype(np.int64)
         return numbers
 
     def _learn(self, new: pa.StringArray) -> None:
-        """Add words to the table; those that may have other tokens next to other words are not certain."""
+        """Add words to the table."""
+        if self._any_space:  # then the first word of a text has the tokens that it has after a space
+            inner = pc.starts_with(new, " ")
+            self._encode_words(new.filter(inner))
+            new = new.filter(pc.invert(inner))
+            twins = pc.index_in(pc.binary_join_element_wise(" ", new, ""), value_set=self._known)
+            known = twins.is_valid()
+            at = twins.drop_null().to_numpy().astype(np.int64)
+            sizes = self._starts[at + 1] - self._starts[at]
+            self._add(new.filter(known), pack(self._ids, self._starts, at), sizes, self._certain[at])
+            new = new.filter(pc.invert(known))
+        self._encode_words(new)
+
+    def _add(
+        self, words: pa.StringArray, ids: NDArray[np.int64], sizes: NDArray[np.int64], certain: NDArray[np.bool_]
+    ) -> None:
+        self._ids = np.concatenate([self._ids, ids])
+        self._starts = np.concatenate([self._starts, self._starts[-1] + np.cumsum(sizes)])
+        self._certain = np.append(self._certain, certain)
+        self._known = pa.concat_arrays([self._known, words])
+
+    def _encode_words(self, new: pa.StringArray) -> None:
+        """Add words with the tokenizer's tokens; those that may have other tokens next to other words are not certain."""
+        if not len(new):
+            return
         words = new.to_pylist()
         inner = np.array([word[:1] == " " for word in words])
         # An inner word is between two others and, unless it has only ASCII letters and digits, at the end of the text as well.
         twice = inner & ~np.array([word.isascii() and word[1:].isalnum() for word in words])
         texts = [
-            f"{BEFORE if between else ''}{word} {AFTER}{word if last else ''}"
+            f"{self._beside if between else ''}{word} {self._beside}{word if last else ''}"
             for word, between, last in zip(words, inner.tolist(), twice.tolist(), strict=True)
         ]
-        self._backend.no_truncation()
-        ids, starts = self._whole([BEFORE, f"{BEFORE} {AFTER}", *texts])
-        self._truncate()
-        before, after = ids[: starts[1]], ids[starts[1] + starts[1] : starts[2]]
+        ids, starts = self._whole([self._beside, f"{self._beside} {self._beside}", *texts])
+        before, after = ids[: starts[1]], ids[2 * starts[1] : starts[2]]
         others, sizes = inner * len(before) + len(after), np.diff(starts)[2:]
         begins = starts[2:-1] + inner * len(before)
         own = np.maximum(0, sizes - others) // (1 + twice)
@@ -287,39 +297,31 @@ class Words:
         certain &= ~inner | _equal_at(ids, starts[2:-1], before)
         found = gather(ids, begins, own)
         again = gather(ids, np.where(twice & certain, begins + own + len(after), begins), own)
-        ends = _offsets(own)
-        certain &= ~_any(found != again, ends)
+        certain &= ~_any(found != again, offsets(own))
         if not self._any_space:
             certain &= np.array([_is_plain(word) for word in words])
-        self._ids = np.concatenate([self._ids, found])
-        self._starts = np.concatenate([self._starts, self._starts[-1] + ends[1:]])
-        self._certain = np.append(self._certain, certain)
-        self._known = pa.concat_arrays([self._known, new])
+        self._add(new, found, own, certain)
 
     def _whole(self, texts: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the concatenated ids of texts without special tokens, and the offset of each text."""
+        """Return the concatenated ids of texts without special tokens and truncation, and the offset of each text."""
+        self._backend.no_truncation()
         ids, sizes = [], []
         for start in range(0, len(texts), TOKENISED_ROWS):
             rows = self._backend.encode_batch_fast(texts[start : start + TOKENISED_ROWS], add_special_tokens=False)
             ids.append(np.fromiter(itertools.chain.from_iterable(row.ids for row in rows), np.int64))
             sizes.append(np.fromiter(map(len, rows), np.int64, len(rows)))
-        return np.concatenate(ids), _offsets(np.concatenate(sizes))
+        self._truncate()
+        return np.concatenate(ids), offsets(np.concatenate(sizes))
 
     def _truncate(self) -> None:
-        self._backend.enable_truncation(self._limit, strategy="longest_first", direction=self._direction)
+        self._backend.enable_truncation(self._limit, strategy="longest_first", direction=self._layout.direction)
 
     # --- rows -----------------------------------------------------------------------------------------------------------
-
-    def _learn_parts(self) -> None:
-        row = self._backend.encode(BEFORE, AFTER if self._pairs else None)
-        for sentence, token, kind in zip(row.sequence_ids, row.ids, row.type_ids, strict=True):
-            if sentence is None or not self._parts or self._parts[-1].sentence != sentence:
-                self._parts.append(_Part(sentence, token, kind))
 
     def _rows(self, texts: pa.Table, sides: list[_Side]) -> tuple[Tokens, NDArray[np.bool_], NDArray[np.bool_]]:
         """Return the tokens of rows, which were truncated, and which are made of words; the others are the tokenizer's, bool [n]."""
         certain = np.logical_and.reduce([side.certain for side in sides])
-        tokens, truncated = self._laid_out([self._of_words(side, certain) for side in sides])
+        tokens, truncated = self._layout.rows([self._of_words(side, certain) for side in sides], self._limit)
         if certain.all():
             return tokens, truncated, certain
         rest = np.flatnonzero(~certain)
@@ -331,56 +333,15 @@ class Words:
             pack(np.concatenate(both), starts, order) for both in ((tokens.ids, whole.ids), (tokens.types, whole.types))
         )
         sizes = np.diff(starts)[order]
-        return Tokens(ids, types, _offsets(sizes)), np.concatenate([truncated, cut])[order], certain
+        return Tokens(ids, types, offsets(sizes)), np.concatenate([truncated, cut])[order], certain
 
     def _of_words(self, side: _Side, rows: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the token ids of some sentences, bool [n], and the offset of each."""
         words, sizes = side.words, np.diff(side.starts)
         if not rows.all():
             words, sizes = words[np.repeat(rows, sizes)], sizes[rows]
-        upto = _offsets(self._starts[words + 1] - self._starts[words])
-        return pack(self._ids, self._starts, words), upto[_offsets(sizes)]
-
-    def _laid_out(
-        self, sentences: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
-    ) -> tuple[Tokens, NDArray[np.bool_]]:
-        """Truncate the tokens of sentences and add the special tokens. The parameter and the result are those of `_of_words` and `encode`."""
-        whole = [np.diff(starts) for _, starts in sentences]
-        room = self._limit - self._special
-        truncated = np.sum(whole, axis=0) > room
-        kept = _longest_first(whole, room, truncated) if truncated.any() else whole
-        starts = _offsets(np.sum(kept, axis=0) + self._special)
-        ids, types = np.empty(starts[-1], np.int64), np.zeros(starts[-1], np.int64)
-        at = starts[:-1].copy()
-        for part in self._parts:
-            if part.sentence is None:
-                ids[at] = part.id
-                types[at] = part.type
-                at += 1
-                continue
-            (own, begins), size = sentences[part.sentence], kept[part.sentence]
-            if truncated.any():
-                own = gather(own, begins[1:] - size if self._direction == "left" else begins[:-1], size)
-            places = np.repeat(at - (np.cumsum(size) - size), size) + np.arange(len(own))
-            ids[places] = own
-            if part.type:
-                types[places] = part.type
-            at += size
-        return Tokens(ids, types, starts), truncated
-
-
-def _longest_first(sizes: list[NDArray[np.int64]], room: int, truncated: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
-    """Return how many tokens of each sentence the tokenizer keeps in rows of `room` tokens; see `batching.encode`."""
-    if len(sizes) == 1:
-        return [np.minimum(sizes[0], room)]
-    shorter = np.minimum(*sizes)
-    longer = np.maximum(shorter, room - shorter)
-    halved = shorter + longer > room
-    shorter = np.where(halved, room // 2, shorter)
-    longer = np.where(halved, room - room // 2, longer)
-    swapped = sizes[0] > sizes[1]
-    kept = np.where(swapped, longer, shorter), np.where(swapped, shorter, longer)
-    return [np.where(truncated, few, all_) for few, all_ in zip(kept, sizes, strict=True)]
+        upto = offsets(self._starts[words + 1] - self._starts[words])
+        return pack(self._ids, self._starts, words), upto[offsets(sizes)]
 
 
 def _neighbours(words: list[str]) -> Iterator[str]:
@@ -406,12 +367,8 @@ def _equal_at(values: NDArray[np.int64], begins: NDArray[np.int64], given: NDArr
 
 def _any(values: NDArray[np.bool_], starts: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return for each of n slices of values whether any is true; `starts` are the offsets, [n + 1]."""
-    found: NDArray[np.bool_] = np.diff(_offsets(values)[starts]) > 0
+    found: NDArray[np.bool_] = np.diff(offsets(values)[starts]) > 0
     return found
-
-
-def _offsets(sizes: NDArray[np.int64] | NDArray[np.bool_]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
 
 
 def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:

@@ -140,7 +140,7 @@ def test_whole_texts_go_to_processes_where_words_are_not_enough(tokenizer, monke
     monkeypatch.setattr(words, "FEWEST_ROWS", 1)
     started = []
     monkeypatch.setattr(tokenising, "_processes", _remember(tokenising._processes, started))
-    one_word = pa.table({"sentence1": ["good"] * 9, "sentence2": pa.nulls(9, pa.string())})
-    ((_, tokens, _),) = tokenised_pools(tokenizer, [one_word], 12, 1)
+    distinct = pa.table({"sentence1": [f"good{n}" for n in range(9)], "sentence2": pa.nulls(9, pa.string())})
+    ((_, tokens, _),) = tokenised_pools(tokenizer, [distinct], 12, 1)
     assert len(started) == 1
-    assert tokens.ids.tolist() == encode(prepare(tokenizer, 12), 12, one_word)[0].ids.tolist()
+    assert tokens.ids.tolist() == encode(prepare(tokenizer, 12), 12, distinct)[0].ids.tolist()
