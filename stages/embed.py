@@ -1,4 +1,4 @@
-"""Look up pretrained word vectors, or a teacher's, for the words of a task's training text and augmented rows."""
+"""Look up pretrained word vectors, or a teacher's, for the words of a task's training text, unlabelled text and augmented rows."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,13 +14,14 @@ from pipeline.vectors import lookup
 
 
 def main(task: str) -> None:
-    """Read data/TASK/examples and data/TASK/augmented, write data/TASK/vectors: a file for each of the vectors in params.yaml."""
+    """Read data/TASK/examples, data/TASK/unlabelled and data/TASK/augmented, write data/TASK/vectors: a file for each of the vectors in params.yaml."""
     settings = project.load(task)
     data, text = Path("data") / task, settings.tag.text
     columns = ["split", "sentence1", "sentence2"]
     examples = tables.read(data / "examples" / "examples.parquet", tables.EXAMPLES, columns)
     training = examples.filter(pc.equal(examples["split"].cast("string"), "train"))
-    texts = [training["sentence1"], training["sentence2"].drop_null()]
+    more, _ = tables.read_unlabelled(data / "unlabelled")
+    texts = [part[name].drop_null() for name in ("sentence1", "sentence2") for part in (training, more)]
     need(data / "augmented", f"augment@{task}")
     # A task from a logit data set has a note here and no Parquet.
     augmented = lookup.words_of(sorted((data / "augmented").glob("*.parquet")), text)

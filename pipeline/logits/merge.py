@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.logits import dataset, verify, writing
-from pipeline.logits.shards import logits_of
+from pipeline.logits.shards import has_origin, logits_of
 from pipeline.logits.verify_files import value_of
 
 TOLERANCE = 1e-3
@@ -49,7 +49,7 @@ def merge(folders: Sequence[Path], out: Path, tolerance: float = TOLERANCE) -> d
     for split in tables.SPLITS:
         having = (folder for folder, facts in zip(folders, about, strict=True) if split in facts["rows"])
         if parts := [dataset.read_split(folder, split) for folder in having]:
-            splits[split] = _union(parts, split, tolerance)
+            splits[split] = _union(_alike(parts, any(map(has_origin, about))), split, tolerance)
     _refuse_leaks(splits)
     writing.write(out, splits, _provenance(about))
     return {split: rows.num_rows for split, rows in splits.items()}
@@ -66,10 +66,23 @@ def _refuse_differences(folders: Sequence[Path], about: Sequence[Mapping[str, An
                 )
 
 
+def _alike(parts: Sequence[pa.Table], origin: bool) -> list[pa.Table]:
+    """Return rows of data sets with the column origin, if one of the data sets has it."""
+    found = []
+    for rows in parts:
+        if origin and "origin" not in rows.column_names:
+            names = np.where(tables.is_of(rows, tables.COPY), tables.COPY, tables.SOURCE)
+            place = rows.schema.get_field_index("label") + 1
+            rows = rows.add_column(place, tables.ORIGIN, pa.array(names).cast(tables.ORIGIN.type))
+        found.append(rows)
+    return found
+
+
 def _union(parts: Sequence[pa.Table], split: str, tolerance: float) -> pa.Table:
     rows = pa.concat_tables(parts).unify_dictionaries()
-    # Originals first: they have gold labels, and they are the parents.
-    rows = rows.take(pa.array(np.argsort(pc.is_valid(rows["parent_id"]).to_numpy(), kind="stable")))
+    # Originals first: they have gold labels, and they are the parents. Unlabelled text, which can be a parent, is next.
+    order = 2 * tables.is_of(rows, tables.COPY) + tables.is_of(rows, tables.POOL)
+    rows = rows.take(pa.array(np.argsort(order, kind="stable")))
     codes = rows["id"].combine_chunks().dictionary_encode().indices.to_numpy()
     texts, first = np.unique(codes, return_index=True)
     values = logits_of(rows)
@@ -107,11 +120,18 @@ def _provenance(about: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the provenance of the first data set, with the source, rules and rows of each part under `merged`."""
     parts: list[Any] = []
     for facts in about:
-        parts += facts.get("merged", [{key: facts[key] for key in ("source", "augmentation", "labelling", "rows")}])
-    licences = dict.fromkeys(str(facts["source"]["licence"]) for facts in about)
+        keys = ("source", "augmentation", "unlabelled", "labelling", "rows")
+        parts += facts.get("merged", [{key: facts[key] for key in keys if key in facts}])
+    more = [facts["unlabelled"] for facts in about if has_origin(facts)]
+    unlabelled = {"unlabelled": {**more[0], "licence": _licences(more)}} if more else {}
     return {
         **about[0],
-        "source": {**about[0]["source"], "licence": " and ".join(licences)},
+        **unlabelled,
+        "source": {**about[0]["source"], "licence": _licences([facts["source"] for facts in about])},
         "augmentation": {key: value for key, value in about[0]["augmentation"].items() if key != "summary"},
         "merged": parts,
     }
+
+
+def _licences(sources: Sequence[Mapping[str, Any]]) -> str:
+    return " and ".join(dict.fromkeys(str(source["licence"]) for source in sources))
