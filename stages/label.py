@@ -29,9 +29,7 @@ def main(task: str, name: str) -> None:
     if (note := note_of(data / "examples" / "examples.parquet")) is not None:
         summary = imported.place(note, name, out)
     else:
-        summary = label_task(
-            data, name, data / "augmented", out, how, settings.tag.text, data / "unlabelled"
-        )
+        summary = label_task(data, name, data / "augmented", out, how, settings.tag.text, data / "unlabelled")
     with writing(data / "results"):
         remove_temporaries(data / "results", f"label-{name}.json")
         write_json(data / "results" / f"label-{name}.json", summary)

@@ -4,6 +4,7 @@ data/TASK/unlabelled has the unlabelled text; no rows for a task without.
 """
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -18,7 +19,9 @@ def main(task: str) -> None:
     """Write the examples, their source, the unlabelled text and the row report; write nothing if a row is refused."""
     settings = project.load(task)
     text, mode, folder = settings.task.text, settings.tag.text, Path("data", task)
-    more, about_more, read_more = tables.UNLABELLED.empty_table(), {}, None
+    more, read_more = tables.UNLABELLED.empty_table(), None
+    about_more: dict[str, Any] = {}
+    report: dict[str, Any]
     if text.source.logits is not None:
         examples, about = imported.examples(task, text, mode)
         more, about_more = imported.unlabelled(text)

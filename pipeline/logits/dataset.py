@@ -70,6 +70,12 @@ def columns_of(provenance: Mapping[str, Any], columns: Sequence[str] = COLUMNS) 
     return [*columns, "origin"] if has_origin(provenance) else [*columns]
 
 
+def licence_of(provenance: Mapping[str, Any]) -> str:
+    """Return the licence of the text: that of the source, and of the unlabelled text if it has another one."""
+    parts = [provenance.get("source", {}), *([provenance["unlabelled"]] if has_origin(provenance) else [])]
+    return " and ".join(dict.fromkeys(str(part.get("licence") or "unknown") for part in parts))
+
+
 def shard_paths(folder: Path) -> dict[str, list[Path]]:
     """Return the shards of each split that has rows, in the order of the rows."""
     found: dict[str, list[Path]] = {}

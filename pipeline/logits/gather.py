@@ -98,7 +98,9 @@ def _choose(
     without = choice.left_out(rows, origins)
     if min_confidence:
         everything = _Chosen(NO_IDS, True)
-        parts = (choice.left_out(part, origins, min_confidence) for part in _rows(folders, split, average, everything, True))
+        parts = (
+            choice.left_out(part, origins, min_confidence) for part in _rows(folders, split, average, everything, True)
+        )
         unsure = pa.concat_arrays([NO_IDS, *parts])
         logger.info(
             "left out %s of %s unlabelled rows, on which the teacher's confidence is below %g",

@@ -28,7 +28,7 @@ NUMBERS = 10
 LENGTHS = (1, 3, 6, 9, 13, 21, 41, 81)
 """The smallest number of words of each bar of text lengths."""
 
-KINDS = ("original", "augmented", "masked", "replaced", "edited", "cut to an n-gram")
+KINDS = ("original", "unlabelled", "augmented", "masked", "replaced", "edited", "cut to an n-gram")
 """Kinds of rows. A row can be of several: the last four are augmented rows by what was done to them."""
 
 MARKS = {
@@ -61,8 +61,8 @@ def _count(rows: pa.Table, classes: int) -> dict[str, Any]:
     rows, probabilities = rows.filter(pa.array(finite)), softmax(values[finite])
     confidences = np.minimum((probabilities.max(axis=1) * CONFIDENCES).astype(int), CONFIDENCES - 1)
     entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-300))).sum(axis=1)
-    augmented = pc.is_valid(rows["parent_id"]).to_numpy()
-    kinds = [~augmented, augmented]
+    kinds = [tables.is_of(rows, origin) for origin in tables.ORIGINS]
+    augmented = kinds[-1]
     for name in ("masked", "replaced", "edited", "ngram_size"):
         one, two = (pc.fill_null(rows[f"{name}{side}"], 0).to_numpy() > 0 for side in (1, 2))
         kinds.append(augmented & (one | two))

@@ -18,8 +18,8 @@ from pydantic import BaseModel
 from pipeline import plugins
 from pipeline.params.augment import Rule
 from pipeline.params.project import Settings
-from pipeline.params.teachers import TeacherModel
 from pipeline.params.students import Student
+from pipeline.params.teachers import TeacherModel
 from pipeline.params.text import Source, Text, exists, is_pattern, parts_of
 from pipeline.storage import read_json, sha256_of, write_json
 

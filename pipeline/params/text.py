@@ -332,7 +332,11 @@ class Text(Model):
         if self.unlabelled is not None and self.source.logits is not None:
             raise ValueError("unlabelled: a logit data set has its own unlabelled rows; remove the key")
         if self.unlabelled is not None and (self.unlabelled.column2 is None) != (self.columns.sentence2 is None):
-            wanted = "is missing, the column of the second sentence" if self.columns.sentence2 else "goes with a task of pairs"
+            wanted = (
+                "is missing, the column of the second sentence"
+                if self.columns.sentence2
+                else "goes with a task of pairs"
+            )
             raise ValueError(f"unlabelled: column2 {wanted}")
         if self.splits and self.source.logits is not None:
             raise ValueError("splits: a logit data set has its own splits; remove the key")

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline import tables
 from pipeline.logits import changes, dataset
 from pipeline.logits.shards import logits_of
 from pipeline.metrics.calibration import softmax
@@ -34,8 +35,8 @@ class Confidence:
     """A teacher's confidence on the training rows, in a regression (one class) its predictions.
 
     :param edges: The ends of the bins, [BINS + 1].
-    :param original: Original rows in each bin; `augmented` are the augmented ones.
-    :param means: The mean over originals and over augmented rows.
+    :param original: Original rows in each bin; `augmented` are the augmented ones, `unlabelled` those of unlabelled text.
+    :param means: The mean over originals, over augmented rows, and over unlabelled rows, if there are any.
     :param other: By kind of change, `all` for any: augmented rows, and those of them whose predicted class differs from their original's;
         empty in a regression.
     """
@@ -45,6 +46,7 @@ class Confidence:
     augmented: NDArray[np.int64]
     means: tuple[float, ...]
     other: dict[str, tuple[int, int]] = field(default_factory=dict)
+    unlabelled: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
 
 def confidence(folder: Path) -> Confidence:
@@ -53,25 +55,28 @@ def confidence(folder: Path) -> Confidence:
     :raises InputError: If there is no data set.
     """
     paths = dataset.shard_paths(folder).get("train", [])
-    classes = len(dataset.provenance(folder)["labels"])
-    values, copied = [np.empty(0)], [np.empty(0, np.bool_)]
+    about = dataset.provenance(folder)
+    classes = len(about["labels"])
+    values, copied, pool = [np.empty(0)], [np.empty(0, np.bool_)], [np.empty(0, np.bool_)]
     ids, predicted = [pa.array([], pa.string())], [np.empty(0, np.int64)]
-    for rows in changes.batches(paths, ["id", "parent_id", "logits"]):
+    for rows in changes.batches(paths, dataset.columns_of(about, ("id", "parent_id", "logits"))):
         logits, copies = logits_of(rows), pc.is_valid(rows["parent_id"])
         values.append(logits[:, 0] if classes == 1 else softmax(logits).max(axis=1))
         copied.append(copies.to_numpy())
+        pool.append(tables.is_of(rows, tables.POOL))
         ids += rows["id"].filter(pc.invert(copies)).chunks
         predicted.append(logits.argmax(axis=1)[~copied[-1]])
     everything, augmented = np.concatenate(values), np.concatenate(copied)
+    unlabelled = np.concatenate(pool)
     if classes > 1:
         everything = everything.clip(1 / classes, 1.0)  # rounding can put 1 / C below the first edge
     edges = np.histogram_bin_edges(everything, BINS, None if classes == 1 else (1 / classes, 1.0))
-    sides = everything[~augmented], everything[augmented]
+    sides = everything[~augmented & ~unlabelled], everything[augmented], everything[unlabelled]
     counts = [np.histogram(side, edges)[0] for side in sides]
-    means = tuple(float(side.mean()) if len(side) else 0.0 for side in sides)
+    means = tuple(float(side.mean()) if len(side) else 0.0 for side in (sides if unlabelled.any() else sides[:2]))
     originals = pa.chunked_array(ids).combine_chunks(), np.concatenate(predicted)
     other = _changed_predictions(paths, *originals) if classes > 1 else {}
-    return Confidence(edges, counts[0], counts[1], means, other)
+    return Confidence(edges, counts[0], counts[1], means, other, counts[2])
 
 
 def _changed_predictions(
@@ -104,10 +109,11 @@ def families(folder: Path, many: int, copies: int, seed: int) -> list[list[Row]]
     """
     paths = dataset.shard_paths(folder).get("train", [])
     ids = [pa.array([], pa.string())]
-    for rows in changes.batches(paths, ["id", "parent_id", "sentence1"]):
+    columns = dataset.columns_of(dataset.provenance(folder), ("id", "parent_id", "sentence1"))
+    for rows in changes.batches(paths, columns):
         words = pc.add(pc.count_substring(rows["sentence1"], " "), 1)
         fit = pc.and_(pc.greater_equal(words, LEAST_WORDS), pc.less_equal(words, MOST_WORDS))
-        ids += rows["id"].filter(pc.and_(pc.is_null(rows["parent_id"]), fit)).chunks
+        ids += rows["id"].filter(pc.and_(pa.array(tables.is_of(rows, tables.SOURCE)), fit.combine_chunks())).chunks
     everything = pa.chunked_array(ids)
     everything = everything.take(pc.sort_indices(everything))
     drawn = np.random.default_rng(seed).permutation(len(everything))[:POOL]

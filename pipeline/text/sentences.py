@@ -122,10 +122,8 @@ def _cut(
     """Yield the sentences of some rows at a time: the number of each row's, at least 1, and the sentences."""
     from joblib import Parallel, delayed, effective_n_jobs
 
-    sentencizer(language)  # raises here rather than in a worker
-    parts = (
-        batch.slice(begin, DOCUMENTS) for _, batch in rows.batches() for begin in range(0, len(batch), DOCUMENTS)
-    )
+    check_language(language, style.tokenised)  # raises here rather than in a worker
+    parts = (batch.slice(begin, DOCUMENTS) for _, batch in rows.batches() for begin in range(0, len(batch), DOCUMENTS))
     processes = min(workers or effective_n_jobs(-1), 1 + len(rows) // DOCUMENTS)
     run = Parallel(n_jobs=processes, return_as="generator")
     with progress(len(rows), "cutting into sentences", "texts") as advance:
@@ -149,6 +147,16 @@ def cut_batch(batch: pa.RecordBatch, style: Style, language: str) -> tuple[np.nd
     return counts, pa.record_batch([np.repeat(np.asarray(batch["line"]), counts), texts, none, none], schema=SCHEMA)
 
 
+def check_language(language: str, tokenise: bool) -> None:
+    """Check that sentences of a language can be cut and, if asked for, tokenised.
+
+    :raises InputError: If a package is missing, or spaCy has no such language.
+    """
+    sentencizer(language)
+    if tokenise:
+        _treebank()
+
+
 @cache
 def sentencizer(language: str) -> Callable[[str], Iterator[str]]:
     """Return a function that cuts a document into sentences, which do not cross a blank line.
@@ -161,9 +169,13 @@ def sentencizer(language: str) -> Callable[[str], Iterator[str]]:
 
         nlp = spacy.blank(language)
     except ModuleNotFoundError as error:
-        raise InputError(f"text.unlabelled.split_sentences: {not_installed('spacy', 'cutting text into sentences')}") from error
+        raise InputError(
+            f"text.unlabelled.split_sentences: {not_installed('spacy', 'cutting text into sentences')}"
+        ) from error
     except ImportError as error:
-        raise InputError(f"text.unlabelled.language: spaCy has no language {language!r}; write `xx` for any language") from error
+        raise InputError(
+            f"text.unlabelled.language: spaCy has no language {language!r}; write `xx` for any language"
+        ) from error
     nlp.add_pipe("sentencizer")
     nlp.max_length = 10**9
 

@@ -35,7 +35,13 @@ Words = Mapping[str, int]
 
 CHECKED = ("fields", "encoding", "blank", "mask", "repeat")
 """The kinds of invalid rows for which a row without a label can be left out."""
-FILTERED = (*(f"in {split}" for split in SPLITS), "few words", "many words", "unlike the training text", "over the limit")
+FILTERED = (
+    *(f"in {split}" for split in SPLITS),
+    "few words",
+    "many words",
+    "unlike the training text",
+    "over the limit",
+)
 """The other reasons, in the order in which they are looked at."""
 
 CHOOSING = ("column", "column2", "split_sentences", "language", "min_words", "max_words", "similar", "limit")
@@ -147,7 +153,7 @@ def prepare(
     found.drop_by_words(block)
     found.drop_unlike(own.words, block.similar)
     found.drop_beyond(block.limit)
-    report = {
+    report: dict[str, Any] = {
         "read": read,
         "left_out_by_where": left_out,
         "texts": sum(map(len, rows)),
@@ -163,7 +169,9 @@ def prepare(
 
 
 def _lengths(words: Numbers) -> dict[str, float]:
-    return {} if not len(words) else {"min": int(words.min()), "median": float(np.median(words)), "max": int(words.max())}
+    return (
+        {} if not len(words) else {"min": int(words.min()), "median": float(np.median(words)), "max": int(words.max())}
+    )
 
 
 def _log(report: Mapping[str, Any]) -> None:
