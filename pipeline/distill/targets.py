@@ -60,7 +60,9 @@ def targets(table: pa.Table, classes: int, settings: Student) -> tuple[torch.Ten
         given[torch.from_numpy(tables.is_of(table, origin))] = weight
     weights = objectives.row_weights(given, logits, how.confidence)
     if not weights.any():
-        raise InputError("weights: all training rows have the weight 0, so that no row counts; raise weights.augmented or weights.unlabelled")
+        raise InputError(
+            "weights: all training rows have the weight 0, so that no row counts; raise weights.augmented or weights.unlabelled"
+        )
     return objectives.hard_labels(labels, logits), logits, weights
 
 

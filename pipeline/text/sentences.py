@@ -55,12 +55,13 @@ class Style:
         for word, count in words.items():
             if "'" in word and (found := re.search(r"(n't|'(s|m|d|ll|re|ve))$", word, re.IGNORECASE)):
                 clitics[found.start() > 0] += count
+        marks = {word for word in words if len(word) > 1 and not re.search(r"\w", word)}
         return cls(
             lower=capitals <= CAPITALS,
             tokenised=tokenised,
             whole=clitics[True] > clitics[False],
             quotes="``" in words,
-            marks=frozenset(word for word in words if len(word) > 1 and not re.search(r"\w", word)),
+            marks=frozenset(marks | set(_QUOTES) if "``" in words else marks),
         )
 
     def words(self, tokens: list[str]) -> Iterator[str]:
