@@ -8,7 +8,7 @@ from pipeline.text.records import Fault
 from pipeline.text.rows import SCHEMA, SourceRows
 from pipeline.text.sentences import Style, cut_batch, sentencizer, written
 
-REVIEW = "I didn't like it... Mr. Smith's film (1967) is \"fine\".<br /><br />No plot,\nno end!!\n\nwarm"
+REVIEW = "I didn't like it... at all. Mr. Smith's film (1967) is \"fine\".<br /><br />No plot,\nno end!!\n\nwarm"
 TREEBANK = Style.of({"n't": 3, "'s": 3, "``": 2, "...": 1, "film": 9}, capitals=0.0, tokenised=True)
 WHOLE = Style.of({"it's": 3, "film's": 2, '"': 2, "--": 1}, capitals=0.0, tokenised=True)
 
@@ -26,20 +26,20 @@ def texts_of(rows: SourceRows) -> list[str | None]:
 
 
 def test_the_style_is_that_of_the_training_text():
-    assert (TREEBANK.lower, TREEBANK.whole, TREEBANK.quotes, TREEBANK.marks) == (True, False, True, {"``", "..."})
+    assert (TREEBANK.lower, TREEBANK.whole, TREEBANK.quotes, TREEBANK.marks) == (True, False, True, {"``", "''", "..."})
     assert (WHOLE.whole, WHOLE.quotes, WHOLE.marks) == (True, False, {"--"})
     assert not Style.of({"It's": 1}, capitals=0.5, tokenised=True).lower
 
 
 def test_a_document_is_cut_and_tokenised_in_the_style_of_the_task():
     assert texts_of(written(source(REVIEW), TREEBANK, "en", workers=1)) == [
-        "i did n't like it ...",
+        "i did n't like it ... at all .",
         "mr. smith 's film ( 1967 ) is `` fine '' .",
         "no plot , no end ! !",
         "warm",
     ]
     assert texts_of(written(source(REVIEW), WHOLE, "en", workers=1)) == [
-        "i didn't like it . . .",
+        "i didn't like it . . . at all .",
         'mr. smith\'s film ( 1967 ) is " fine " .',
         "no plot , no end ! !",
         "warm",
@@ -49,7 +49,7 @@ def test_a_document_is_cut_and_tokenised_in_the_style_of_the_task():
 def test_raw_sentences_keep_their_bytes():
     raw = Style.of({}, capitals=0.9, tokenised=False)
     assert texts_of(written(source(REVIEW), raw, "en", workers=1)) == [
-        "I didn't like it...",
+        "I didn't like it... at all.",
         'Mr. Smith\'s film (1967) is "fine".',
         "No plot,\nno end!!",
         "warm",

@@ -121,7 +121,7 @@ def test_no_text_left_is_an_error_that_says_why():
 
 def test_a_row_that_the_task_refuses_is_refused_here_too():
     with pytest.raises(InputError, match=r"text.bad_rows.mask: pool.csv: 1 row: line 2 \('a \[MASK\] film'\)"):
-        prepared(["a [MASK] film", "fine"])
+        prepared(["a [MASK] film", "fine"], known={"train": ["A film"], "validation": ["B"]})
 
 
 def test_messages_about_the_source_name_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
