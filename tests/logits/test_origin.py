@@ -10,7 +10,6 @@ from logit_sets import COPIES, PROVENANCE, carelessly, changed, column, logits_o
 from logit_sets import write as write_set
 
 from pipeline import tables
-from pipeline.errors import InputError
 from pipeline.logits import changes, dataset, gather, imported, merge, stats, verify
 from pipeline.params.text import Text
 from pipeline.report.labelled import confidence, families
@@ -218,10 +217,3 @@ def test_a_task_of_a_logit_data_set_keeps_its_unlabelled_text_apart(tmp_path: Pa
         update={"source": text.source.model_copy(update={"logits": f"folder:{write_set(tmp_path / 'none')}"})}
     )
     assert imported.unlabelled(none)[0].num_rows == 0
-
-
-def test_a_reader_of_format_1_would_refuse_it(tmp_path: Path):
-    folder = write(tmp_path / "set")
-    with_manifest(folder, lambda manifest: manifest.update(format=3))
-    with pytest.raises(InputError, match="format 3; this version reads the formats 1 and 2"):
-        dataset.provenance(folder)
