@@ -93,8 +93,8 @@ class Student(Model):
     tasks: Tasks | None = Field(None, exclude=True)
     """The tasks that it is trained on; absent: every task."""
     rows: Literal["all", "originals"] | Origins = "all"
-    """The training rows. `originals`: only those of `text.source`. A list: those of `source`, `unlabelled` (text.unlabelled), `augmented`
-    (copies of the others)."""
+    """The training rows. `originals`: those of `text.source` alone. A list of origins: `source`, `unlabelled` (`text.unlabelled`) and
+    `augmented` (the copies of these rows)."""
     min_confidence: Fraction = 0.0
     """Leave out unlabelled rows on which the teacher's highest probability is lower. (since 0.2.0)"""
     vectors: str | None = None

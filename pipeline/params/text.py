@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.params.base import Fraction, Model, Policy, Positive, RefuseOrDrop, Sha256, Split, form
+from pipeline.params.base import Float, Fraction, Model, Policy, Positive, RefuseOrDrop, Sha256, Split, form
 from pipeline.tables import SPLITS
 
 
@@ -204,7 +204,7 @@ class Unlabelled(Model):
     """Leave out texts with fewer words; of a pair, the words of both sentences count. (since 0.2.0)"""
     max_words: Positive | None = None
     """Leave out texts with more words; absent: no limit. (since 0.2.0)"""
-    similar: Annotated[Fraction, Field(gt=0)] = 1.0
+    similar: Float = Field(1.0, gt=0, le=1)
     """Keep this share of the texts, those whose words are most typical of the training text. (since 0.2.0)"""
     limit: Positive | None = None
     """Keep at most this many texts, chosen by content hash, so that a smaller limit keeps a part of what a larger one keeps; absent: all. (since 0.2.0)"""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import documented
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -147,6 +148,13 @@ def test_several_files_are_read_and_each_is_in_the_provenance(tmp_path: Path, mo
     found = unlabelled.prepare(rows, block, text(), "pretokenised", own(), workers=1)
     assert found.rows["sentence1"].to_pylist() == ["fine", "warm"]
     assert found.report["left_out_by_where"] == 1
+
+
+def test_the_documented_block_is_valid_and_cuts_sentences():
+    block = yaml.safe_load(documented.block("task", "unlabelled"))["unlabelled"]
+    found = Unlabelled.model_validate(block)
+    assert [each.files for each in found.sources()] == block["files"]
+    assert (found.split_sentences, found.limit) == (True, 60_000)
 
 
 TASK = {
