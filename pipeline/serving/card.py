@@ -55,7 +55,7 @@ def student_card(
         parameters=[f"{count:,}" for count in parameters_of(student.module)],
         word_ids=f"{len(student.vocabulary):,}" if student.max_words else "",
         teacher={key: known.get(key) for key in ("name", "architecture", "source", "licence")},
-        data=", ".join(map(_data, [source, *provenance.get("unlabelled", {}).get("source", ())])),
+        data=", ".join(dict.fromkeys(map(_data, [source, *provenance.get("unlabelled", {}).get("source", ())]))),
         scores=_scores(results),
         temperature=None if temperature is None else f"{temperature:.3g}",
         files=aligned([("file", "bytes"), *files]),
