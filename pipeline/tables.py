@@ -51,6 +51,13 @@ EXAMPLES = pa.schema(
     ]
 )
 
+UNLABELLED = pa.schema([EXAMPLES.field(name) for name in ("id", "sentence1", "sentence2", "line")])
+"""The unlabelled text of a task, rows of the training split. Its file's metadata is {} for a task without."""
+
+ORIGIN = pa.field("origin", _NAME, nullable=False)
+ORIGINS = SOURCE, POOL, COPY = ("source", "unlabelled", "augmented")
+"""Where a row comes from: the task's source, its unlabelled text, or augmentation. Only a data set with unlabelled text has the column."""
+
 SOURCE_LINES = pa.schema([_ID, pa.field("line", pa.int64(), nullable=False)])
 """The source line of each example, in a separate file: if rows of the source move or lose a repeat, the examples stay the same."""
 
@@ -109,16 +116,28 @@ _SENTENCES = [pa.field("sentence1", pa.string(), nullable=False), pa.field("sent
 AUGMENTED = pa.schema([_ID, *_LINEAGE, *_SENTENCES])
 
 
-def logits_schema(classes: int, dtype: pa.DataType | None = None) -> pa.Schema:
+def logits_schema(classes: int, dtype: pa.DataType | None = None, origin: bool = False) -> pa.Schema:
     """Return the schema of a logit data set.
 
     :param classes: The number of classes C.
     :param dtype: float32 (default) or float16.
-    :return: id, the sentences, the gold label (null in augmented rows; `label_type`), the lineage, logits as fixed-size lists of C.
+    :param origin: Whether it has unlabelled text.
+    :return: id, the sentences, the gold label (null in augmented rows; `label_type`), the origin, the lineage, logits as fixed-size lists of C.
     """
     label = pa.field("label", label_type(classes))
     logits = pa.field("logits", pa.list_(dtype or pa.float32(), classes), nullable=False)
-    return pa.schema([_ID, *_SENTENCES, label, *_LINEAGE, logits])
+    return pa.schema([_ID, *_SENTENCES, label, *([ORIGIN] if origin else []), *_LINEAGE, logits])
+
+
+def is_of(rows: pa.Table, origin: str) -> NDArray[np.bool_]:
+    """Return which rows of a logit data set have an origin, bool [n].
+
+    :param rows: Rows with parent_id, and with origin if the data set has it.
+    """
+    if "origin" in rows.column_names:
+        return np.asarray(pc.equal(rows["origin"].cast(pa.string()), origin))
+    copied = np.asarray(pc.is_valid(rows["parent_id"]))
+    return {SOURCE: ~copied, COPY: copied}.get(origin, np.zeros_like(copied))
 
 
 # --- ids ------------------------------------------------------------------------------------------------------------------
@@ -339,6 +358,23 @@ def read_examples(folder: Path, source: Path | None = None) -> tuple[pa.Table, d
         lines = known["line"].take(pc.index_in(rows["id"], value_set=known["id"].combine_chunks()))
         about["source"] = read_json(source / "source.json")
     return rows.append_column(schema.field("line"), lines).select(schema.names), about
+
+
+def read_unlabelled(folder: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """Return the unlabelled text of a task, UNLABELLED, and the metadata of its file. Both are empty for a task without."""
+    path = folder / "unlabelled.parquet"
+    if not path.exists():  # an earlier version prepared the task
+        return UNLABELLED.empty_table(), {}
+    return read(path, UNLABELLED), metadata_of(path)
+
+
+def with_unlabelled(examples: pa.Table, unlabelled: pa.Table) -> pa.Table:
+    """Return examples, of any columns of EXAMPLES, followed by the unlabelled text as rows of the training split without a label."""
+    split = pa.array([SPLITS[0]] * unlabelled.num_rows, pa.string())
+    found = {name: unlabelled[name] for name in unlabelled.column_names} | {"split": split}
+    columns = [found.get(field.name, pa.nulls(len(split), field.type)) for field in examples.schema]
+    more = pa.table(columns, names=examples.schema.names).cast(examples.schema)
+    return pa.concat_tables([examples, more]).unify_dictionaries()
 
 
 def check(path: Path, schema: pa.Schema) -> None:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from pipeline import tables
 from pipeline.augment import engine
 from pipeline.console import run_stage
 from pipeline.logits.note import leave_note, note_in
@@ -11,14 +12,17 @@ from pipeline.storage import write_json, write_text
 
 
 def main(task: str) -> None:
-    """Read data/TASK/tokens, write data/TASK/augmented and its summary."""
+    """Read data/TASK/tokens and the ids of data/TASK/unlabelled, write data/TASK/augmented and its summary."""
     data = Path("data") / task
     if (note := note_in(data / "tokens")) is not None:
         leave_note(note, data / "augmented")
         summary = {"imported": note["logits"]}
     else:
         settings = project.load(task)
-        summary = engine.augment(data / "tokens", data / "augmented", settings.augment, file=settings.rules_file)
+        more, about = tables.read_unlabelled(data / "unlabelled")
+        others = None if about.get("augment") else more["id"]  # those of tokens are originals
+        how, file = settings.augment, settings.rules_file
+        summary = engine.augment(data / "tokens", data / "augmented", how, file=file, unlabelled=others)
     kept = summary.get("kept per example by words", {})
     write_json(data / "results" / "augment.json", summary)
     # The plot sorts bars as text, which is the numeric order for 01-02 and 03-05.

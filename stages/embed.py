@@ -1,4 +1,4 @@
-"""Look up pretrained word vectors, or a teacher's, for the words of a task's training text and augmented rows."""
+"""Look up pretrained word vectors, or a teacher's, for the words of a task's training text, unlabelled text and augmented rows."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from pipeline.vectors import lookup
 
 
 def main(task: str) -> None:
-    """Read data/TASK/examples and data/TASK/augmented, write data/TASK/vectors: a file for each of the vectors in params.yaml."""
+    """Read data/TASK/examples, data/TASK/unlabelled and data/TASK/augmented, write data/TASK/vectors: a file for each of the vectors in params.yaml."""
     settings = project.load(task)
     data, text = Path("data") / task, settings.tag.text
     need(data / "augmented", f"augment@{task}")
@@ -27,7 +27,7 @@ def main(task: str) -> None:
             look, listed = _teacher(data, block) if block.source.startswith("teacher:") else _file(block)
             table, metadata = lookup.embed(
                 block.source,
-                _training(data / "examples" / "examples.parquet"),
+                _training(data),
                 text,
                 look,
                 listed,
@@ -37,14 +37,17 @@ def main(task: str) -> None:
             tables.write(folder / f"{name}.parquet", table, metadata)
 
 
-def _training(path: Path) -> Iterator[pa.Array]:
-    """Yield the sentences of the training examples, a batch at a time."""
-    columns = ["split", "sentence1", "sentence2"]
+def _training(data: Path) -> Iterator[pa.Array]:
+    """Yield the sentences of the training examples and of the unlabelled text, a batch at a time."""
+    columns, sentences = ["split", "sentence1", "sentence2"], ("sentence1", "sentence2")
+    path = data / "examples" / "examples.parquet"
     tables.check(path, pa.schema([tables.EXAMPLES.field(name) for name in columns]))
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(columns=columns):
             rows = batch.filter(pc.equal(batch["split"].cast("string"), "train"))
-            yield from (rows["sentence1"], rows["sentence2"].drop_null())
+            yield from (rows[name].drop_null() for name in sentences)
+    unlabelled, _ = tables.read_unlabelled(data / "unlabelled")
+    yield from (chunk for name in sentences for chunk in unlabelled[name].drop_null().chunks)
 
 
 def _file(block: Vectors) -> tuple[lookup.LookUp, Iterable[str]]:

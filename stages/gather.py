@@ -26,7 +26,7 @@ def main(task: str, student: str) -> None:
         check_stamp(Path("stamps") / task / "logits" / f"{folder.name}.json", f"dvc pull {folder.as_posix()}")
         if (note := note_in(folder)) is not None:
             check_teachers(note, task, student, how.teachers)
-    gather(folders, data / "targets" / student, how.average, originals=how.rows == "originals")
+    gather(folders, data / "targets" / student, how.average, how.origins, how.min_confidence)
 
 
 if __name__ == "__main__":

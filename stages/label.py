@@ -13,7 +13,7 @@ from pipeline.storage import remove_temporaries, skip, why_skipped, write_json, 
 
 
 def main(task: str, name: str) -> None:
-    """Read the task's examples, augmented rows and teacher; write its logit data set and a summary."""
+    """Read the task's examples, unlabelled text, augmented rows and teacher; write its logit data set and a summary."""
     data, stamps = Path("data") / task, Path("stamps") / task / "logits"
     out = data / "logits" / name
     if why := why_skipped(data / "teachers" / name):
@@ -29,7 +29,7 @@ def main(task: str, name: str) -> None:
     if (note := note_of(data / "examples" / "examples.parquet")) is not None:
         summary = imported.place(note, name, out)
     else:
-        summary = label_task(data, name, data / "augmented", out, how, settings.tag.text)
+        summary = label_task(data, name, data / "augmented", out, how, settings.tag.text, data / "unlabelled")
     with writing(data / "results"):
         remove_temporaries(data / "results", f"label-{name}.json")
         write_json(data / "results" / f"label-{name}.json", summary)

@@ -10,7 +10,7 @@ from pipeline.text import tagging
 
 
 def main(task: str) -> None:
-    """Read data/TASK/examples, write data/TASK/tokens."""
+    """Read data/TASK/examples, and data/TASK/unlabelled if it is augmented; write data/TASK/tokens."""
     tag = project.load(task).tag
     data = Path("data") / task
     if (note := note_of(data / "examples" / "examples.parquet")) is not None:
@@ -18,6 +18,9 @@ def main(task: str) -> None:
         return
     columns = ["id", "split", "sentence1", "sentence2"]
     examples = tables.read(data / "examples" / "examples.parquet", tables.EXAMPLES, columns)
+    more, about = tables.read_unlabelled(data / "unlabelled")
+    if about.get("augment"):
+        examples = tables.with_unlabelled(examples, more)
     tokens, vocabulary, metadata = tagging.tokens_tables(examples, tag.tagger, tag.text)
     tagging.write_tables(data / "tokens", tokens, vocabulary, metadata)
 

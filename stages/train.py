@@ -33,7 +33,7 @@ def main(task: str, student: str) -> None:
     storage.remove_temporaries(checkpoint.parent, checkpoint.name)
     try:
         trained, history = distill(
-            dataset.read_split(targets, "train", COLUMNS),
+            dataset.read_split(targets, "train", dataset.columns_of(about)),
             dataset.read_split(targets, "validation", COLUMNS),
             block,
             labels=about["labels"],

@@ -207,6 +207,7 @@ def test_every_table_is_there_and_none_is_in_git(clone: Clone):
     data = clone.folder / "data/tickets"
     for name in (
         "examples",
+        "unlabelled",
         "tokens",
         "augmented",
         "teachers/ours",

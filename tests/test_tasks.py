@@ -13,7 +13,7 @@ GLUE = ["sst2", "qqp", "mnli", "rte"]
 
 
 def test_all_tasks_are_listed():
-    assert {path.stem for path in (ROOT / "tasks").glob("*.yaml")} == {"example", *GLUE}
+    assert {path.stem for path in (ROOT / "tasks").glob("*.yaml")} == {"example", "example-pool", *GLUE}
 
 
 @pytest.mark.parametrize("task", GLUE)

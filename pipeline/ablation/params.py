@@ -109,10 +109,15 @@ class Cell:
 
 
 def why_not(settings: project.Settings, ablation: Ablation) -> str | None:
-    """Return why a task has no ablation: its student has other `tasks`, or its teacher is not used in the task; None if it has one."""
+    """Return why a task has no ablation; None if it has one.
+
+    Its student has other `tasks`, its teacher is not used in the task, or there are copies of unlabelled text, which the ablation leaves out.
+    """
     tasks = ablation.student.tasks
     if tasks is not None and settings.name not in tasks:
         return f"{PATH}: student has tasks: [{', '.join(tasks)}]"
+    if settings.task.text.unlabelled is not None and settings.task.text.unlabelled.augment:
+        return f"tasks/{settings.name}.yaml: text.unlabelled.augment is true, and the ablation draws copies of labelled text alone"
     return settings.off.get(f"teachers.{ablation.teacher}")
 
 

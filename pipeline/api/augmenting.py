@@ -39,6 +39,7 @@ def augment(
     text: TextMode = "raw",
     tagger: str = TAGGER,
     bad_rows: Mapping[str, str] | None = None,
+    unlabelled: Texts | None = None,
     workers: int | None = None,
 ) -> Augmented:
     """Check and split texts, and draw augmented copies of the training texts.
@@ -60,6 +61,8 @@ def augment(
     :param text: How text is split into words: raw, pretokenised (words separated by white space), or characters (Chinese, Japanese, Thai ...).
     :param tagger: spacy:PIPELINE or nltk:perceptron.
     :param bad_rows: What to do with invalid rows, as in a task's file: {"repeat": "refuse"}.
+    :param unlabelled: More texts of the domain without labels, which join the training split and are not copied. Texts that are among the
+        others, or occur twice, are left out.
     :param workers: Processes; None for one per core. The result does not depend on it.
     :return: The examples and their copies.
     :raises InputError: If an argument is wrong, in one line that names it, or a package of the extra `text` is missing.
@@ -67,7 +70,13 @@ def augment(
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         raise InputError(f"workers: {shown(workers)}: must be a whole number above 0, or None for one per core")
     found = prepared(
-        *(texts, labels), sentence2=sentence2, classes=classes, splits=splits, text=text, bad_rows=bad_rows
+        *(texts, labels),
+        sentence2=sentence2,
+        classes=classes,
+        splits=splits,
+        text=text,
+        bad_rows=bad_rows,
+        unlabelled=unlabelled,
     )
     tag = settings_of(Tag, {"tagger": tagger, "text": text}, "augment")
     settings = settings_of(Augment, {"seed": seed, "n_iter": n_iter, "rules": rules}, "augment")
@@ -77,7 +86,8 @@ def augment(
 
         tokens, out = Path(name) / "tokens", Path(name) / "augmented"
         tagging.write_tables(tokens, *tagging.tokens_tables(found.examples, tag.tagger, tag.text, workers))
-        summary = engine.augment(tokens, out, settings, workers, file="augment")
+        others = found.unlabelled["id"]
+        summary = engine.augment(tokens, out, settings, workers, file="augment", unlabelled=others)
         files = sorted(out.glob("*.parquet"))
         rows = pa.concat_tables([tables.read(path, tables.AUGMENTED) for path in files]).unify_dictionaries()
         return replace(found, augmented=rows, augmentation={**tables.metadata_of(files[0]), "summary": summary})

@@ -27,6 +27,7 @@ def label(
     classes: Sequence[str] | None = None,
     splits: Mapping[str, float] | None = None,
     text: TextMode | None = None,
+    unlabelled: Texts | None = None,
     name: str = "teacher",
     task: str = "texts",
     licence: str = "unknown",
@@ -37,7 +38,8 @@ def label(
 
     It runs on a GPU if there is one. Each distinct text is labelled once.
 
-    :param texts: What `augment` returned; or texts as `augment` takes them, with `labels`, `sentence2`, `classes`, `splits` and `text`.
+    :param texts: What `augment` returned; or texts as `augment` takes them, with `labels`, `sentence2`, `classes`, `splits`, `text` and
+        `unlabelled`.
     :param teacher: A trained classifier: a source as in params.yaml (`folder:PATH`, `hub:OWNER/NAME@REVISION`, `package:NAME:FOLDER`,
         `python:MODULE:NAME`) or a folder as a `pathlib.Path`; a mapping with the keys of a teacher's `model` block, such as
         {"source": "folder:models/ours", "labels": {"LABEL_0": "negative", "LABEL_1": "positive"}}; a pair (model, tokenizer) or a
@@ -52,7 +54,8 @@ def label(
     settings = settings_of(Labelling, how, "label")
     stored = None if cache is None else path_of(cache, "cache")
     _check_name(name)
-    rows = _rows(texts, {"labels": labels, "sentence2": sentence2, "classes": classes, "splits": splits, "text": text})
+    more = {"labels": labels, "sentence2": sentence2, "classes": classes, "splits": splits, "text": text}
+    rows = _rows(texts, more | {"unlabelled": unlabelled})
     with installed("label"), TemporaryDirectory(ignore_cleanup_errors=True) as place:
         from pipeline.api.teachers import open_given
         from pipeline.labelling.label import describe_data_set, lock_of
@@ -72,16 +75,18 @@ def label(
         copies, out = folder / "augmented.parquet", folder / "logits"
         tables.write(copies, rows.augmented)
         source = {"texts": examples.num_rows, "licence": licence}
+        all_rows = LabelRows.read(examples, [copies], rows.unlabelled)
         about = describe_data_set(
             {"task": task, "labels": list(names), "pairs": rows.pairs, "source": source},
             rows.augmentation,
             rows.text,
             {"name": name, **opened.record},
+            {"licence": licence} if all_rows.has_unlabelled else None,
         )
         opening = None if opened.folder is None else Opening(opened.folder, tuple(names), settings)
         stores = stored or folder / "labelled"
         with named("label"):
-            label_rows(opened.teacher, LabelRows.read(examples, [copies]), settings, stores, out, about, opening)
+            label_rows(opened.teacher, all_rows, settings, stores, out, about, opening)
             log_doubts(out, name)
             lock_of(stores, out).unlink(missing_ok=True)  # each call has another `out`
             return LogitDataSet.load(out)

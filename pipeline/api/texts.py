@@ -1,7 +1,7 @@
 """Texts in memory, with gold labels if there are any, as the table of examples that the prepare stage makes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipeline import tables
 from pipeline.api.arguments import installed, mapping, named, settings_of, shown
 from pipeline.errors import InputError
-from pipeline.params.text import Text
+from pipeline.params.text import Text, Unlabelled
 from pipeline.students.texts import Texts, is_missing, items_of, sides_of
 from pipeline.tables import SPLITS, TextMode
 
@@ -31,6 +31,8 @@ class Augmented:
     text: TextMode
     augmentation: Mapping[str, Any]
     """The settings that drew the rows, and the `summary` of their counts, as JSON."""
+    unlabelled: pa.Table = field(default_factory=tables.UNLABELLED.empty_table)
+    """`tables.UNLABELLED`: texts without labels for the training split."""
 
 
 def prepared(
@@ -42,6 +44,7 @@ def prepared(
     splits: Mapping[str, float] | None = None,
     text: TextMode = "raw",
     bad_rows: Mapping[str, str] | None = None,
+    unlabelled: Texts | None = None,
 ) -> Augmented:
     """Return texts as examples, without augmented rows. `augment` describes the parameters.
 
@@ -81,9 +84,29 @@ def prepared(
         }
         batches, _ = prepare(rows, settings, text, gold=False)
         examples = batches.read_all()
+    more = _unlabelled(unlabelled, pairs, settings, text, examples)
     from pipeline.logits.gather import NO_AUGMENTATION
 
-    return Augmented(examples, tables.AUGMENTED.empty_table(), known, pairs, text, NO_AUGMENTATION)
+    return Augmented(examples, tables.AUGMENTED.empty_table(), known, pairs, text, NO_AUGMENTATION, more)
+
+
+def _unlabelled(given: Texts | None, pairs: bool, settings: Text, text: TextMode, examples: pa.Table) -> pa.Table:
+    """Return unlabelled texts, `tables.UNLABELLED`, without those that are examples or occur twice.
+
+    :raises InputError: If no text is left.
+    """
+    if given is None:
+        return tables.UNLABELLED.empty_table()
+    with named("unlabelled"):
+        from pipeline.text.sources import of_columns
+        from pipeline.text.unlabelled import Own, prepare
+
+        first, *second = sides_of(given, None, pairs, "augment")
+        block = Unlabelled(files="unlabelled", column="sentence1", column2="sentence2" if pairs else None)
+        if not len(first):
+            raise InputError("has no text")
+        rows = of_columns("unlabelled", first, second[0] if pairs else None, [None] * len(first))
+        return prepare([rows], block, settings, text, Own.of(examples.to_batches(), text)).rows
 
 
 # --- columns ------------------------------------------------------------------------------------------------------------

@@ -154,13 +154,14 @@ def _tables(logits: Any) -> tuple[Mapping[str, Any], pa.Table, pa.Table]:
     if isinstance(logits, LogitDataSet):
         if missing := [split for split in ("train", "validation") if split not in logits.splits]:
             raise InputError(f"has no {missing[0]} split (it has {', '.join(logits.splits)})")
-        rows = [logits.splits[split].select(dataset.COLUMNS) for split in ("train", "validation")]
+        rows = [logits.splits[split].select(dataset.columns_of(logits.provenance)) for split in ("train", "validation")]
         return logits.provenance, rows[0], rows[1]
     if not isinstance(logits, str | Path):
         raise InputError(f"{kind_of(logits)}: pass what `label` returned, or the folder of a logit data set")
     folder = Path(logits)
-    rows = [dataset.read_split(folder, split, dataset.COLUMNS) for split in ("train", "validation")]
-    return dataset.provenance(folder), rows[0], rows[1]
+    about = dataset.provenance(folder)
+    rows = [dataset.read_split(folder, split, dataset.columns_of(about)) for split in ("train", "validation")]
+    return about, rows[0], rows[1]
 
 
 def _with_classes(validation: pa.Table, classes: int) -> pa.Table:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline import tables
 from pipeline.augment.block import I64, Bool
 from pipeline.augment.scratch import Arrays
 
@@ -61,6 +63,16 @@ def spread(
         "texts": _numbered(texts, 2 * numbers + training).take(texts_order, axis=0),
     }
     return Spread(Arrays.write(path, arrays | others), copies, originals)
+
+
+def of_texts(path: Path, ranges: int, begin: int, ids: pa.ChunkedArray) -> Spread:
+    """Write the ids of training texts that have no copies, as `spread` does those of a shard.
+
+    :param begin: The number of the first one; that of no other original is as high.
+    """
+    texts = tables.id_digests(ids)
+    none = np.zeros(0, np.int64)
+    return spread(path, ranges, begin, np.zeros((0, 2), np.uint64), none, texts, np.ones(len(texts), np.bool_))
 
 
 def _numbered(ids: U64, numbers: I64) -> U64:

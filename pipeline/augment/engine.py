@@ -67,6 +67,7 @@ def augment(
     workers: int | None = None,
     shard_rows: int | None = None,
     file: str = "params.yaml",
+    unlabelled: pa.ChunkedArray | None = None,
 ) -> dict[str, Any]:
     """Draw the augmented rows of a task.
 
@@ -76,6 +77,7 @@ def augment(
     :param shard_rows: The maximum number of copies drawn for one file (the copies of a parent are in one file); None to choose it by
         the size of the task.
     :param file: The file of the parameters, for messages.
+    :param unlabelled: The ids of unlabelled texts, which are not copied: a copy that equals one is a duplicate.
     :return: A summary in numbers: drawn = kept + duplicates + leaks + unchanged; the rate of each rule, and the rate asked for; the
         mean number of copies kept of originals of some lengths.
     :raises InputError: If a table or a parameter is wrong.
@@ -110,7 +112,10 @@ def augment(
                 advance(found.originals)
         spreads = [found.spread for found in drawn]
         corpus.check(spread.arrays.read("originals").tobytes() for spread in spreads)
-        for _ in parallel(delayed(duplicates.judge)(spreads, n, path) for n, path in enumerate(verdicts)):
+        known = spreads
+        if unlabelled is not None and len(unlabelled):
+            known = [*spreads, duplicates.of_texts(Path(f"{name}/unlabelled"), ranges, corpus.rows, unlabelled)]
+        for _ in parallel(delayed(duplicates.judge)(known, n, path) for n, path in enumerate(verdicts)):
             pass
         before = np.cumsum([np.zeros(ranges, np.int64), *(spread.copies for spread in spreads)], axis=0)
         writes = (

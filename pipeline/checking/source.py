@@ -1,5 +1,6 @@
 """Checks the source of a task's text: its files, their columns and splits. Of each file, the header and the first row are read."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,13 +10,14 @@ from pipeline.checking.findings import Findings
 from pipeline.errors import InputError
 from pipeline.logits import dataset, imported
 from pipeline.logits.note import check_teachers, teacher_of
-from pipeline.params.text import Columns, Source, Text, exists
+from pipeline.params.text import Columns, Source, Text, Unlabelled, exists
 from pipeline.places.place import Place, parquet, place_of
 from pipeline.places.remote import RemoteError
 from pipeline.plugins import folders_of
 from pipeline.text.formats import HEAD_BYTES, check_pointer
 from pipeline.text.labels import Labels
 from pipeline.text.records import Fault, Record, check_columns, check_format, check_type, class_names, read_records
+from pipeline.text.sentences import check_language
 from pipeline.text.sources import ALL, files_of, missing
 
 
@@ -34,10 +36,6 @@ def check_source(found: Findings) -> None:
     if source.otherwise is not None and all(_is_missing(_found(source, name)) for name in given.values()):
         recorded = any(found.ran("examples", "text", place_of(name).as_posix()) for name in given.values())
         place, source = (place, source) if recorded else (f"{place}.otherwise", source.otherwise)
-        given = _files(source)
-    if source.hub is not None and find_spec("datasets") is None:
-        with found.at(place, absent=found.ran("examples")):
-            raise InputError("hub: the package datasets is not installed; install it with `pip install datasets`")
     splits = list(source.hub_splits)
     if splits and (problem := text.split_problem([] if len(splits) == 1 else splits)):
         found.problems.append(f"tasks/{task}.yaml: {problem}")
@@ -46,13 +44,35 @@ def check_source(found: Findings) -> None:
         found.problems.append(
             f"tasks/{task}.yaml: text.columns.label: missing; students are chosen by their accuracy on labelled validation rows"
         )
-    for split, name in given.items():
+    _check_one(found, place, source, columns, ("text",))
+    if text.unlabelled is not None:
+        _check_unlabelled(found, text.unlabelled)
+
+
+def _check_unlabelled(found: Findings, block: Unlabelled) -> None:
+    place = f"tasks/{found.settings.name}.yaml: text.unlabelled"
+    for source in block.sources():
+        _check_one(found, place, source, block.columns(), ("text", "unlabelled"))
+    if block.split_sentences:
+        with found.at(f"tasks/{found.settings.name}.yaml", absent=found.ran("unlabelled")):
+            check_language(block.language, tokenise=found.settings.tag.text == "pretokenised")
+
+
+def _check_one(found: Findings, place: str, source: Source, columns: Columns, keys: Sequence[str]) -> None:
+    """Check the files of a source.
+
+    :param keys: Where stamps/TASK/inputs.json has their hashes.
+    """
+    if source.hub is not None and find_spec("datasets") is None:
+        with found.at(place, absent=found.ran("examples")):
+            raise InputError("hub: the package datasets is not installed; install it with `pip install datasets`")
+    for split, name in _files(source).items():
         path = _found(source, name)
-        absent = isinstance(path, InputError) and found.ran("examples", "text", place_of(name).as_posix())
+        absent = isinstance(path, InputError) and found.ran("examples", *keys, place_of(name).as_posix())
         with found.at(place, absent):
             if isinstance(path, InputError):
                 raise path
-            _check_files(path, name, split, source, columns, text)
+            _check_files(path, name, split, source, columns, found.settings.task.text)
 
 
 def _check_logits(found: Findings, folder: Path) -> None:

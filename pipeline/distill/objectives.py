@@ -86,18 +86,15 @@ def measured(
     return loss, right if student.shape[1] > 1 else math.nan
 
 
-def row_weights(
-    augmented: torch.Tensor, teacher: torch.Tensor, augmented_weight: float, confidence: float
-) -> torch.Tensor:
+def row_weights(given: torch.Tensor, teacher: torch.Tensor, confidence: float) -> torch.Tensor:
     """Return the weight of each row: w * p^confidence, divided by its mean over the rows.
 
-    w is `augmented_weight` for augmented rows and 1 for originals; p is the teacher's greatest probability, so that rows on which the teacher
-    is confident count more. With a mean of 1, the weights do not change the size of a step.
+    p is the teacher's greatest probability, so that rows on which the teacher is confident count more. With a mean of 1, the weights do not
+    change the size of a step.
 
-    :param augmented: True for augmented rows, bool [n]; `teacher` has their logits, [n, C].
-    :param confidence: At least 0, as is `augmented_weight`; with 0 the teacher's confidence has no effect.
+    :param given: w, the weight of each row by its origin, float32 [n], at least 0; `teacher` has their logits, [n, C].
+    :param confidence: At least 0; with 0 the teacher's confidence has no effect.
     :return: float32 [n]; all zeros if no row has weight.
     """
-    weights = torch.where(augmented, augmented_weight, 1.0)
-    weights = weights * F.softmax(teacher, dim=-1).amax(dim=-1) ** confidence
+    weights = given * F.softmax(teacher, dim=-1).amax(dim=-1) ** confidence
     return (weights / weights.mean().clamp(min=1e-12)).float()

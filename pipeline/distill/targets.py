@@ -7,8 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from pipeline import tables
 from pipeline.distill import objectives
 from pipeline.errors import InputError
+from pipeline.logits import choice
 from pipeline.logits.shards import finite_logits
 from pipeline.params.students import Student
 
@@ -16,12 +18,12 @@ from pipeline.params.students import Student
 def chosen_rows(training: pa.Table, validation: pa.Table, settings: Student, classes: int) -> tuple[pa.Table, pa.Table]:
     """Return the rows to train on, and the rows to validate on.
 
-    :param training: Rows of the training split; with `rows: originals`, rows with a parent_id are left out.
+    :param training: Rows of the training split, of which the settings `rows` and `min_confidence` choose some.
     :param validation: Rows of the validation split; rows without a label are left out, unless the task is regression (one class).
     :raises InputError: If no row is left of either.
     """
-    if settings.rows == "originals":
-        training = training.filter(pc.is_null(training["parent_id"]))
+    without = choice.left_out(training, settings.origins, settings.min_confidence if classes > 1 else 0.0)
+    training = choice.chosen(training, without, tables.COPY in settings.origins)
     if classes > 1:
         validation = validation.filter(pc.is_valid(validation["label"]))
     elif settings.objective.soft != "mse":
@@ -52,10 +54,15 @@ def targets(table: pa.Table, classes: int, settings: Student) -> tuple[torch.Ten
         labels = torch.from_numpy(pc.fill_null(table["label"], -1).to_numpy().astype(np.int64))
         if labels.max() >= classes:
             raise InputError(f"the logit data set has label {labels.max()}, but only {classes} classes")
-    augmented = torch.from_numpy(pc.is_valid(table["parent_id"]).to_numpy())
-    weights = objectives.row_weights(augmented, logits, settings.weights.augmented, settings.weights.confidence)
+    how = settings.weights
+    given = torch.ones(table.num_rows)
+    for origin, weight in ((tables.COPY, how.augmented), (tables.POOL, how.unlabelled)):
+        given[torch.from_numpy(tables.is_of(table, origin))] = weight
+    weights = objectives.row_weights(given, logits, how.confidence)
     if not weights.any():
-        raise InputError("weights.augmented is 0 and there is no original row, so that no row counts")
+        raise InputError(
+            "weights: all training rows have the weight 0, so that no row counts; raise weights.augmented or weights.unlabelled"
+        )
     return objectives.hard_labels(labels, logits), logits, weights
 
 

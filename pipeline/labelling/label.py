@@ -70,21 +70,27 @@ def _slices(texts: pa.Table) -> Iterator[pa.Table]:
     return (texts.slice(start, POOL_ROWS) for start in range(0, texts.num_rows, POOL_ROWS))
 
 
-def label_task(data: Path, name: str, augmented: Path, out: Path, how: Labelling, text: str) -> dict[str, Any]:
+def label_task(
+    data: Path, name: str, augmented: Path, out: Path, how: Labelling, text: str, unlabelled: Path | None = None
+) -> dict[str, Any]:
     """Label a task's examples and augmented rows with the teacher that its finetune stage recorded, as `label` does.
 
     :param data: The task's folder; the label stores are next to it, in `labelled`.
     :param text: How text was split into words: pretokenised, raw or characters.
+    :param unlabelled: The folder of its unlabelled text; None: without.
     """
     examples, source = tables.read_examples(data / "examples", data / "source")
     files, augmentation = augmented_files(augmented)
+    more, of_more = tables.read_unlabelled(unlabelled) if unlabelled else (None, None)
     folder = (data / "teachers" / name).resolve()
     teacher, record = open_recorded(folder, source["labels"])
     if isinstance(teacher, Teacher):  # its tokenizer may have changed since the finetune stage
         check_words(teacher.files.source, teacher.tokenizer, examples)
-    about = describe_data_set(source, augmentation, text, {"name": name, **record})
+    rows = LabelRows.read(examples, files, more)
+    of_more = of_more if rows.has_unlabelled else None
+    about = describe_data_set(source, augmentation, text, {"name": name, **record}, of_more)
     opening = Opening(folder, tuple(source["labels"]), how)
-    return label(teacher, LabelRows.read(examples, files), how, data.parent / "labelled", out, about, opening)
+    return label(teacher, rows, how, data.parent / "labelled", out, about, opening)
 
 
 def label(
@@ -251,6 +257,8 @@ def assemble(
             for path, start, end in rows.ranges():
                 copies = np.flatnonzero(kept[start:end])
                 table = tables.read(path, tables.AUGMENTED).take(pa.array(copies))
+                if rows.has_unlabelled:
+                    table = table.append_column("origin", pa.array([tables.COPY] * table.num_rows, pa.string()))
                 yield _with_logits(table, store.take(places[start + copies])[0])
 
     counts = {split: len(found) for split, found in chosen.items()}
@@ -260,7 +268,7 @@ def assemble(
 
 def _with_logits(rows: pa.Table, values: NDArray[np.float32]) -> pa.Table:
     """Add the logits, and nulls for the columns that the rows do not have."""
-    schema = tables.logits_schema(values.shape[1])
+    schema = tables.logits_schema(values.shape[1], origin="origin" in rows.column_names)
     found = {name: rows[name] for name in rows.column_names}
     found["logits"] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
     columns = [found.get(field.name, pa.nulls(rows.num_rows, field.type)) for field in schema]
@@ -295,7 +303,11 @@ def _scores(
 
 
 def describe_data_set(
-    source: Mapping[str, Any], augmentation: Mapping[str, Any], text: str, teacher: Mapping[str, Any]
+    source: Mapping[str, Any],
+    augmentation: Mapping[str, Any],
+    text: str,
+    teacher: Mapping[str, Any],
+    unlabelled: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the provenance of a logit data set, except for the keys that `label` adds.
 
@@ -303,11 +315,14 @@ def describe_data_set(
     :param augmentation: The metadata of the augmented rows.
     :param text: How text was split into words: pretokenised, raw or characters.
     :param teacher: teacher.json, and the teacher's name.
+    :param unlabelled: The metadata of the unlabelled text; None where there is none.
     """
+    more = {} if unlabelled is None else {"unlabelled": unlabelled}
     return {
         **{key: source[key] for key in ("task", "labels", "pairs")},
         "text": text,
         "source": source["source"],
         "augmentation": augmentation,
+        **more,
         "teacher": teacher,
     }

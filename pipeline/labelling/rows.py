@@ -18,13 +18,14 @@ SHOWN = 10
 """Rows that a message names before it counts the rest."""
 
 _TEXT = ("id", "sentence1", "sentence2")
+_ROW = ("id", "split", "sentence1", "sentence2", "line")
 
 
 @dataclass(frozen=True)
 class LabelRows:
     """The originals of every split and the augmented rows of the training split, and which rows have the same text.
 
-    :param examples: The originals, `tables.EXAMPLES`, E rows.
+    :param examples: The originals, `tables.EXAMPLES`, E rows. The last ones are the unlabelled text, if there is any; then there is a column origin.
     :param files: The augmented rows, files of `tables.AUGMENTED`.
     :param starts: The number of the first row of the examples (0), of each file, and of all rows, int64 [files + 2].
     :param texts: The ids of the unique texts, in the order of their first rows: [n] of 16 bytes.
@@ -40,8 +41,14 @@ class LabelRows:
     text_of: NDArray[np.int64]
 
     @classmethod
-    def read(cls, examples: pa.Table, files: Sequence[Path]) -> "LabelRows":
-        """Read the ids of all rows. Raises an InputError if a file has another schema."""
+    def read(cls, examples: pa.Table, files: Sequence[Path], unlabelled: pa.Table | None = None) -> "LabelRows":
+        """Read the ids of all rows. Raises an InputError if a file has another schema.
+
+        :param unlabelled: The unlabelled text, `tables.UNLABELLED`; None: none.
+        """
+        if unlabelled is not None and unlabelled.num_rows:
+            origins = np.repeat([tables.SOURCE, tables.POOL], [examples.num_rows, unlabelled.num_rows])
+            examples = tables.with_unlabelled(examples, unlabelled).append_column("origin", pa.array(origins))
         ids = [tables.id_bytes(examples["id"])]
         ids += [tables.id_bytes(tables.read(path, tables.AUGMENTED, ["id"])["id"]) for path in files]
         found = pa.concat_arrays(ids).dictionary_encode()
@@ -49,6 +56,11 @@ class LabelRows:
         first = np.unique(text_of, return_index=True)[1]
         starts = np.cumsum([0, *map(len, ids)], dtype=np.int64)
         return cls(examples, tuple(files), starts, found.dictionary, first, text_of)
+
+    @property
+    def has_unlabelled(self) -> bool:
+        """Whether there is unlabelled text."""
+        return "origin" in self.examples.column_names
 
     def ranges(self) -> Iterator[tuple[Path, int, int]]:
         """Yield each file of augmented rows, the number of its first row, and of the row after its last."""
@@ -63,7 +75,7 @@ class LabelRows:
         :yields: id, sentence1, sentence2, split and line (both null in augmented rows), in the order of `texts`.
         """
         chosen = self.first[wanted]
-        originals = self.examples.drop_columns("label")
+        originals = self.examples.select(_ROW)
         parts, missing = [originals.slice(0, 0)], size  # so that every pool has all columns
         for number, source in enumerate((None, *self.files)):
             low, high = np.searchsorted(chosen, self.starts[number : number + 2])

@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 import yaml
 
 from pipeline.logits import changes
+from pipeline.logits.dataset import licence_of
 from pipeline.logits.markdown import aligned, escape_markdown, render
-from pipeline.logits.shards import logits_of
+from pipeline.logits.shards import has_origin, logits_of
 from pipeline.metrics import regression
 from pipeline.metrics.calibration import BINS, calibration_error, softmax
 from pipeline.places.place import Place
@@ -55,6 +56,7 @@ COLUMN_DESCRIPTIONS = {
     "sentence1": "The text, or the first sentence of a pair",
     "sentence2": "The second sentence of a pair; null in a task of single sentences",
     "label": "The gold label; null where unknown, and in every augmented row",
+    "origin": Markdown("`source`: the task's text; `unlabelled`: more text, without gold labels; `augmented`: a copy"),
     "parent_id": "The id of the original that the row was made from; null in an original",
     "copy": "The number of the copy of its original, from 0",
     "side": "The sentence that was augmented: first, second, both",
@@ -83,10 +85,19 @@ def card(folder: Place, provenance: Mapping[str, Any], shards: Sequence[Mapping[
         task=provenance["task"],
         labels=labels,
         facts=_facts(provenance),
-        splits=[("split", "rows"), *((split, f"{n:,}") for split, n in rows.items())],
+        splits=[
+            ("split", "rows"),
+            *((split, f"{n:,}") for split, n in rows.items()),
+            *_of_train(folder, provenance, shards),
+        ],
+        unlabelled=has_origin(provenance),
         ten_rows=rows.get("train", 0) >= EXAMPLES,
         examples=[_example(row, labels) for row in examples(folder, shards)],
-        columns=[(Markdown(name), text) for name, text in COLUMN_DESCRIPTIONS.items()],
+        columns=[
+            (Markdown(name), text)
+            for name, text in COLUMN_DESCRIPTIONS.items()
+            if name != "origin" or has_origin(provenance)
+        ],
         **_augmentation(augmentation),
         merged=len(provenance.get("merged", ())) if augmentation.get("n_iter") else 0,
         teacher_on_validation=_teacher_on_validation(folder, shards),
@@ -108,7 +119,7 @@ def front_matter(provenance: Mapping[str, Any], shards: Sequence[Mapping[str, An
     """Return the card's YAML head, from the provenance and the manifest's entries of the shards."""
     rows = provenance["rows"]
     teacher = provenance.get("teacher", {})
-    licence = str(provenance.get("source", {}).get("licence", "unknown"))
+    licence = licence_of(provenance)
     known = licence.lower() in LICENCES.split()
     paths = {split: [shard["path"] for shard in shards if shard["split"] == split] for split in rows if rows[split]}
     total = sum(rows.values())
@@ -132,7 +143,8 @@ def _facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     limit, merged = labelling.get("max_length"), len(provenance.get("merged", ()))
     facts = {
         "Text": ", ".join(text) or "unknown",
-        "Licence of the text": source.get("licence", "unknown"),
+        **({"Unlabelled text": changes.unlabelled_text(provenance)} if has_origin(provenance) else {}),
+        "Licence of the text": licence_of(provenance),
         "Teacher": f"{teacher.get('name', 'unknown')}: {teacher.get('architecture', 'unknown')}, from {teacher.get('source', 'unknown')}"
         + (f"; weights {_weights(teacher)}" if _weights(teacher) else "")
         + ("; fine-tuned on the training split" if teacher.get("finetuned") else ""),
@@ -144,6 +156,16 @@ def _facts(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
         + (f"; merged from {merged} data sets" if merged else ""),
     }
     return [("", ""), *((Markdown(f"**{key}**"), value) for key, value in facts.items())]
+
+
+def _of_train(
+    folder: Place, provenance: Mapping[str, Any], shards: Sequence[Mapping[str, Any]]
+) -> Iterable[tuple[str, str]]:
+    """Yield the training rows by origin, where there is unlabelled text."""
+    if has_origin(provenance):
+        paths = [folder / shard["path"] for shard in shards if shard["split"] == "train"]
+        for origin, rows in changes.origins(paths).items():
+            yield f"train: {origin}", f"{rows:,}"
 
 
 def _weights(teacher: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.places.place import Place, parquet
-from pipeline.tables import MASK
+from pipeline.tables import MASK, ORIGINS, SOURCE, is_of
 
 KEPT, DROPPED, REPLACED, NEW, MASKED = "kept", "dropped", "replaced", "new", "masked"
 
@@ -117,9 +117,9 @@ def marked(
 
 
 def describe(row: Mapping[str, Any]) -> str:
-    """Return what was done to a row: "original", or for instance "copy 3: 2 masked, 1 replaced, kept 5 words from word 4"."""
+    """Return what was done to a row: "original", "unlabelled", or for instance "copy 3: 2 masked, 1 replaced, kept 5 words from word 4"."""
     if row["parent_id"] is None:
-        return "original"
+        return "original" if row.get("origin", SOURCE) == SOURCE else str(row["origin"])
     done = []
     for side in (1, 2):
         where = f" in sentence {side}" if row["side"] == "both" or side == 2 else ""
@@ -138,6 +138,30 @@ def batches(paths: Sequence[Place], columns: list[str] | None = None) -> Iterato
         with parquet(path) as file:
             for batch in file.iter_batches(columns=columns):
                 yield pa.Table.from_batches([batch])
+
+
+def origins(paths: Sequence[Place]) -> dict[str, int]:
+    """Return the number of rows of each origin in shards of a data set with unlabelled text."""
+    counts = dict.fromkeys(ORIGINS, 0)
+    for rows in batches(paths, ["origin"]):
+        for origin in ORIGINS:
+            counts[origin] += int(is_of(rows, origin).sum())
+    return counts
+
+
+def unlabelled_text(provenance: Mapping[str, Any]) -> str:
+    """Return the source of the unlabelled text in a provenance, and how many of its texts were left out; "" where there is none."""
+    about = provenance.get("unlabelled")
+    if about is None:
+        return ""
+    parts = []
+    for source in about.get("source", ()):
+        files = [file.get("path") for file in source.get("files", {}).values()]
+        named = [source.get(key) for key in ("package", "hub", "version", "revision")]
+        parts.append(" ".join(str(name) for name in (*named, *files, *source.get("splits", {}).values()) if name))
+    dropped = sum(about.get("dropped", {}).values())
+    left_out = f"; {dropped:,} of {about['texts']:,} texts left out" if dropped else ""
+    return (", ".join(parts) or "unknown") + left_out
 
 
 def first_rows(

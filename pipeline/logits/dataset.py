@@ -9,7 +9,7 @@ Every function that reads a folder raises InputError if there is no data set, or
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,26 @@ import pyarrow.parquet as pq
 
 from pipeline import tables
 from pipeline.errors import InputError
-from pipeline.logits.shards import ROW_GROUP_ROWS, cast, shard_schema
+from pipeline.logits.shards import ROW_GROUP_ROWS, cast, has_origin, shard_schema
 from pipeline.places.place import Place
 from pipeline.storage import read_json, sha256_of, why_skipped
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("id", "sentence1", "sentence2", "label", "parent_id", "logits")
-"""The columns for training and evaluation."""
+"""The columns for training and evaluation; training also reads origin where the data set has it, see `columns_of`."""
 
-FORMAT = 1
-"""The version of this layout. Readers refuse any other."""
+FORMATS = (1, 2)
+"""The versions of this layout that can be read; readers refuse any other. Version 2 has unlabelled text: the column origin, and `unlabelled` in the
+provenance. A reader of version 1 would take these rows for originals."""
+
+
+READABLE = f"this version reads the formats {' and '.join(map(str, FORMATS))}"
+
+
+def format_of(provenance: Mapping[str, Any]) -> int:
+    """Return the version of the layout that a data set is written in, the lowest that has all it needs."""
+    return 2 if has_origin(provenance) else 1
 
 
 def manifest(folder: Place) -> dict[str, Any]:
@@ -47,14 +56,25 @@ def manifest(folder: Place) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON: {error}; write it again with `dvc repro --force`") from error
-    if found.get("format") != FORMAT:
-        raise InputError(f"{path}: format {found.get('format')!r}; this version reads format {FORMAT}")
+    if found.get("format") not in FORMATS:
+        raise InputError(f"{path}: format {found.get('format')!r}; {READABLE}")
     return found
 
 
 def provenance(folder: Place) -> dict[str, Any]:
     """Return the provenance of a logit data set: task, labels, teacher, augmentation, source, versions, rows."""
     return dict(manifest(folder)["provenance"])
+
+
+def columns_of(provenance: Mapping[str, Any], columns: Sequence[str] = COLUMNS) -> list[str]:
+    """Return columns, and origin where the data set has it: with parent_id, it tells `tables.is_of` where a row comes from."""
+    return [*columns, "origin"] if has_origin(provenance) else [*columns]
+
+
+def licence_of(provenance: Mapping[str, Any]) -> str:
+    """Return the licence of the text: that of the source, and of the unlabelled text if it has another one."""
+    parts = [provenance.get("source", {}), *([provenance["unlabelled"]] if has_origin(provenance) else [])]
+    return " and ".join(dict.fromkeys(str(part.get("licence") or "unknown") for part in parts))
 
 
 def shard_paths(folder: Place) -> dict[str, list[Place]]:
@@ -175,7 +195,7 @@ def _opened(
     splits = list(about["rows"]) if split is None else [split]
     if not set(splits) <= set(about["rows"]):
         raise InputError(f"{folder}: has no split {split!r} (it has {', '.join(about['rows'])})")
-    stored, schema = shard_schema(about), tables.logits_schema(len(about["labels"]))
+    stored, schema = shard_schema(about), tables.logits_schema(len(about["labels"]), origin=has_origin(about))
     if columns is not None:
         stored, schema = (pa.schema([of.field(name) for name in columns]) for of in (stored, schema))
     shards = [shard for name in splits for shard in found["shards"] if shard["split"] == name]

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.logits import dataset, note, verify
+from pipeline.logits.shards import has_origin
 from pipeline.params.text import Text
 from pipeline.places.remote import is_url
 from pipeline.storage import new_folder, sha256_of
@@ -62,8 +62,7 @@ def examples(task: str, text: Text, mode: str) -> tuple[pa.Table, dict[str, Any]
     check_match(task, text, mode, about)
     parts, schema = [], tables.examples_schema(len(text.labels))
     for split in about["rows"]:
-        rows = dataset.read_split(folder, split, ["id", "sentence1", "sentence2", "label", "parent_id"])
-        rows = rows.filter(pc.is_null(rows["parent_id"]))
+        rows = _of(folder, about, split, tables.SOURCE)
         rows = rows.append_column("split", pa.array([split] * rows.num_rows, pa.string()))
         rows = rows.append_column("line", pa.array(range(1, rows.num_rows + 1), pa.int64()))
         parts.append(rows.select(schema.names).cast(schema))
@@ -78,6 +77,26 @@ def examples(task: str, text: Text, mode: str) -> tuple[pa.Table, dict[str, Any]
             "teacher": about["teacher"],
         },
     }
+
+
+def _of(folder: Path, about: Mapping[str, Any], split: str, origin: str) -> pa.Table:
+    columns = dataset.columns_of(about, ["id", "sentence1", "sentence2", "label", "parent_id"])
+    rows = dataset.read_split(folder, split, columns)
+    return rows.filter(pa.array(tables.is_of(rows, origin)))
+
+
+def unlabelled(text: Text) -> tuple[pa.Table, dict[str, Any]]:
+    """Return the unlabelled text of a logit data set, `tables.UNLABELLED`, and its provenance; none where it has none.
+
+    :param text: As in `examples`, which checks the data set.
+    """
+    folder = fetch(str(text.source.logits))
+    about = dataset.provenance(folder)
+    if not has_origin(about):
+        return tables.UNLABELLED.empty_table(), {}
+    rows = _of(folder, about, tables.SPLITS[0], tables.POOL)
+    rows = rows.append_column("line", pa.nulls(rows.num_rows, pa.int64()))
+    return rows.select(tables.UNLABELLED.names).cast(tables.UNLABELLED), about["unlabelled"]
 
 
 def check_match(task: str, text: Text, mode: str, about: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.logits import dataset, verify, writing
-from pipeline.logits.shards import Stream, logits_of
+from pipeline.logits.shards import Stream, has_origin, logits_of
 from pipeline.logits.verify_files import value_of
 
 TOLERANCE = 1e-3
@@ -25,8 +25,9 @@ labelling.max_length labelling.dtype labelling.stored
 """
 """Keys whose values must be equal: the classes, the teacher, the tokenisation, and how the logits were computed and stored."""
 
-DROPPED, ORIGINAL, COPY = 0, 1, 2
-"""What becomes of a row: another row has its text, or it is written as an original or as an augmented row."""
+DROPPED = 0
+KINDS = dict(enumerate(tables.ORIGINS, 1))
+"""What becomes of a row: another row has its text, or it is written among those of its origin, in this order."""
 
 
 class Union(NamedTuple):
@@ -39,7 +40,7 @@ class Union(NamedTuple):
     text_of: NDArray[np.int32]
     """The text of each row, [N]."""
     fates: NDArray[np.int8]
-    """DROPPED, ORIGINAL or COPY for each row, [N]."""
+    """DROPPED or one of KINDS for each row, [N]."""
 
 
 def merge(folders: Sequence[Path], out: Path, tolerance: float = TOLERANCE) -> dict[str, int]:
@@ -68,7 +69,10 @@ def merge(folders: Sequence[Path], out: Path, tolerance: float = TOLERANCE) -> d
     }
     unions = {split: _union(of, split, tolerance) for split, of in having.items() if of}
     _refuse_leaks({split: union.texts for split, union in unions.items()})
-    splits = {split: Stream(len(union.texts), _rows(having[split], split, union)) for split, union in unions.items()}
+    origin = any(map(has_origin, about))
+    splits = {
+        split: Stream(len(union.texts), _rows(having[split], split, union, origin)) for split, union in unions.items()
+    }
     writing.write(out, splits, _provenance(about))
     return {split: stream.num_rows for split, stream in splits.items()}
 
@@ -90,27 +94,29 @@ def _parts(
     """Yield the rows of a split of several data sets in batches, each with its place among all of these rows."""
     start = 0
     for folder in folders:
-        for rows in dataset.stream_split(folder, split, columns):
+        read = None if columns is None else dataset.columns_of(dataset.provenance(folder), columns)
+        for rows in dataset.stream_split(folder, split, read):
             yield rows, slice(start, start := start + rows.num_rows)
 
 
 def _union(folders: Sequence[Path], split: str, tolerance: float) -> Union:
     of_labels = tables.label_type(len(dataset.provenance(folders[0])["labels"]))
-    ids, labels, copies = [pa.array([], pa.binary(16))], [pa.array([], of_labels)], [np.empty(0, np.bool_)]
+    ids, labels, kinds = [pa.array([], pa.binary(16))], [pa.array([], of_labels)], [np.empty(0, np.int8)]
     for rows, _ in _parts(folders, split, ("id", "label", "parent_id")):
         ids.append(tables.id_bytes(rows["id"]))
         labels += rows["label"].chunks
-        copies.append(pc.is_valid(rows["parent_id"]).to_numpy())
-    is_copy = np.concatenate(copies)
+        kinds.append(np.select([tables.is_of(rows, origin) for origin in KINDS.values()], [*KINDS]).astype(np.int8))
+    kind = np.concatenate(kinds)
     encoded = pa.concat_arrays(ids).dictionary_encode()
     texts, text_of = encoded.dictionary, encoded.indices.to_numpy()
-    # Originals before augmented rows: they have gold labels, and they are the parents. The last of the values that are assigned counts.
-    order = np.argsort(is_copy, kind="stable")[::-1]
+    # Originals first: they have gold labels, and they are the parents. Unlabelled text, which can be a parent, is next.
+    # The last of the values that are assigned counts.
+    order = np.argsort(kind, kind="stable")[::-1]
     first = np.empty(len(texts), np.int64)
     first[text_of[order]] = order
     _refuse_other_logits(folders, split, tolerance, text_of, first, texts)
     fates = np.full(len(text_of), DROPPED, np.int8)
-    fates[first] = np.where(is_copy[first], COPY, ORIGINAL)
+    fates[first] = kind[first]
     return Union(texts, _gold(pa.concat_arrays(labels), split, text_of, texts), text_of, fates)
 
 
@@ -160,27 +166,41 @@ def _refuse_leaks(texts: Mapping[str, pa.Array]) -> None:
             )
 
 
-def _rows(folders: Sequence[Path], split: str, union: Union) -> Iterator[pa.Table]:
-    """Yield the rows of a split, a batch at a time: the originals of all data sets, then their augmented rows."""
-    for fate in (ORIGINAL, COPY):
+def _rows(folders: Sequence[Path], split: str, union: Union, origin: bool) -> Iterator[pa.Table]:
+    """Yield the rows of a split, a batch at a time: the originals of all data sets, their unlabelled text, then their augmented rows.
+
+    :param origin: Whether the rows get the column origin: one of the data sets has it.
+    """
+    for fate, name in KINDS.items():
         if not (union.fates == fate).any():
             continue
         for rows, at in _parts(folders, split):
             chosen = union.fates[at] == fate
             labels = union.labels.take(pa.array(union.text_of[at][chosen]))
             index = rows.schema.get_field_index("label")
-            yield rows.filter(pa.array(chosen)).set_column(index, rows.schema.field(index), labels)
+            found = rows.filter(pa.array(chosen)).set_column(index, rows.schema.field(index), labels)
+            if origin and "origin" not in found.column_names:
+                names = pa.array([name] * found.num_rows, pa.string()).cast(tables.ORIGIN.type)
+                found = found.add_column(index + 1, tables.ORIGIN, names)
+            yield found
 
 
 def _provenance(about: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the provenance of the first data set, with the source, rules and rows of each part under `merged`."""
     parts: list[Any] = []
     for facts in about:
-        parts += facts.get("merged", [{key: facts[key] for key in ("source", "augmentation", "labelling", "rows")}])
-    licences = dict.fromkeys(str(facts["source"]["licence"]) for facts in about)
+        keys = ("source", "augmentation", "unlabelled", "labelling", "rows")
+        parts += facts.get("merged", [{key: facts[key] for key in keys if key in facts}])
+    more = [facts["unlabelled"] for facts in about if has_origin(facts)]
+    unlabelled = {"unlabelled": {**more[0], "licence": _licences(more)}} if more else {}
     return {
         **about[0],
-        "source": {**about[0]["source"], "licence": " and ".join(licences)},
+        **unlabelled,
+        "source": {**about[0]["source"], "licence": _licences([facts["source"] for facts in about])},
         "augmentation": {key: value for key, value in about[0]["augmentation"].items() if key != "summary"},
         "merged": parts,
     }
+
+
+def _licences(sources: Sequence[Mapping[str, Any]]) -> str:
+    return " and ".join(dict.fromkeys(str(source["licence"]) for source in sources))

@@ -170,13 +170,18 @@ def stored_as(provenance: Mapping[str, Any]) -> str:
     return str(provenance.get("labelling", {}).get("stored", "float32"))
 
 
+def has_origin(provenance: Mapping[str, Any]) -> bool:
+    """Return whether the rows have the column origin, as those of data sets with unlabelled text have."""
+    return "unlabelled" in provenance
+
+
 def shard_schema(provenance: Mapping[str, Any]) -> pa.Schema:
     """Return the schema of the shards: `tables.logits_schema(C)` in the types of `datasets`, with the metadata of `datasets` and our own.
 
-    :param provenance: The data set's, of which `labels` and `labelling.stored` count.
+    :param provenance: The data set's, of which `labels`, `labelling.stored` and the presence of `unlabelled` count.
     """
     labels, stored = list(provenance["labels"]), stored_as(provenance)
-    schema = tables.logits_schema(len(labels), pa.type_for_alias(stored))
+    schema = tables.logits_schema(len(labels), pa.type_for_alias(stored), has_origin(provenance))
     for i, field in enumerate(schema):
         if pa.types.is_dictionary(field.type):
             schema = schema.set(i, field.with_type(field.type.value_type))

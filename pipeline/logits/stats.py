@@ -32,7 +32,7 @@ LENGTHS = (1, 3, 6, 9, 13, 21, 41, 81)
 UNUSED = ("id", "copy", "side", "ngram_start1", "ngram_start2")
 """The columns that `stats` does not read."""
 
-KINDS = ("original", "augmented", "masked", "replaced", "edited", "cut to an n-gram")
+KINDS = ("original", "unlabelled", "augmented", "masked", "replaced", "edited", "cut to an n-gram")
 """Kinds of rows. A row can be of several: the last four are augmented rows by what was done to them."""
 
 MARKS = {
@@ -65,8 +65,8 @@ def _count(rows: pa.Table, classes: int) -> dict[str, Any]:
     rows, probabilities = rows.filter(pa.array(finite)), softmax(values[finite])
     confidences = np.minimum((probabilities.max(axis=1) * CONFIDENCES).astype(int), CONFIDENCES - 1)
     entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-300))).sum(axis=1)
-    augmented = pc.is_valid(rows["parent_id"]).to_numpy()
-    kinds = [~augmented, augmented]
+    kinds = [tables.is_of(rows, origin) for origin in tables.ORIGINS]
+    augmented = kinds[-1]
     for name in ("masked", "replaced", "edited", "ngram_size"):
         one, two = (pc.fill_null(rows[f"{name}{side}"], 0).to_numpy() > 0 for side in (1, 2))
         kinds.append(augmented & (one | two))
@@ -91,10 +91,11 @@ def stats(folder: Place) -> str:
         lengths. Rows whose logits are not finite are counted apart.
     :raises InputError: If there is no data set.
     """
-    labels = dataset.provenance(folder)["labels"]
-    classes = len(labels)
+    about = dataset.provenance(folder)
+    labels, classes = about["labels"], len(about["labels"])
     total = nothing = _count(tables.logits_schema(classes).empty_table(), classes)
-    columns = [name for name in tables.logits_schema(classes).names if name not in UNUSED]
+    names = tables.logits_schema(classes).names
+    columns = dataset.columns_of(about, [name for name in names if name not in UNUSED])
     parts = []
     for split, paths in dataset.shard_paths(folder).items():
         found = reduce(_add, (_count(rows, classes) for rows in changes.batches(paths, columns)), nothing)

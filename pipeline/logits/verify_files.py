@@ -15,7 +15,7 @@ import pyarrow as pa
 from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.logits.card import front_matter
-from pipeline.logits.dataset import FORMAT
+from pipeline.logits.dataset import FORMATS, READABLE, format_of
 from pipeline.logits.shards import shard_schema, stored_as
 from pipeline.places.place import Place, parquet
 from pipeline.places.remote import Remote
@@ -75,14 +75,16 @@ def manifest(data: DataSet) -> Faults:
         raise ValueError(f"{constant} is not valid JSON")
 
     found = json.loads(_read(data.folder / "manifest.json"), parse_constant=refuse)
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(found, dict) or found.get("format") not in FORMATS:
         shown = found.get("format") if isinstance(found, dict) else type(found).__name__
-        yield f"format {shown!r}; this version reads format {FORMAT}"
+        yield f"format {shown!r}; {READABLE}"
         return
     about, shards = found.get("provenance"), found.get("shards")
     if not isinstance(about, dict) or not isinstance(shards, list):
         yield "needs a mapping `provenance` and a list `shards`"
         return
+    if found["format"] != format_of(about):
+        yield f"format {found['format']}, but the provenance is of format {format_of(about)}"
     yield from _faults_of_facts(about)
     kinds = {"path": str, "split": str, "rows": int, "sha256": str, "rows_digest": str}
     for number, shard in enumerate(shards):
@@ -110,6 +112,9 @@ def _faults_of_facts(about: Mapping[str, Any]) -> Faults:
         yield f"provenance.labels: a class name is listed twice: {labels}"
     if not isinstance(rows, dict) or not all(k in tables.SPLITS and type(n) is int for k, n in rows.items()):
         yield f"provenance.rows: must give the number of rows of each split ({', '.join(tables.SPLITS)})"
+    more = about.get("unlabelled")
+    if "unlabelled" in about and not (isinstance(more, dict) and isinstance(more.get("licence"), str)):
+        yield "provenance.unlabelled: must be a mapping with the licence of the unlabelled text"
     if type(about.get("pairs")) is not bool:
         yield "provenance.pairs: must be true or false"
     if stored_as(about) not in ("float32", "float16"):

@@ -1,7 +1,7 @@
 """The checks of `verify` that read rows."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import combinations, product
 from typing import Any, ClassVar
@@ -23,7 +23,7 @@ SHOWN = 3
 """Maximum number of faults listed per check."""
 
 HEX = "^[0-9a-f]{32}$"
-STRINGS = ("id", "sentence1", "sentence2", "parent_id", "side")
+STRINGS = ("id", "sentence1", "sentence2", "origin", "parent_id", "side")
 
 
 class RowFaults:
@@ -124,6 +124,7 @@ def _check_lineage(path: Place, rows: pa.Table, split: str, ids: Ids, faults: Ro
         wrong(pc.and_(pc.invert(augmented), pc.is_valid(rows[name])), f"an original with {name}")
     unknown = pc.invert(pc.is_in(rows["side"], value_set=pa.array(tables.SIDES)))
     wrong(pc.and_(pc.is_valid(rows["side"]), unknown), "an unknown side")
+    _check_origin(rows, split, augmented, wrong)
     readable = pc.match_substring_regex(rows["id"], HEX)
     named = pc.fill_null(pc.match_substring_regex(rows["parent_id"], HEX), True)
     wrong(pc.invert(named), "a parent_id that is not 32 hex digits")
@@ -131,6 +132,18 @@ def _check_lineage(path: Place, rows: pa.Table, split: str, ids: Ids, faults: Ro
     ids[split, "original"].append(tables.id_bytes(rows["id"].filter(pc.invert(augmented))))
     ids[split, "augmented row"].append(tables.id_bytes(rows["id"].filter(augmented)))
     ids[split, "parent"].append(tables.id_bytes(rows["parent_id"].filter(augmented)))
+
+
+def _check_origin(rows: pa.Table, split: str, augmented: pa.ChunkedArray, wrong: Callable[[Any, str], None]) -> None:
+    """Check the column origin, which only a data set with unlabelled text has."""
+    if "origin" not in rows.column_names:
+        return
+    origin, pool = rows["origin"], pc.equal(rows["origin"], tables.POOL)
+    wrong(pc.invert(pc.is_in(origin, value_set=pa.array(tables.ORIGINS))), "an unknown origin")
+    wrong(pc.not_equal(pc.equal(origin, tables.COPY), augmented), "an origin that does not match parent_id")
+    wrong(pc.and_(pool, pc.is_valid(rows["label"])), "an unlabelled row with a gold label")
+    if split != tables.SPLITS[0]:
+        wrong(pool, f"an unlabelled row in the split {split}")
 
 
 def _check_ids(ids: Ids, faults: RowFaults) -> None:

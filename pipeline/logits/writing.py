@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.logits import card
-from pipeline.logits.dataset import FORMAT
+from pipeline.logits.dataset import format_of
 from pipeline.logits.shards import Stream, shard_schema, write_shards
 from pipeline.storage import remove_temporaries, write_json, write_text
 
@@ -32,7 +32,7 @@ def write(folder: Path, splits: Mapping[str, pa.Table | Stream], provenance: Map
         shard for split, table in splits.items() for shard in write_shards(folder / "data", split, table, schema)
     ]
     write_text(folder / "README.md", card.card(folder, provenance, shards))
-    write_json(folder / "manifest.json", {"format": FORMAT, "provenance": provenance, "shards": shards})
+    write_json(folder / "manifest.json", {"format": format_of(provenance), "provenance": provenance, "shards": shards})
     remove_temporaries(folder)
     # Temporary files of killed runs, too.
     for path in sorted({*(folder / "data").iterdir()} - {folder / shard["path"] for shard in shards}):

@@ -19,8 +19,9 @@ from pipeline import plugins
 from pipeline.errors import InputError
 from pipeline.params.augment import Rule
 from pipeline.params.project import Settings
+from pipeline.params.students import Student
 from pipeline.params.teachers import TeacherModel
-from pipeline.params.text import Source, exists, is_pattern, parts_of
+from pipeline.params.text import Source, Text, exists, is_pattern, parts_of
 from pipeline.places.place import Place, place_of
 from pipeline.places.remote import Remote, RemoteError
 from pipeline.storage import read_json, sha256_of, write_json
@@ -104,16 +105,13 @@ def inputs(settings: Settings, hashes: Hashes, before: Mapping[str, Any]) -> dic
     }
     teachers = _kept(teachers, before.get("teachers"))
     found: dict[str, Any] = {
-        "text": _source(settings.task.text.source, hashes, prepares),
+        "text": _text(settings.task.text, hashes, prepares),
         "tagger": _tagger(settings.tag.tagger, hashes),
         "rules": [_rule(rule, hashes) for rule in settings.augment.rules.values()],
         "teachers": teachers,
         "labelling": {name: _digest(teacher.label) for name, teacher in settings.teachers.items()},
         "vectors": {name: _vectors(vectors.source, hashes, teachers) for name, vectors in settings.vectors.items()},
-        "gather": {
-            name: _digest([list(student.teachers.items()), student.average, student.rows])
-            for name, student in students.items()
-        },
+        "gather": {name: _gathered(student) for name, student in students.items()},
         "students": {
             name: {"settings": _digest(student), "code": code(student.model)} for name, student in students.items()
         },
@@ -151,6 +149,22 @@ def _kept(found: Any, before: Any) -> Any:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _gathered(student: Student) -> str:
+    confidence = [student.min_confidence] if student.min_confidence else []
+    return _digest([list(student.teachers.items()), student.average, student.rows, *confidence])
+
+
+def _text(text: Text, hashes: Hashes, prepares: bool) -> dict[str, Any]:
+    """Hash the files of a task's source, and under `unlabelled` those of its unlabelled text."""
+    found = _source(text.source, hashes, prepares)
+    if text.unlabelled is None:
+        return found
+    files: dict[str, Any] = {}
+    for source in text.unlabelled.sources():
+        files |= _source(source, hashes, prepares)
+    return found | {"unlabelled": files}
 
 
 def _source(source: Source, hashes: Hashes, prepares: bool) -> dict[str, Any]:
@@ -191,8 +205,8 @@ def _version(place: Remote, pinned: bool) -> str | None:
     found = place.version()
     if found is None and not pinned:
         raise InputError(
-            f"{place}: the server states neither an ETag nor a date, so a change would go unnoticed; write text.source.sha256, "
-            "the SHA-256 of the file"
+            f"{place}: the server states neither an ETag nor a date, so a change would go unnoticed; write its SHA-256 "
+            "beside it, under sha256"
         )
     return found
 

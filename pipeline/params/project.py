@@ -268,6 +268,7 @@ def _check_regression(students: Mapping[str, Student], path: Path) -> None:
         for key, value, only in (
             ("objective.soft", student.objective.soft, "mse"),
             ("weights.confidence", student.weights.confidence, 0.0),
+            ("min_confidence", student.min_confidence, 0.0),
             ("teacher.average", student.average, "logits"),
         ):
             if value != only:

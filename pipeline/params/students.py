@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, model_validator
 from pydantic import Tag as UnionTag
 
 from pipeline.params.base import Float, Fraction, ImportPath, Model, Positive, Seed, Tasks
+from pipeline.tables import ORIGINS
 
 
 class Optimiser(Model):
@@ -46,11 +47,14 @@ class RowWeights(Model):
 
     augmented: Float = Field(1.0, ge=0)
     """The weight of an augmented row; that of an original is 1."""
+    unlabelled: Float = Field(1.0, ge=0)
+    """The weight of a row of `text.unlabelled`. (since 0.2.0)"""
     confidence: Float = Field(0.0, ge=0)
     """Multiplies the weight by the teacher's highest probability to this power: higher values prefer confident rows."""
 
 
 Names = Annotated[list[str], Field(min_length=1)]
+Origins = Annotated[list[Literal["source", "unlabelled", "augmented"]], Field(min_length=1)]
 Weights = Annotated[dict[str, Float], Field(min_length=1)]
 
 
@@ -88,8 +92,11 @@ class Student(Model):
     # Not a setting of its training, so the hashes of those do not contain it.
     tasks: Tasks | None = Field(None, exclude=True)
     """The tasks that it is trained on; absent: every task."""
-    rows: Literal["all", "originals"] = "all"
-    """`originals`: train without augmented rows."""
+    rows: Literal["all", "originals"] | Origins = "all"
+    """The training rows. `originals`: those of `text.source` alone. A list of origins: `source`, `unlabelled` (`text.unlabelled`) and
+    `augmented` (the copies of these rows)."""
+    min_confidence: Fraction = 0.0
+    """Leave out unlabelled rows on which the teacher's highest probability is lower. (since 0.2.0)"""
     vectors: str | None = None
     """The name of its initial word vectors, a key of `vectors`; absent: random vectors."""
     objective: Objective = Objective()
@@ -129,6 +136,13 @@ class Student(Model):
     def average(self) -> Literal["logits", "distributions"]:
         """What is averaged over several teachers."""
         return self.teacher.average if isinstance(self.teacher, Average) else "logits"
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins of the training rows, as in `tables.ORIGINS`."""
+        if isinstance(self.rows, list):
+            return tuple(origin for origin in ORIGINS if origin in self.rows)
+        return ORIGINS if self.rows == "all" else ORIGINS[:1]
 
     @model_validator(mode="after")
     def _teachers_count(self) -> Self:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.params.base import Fraction, Model, Policy, RefuseOrDrop, Sha256, Split, form
+from pipeline.params.base import Float, Fraction, Model, Policy, Positive, RefuseOrDrop, Sha256, Split, form
 from pipeline.places.place import Place, matches
 from pipeline.places.remote import Remote
 from pipeline.tables import SPLITS
@@ -164,6 +164,101 @@ class BadRows(Model):
     """A training or validation text that is also in a later split: the later split keeps it."""
 
 
+Several = Annotated[list[str], Field(min_length=1)]
+
+
+class Unlabelled(Model):
+    """Unlabelled text of the task's domain: exactly one of `files`, `package`, `hub`. Its rows join the training split without a label."""
+
+    files: str | Several | None = None
+    """A file, a folder or a pattern, as in `text.source`, or a list of these. (since 0.2.0)"""
+    package: str | None = None
+    """An installed Python package that contains the file `path`. (since 0.2.0)"""
+    path: str | Several | None = None
+    """With `package`: the file inside it, or a list of files. (since 0.2.0)"""
+    hub: str | None = None
+    """A data set of the Hugging Face Hub, `OWNER/NAME`. (since 0.2.0)"""
+    config: str | None = None
+    """With `hub`: the configuration. (since 0.2.0)"""
+    revision: str | None = None
+    """With `hub`: the commit. (since 0.2.0)"""
+    hub_splits: list[str] = Field([])
+    """With `hub`: the splits of the data set to read, such as `[unsupervised]`. (since 0.2.0)"""
+    sha256: Sha256 | list[Sha256] | None = None
+    """The SHA-256 of the file, or of each file of a list, which is checked. (since 0.2.0)"""
+    quotes: bool | None = None
+    """With tsv files: as in `text.source`. (since 0.2.0)"""
+    where: dict[str, str | int | float | bool] = Field({})
+    """Keep only the rows with these values in these columns. (since 0.2.0)"""
+    licence: str = "unknown"
+    """Its licence, for the cards of data sets and students. (since 0.2.0)"""
+    column: str
+    """The column of the text, or of the first sentence of a pair. (since 0.2.0)"""
+    column2: str | None = None
+    """The column of the second sentence, in a task of pairs. (since 0.2.0)"""
+    split_sentences: bool = False
+    """`true`: cut documents of ordinary text into sentences with spaCy's sentencizer. In a pretokenised task, sentences are also tokenised
+    like its training text; rows that are not cut must be tokenised already. (since 0.2.0)"""
+    language: str = "en"
+    """With `split_sentences`: spaCy's code of the language. (since 0.2.0)"""
+    min_words: Positive = 1
+    """Leave out texts with fewer words; of a pair, the words of both sentences count. (since 0.2.0)"""
+    max_words: Positive | None = None
+    """Leave out texts with more words; absent: no limit. (since 0.2.0)"""
+    similar: Float = Field(1.0, gt=0, le=1)
+    """Keep this share of the texts, those whose words are most typical of the training text. (since 0.2.0)"""
+    limit: Positive | None = None
+    """Keep at most this many texts, chosen by content hash, so that a smaller limit keeps a part of what a larger one keeps; absent: all. (since 0.2.0)"""
+    augment: bool = False
+    """`true`: draw augmented copies of these rows too. (since 0.2.0)"""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        kinds = [name for name in ("files", "package", "hub") if getattr(self, name) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"exactly one of files, package, hub is needed, not {len(kinds)}")
+        if bool(self.hub_splits) != (self.hub is not None):
+            raise ValueError("hub_splits goes with hub: the splits of the data set to read, such as [unsupervised]")
+        files = self._files()
+        if self.sha256 is not None and isinstance(self.sha256, str) != isinstance(files, str):
+            raise ValueError("sha256 must be one for one file, a list for a list of files")
+        if isinstance(self.sha256, list) and len(self.sha256) != len(files):
+            raise ValueError(f"sha256 has {len(self.sha256)} hashes for {len(files)} files")
+        if self.max_words is not None and self.max_words < self.min_words:
+            raise ValueError(f"max_words: {self.max_words} is less than min_words, {self.min_words}")
+        if self.split_sentences and self.column2 is not None:
+            raise ValueError("split_sentences: a pair cannot be cut into sentences; remove the key")
+        self.sources()  # checks the rest
+        return self
+
+    def _files(self) -> str | list[str]:
+        return (self.files if self.package is None else self.path) or []
+
+    def sources(self) -> list[Source]:
+        """Return a source for each file, or for each split of the Hub's data set."""
+        common = {"where": self.where, "licence": self.licence, "quotes": self.quotes}
+        if self.hub is not None:
+            hub = {**common, "hub": self.hub, "config": self.config, "revision": self.revision}
+            if self.sha256 is not None:
+                raise ValueError("sha256 goes with files and package; revision pins a hub data set")
+            return [Source.model_validate({**hub, "hub_splits": {"train": split}}) for split in self.hub_splits]
+        files = self._files()
+        listed = [files] if isinstance(files, str) else files
+        hashes = self.sha256 if isinstance(self.sha256, list) else [self.sha256] * len(listed)
+        key = "files" if self.package is None else "path"
+        more = {"package": self.package, "config": self.config, "revision": self.revision, **common}
+        if self.package is not None and not listed:
+            raise ValueError("path goes with package: the file inside it")
+        return [
+            Source.model_validate({**more, key: file, "sha256": sha256})
+            for file, sha256 in zip(listed, hashes, strict=True)
+        ]
+
+    def columns(self) -> Columns:
+        """Return the source's names of the columns."""
+        return Columns(sentence1=self.column, sentence2=self.column2)
+
+
 class Text(Model):
     """A task's text and labels. A change runs all stages again, from prepare on."""
 
@@ -179,6 +274,8 @@ class Text(Model):
     """Shares by which a source of one file, or the file of train, is split by content hash; absent: one file per split."""
     bad_rows: BadRows = BadRows()
     """What to do with invalid rows."""
+    unlabelled: Unlabelled | None = None
+    """More text of the domain, without labels, for students to learn the teacher's logits of; absent: none. (since 0.2.0)"""
 
     @property
     def is_regression(self) -> bool:
@@ -233,6 +330,15 @@ class Text(Model):
         for value, name in self.label_values.items():
             if name is not None and unicodedata.normalize("NFC", name) not in names:
                 raise ValueError(f"label_values.{value}: {name!r} is not one of labels {self.labels}")
+        if self.unlabelled is not None and self.source.logits is not None:
+            raise ValueError("unlabelled: a logit data set has its own unlabelled rows; remove the key")
+        if self.unlabelled is not None and (self.unlabelled.column2 is None) != (self.columns.sentence2 is None):
+            wanted = (
+                "is missing, the column of the second sentence"
+                if self.columns.sentence2
+                else "goes with a task of pairs"
+            )
+            raise ValueError(f"unlabelled: column2 {wanted}")
         if self.splits and self.source.logits is not None:
             raise ValueError("splits: a logit data set has its own splits; remove the key")
         if self.splits and not math.isclose(sum(self.splits.values()), 1.0):

@@ -45,8 +45,8 @@ class Confidence:
     """A teacher's confidence on the training rows, in a regression (one class) its predictions.
 
     :param edges: The ends of the bins, [BINS + 1].
-    :param original: Original rows in each bin; `augmented` are the augmented ones.
-    :param means: The mean over originals and over augmented rows.
+    :param original: Original rows in each bin; `augmented` are the augmented ones, `unlabelled` those of unlabelled text.
+    :param means: The mean over originals, over augmented rows, and over unlabelled rows, if there are any.
     :param other: By kind of change, `all` for any: augmented rows, and those of them whose predicted class differs from their original's;
         empty in a regression.
     """
@@ -56,6 +56,7 @@ class Confidence:
     augmented: NDArray[np.int64]
     means: tuple[float, ...]
     other: dict[str, tuple[int, int]] = field(default_factory=dict)
+    unlabelled: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
 
 class Labelled(NamedTuple):
@@ -79,8 +80,10 @@ class _Facts(NamedTuple):
     """[n]"""
     ids: pa.Array
     """Of originals, [o] of 16 bytes."""
+    pool: NDArray[np.bool_]
+    """Which originals are unlabelled text, [o]."""
     fit: NDArray[np.bool_]
-    """Which originals have the length of an example, [o]."""
+    """Which originals can be an example: of the task's source, and neither short nor long, [o]."""
     parents: pa.Array
     """Of copies, [c] of 16 bytes."""
     changes: NDArray[np.uint8]
@@ -89,6 +92,7 @@ class _Facts(NamedTuple):
     @classmethod
     def of(cls, rows: pa.Table) -> "_Facts":
         copies = pc.is_valid(rows["parent_id"])
+        pool = tables.is_of(rows, tables.POOL)[~copies.to_numpy()]
         logits, originals, added = logits_of(rows), rows.filter(pc.invert(copies)), rows.filter(copies)
         values = logits[:, 0] if logits.shape[1] == 1 else softmax(logits).max(axis=1)
         words = pc.add(pc.count_substring(originals["sentence1"], " "), 1)
@@ -105,7 +109,8 @@ class _Facts(NamedTuple):
             values.astype(np.float64),
             logits.argmax(axis=1).astype(np.int32),
             tables.id_bytes(originals["id"]),
-            fit.to_numpy(),
+            pool,
+            fit.to_numpy() & ~pool,
             tables.id_bytes(added["parent_id"]),
             bits,
         )
@@ -123,10 +128,10 @@ def read(folder: Path, many: int, copies: int, seed: int) -> Labelled:
     :raises InputError: If there is no data set, or an id is not 32 hex digits.
     """
     about = dataset.provenance(folder)
-    doubting = Logits(about["labels"])
+    doubting, columns = Logits(about["labels"]), dataset.columns_of(about, _COLUMNS)
     parts = [_Facts.of(tables.logits_schema(len(about["labels"])).empty_table())]
     for split, paths in dataset.shard_paths(folder).items():
-        for rows in changes.batches(paths, _COLUMNS if split == "train" else ["label", "logits"]):
+        for rows in changes.batches(paths, columns if split == "train" else ["label", "logits"]):
             doubting.add_rows(rows, split)
             if split == "train":
                 parts.append(_Facts.of(rows))
@@ -152,9 +157,10 @@ def _confidence(facts: _Facts, parent: NDArray[np.int32], classes: int) -> Confi
     if classes > 1:
         values = values.clip(1 / classes, 1.0)  # rounding can put 1 / C below the first edge
     edges = np.histogram_bin_edges(values, BINS, None if classes == 1 else (1 / classes, 1.0))
-    sides = values[~facts.copied], values[facts.copied]
+    originals, pool = values[~facts.copied], facts.pool
+    sides = originals[~pool], values[facts.copied], originals[pool]
     counts = [np.histogram(side, edges)[0] for side in sides]
-    means = tuple(float(side.mean()) if len(side) else 0.0 for side in sides)
+    means = tuple(float(side.mean()) if len(side) else 0.0 for side in (sides if pool.any() else sides[:2]))
     other: dict[str, tuple[int, int]] = {}
     if classes > 1:
         known = parent >= 0
@@ -162,7 +168,7 @@ def _confidence(facts: _Facts, parent: NDArray[np.int32], classes: int) -> Confi
         bits = facts.changes[known]
         done = {"all": bits > 0} | {kind: bits >> bit & 1 > 0 for bit, kind in enumerate(KINDS)}
         other = {kind: (int(which.sum()), int(differs[which].sum())) for kind, which in done.items() if which.any()}
-    return Confidence(edges, counts[0], counts[1], means, other)
+    return Confidence(edges, counts[0], counts[1], means, other, counts[2])
 
 
 def _families(facts: _Facts, parent: NDArray[np.int32], many: int, copies: int, seed: int) -> NDArray[np.int64]:

@@ -5,6 +5,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from pipeline.logits import changes
+from pipeline.logits.dataset import licence_of
 from pipeline.report import words
 from pipeline.report.blocks import table
 from pipeline.report.findings import Findings
@@ -21,7 +23,8 @@ def provenance(found: Findings) -> Markup:
     for name in found.measured:
         one = found.settings[name]
         alpha, vectors, teacher = f"{one.objective.alpha:g}", one.vectors or "random", " + ".join(one.teachers)
-        students.append([name, one.model.rpartition(":")[2], one.rows, alpha, vectors, teacher, str(one.seed)])
+        rows = one.rows if isinstance(one.rows, str) else ", ".join(one.rows)
+        students.append([name, one.model.rpartition(":")[2], rows, alpha, vectors, teacher, str(one.seed)])
     lines: list[list[Child]] = [[element("code", line), text] for line, text in words.commands(found)]
     parts += [element("h3", "Students"), table(students, "Students")]
     parts += [element("h3", "Commands"), table([["", ""], *lines], "Commands", "commands")]
@@ -48,7 +51,8 @@ def _facts(known: Mapping[str, Any]) -> dict[str, str]:
         "fine-tuned in this pipeline": "yes" if teacher.get("finetuned") else "no",
         "licence of the teacher": str(teacher.get("licence", "unknown")),
         "text": ", ".join(text) or "unknown",
-        "licence of the text": str(source.get("licence", "unknown")),
+        "unlabelled text": changes.unlabelled_text(known),
+        "licence of the text": licence_of(known),
         "rows": ", ".join(f"{split} {rows:,}" for split, rows in known.get("rows", {}).items()),
         "rules": f"{copies} copies of each training row, seed {seed}: {', '.join(rules) or 'none'}",
         "logits": f"computed in {dtype}, stored as {stored}",

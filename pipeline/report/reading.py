@@ -16,7 +16,9 @@ PANELS = 4
 READ = 8
 """Rows of each kind of disagreement."""
 
-ORIGINAL, AUGMENTED = Series("original rows", "c0", 0), Series("augmented rows", "c1", 1)
+ORIGINAL, AUGMENTED, UNLABELLED = (
+    Series(f"{name} rows", f"c{n}", n) for n, name in enumerate(("original", "augmented", "unlabelled"))
+)
 
 CHANGES = {
     "all": "any change",
@@ -28,18 +30,19 @@ CHANGES = {
 
 
 def teachers(found: Findings) -> Markup | None:
-    """Return the teachers' confidence on original and augmented rows."""
+    """Return the teachers' confidence on original, augmented and unlabelled rows."""
     parts = [_confidence(found, name, known) for name, known in list(found.confidence.items())[:PANELS]]
     return joined(parts) if parts else None
 
 
 def _confidence(found: Findings, name: str, known: Confidence) -> Markup:
-    counts = {ORIGINAL: known.original} | ({AUGMENTED: known.augmented} if known.augmented.any() else {})
+    kinds = {ORIGINAL: known.original, AUGMENTED: known.augmented, UNLABELLED: known.unlabelled}
+    mean_of = dict(zip(kinds, known.means, strict=False))
+    counts = {series: rows for series, rows in kinds.items() if series is ORIGINAL or rows.any()}
     x_title = f"prediction of {name}" if found.regression else f"probability of the class that {name} predicts"
     drawn = charts.histogram(f"Confidence of {name}", known.edges.tolist(), counts, x_title, found.write)
     means = ", ".join(
-        f"{found.write(mean)} on {int(rows.sum()):,} {series.name}"
-        for (series, rows), mean in zip(counts.items(), known.means, strict=False)
+        f"{found.write(mean_of[series])} on {int(rows.sum()):,} {series.name}" for series, rows in counts.items()
     )
     caption = f"Mean {'prediction' if found.regression else 'confidence'}: {means}."
     panels = [figure(drawn, caption, counts)]

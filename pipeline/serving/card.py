@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.logits.dataset import licence_of
 from pipeline.logits.markdown import aligned, escape_markdown, render
 from pipeline.students.contract import parameters_of
 from pipeline.students.trained import TrainedStudent
@@ -39,7 +40,7 @@ def student_card(
     :param problem: Why there is no ONNX network; empty where there is one.
     """
     source, known = provenance.get("source", {}), provenance.get("teacher", {})
-    licence = source.get("licence") or "unknown"
+    licence = licence_of(provenance)
     front = {"license": licence, "pipeline_tag": "text-classification", "library_name": "offline-distill"}
     temperature = results.get("student", {}).get("temperature")
     files = [(f"`{file}`: {_FILES[file]}" if file in _FILES else f"`{file}`", f"{n:,}") for file, n in sizes.items()]
@@ -54,7 +55,7 @@ def student_card(
         parameters=[f"{count:,}" for count in parameters_of(student.module)],
         word_ids=f"{len(student.vocabulary):,}" if student.max_words else "",
         teacher={key: known.get(key) for key in ("name", "architecture", "source", "licence")},
-        data=_data(source),
+        data=", ".join(dict.fromkeys(map(_data, [source, *provenance.get("unlabelled", {}).get("source", ())]))),
         scores=_scores(results),
         temperature=None if temperature is None else f"{temperature:.3g}",
         files=aligned([("file", "bytes"), *files]),

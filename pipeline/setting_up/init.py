@@ -82,7 +82,8 @@ def _name(task: str) -> str:
 
 def _bundled(task: str) -> dict[str, str]:
     """Return the settings of one of the tasks that come with the package."""
-    there = {path.stem: path for path in sorted((bundle() / "tasks").glob("*.yaml"))}
+    paths = sorted((bundle() / "tasks").glob("*.yaml"), key=lambda path: path.stem)
+    there = {path.stem: path for path in paths}
     if task not in there:
         raise InputError(f"--task: {task!r}: without --files, the task must be one of {', '.join(there)}")
     params = _text(bundle() / "params.yaml").replace(f"tasks: [{EXAMPLE}]", f"tasks: [{task}]")

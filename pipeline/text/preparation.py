@@ -46,7 +46,7 @@ def prepare(
     """
     if problem := text.split_problem([split for split in SPLITS if split in rows]):
         raise InputError(problem)
-    check = _Check([rows[split] for split in (ALL, *SPLITS) if split in rows], text, mode)
+    check = Check([rows[split] for split in (ALL, *SPLITS) if split in rows], text, mode)
     check.rows([split for split in (ALL, *SPLITS) if split in rows])
     check.repeats()
     problems = check.problems()
@@ -96,8 +96,11 @@ def _number(label: str) -> float | None:
     return found if math.isfinite(found) else None
 
 
-class _Check:
-    """Finds problems and marks rows as dropped. Rows are numbered through all sources; what is kept of each is a few numbers."""
+class Check:
+    """Finds problems and marks rows as dropped. Rows are numbered through all sources; what is kept of each is a few numbers.
+
+    `ids`, uint64 [2, rows], and `words`, by column int32 [rows], are 0 for a row that was dropped first.
+    """
 
     def __init__(self, sources: Sequence[SourceRows], text: Text, mode: TextMode) -> None:
         self._sources, self._text, self._mode = sources, text, mode
@@ -112,8 +115,8 @@ class _Check:
         self.dropped = np.zeros(count, np.int8)
         self._splits = np.zeros(count, np.int8)
         self._label = np.full(count, np.nan, np.float32) if text.is_regression else np.full(count, -1, _type(text))
-        self._ids = np.zeros((2, count), np.uint64)
-        self._words = {column: np.zeros(count, np.int32) for column in self._columns}
+        self.ids = np.zeros((2, count), np.uint64)
+        self.words = {column: np.zeros(count, np.int32) for column in self._columns}
         self._conflicts = np.zeros(0, np.int64)
         self._before: dict[int, float] = {}  # the own labels of rows that got the mean of a conflict
         self._same: dict[str, tuple[Numbers, Numbers]] = {}  # by kind: rows, and for each the row that is kept
@@ -133,7 +136,7 @@ class _Check:
             self._check_faults(start, rows)
             for first, batch in rows.batches():
                 place = slice(start + first, start + first + len(batch))
-                texts = self._cleaned(batch)
+                texts = self.cleaned(batch)
                 self._check_texts(place, texts)
                 self._read_labels(place, self._mapped(batch, classes))
                 self._identify(place, texts)
@@ -142,7 +145,8 @@ class _Check:
                 if shares and split in (ALL, "train"):
                     self._assign_splits(place, shares)
 
-    def _cleaned(self, batch: pa.RecordBatch) -> list[pa.Array]:
+    def cleaned(self, batch: pa.RecordBatch) -> list[pa.Array]:
+        """Return the texts of some rows of a source, by column."""
         return [cleaned(batch[column], self._mode) for column in self._columns]
 
     def _drop(self, place: slice, mask: NDArray[np.bool_], kind: str) -> None:
@@ -180,7 +184,7 @@ class _Check:
         masked = [np.asarray(pc.match_substring(text, tables.MASK)) for text in texts]
         self._drop(place, np.logical_or.reduce(masked), "mask")
         for column, text in zip(self._columns, texts, strict=True):
-            self._words[column][place] = np.asarray(pc.list_value_length(pc.utf8_split_whitespace(text)))
+            self.words[column][place] = np.asarray(pc.list_value_length(pc.utf8_split_whitespace(text)))
 
     @staticmethod
     def _mapped(batch: pa.RecordBatch, classes: Mapping[str, str | None]) -> pa.DictionaryArray:
@@ -206,7 +210,7 @@ class _Check:
     def _identify(self, place: slice, texts: Sequence[pa.Array]) -> None:
         kept = self.dropped[place] == 0
         mask = pa.array(kept)
-        self._ids[:, place][:, kept] = tables.content_digests(*(text.filter(mask) for text in texts)).T
+        self.ids[:, place][:, kept] = tables.content_digests(*(text.filter(mask) for text in texts)).T
 
     def _assign_splits(self, place: slice, shares: Mapping[str, float]) -> None:
         """Assign each row to a split by its id alone, so that it stays there when other rows come or go.
@@ -215,7 +219,7 @@ class _Check:
         """
         numbers = np.array([SPLITS.index(split) for split in shares], np.int8)
         bounds = np.cumsum(list(shares.values()))[:-1]
-        self._splits[place] = numbers[np.searchsorted(bounds, self._ids[0, place] / 2.0**64, side="right")]
+        self._splits[place] = numbers[np.searchsorted(bounds, self.ids[0, place] / 2.0**64, side="right")]
 
     def advice(self) -> list[str]:
         """Return lines on the labels of rows that were dropped for them."""
@@ -229,8 +233,8 @@ class _Check:
 
     def repeats(self) -> None:
         """Keep each text once in a split, and only in the last split that has it."""
-        rows = repeats.repeated(self._ids, self.dropped == 0)
-        found = repeats.in_splits(self._ids, self._splits, self._label, rows)
+        rows = repeats.repeated(self.ids, self.dropped == 0)
+        found = repeats.in_splits(self.ids, self._splits, self._label, rows)
         self.dropped[found.repeats[0]] = _DROPPED["repeat"]
         self._conflicts = found.conflicts
         if self._text.is_regression and len(found.conflicts):
@@ -243,7 +247,7 @@ class _Check:
         if self._text.bad_rows.conflict == "keep":
             dropped = np.setdiff1d(dropped, found.chosen)
         self.dropped[dropped] = _DROPPED["conflict"]
-        leaks = repeats.between_splits(self._ids, self._splits, rows[self.dropped[rows] == 0])
+        leaks = repeats.between_splits(self.ids, self._splits, rows[self.dropped[rows] == 0])
         self.dropped[leaks[0]] = _DROPPED["leak"]
         self._same = {"repeat": found.repeats, "leak": leaks}
 
@@ -321,7 +325,7 @@ class _Check:
 
     def _quoted_texts(self, rows: Numbers) -> list[str]:
         def texts(_: int, batch: pa.RecordBatch) -> list[str]:
-            columns = [map(_quoted, text.to_pylist()) for text in self._cleaned(batch)]
+            columns = [map(_quoted, text.to_pylist()) for text in self.cleaned(batch)]
             return list(map(" | ".join, zip(*columns, strict=True)))
 
         return self._take(rows, texts, self._columns)
@@ -360,7 +364,7 @@ class _Check:
     def kept_words(self) -> dict[str, NDArray[np.int32]]:
         """Return the number of words of each row that is kept, by column, and forget those of all rows."""
         kept = self.dropped == 0
-        return {column: self._words.pop(column)[kept] for column in self._columns}
+        return {column: self.words.pop(column)[kept] for column in self._columns}
 
     def examples(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows that are kept, in batches of `tables.examples_schema`."""
@@ -376,11 +380,11 @@ class _Check:
                     if not kept.any():
                         continue
                     rows, labels = batch.filter(pa.array(kept)), self._label[place][kept]
-                    texts = self._cleaned(rows)
+                    texts = self.cleaned(rows)
                     names = pa.DictionaryArray.from_arrays(np.full(len(rows), number, np.int32), pa.array(splits))
                     unlabelled = np.isnan(labels) if self._labels is None else labels < 0
                     columns = {
-                        "id": tables.hex_ids(self._ids[:, place][:, kept].T),
+                        "id": tables.hex_ids(self.ids[:, place][:, kept].T),
                         "split": names,
                         "sentence1": texts[0],
                         "sentence2": texts[1] if self._pairs else pa.nulls(len(rows), pa.string()),

@@ -117,3 +117,12 @@ def test_the_students_tasks_limit_the_ablation(project: Path):
     edit(project / "ablation/params.yaml", lambda value: value["student"].update(tasks=["exmaple"]))
     with pytest.raises(InputError, match=r"student\.tasks: 'exmaple': no such file"):
         load("example", project)
+
+
+def test_a_task_that_copies_unlabelled_text_has_no_ablation(project: Path):
+    more = {"files": "pool.csv", "column": "text"}
+    edit(project / "tasks/example.yaml", lambda task: task["text"].update(unlabelled=more))
+    assert why_not(*load("example", project)) is None
+    edit(project / "tasks/example.yaml", lambda task: task["text"].update(unlabelled={**more, "augment": True}))
+    reason = why_not(*load("example", project))
+    assert reason is not None and reason.startswith("tasks/example.yaml: text.unlabelled.augment is true")

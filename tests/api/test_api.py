@@ -428,3 +428,31 @@ def test_a_missing_package_names_its_extra(module: str, call: str, message: str)
         check=True,
     )
     assert done.stdout.startswith(f"InputError {message}\n" if message else "ModuleNotFoundError")
+
+
+def test_unlabelled_texts_join_the_training_split_without_a_label(tmp_path: Path):
+    more = [f"a film number {n}" for n in range(6)]
+    rows = augment(TEXTS, NUMBERS, splits=SPLITS, n_iter=1, unlabelled=[*more, TEXTS[0], more[0]], workers=1)
+    assert rows.unlabelled["sentence1"].to_pylist() == more
+    logits = label(rows, Lengths(), licence="mit")
+    found = logits.splits["train"]
+    of_pool = found.filter(pa.array([origin == "unlabelled" for origin in found["origin"].to_pylist()]))
+    assert of_pool["sentence1"].to_pylist() == more
+    assert of_pool["label"].null_count == 6
+    logits.save(tmp_path / "logits")
+    assert verify.is_whole(verify.check(tmp_path / "logits"))
+    direct = label(TEXTS, Lengths(), NUMBERS, splits=SPLITS, unlabelled=more)
+    assert direct.splits["train"]["origin"].to_pylist().count("unlabelled") == 6
+    plain = [
+        distill(each, rows="originals", epochs=1, params={"hidden": 4, "classifier": 4}) for each in (logits, direct)
+    ]
+    assert len(plain[0].vocabulary) == len(
+        distill(
+            label(TEXTS, Lengths(), NUMBERS, splits=SPLITS), epochs=1, params={"hidden": 4, "classifier": 4}
+        ).vocabulary
+    )
+
+
+def test_unlabelled_texts_that_are_all_known_are_refused():
+    with pytest.raises(InputError, match=r"^unlabelled: .*no text is left of 3 texts"):
+        augment(TEXTS, NUMBERS, splits=SPLITS, n_iter=1, unlabelled=TEXTS[:3], workers=1)

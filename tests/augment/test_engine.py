@@ -324,3 +324,19 @@ def test_equals_are_found_even_where_half_a_digest_collides():
     assert duplicates.first_of_equals(digests).tolist() == [0, 1, 2, 0, 2, 1, 6]
     without_collisions = digests[[0, 2, 3, 4, 6]]
     assert duplicates.first_of_equals(without_collisions).tolist() == [0, 1, 0, 1, 4]
+
+
+def test_no_copy_equals_an_unlabelled_text(write_tokens: Callable, rows: list, tmp_path: Path):
+    """The unlabelled texts are those of some copies: each of these copies is a duplicate, and no other row changes."""
+    tokens = write_tokens(rows)
+    before = engine.augment(tokens, tmp_path / "before", settings(), workers=1, shard_rows=100)
+    copies = rows_of(tmp_path / "before")
+    pool = copies["id"].take(pa.array(range(0, len(copies), 3)))
+    after = engine.augment(tokens, tmp_path / "after", settings(), workers=1, shard_rows=100, unlabelled=pool)
+    kept = rows_of(tmp_path / "after")
+    others = copies.filter(pc.invert(pc.is_in(copies["id"], value_set=pool.combine_chunks())))
+    assert set(kept["id"].to_pylist()) == set(others["id"].to_pylist())
+    assert after["kept"] == before["kept"] - len(pool)
+    assert after["duplicates"] >= before["duplicates"] + len(pool)
+    none = engine.augment(tokens, tmp_path / "none", settings(), workers=1, shard_rows=100, unlabelled=pool.slice(0, 0))
+    assert (none, files_of(tmp_path / "none")) == (before, files_of(tmp_path / "before"))

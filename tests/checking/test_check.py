@@ -15,6 +15,7 @@ from logit_sets import write as write_logits
 from tiny import tiny_teacher
 
 from pipeline.__main__ import check, main
+from pipeline.checking.tasks import check as run
 
 WORDS = ["a", "good", "bad", "film", "plot"]
 PARAMS = {
@@ -461,3 +462,33 @@ def test_a_broken_file_is_one_line(project, capsys):
     assert checked(capsys, "films")[2].splitlines() == [
         "error: params.yaml: not valid YAML: line 2: an unresolved merge conflict (<<<<<<<)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("block", "fault"),
+    [
+        ({"files": "none.csv"}, "text.unlabelled: none.csv: no such file"),
+        ({"files": ["films.csv", "pool/*.csv"]}, "text.unlabelled: pool/*.csv: the pattern matches no file"),
+        ({"files": "films.csv", "column": "body"}, "text.unlabelled: films.csv: has no column 'body'"),
+        (
+            {"package": "no_such", "path": "x.csv"},
+            "text.unlabelled: package: 'no_such' (its import name) is not installed",
+        ),
+        (
+            {"files": "films.csv", "split_sentences": True, "language": "qq"},
+            "text.unlabelled.language: spaCy has no language 'qq'",
+        ),
+    ],
+    ids=["file", "pattern", "column", "package", "language"],
+)
+def test_what_prepare_would_refuse_in_unlabelled_text_is_found(project, block, fault):
+    write(task=changed(TASK, ("text.unlabelled", {"column": "text", **block})))
+    problems, _, _ = run(["films"])
+    assert len(problems) == 1
+    assert problems[0].startswith(f"tasks/films.yaml: {fault}")
+
+
+def test_unlabelled_text_that_is_there_has_no_problem(project):
+    block = {"files": "films.csv", "column": "text", "split_sentences": True, "limit": 10}
+    write(task=changed(TASK, ("text.unlabelled", block)))
+    assert run(["films"])[0] == []

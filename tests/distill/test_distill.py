@@ -393,3 +393,21 @@ def test_unknown_words_and_clauses_are_warned_about(caplog: pytest.LogCaptureFix
     clauses = rows(["这部电影非常好看值得推荐", "我们昨天看的令人失望"] * 6, [0, 1] * 6, [(1.0, 0.0)] * 12)
     train(clauses, clauses, epochs=1)
     assert "100% of the texts are in a script without spaces" in caplog.text
+
+
+def test_unlabelled_rows_are_chosen_and_weighted_by_their_origin():
+    """They have the opposite logits: what the student learns shows whether they count."""
+    n = 200
+    some = TRAINING[:n]
+    wrong = [(-3 * a, -3 * b) for a, b in some["logits"].to_pylist()]
+    texts = some["sentence1"].to_pylist()
+    table = rows(texts * 2, some["label"].to_pylist() + [None] * n, some["logits"].to_pylist() + wrong)
+    table = table.append_column("origin", pa.array(["source"] * n + ["unlabelled"] * n))
+    everything, _ = train(table)
+    assert accuracy(everything, VALIDATION) < 0.5
+    for how in ({"weights": {"unlabelled": 0.0}}, {"rows": "originals"}, {"rows": ["source", "augmented"]}):
+        assert accuracy(train(table, **how)[0], VALIDATION) > 0.9, how
+    learned = [train(given, rows="originals")[0].module.state_dict() for given in (table, some)]
+    assert all(torch.equal(learned[0][name], learned[1][name]) for name in learned[1])
+    with pytest.raises(InputError, match="no row counts"):
+        train(table, rows=["unlabelled"], weights={"unlabelled": 0.0})

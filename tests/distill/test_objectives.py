@@ -48,14 +48,15 @@ def test_cosine_depends_on_the_direction_alone():
 
 def test_weights_are_those_asked_for_with_a_mean_of_one():
     teacher = torch.tensor([[0.0, math.log(3)], [0.0, 0.0], [math.log(9), 0.0]])  # sure by 3/4, 1/2, 9/10
-    augmented = torch.tensor([False, True, True])
-    assert row_weights(augmented, teacher, 1.0, 0.0).tolist() == [1, 1, 1]
+    assert row_weights(torch.ones(3), teacher, 0.0).tolist() == [1, 1, 1]
+    given = torch.tensor([1, 0.5, 0.5])
     expected = np.array([1, 0.5, 0.5]) / (2 / 3)
-    np.testing.assert_allclose(row_weights(augmented, teacher, 0.5, 0.0).numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(row_weights(given, teacher, 0.0).numpy(), expected, rtol=1e-6)
     sure = np.array([0.75**2, 0.5 * 0.25, 0.5 * 0.81])
-    np.testing.assert_allclose(row_weights(augmented, teacher, 0.5, 2.0).numpy(), sure / sure.mean(), rtol=1e-6)
-    assert row_weights(augmented, teacher, 0.0, 0.0).tolist() == [3, 0, 0]
-    assert not row_weights(augmented[1:], teacher[1:], 0.0, 0.0).any()
+    np.testing.assert_allclose(row_weights(given, teacher, 2.0).numpy(), sure / sure.mean(), rtol=1e-6)
+    none = torch.tensor([1.0, 0, 0])
+    assert row_weights(none, teacher, 0.0).tolist() == [3, 0, 0]
+    assert not row_weights(none[1:], teacher[1:], 0.0).any()
 
 
 def test_kl_is_that_of_the_distributions():

@@ -175,8 +175,8 @@ def test_a_folder_without_a_data_set_is_refused(folder: Path, tmp_path: Path):
         dataset.read_split(tmp_path / "nothing", "train")
     with pytest.raises(InputError, match="has no split 'dev' \\(it has train, validation, test\\)"):
         dataset.read_split(folder, "dev")
-    storage.write_json(folder / "manifest.json", {"format": 2})
-    with pytest.raises(InputError, match="format 2; this version reads format 1"):
+    storage.write_json(folder / "manifest.json", {"format": 3})
+    with pytest.raises(InputError, match="format 3; this version reads the formats 1 and 2"):
         dataset.provenance(folder)
     (folder / "manifest.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):

@@ -173,7 +173,7 @@ def differently_augmented(folder: Path, seed: int, **about) -> dict[str, Path]:
 @pytest.mark.parametrize("stored", ["float32", "float16"])
 def test_targets_of_originals_do_not_depend_on_the_augmentation(tmp_path: Path, stored: str):
     for name, folder in differently_augmented(tmp_path, 0, labelling__stored=stored).items():
-        gather.gather({folder: 0.3}, tmp_path / f"{name}-targets", "distributions", originals=True)
+        gather.gather({folder: 0.3}, tmp_path / f"{name}-targets", "distributions", origins=[tables.SOURCE])
     assert contents(tmp_path / "one") != contents(tmp_path / "two")
     assert contents(tmp_path / "one-targets") == contents(tmp_path / "two-targets")
     out = tmp_path / "one-targets"
@@ -195,7 +195,7 @@ def test_an_average_of_originals_does_not_depend_on_the_augmentation_of_any_teac
         folders = {tmp_path / name / "base": base[name], tmp_path / name / "large": large["two"]}
         for link, folder in folders.items():
             link.symlink_to(folder)
-        gather.gather(dict.fromkeys(folders, 1.0), tmp_path / f"{name}-targets", originals=True)
+        gather.gather(dict.fromkeys(folders, 1.0), tmp_path / f"{name}-targets", origins=[tables.SOURCE])
     assert contents(tmp_path / "one-targets") == contents(tmp_path / "two-targets")
     assert verify.is_whole(verify.check(tmp_path / "one-targets"))
     with pytest.raises(InputError, match="lacks"):
@@ -205,7 +205,7 @@ def test_an_average_of_originals_does_not_depend_on_the_augmentation_of_any_teac
 def test_targets_of_originals_of_a_merged_data_set_list_its_parts(tmp_path: Path):
     folders = differently_augmented(tmp_path, 0)
     merge.merge(list(folders.values()), tmp_path / "both")
-    gather.gather({tmp_path / "both": 1.0}, tmp_path / "out", originals=True)
+    gather.gather({tmp_path / "both": 1.0}, tmp_path / "out", origins=[tables.SOURCE])
     assert [sorted(part) for part in dataset.provenance(tmp_path / "out")["merged"]] == [["labelling", "source"]] * 2
     assert verify.is_whole(verify.check(tmp_path / "out"))
 

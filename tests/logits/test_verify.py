@@ -239,7 +239,7 @@ DAMAGE = {
     "a manifest that is not JSON": (lambda f: (f / "manifest.json").write_text("{"), "manifest", "JSONDecodeError"),
     "a nested manifest": (lambda f: (f / "manifest.json").write_text("[" * 10**5), "manifest", "RecursionError"),
     "a huge manifest": (huge_manifest, "manifest", "more than the 67,108,864 allowed"),
-    "a later format": (lambda f: with_manifest(f, lambda m: m.update(format=2)), "manifest", "format 2; this version"),
+    "a later format": (lambda f: with_manifest(f, lambda m: m.update(format=3)), "manifest", "format 3; this version"),
     "an entry without a digest": (entry(rows_digest=None), "manifest", r"shards\[0\]: rows_digest is missing"),
     "a class named twice": (
         lambda f: with_manifest(f, lambda m: m["provenance"].update(labels=["a", "a"])),

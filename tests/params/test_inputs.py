@@ -308,3 +308,23 @@ def test_the_first_stage_says_that_another_python_is_on_path():
         f"error: the `python` on PATH, {sys.executable}, has no module 'pipeline'; "
         "activate the project's environment: `. .venv/bin/activate`\n"
     )
+
+
+def test_the_files_of_unlabelled_text_are_hashed_with_those_of_the_source(here: Path):
+    before = stamp()
+    Path("elsewhere/pool.csv").write_text("text\nfine\n")
+    text = {**TASK["text"], "unlabelled": {"files": ["elsewhere/pool.csv"], "column": "text"}}
+    write(PARAMS, {**TASK, "text": text})
+    after = stamp()
+    assert changed(before, after) == {"text"}
+    assert after["text"] == before["text"] | {
+        "unlabelled": {"elsewhere/pool.csv": Hashes().of(Path("elsewhere/pool.csv"))}
+    }
+    Path("elsewhere/pool.csv").write_text("text\nwarm\n")
+    assert changed(after, stamp()) == {"text"}
+
+
+def test_a_confidence_changes_what_is_gathered(here: Path):
+    before = stamp()
+    write(PARAMS, {**TASK, "students": {"bag": {"min_confidence": 0.8}}})
+    assert changed(before, stamp()) == {"students.bag", "gather.bag"}

@@ -128,7 +128,7 @@ def test_an_existing_file_is_named_and_nothing_is_written(folder: Path, monkeypa
         ((*FILES, "--task", "my task"), "--task: 'my task': a name has only letters, digits, _ and -"),
         ((*FILES, "--task", "raw"), "--task: 'raw': tasks: 'raw': data/ has other files of this name"),
         (("train.csv", *FILES), "train.csv: a file, not a folder; name a folder for the project"),
-        (("--task", "films"), "--task: 'films': without --files, the task must be one of example, mnli"),
+        (("--task", "films"), "--task: 'films': without --files, the task must be one of example, example-pool, mnli"),
         (("--teacher", "folder:x"), "--files: missing"),
     ],
 )

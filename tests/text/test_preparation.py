@@ -606,6 +606,7 @@ def test_stage(project):
         "source/lines.parquet",
         "source/rows.json",
         "source/source.json",
+        "unlabelled/unlabelled.parquet",
     ]
     table, about = tables.read_examples(folder / "examples", folder / "source")
     assert table.num_rows == 50

@@ -1,0 +1,201 @@
+"""Writes unlabelled text as the text of a task is written: cut into sentences, in its case, and tokenised if the task is pretokenised."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.console import progress
+from pipeline.errors import InputError, not_installed
+from pipeline.text.rows import SCHEMA, SourceRows
+
+DOCUMENTS = 500
+"""Documents that a worker cuts at a time."""
+CAPITALS = 0.01
+"""The share of texts with a capital letter up to which text counts as lower-cased."""
+
+_BREAK = r"(?i)<br\s*/?>"
+_PARAGRAPHS = re.compile(r"\n\s*\n")
+_CLITIC = re.compile(r"n't|'(s|m|d|ll|re|ve)", re.IGNORECASE)
+_QUOTES = {"``": '"', "''": '"'}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How the text of a task is written.
+
+    :param lower: Without capital letters.
+    :param tokenised: Words are separated by white space. The rest counts for such text alone.
+    :param whole: Contractions such as `it's` are one word. Penn Treebank has two: `it 's`.
+    :param quotes: Penn Treebank's quotes, ``` `` ``` and `''`, are the words of quotes.
+    :param marks: The runs of punctuation, such as `...`, that are one word; any other run is a word for each character.
+    """
+
+    lower: bool
+    tokenised: bool
+    whole: bool = False
+    quotes: bool = False
+    marks: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, words: Mapping[str, int], capitals: float, tokenised: bool) -> "Style":
+        """Return the style of texts.
+
+        :param words: The count of each word, split at white space.
+        :param capitals: The share of the texts with a capital letter.
+        """
+        clitics = {True: 0, False: 0}
+        for word, count in words.items():
+            if "'" in word and (found := re.search(r"(n't|'(s|m|d|ll|re|ve))$", word, re.IGNORECASE)):
+                clitics[found.start() > 0] += count
+        marks = {word for word in words if len(word) > 1 and not re.search(r"\w", word)}
+        return cls(
+            lower=capitals <= CAPITALS,
+            tokenised=tokenised,
+            whole=clitics[True] > clitics[False],
+            quotes="``" in words,
+            marks=frozenset(marks | set(_QUOTES) if "``" in words else marks),
+        )
+
+    def words(self, tokens: list[str]) -> Iterator[str]:
+        """Yield Penn Treebank's words of a sentence as the words of this style."""
+        waiting = ""
+        for token in tokens:
+            if self.whole and waiting and _CLITIC.fullmatch(token):
+                waiting += token
+                continue
+            if waiting:
+                yield waiting
+            waiting = ""
+            token = token if self.quotes else _QUOTES.get(token, token)
+            if len(token) > 1 and token not in self.marks and not re.search(r"\w", token):
+                yield from token
+            else:
+                waiting = token
+        if waiting:
+            yield waiting
+
+
+def written(
+    rows: SourceRows,
+    style: Style,
+    language: str | None,
+    scratch: Path | None = None,
+    workers: int | None = None,
+) -> SourceRows:
+    """Return rows in the style of a task. They keep their lines and faults.
+
+    :param language: spaCy's code of the language, to cut each document into sentences, which are tokenised if the style is; None: rows stay
+        whole. A document without a sentence is one row.
+    :param scratch: As in `SourceRows`.
+    :param workers: Processes; None for one per core. The result does not depend on it.
+    :raises InputError: If a package is missing, or spaCy has no such language.
+    """
+    if language is None and not style.lower:
+        return rows
+    found = SourceRows(rows.name, scratch, left_out=rows.left_out)
+    starts = [np.zeros(1, np.int64)]  # of each row in what is found
+    for batch in _cut(rows, style, language, workers) if language else map(_lowered, rows.batches()):
+        starts.append(batch[0])
+        found.append(batch[1])
+    ends = np.cumsum(np.concatenate(starts))
+    found.parts = [(int(ends[first]), name) for first, name in rows.parts]
+    found.faults = {int(ends[position]): fault for position, fault in rows.faults.items()}
+    return found
+
+
+def _lowered(part: tuple[int, pa.RecordBatch]) -> tuple[np.ndarray[Any, Any], pa.RecordBatch]:
+    batch = part[1]
+    columns = [pc.utf8_lower(batch[name]) if name.startswith("sentence") else batch[name] for name in SCHEMA.names]
+    return np.ones(len(batch), np.int64), pa.record_batch(columns, schema=SCHEMA)
+
+
+def _cut(
+    rows: SourceRows, style: Style, language: str, workers: int | None
+) -> Iterator[tuple[np.ndarray[Any, Any], pa.RecordBatch]]:
+    """Yield the sentences of some rows at a time: the number of each row's, at least 1, and the sentences."""
+    from joblib import Parallel, delayed, effective_n_jobs
+
+    check_language(language, style.tokenised)  # raises here rather than in a worker
+    parts = (batch.slice(begin, DOCUMENTS) for _, batch in rows.batches() for begin in range(0, len(batch), DOCUMENTS))
+    processes = min(workers or effective_n_jobs(-1), 1 + len(rows) // DOCUMENTS)
+    run = Parallel(n_jobs=processes, return_as="generator")
+    with progress(len(rows), "cutting into sentences", "texts") as advance:
+        for counts, batch in run(delayed(cut_batch)(part, style, language) for part in parts):
+            yield counts, batch
+            advance(len(counts))
+
+
+def cut_batch(batch: pa.RecordBatch, style: Style, language: str) -> tuple[np.ndarray[Any, Any], pa.RecordBatch]:
+    """Return the number of sentences of each document, at least 1, and the sentences with the lines of their documents."""
+    cut, tokenise = sentencizer(language), partial(_tokenised, style=style) if style.tokenised else str
+    documents = pc.replace_substring_regex(batch["sentence1"], _BREAK, "\n\n").to_pylist()
+    sentences: list[list[str | None]] = [[*cut(text)] if text else [text] for text in documents]
+    counts = np.array([max(1, len(each)) for each in sentences], np.int64)
+    texts = pa.array(chain.from_iterable(each or [""] for each in sentences), pa.string())
+    if style.lower:
+        texts = pc.utf8_lower(texts)
+    if style.tokenised:
+        texts = pa.array([text and tokenise(text) for text in texts.to_pylist()], pa.string())
+    none = pa.nulls(len(texts), pa.string())
+    return counts, pa.record_batch([np.repeat(np.asarray(batch["line"]), counts), texts, none, none], schema=SCHEMA)
+
+
+def check_language(language: str, tokenise: bool) -> None:
+    """Check that sentences of a language can be cut and, if asked for, tokenised.
+
+    :raises InputError: If a package is missing, or spaCy has no such language.
+    """
+    sentencizer(language)
+    if tokenise:
+        _treebank()
+
+
+@cache
+def sentencizer(language: str) -> Callable[[str], Iterator[str]]:
+    """Return a function that cuts a document into sentences, which do not cross a blank line.
+
+    :param language: spaCy's code of the language.
+    :raises InputError: If spaCy is not installed, or has no such language.
+    """
+    try:
+        import spacy
+
+        nlp = spacy.blank(language)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"text.unlabelled.split_sentences: {not_installed('spacy', 'cutting text into sentences')}"
+        ) from error
+    except ImportError as error:
+        raise InputError(
+            f"text.unlabelled.language: spaCy has no language {language!r}; write `xx` for any language"
+        ) from error
+    nlp.add_pipe("sentencizer")
+    nlp.max_length = 10**9
+
+    def cut(text: str) -> Iterator[str]:
+        for doc in nlp.pipe(paragraph for paragraph in _PARAGRAPHS.split(text) if paragraph.strip()):
+            yield from (sentence.text.strip() for sentence in doc.sents)
+
+    return cut
+
+
+@cache
+def _treebank() -> Callable[[str], list[str]]:
+    try:
+        from nltk.tokenize import TreebankWordTokenizer
+    except ModuleNotFoundError as error:
+        raise InputError(f"text.unlabelled.split_sentences: {not_installed('nltk', 'tokenising sentences')}") from error
+    tokenize: Callable[[str], list[str]] = TreebankWordTokenizer().tokenize
+    return tokenize
+
+
+def _tokenised(sentence: str, style: Style) -> str:
+    return " ".join(style.words(_treebank()(sentence)))
