@@ -14,11 +14,14 @@ from pipeline.params.vectors import Vectors
 from pipeline.storage import need, new_folder
 from pipeline.vectors import lookup
 
+EXAMPLES, SENTENCES = "examples/examples.parquet", ("sentence1", "sentence2")
+
 
 def main(task: str) -> None:
     """Read data/TASK/examples, data/TASK/unlabelled and data/TASK/augmented, write data/TASK/vectors: a file for each of the vectors in params.yaml."""
     settings = project.load(task)
     data, text = Path("data") / task, settings.tag.text
+    tables.check(data / EXAMPLES, pa.schema([tables.EXAMPLES.field(name) for name in ("split", *SENTENCES)]))
     need(data / "augmented", f"augment@{task}")
     # A task from a logit data set has a note here and no Parquet.
     augmented = lookup.words_of(sorted((data / "augmented").glob("*.parquet")), text)
@@ -39,15 +42,12 @@ def main(task: str) -> None:
 
 def _training(data: Path) -> Iterator[pa.Array]:
     """Yield the sentences of the training examples and of the unlabelled text, a batch at a time."""
-    columns, sentences = ["split", "sentence1", "sentence2"], ("sentence1", "sentence2")
-    path = data / "examples" / "examples.parquet"
-    tables.check(path, pa.schema([tables.EXAMPLES.field(name) for name in columns]))
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(columns=columns):
+    with pq.ParquetFile(data / EXAMPLES) as file:
+        for batch in file.iter_batches(columns=["split", *SENTENCES]):
             rows = batch.filter(pc.equal(batch["split"].cast("string"), "train"))
-            yield from (rows[name].drop_null() for name in sentences)
+            yield from (rows[name].drop_null() for name in SENTENCES)
     unlabelled, _ = tables.read_unlabelled(data / "unlabelled")
-    yield from (chunk for name in sentences for chunk in unlabelled[name].drop_null().chunks)
+    yield from (chunk for name in SENTENCES for chunk in unlabelled[name].drop_null().chunks)
 
 
 def _file(block: Vectors) -> tuple[lookup.LookUp, Iterable[str]]:
@@ -59,7 +59,7 @@ def _teacher(data: Path, block: Vectors) -> tuple[lookup.LookUp, Iterable[str]]:
     from pipeline.teacher.word_vectors import listed_words, look_up
 
     name = block.source.removeprefix("teacher:")
-    labels = tables.metadata_of(data / "examples" / "examples.parquet")["labels"]
+    labels = tables.metadata_of(data / EXAMPLES)["labels"]
     teacher, record = open_recorded((data / "teachers" / name).resolve(), labels)
     listed = listed_words(teacher) if block.extra_words else ()
     return lambda words: look_up(teacher, name, record["licence"], words, block), listed

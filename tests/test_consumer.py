@@ -61,6 +61,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     about = {"task": "films", "labels": LABELS, "pairs": False, "source": {"licence": "cc-by-4.0"}}
     tables.write_examples(data / "examples", data / "source", table, about)
     for name in (
+        "unlabelled",
         "tokens",
         "augmented",
         *(f"teachers/{name}" for name in TEACHERS),
@@ -146,7 +147,11 @@ def test_logits_that_the_owner_has_not_gathered_are_asked_for(places: dict[str, 
     owner, consumer = Clone(tmp_path / "owner"), Clone(tmp_path / "consumer")
     subprocess.run(["git", "clone", "--quiet", places["owner"], owner.folder], check=True)
     data, name = owner.folder / "data/films", "large"
-    owner.run("dvc", "pull", *(f"data/films/{part}" for part in ("examples", "source", "augmented", "teachers/large")))
+    owner.run(
+        "dvc",
+        "pull",
+        *(f"data/films/{part}" for part in ("examples", "source", "unlabelled", "augmented", "teachers/large")),
+    )
     write(data / "logits" / name, changed(teacher__name=name), **{split: rows(split, 7) for split in tables.SPLITS})
     storage.write_json(data / f"results/label-{name}.json", {"rows": 2})
     stamp(owner.folder, f"logits/{name}", "manifest.json")

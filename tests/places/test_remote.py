@@ -147,7 +147,7 @@ def test_the_stamp_has_what_the_server_states_and_reads_nothing(web: Web):
 def test_a_server_that_states_no_version_needs_the_sha256(web: Web):
     written(web.folder)
     web.marks = False
-    with pytest.raises(InputError, match=r"neither an ETag nor a date.*text\.source\.sha256"):
+    with pytest.raises(InputError, match=r"neither an ETag nor a date.*SHA-256"):
         stamp(f"{web.url}/rows.csv")
     assert stamp(f"{web.url}/rows.csv", sha256="0" * 64) is None
 
