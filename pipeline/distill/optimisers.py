@@ -1,4 +1,4 @@
-"""The optimisers of a student: the paper's AdaDelta, by row for word vectors, or AdamW."""
+"""The optimisers of a student: the paper's AdaDelta, or AdamW. Both update word vectors by row."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -54,6 +54,21 @@ class RowAdadelta(torch.optim.Optimizer):
         weight.index_add_(0, rows, change, alpha=-lr)
 
 
+class RowAdam(torch.optim.SparseAdam):
+    """torch's SparseAdam for embeddings, which also takes dense gradients; it updates only the rows of words in the batch.
+
+    A row without a gradient keeps its weights and its two running averages, where Adam moves the one and decays the others at every step.
+    """
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update the rows that have a gradient. The closure is not called: Adam needs none."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None and not weight.grad.is_sparse:
+                    weight.grad = weight.grad.to_sparse(1)
+        super().step()  # type: ignore[no-untyped-call]
+
+
 def _rows_of(gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the numbers of the rows that have a gradient, [n], and their gradients, [n, d]."""
     if gradient.is_sparse:
@@ -65,23 +80,31 @@ def _rows_of(gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def make_optimisers(module: torch.nn.Module, settings: Optimiser) -> list[torch.optim.Optimizer]:
-    """Return the optimisers of a module's parameters: the paper's AdaDelta, or AdamW, which updates every row at every step.
+    """Return the optimisers of a module's parameters: one for its embeddings, by row, and one for the others.
 
-    The module's embeddings are set to sparse gradients for AdaDelta, to dense ones for AdamW and on MPS, which lacks sparse tensors.
+    AdamW updates every row at every step with weight decay, and on a GPU. Embeddings that are updated by row are set to sparse gradients,
+    except on MPS, which lacks sparse tensors.
     """
+    rate = settings.learning_rate
     tuned = [parameter for parameter in module.parameters() if parameter.requires_grad]
     embeddings = [
         part for part in module.modules() if isinstance(part, torch.nn.Embedding) and part.weight.requires_grad
     ]
+    adadelta = settings.name == "adadelta"
+    by_row = {
+        id(part.weight): part.weight
+        for part in embeddings
+        if adadelta or (part.weight.device.type == "cpu" and not settings.weight_decay)
+    }
     for part in embeddings:
-        part.sparse = settings.name == "adadelta" and part.weight.device.type != "mps"
-    if settings.name == "adamw":
-        return [torch.optim.AdamW(tuned, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)]
-    by_row = {id(part.weight): part.weight for part in embeddings}
+        part.sparse = id(part.weight) in by_row and part.weight.device.type != "mps"
     others = [parameter for parameter in tuned if id(parameter) not in by_row]
     made: list[torch.optim.Optimizer] = []
-    if others:
-        made.append(torch.optim.Adadelta(others, lr=settings.learning_rate, rho=settings.rho))
+    if others and adadelta:
+        made.append(torch.optim.Adadelta(others, lr=rate, rho=settings.rho))
+    elif others:
+        made.append(torch.optim.AdamW(others, lr=rate, weight_decay=settings.weight_decay, fused=True))
     if by_row:
-        made.append(RowAdadelta(by_row.values(), lr=settings.learning_rate, rho=settings.rho))
+        weights = by_row.values()
+        made.append(RowAdadelta(weights, lr=rate, rho=settings.rho) if adadelta else RowAdam(weights, lr=rate))
     return made

@@ -133,7 +133,11 @@ def code(path: str) -> str:
 
 
 def _rule(rule: Rule, hashes: Hashes) -> dict[str, Any]:
-    files = {value: hashes.of(Path(value)) for value in rule.params.values() if isinstance(value, str)}
+    files: dict[str, Any] = {}
+    for value in rule.params.values():
+        if isinstance(value, str):
+            folder = Path(value)
+            files[value] = _weights(folder, hashes) if (folder / "config.json").is_file() else hashes.of(folder)
     return {"settings": _digest(rule), "code": code(rule.rule), "files": files}
 
 
@@ -222,10 +226,15 @@ def _teacher(model: TeacherModel, hashes: Hashes) -> dict[str, Any]:
         folder = next((found / inside for found in plugins.folders_of(package)), None)
     if folder is None:
         return {}  # a Hub's revision is pinned
+    return {"weights": _weights(folder, hashes)}
+
+
+def _weights(folder: Path, hashes: Hashes) -> dict[str, str | None] | None:
+    """Hash the files of a model; None where the small files alone are there, which may be in Git."""
     if not any(folder.glob("*.safetensors")):
-        return {"weights": None}  # the small files alone may be in Git
+        return None
     paths = sorted({path for glob in MODEL_FILES for path in folder.glob(glob)}, key=Path.as_posix)
-    return {"weights": {path.relative_to(folder).as_posix(): hashes.of(path) for path in paths}}
+    return {path.relative_to(folder).as_posix(): hashes.of(path) for path in paths}
 
 
 def _fingerprint(path: str, params: Mapping[str, Any]) -> str | None:

@@ -20,7 +20,7 @@ class Optimiser(Model):
     rho: Fraction = 0.95
     """AdaDelta's decay of the running averages."""
     weight_decay: Float = Field(0.0, ge=0)
-    """AdamW's weight decay."""
+    """AdamW's weight decay. With it, each step updates all word vectors, not only those of the batch."""
     ema_decay: Float = Field(0.0, ge=0, lt=1)
     """Evaluate and save an exponential moving average of the weights with this decay per batch; 0: the weights themselves."""
 

@@ -13,7 +13,7 @@ from pipeline.distill import loop as distilling
 from pipeline.distill.batches import epoch_batches
 from pipeline.distill.epochs import best_of
 from pipeline.distill.loop import Epoch, curve, distill
-from pipeline.distill.optimisers import RowAdadelta, make_optimisers
+from pipeline.distill.optimisers import RowAdadelta, RowAdam, make_optimisers
 from pipeline.errors import InputError
 from pipeline.params.students import Optimiser, Student
 from pipeline.students.contract import Batch
@@ -295,13 +295,38 @@ def test_row_adadelta_is_torch_s_adadelta():
     assert (sparse - start).abs().max() > 0.01
 
 
-def test_adadelta_updates_embeddings_by_row_and_leaves_frozen_ones():
+def test_row_adam_is_adam_on_the_rows_that_have_a_gradient():
+    draws = torch.Generator().manual_seed(0)
+    start = torch.randn(30, 4, generator=draws)
+    reference, by_row, unfilled = (torch.nn.Parameter(start.clone()) for _ in range(3))
+    optimisers = torch.optim.Adam([reference], lr=0.01), RowAdam([by_row], lr=0.01), RowAdam([unfilled], lr=0.01)
+    for _ in range(100):
+        values = torch.randn(6, 4, generator=draws)
+        gradient = torch.sparse_coo_tensor(torch.arange(6)[None], values, (30, 4), check_invariants=True)
+        reference.grad, by_row.grad, unfilled.grad = gradient.to_dense(), gradient, gradient.to_dense()
+        for optimiser in optimisers:
+            optimiser.step()
+    torch.testing.assert_close(by_row, reference, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(unfilled, by_row)
+    assert (by_row[:6] - start[:6]).abs().min() > 1e-4
+    assert torch.equal(by_row[6:], start[6:])
+
+
+@pytest.mark.parametrize(("name", "by_row"), [("adadelta", RowAdadelta), ("adamw", RowAdam)], ids=["adadelta", "adamw"])
+def test_embeddings_are_updated_by_row_and_frozen_ones_left(name, by_row):
     module = train(epochs=1)[0].module
-    others, by_row = make_optimisers(module, Optimiser())
-    assert isinstance(by_row, RowAdadelta)
-    assert [id(weight) for weight in by_row.param_groups[0]["params"]] == [id(module.tuned.weight)]
+    others, of_rows = make_optimisers(module, Optimiser(name=name))
+    assert isinstance(of_rows, by_row)
+    assert [id(weight) for weight in of_rows.param_groups[0]["params"]] == [id(module.tuned.weight)]
     tuned = {id(weight) for weight in others.param_groups[0]["params"]} | {id(module.tuned.weight)}
     assert tuned == {id(weight) for weight in module.parameters() if weight.requires_grad}
+
+
+def test_weight_decay_updates_every_row():
+    module = train(epochs=1)[0].module
+    (only,) = make_optimisers(module, Optimiser(name="adamw", weight_decay=0.1))
+    assert id(module.tuned.weight) in {id(weight) for weight in only.param_groups[0]["params"]}
+    assert not module.tuned.sparse
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -118,6 +118,18 @@ def test_weights_that_change_in_place_change_their_teacher(here: Path):
     assert changed(before, stamp()) == {"teachers.folder", "vectors.own"}
 
 
+def test_a_model_that_a_rule_reads_is_part_of_the_rules(here: Path):
+    tiny_teacher(here / "models/lm", ["good", "bad"])
+    params_ = json.loads(json.dumps(PARAMS))
+    params_["augment"]["rules"]["second"]["model"] = "models/lm"
+    write(params_, TASK)
+    before = stamp()
+    tiny_teacher(here / "models/lm", ["good", "bad"], seed=5)
+    assert changed(before, stamp()) == {"rules"}
+    (here / "models/lm/model.safetensors").unlink()  # not on this machine
+    assert changed(before, stamp(before)) == set()
+
+
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
