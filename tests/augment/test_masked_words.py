@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import documented
 import numpy as np
 import pytest
 import torch
+import yaml
 from letters import settings, tag_of
 from tiny import tiny_teacher
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
@@ -25,7 +27,7 @@ COUNTS = [5, 4, 3, 2, 2, 1, 3, 1]
 MASK = WORDS.index(tables.MASK)
 
 
-@pytest.fixture(scope="module", params=["bert", "roberta"])
+@pytest.fixture(scope="module", params=["bert", pytest.param("roberta", marks=pytest.mark.slow)])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     return masked_lm(tmp_path_factory.mktemp(request.param), request.param)
 
@@ -152,7 +154,8 @@ def test_batches_do_not_change_a_word(model: str, monkeypatch: pytest.MonkeyPatc
 def test_the_engine_runs_it(workers: int, write_tokens: Callable[..., Path], tmp_path: Path):
     rows = [("train", " ".join(KNOWN[(i + j) % 7] for j in range(1, 2 + i % 5))) for i in range(40)]
     tokens = write_tokens(list(dict.fromkeys(rows)))
-    rule = {"rule": "pipeline.augment.masked_words:MaskedWords", "model": masked_lm(tmp_path / "lm"), "p": 0.5}
+    ((_, shown),) = yaml.safe_load(documented.block("params", "augment.rules, masked words")).items()
+    rule = shown | {"model": masked_lm(tmp_path / "lm"), "p": 0.5}
     found = []
     for name in ("one", "other"):
         summary = engine.augment(tokens, tmp_path / name, settings(4, lm=rule), workers if name == "other" else 1, 20)
