@@ -29,6 +29,7 @@ from pipeline.logits import dataset
 from pipeline.logits.dataset import COLUMNS
 from pipeline.logits.markdown import aligned
 from pipeline.logits.shards import finite_logits
+from pipeline.machine.memory import keep_freed_memory
 from pipeline.metrics import bootstrap
 from pipeline.params.students import Student
 from pipeline.storage import read_json, write_json
@@ -70,6 +71,7 @@ def rows_of(folder: Path, cell: Cell) -> pa.Table:
 def run(task: str, student: str, teacher: str, cell: Cell, seed: int, epochs: int, patience: int, out: Path) -> None:
     """Train once, and write whether each held-out row is right, the epoch and the processor time."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    keep_freed_memory()  # as the train stage does
     settings, folder = params.load(task).student(student), Path("data") / task
     block = Student.model_validate({**settings.model_dump(), "seed": seed, "epochs": epochs, "patience": patience})
     block = block.model_copy(update={"rows": "all"})  # they are chosen here
