@@ -371,6 +371,7 @@ def options_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
 def main() -> None:
     """Measure, or be one of the processes that are measured together."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as in the train stage
+    torch.set_num_threads(1)
     options = options_of(
         argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     )
