@@ -1,6 +1,6 @@
 """Training rows per second: our loop against the usual PyTorch recipe (Dataset, DataLoader, padding in collate, random order).
 
-python bench/train.py                       # every student, on a GPU if there is one
+python bench/train.py                       # every student; where there is a GPU, bench/train_gpu.py instead
 python bench/train.py --threads 1           # if other work is running, which several threads would have to wait for
 python bench/train.py --students bilstm ngram --rows 2000
 
@@ -75,10 +75,12 @@ def collate(rows: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor
     return pad_sequence(ids, batch_first=True), torch.tensor([len(row) for row in ids]), torch.stack(logits)
 
 
-def new_module(name: str, vocabulary: int, device: torch.device) -> torch.nn.Module:
+def new_module(name: str, vocabulary: int, device: torch.device, seed: int = 0) -> torch.nn.Module:
     """Build a student with 300-d random word vectors, the same for all kinds."""
-    torch.manual_seed(0)
-    return build(STUDENTS[name], {}, torch.rand(vocabulary, 300) / 2 - 0.25, CLASSES, pairs=False).to(device)
+    torch.manual_seed(seed)
+    vectors = torch.rand(vocabulary, 300) / 2 - 0.25
+    vectors[0] = 0  # padding
+    return build(STUDENTS[name], {}, vectors, CLASSES, pairs=False).to(device)
 
 
 def ours_of(module: torch.nn.Module, rows: TrainingRows, batch_size: int) -> Callable[[int], float]:
@@ -123,7 +125,7 @@ def measure(name: str, rows: TrainingRows, vocabulary: int, options: argparse.Na
 
     :return: For each kind, the wall and processor seconds of each epoch and the last loss; for the recipes also our speed-up over them.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cpu")
     size = options.batch_size
     kinds = {
         OURS: ours_of(new_module(name, vocabulary, device), rows, size),
@@ -131,12 +133,10 @@ def measure(name: str, rows: TrainingRows, vocabulary: int, options: argparse.Na
         PEER_BY_ROW: peer_of(new_module(name, vocabulary, device), rows, size, by_row=True),
     }
     runs: dict[str, dict[str, Any]] = {kind: {"seconds": [], "cpu_seconds": []} for kind in kinds}
-    for number in range(options.repeats + (device.type == "cuda")):
+    for number in range(options.repeats):
         for kind, epoch in kinds.items():
             gc.collect()
             loss, took = common.timed(lambda epoch=epoch, number=number: epoch(number))
-            if device.type == "cuda" and number == 0:  # a warm-up: kernels are selected and memory is allocated
-                continue
             for key, seconds in took.items():
                 runs[kind][key].append(seconds)
             runs[kind]["loss"] = loss
@@ -214,6 +214,11 @@ def rows_of(path: Path, count: int) -> tuple[TrainingRows, int]:
 
 def main() -> None:
     """Measure, print the tables and write the JSON file."""
+    if torch.cuda.is_available():
+        import train_gpu
+
+        train_gpu.main()
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=common.SST2, help="SST-2's train.tsv")
     parser.add_argument("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS))
@@ -242,15 +247,15 @@ def main() -> None:
     for name, goal in GOALS.items():
         if name in found and found[name][PEER]["seconds_ratio"] < goal:
             print(f"{name}: goal not met: less than {goal} x the recipe")
-    threads = {} if torch.cuda.is_available() else {str(busy): threads_row(options, busy) for busy in (False, True)}
+    threads = {str(busy): threads_row(options, busy) for busy in (False, True)}
     for busy, runs in threads.items():
         what = "a busy neighbour on each core" if busy == "True" else "no neighbour"
         print(f"bilstm, {what}: {runs['ratio']:.1f} times the rows/s of torch's {runs[TORCH]['threads']} threads")
-    if threads and threads["True"]["ratio"] < BUSY_GOAL:
+    if threads["True"]["ratio"] < BUSY_GOAL:
         print(f"goal not met: less than {BUSY_GOAL} x torch's threads with busy neighbours")
     report = {
         "machine": machine,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": "cpu",
         "threads": torch.get_num_threads(),
         "rows": options.rows,
         "batch_size": options.batch_size,

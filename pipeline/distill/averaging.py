@@ -36,11 +36,11 @@ class MovingAverage:
         updates = epoch * -(-batches // EVERY) + batch // EVERY + 1
         share = max(1 - self.decay**since, 9 / (updates + 9))
         now = self.module.state_dict()
-        for name, average in self.weights.items():
-            if average.is_floating_point():
-                average.lerp_(now[name], share)
-            else:
-                average.copy_(now[name])  # a counter, such as BatchNorm's
+        floats = [name for name, average in self.weights.items() if average.is_floating_point()]
+        # One kernel on a GPU. The share changes from update to update, so that it is no part of a captured step.
+        torch._foreach_lerp_([self.weights[name] for name in floats], [now[name] for name in floats], share)
+        for name in self.weights.keys() - set(floats):
+            self.weights[name].copy_(now[name])  # a counter, such as BatchNorm's
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

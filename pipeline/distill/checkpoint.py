@@ -106,12 +106,12 @@ class Checkpoint:
         device = next(module.parameters()).device
         module.load_state_dict(_part(tensors, "module."), strict=False)
         for i, optimiser in enumerate(optimisers):
-            fused = optimiser.defaults.get("fused")
+            on_device = optimiser.defaults.get("fused") or optimiser.defaults.get("capturable")
             for j, parameter in enumerate(_parameters(optimiser)):
                 held = _part(tensors, f"optimiser.{i}.{j}.") | _part(state["numbers"], f"optimiser.{i}.{j}.")
-                # Set directly: load_state_dict would turn integers into floats. A count of steps is on the CPU unless fused.
+                # Set directly: load_state_dict would turn integers into floats. A count of steps is on the CPU, unless the optimiser is fused or capturable.
                 for key, value in held.items():
-                    moved = isinstance(value, torch.Tensor) and (fused or value.dim() > 0)
+                    moved = isinstance(value, torch.Tensor) and (on_device or value.dim() > 0)
                     optimiser.state[parameter][key] = value.to(device) if moved else value
         best, average = (
             {key: value.to(device) for key, value in _part(tensors, prefix).items()} for prefix in ("best.", "average.")

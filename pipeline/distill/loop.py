@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline import plugins
 from pipeline.console import progress
 from pipeline.distill import objectives
 from pipeline.distill.averaging import MovingAverage
@@ -24,8 +23,9 @@ from pipeline.distill.epochs import Epoch as Epoch
 from pipeline.distill.epochs import best_of, still_improves
 from pipeline.distill.epochs import curve as curve
 from pipeline.distill.fitting import fit
-from pipeline.distill.optimisers import make_optimisers
+from pipeline.distill.optimisers import capturable_optimisers, make_optimisers
 from pipeline.distill.pairs import warn_of_unread
+from pipeline.distill.steps import EagerStep, FixedStep, Step, captures
 from pipeline.distill.targets import chosen_rows, objective_of, targets
 from pipeline.errors import InputError
 from pipeline.logits.dataset import COLUMNS as COLUMNS
@@ -94,7 +94,7 @@ def distill(
         rows, held_out = (encoded_rows(table, student, settings) for table in (training, validation))
         _check_module(module, rows)
         module.to(device)
-        history = Training(module, rows, held_out, settings, checkpoint).run()
+        history = Training(module, rows, held_out, settings, checkpoint, captures(module, device)).run()
     module.to("cpu").eval()
     return student, history
 
@@ -151,6 +151,7 @@ class Training:
 
     :param module: The student; trained in place.
     :param checkpoint: The file to resume from and to write; None for no file.
+    :param captured: Whether steps are captured as CUDA graphs, on batches of few widths; on a CPU they use the same memory as there.
     """
 
     def __init__(
@@ -160,13 +161,16 @@ class Training:
         validation: TrainingRows,
         settings: Student,
         checkpoint: Path | None,
+        captured: bool = False,
     ) -> None:
         self.module, self.validation, self.settings = module, validation, settings
         self.device = next(module.parameters()).device
-        self.rows = DeviceRows(rows, self.device)
+        self.rows = DeviceRows(rows, self.device, bucketed=captured)
         self.classes = rows.logits.shape[1]
         self.objective = objective_of(settings, self.classes)
-        self.optimisers = make_optimisers(module, settings.optimiser)
+        self.optimisers = (capturable_optimisers if captured else make_optimisers)(module, settings.optimiser)
+        eager = EagerStep(module, self.objective, self.optimisers, settings.model, self.classes)
+        self.step: Step = FixedStep(eager, settings.batch_size) if captured else eager
         decay = settings.optimiser.ema_decay
         self.average = MovingAverage(module, decay) if decay else None
         self.checkpoint = None
@@ -174,7 +178,8 @@ class Training:
             sides = [*rows.texts.sides, *validation.texts.sides]
             arrays = [*(array for side in sides for array in side), rows.labels, rows.logits, rows.weights]
             code = code_of(settings.model)
-            facts = {"settings": settings.model_dump(mode="json"), "code": code, "device": self.device.type}
+            how = {"device": self.device.type, "captured": captured}
+            facts = {"settings": settings.model_dump(mode="json"), "code": code, **how}
             key = fingerprint(module, [*arrays, validation.labels, validation.logits], facts)
             self.checkpoint = Checkpoint(checkpoint, key)
 
@@ -231,24 +236,14 @@ class Training:
         batches = -(-len(self.rows) // self.settings.batch_size)
         total, waiting, done = 0.0, [], 0
         with progress(len(self.rows), f"epoch {number + 1} of {self.settings.epochs}", "rows") as advance:
-            for i, (batch, (labels, logits, weights)) in enumerate(self.rows.epoch(self.settings.batch_size, draws)):
-                with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
-                    student = logits_of(self.module, batch, self.classes)
-                loss = (self.objective(student.float(), logits, labels) * weights).mean()
-                if not loss.requires_grad:
-                    raise InputError(f"{self.settings.model!r}: its logits depend on no trainable parameter")
-                for optimiser in self.optimisers:
-                    optimiser.zero_grad()
-                with plugins.running(self.settings.model, "forward, in its gradient,"):
-                    loss.backward()  # type: ignore[no-untyped-call]
-                for optimiser in self.optimisers:
-                    optimiser.step()
+            for i, (batch, wanted) in enumerate(self.rows.epoch(self.settings.batch_size, draws)):
+                loss = self.step(batch, wanted)
+                rows = len(batch.ids1)
+                waiting.append(loss * rows)  # before the next step overwrites it
                 if self.average is not None:
                     self.average.update(number, i, batches)
                 if number == 0 and i == 0:
                     self._warn_of_unread(batch)
-                rows = len(labels)
-                waiting.append(loss.detach() * rows)
                 if i == 0 or len(waiting) == CHECK_BATCHES:
                     total += self._sum(waiting, number, i)
                     waiting = []

@@ -108,3 +108,19 @@ def make_optimisers(module: torch.nn.Module, settings: Optimiser) -> list[torch.
         weights = by_row.values()
         made.append(RowAdadelta(weights, lr=rate, rho=settings.rho) if adadelta else RowAdam(weights, lr=rate))
     return made
+
+
+def capturable_optimisers(module: torch.nn.Module, settings: Optimiser) -> list[torch.optim.Optimizer]:
+    """Return optimisers with the same updates as those of `make_optimisers` up to rounding, whose steps a CUDA graph can repeat.
+
+    All gradients are dense, and every row is updated at every step: fewer kernels, of fixed shapes.
+    """
+    for part in module.modules():
+        if isinstance(part, torch.nn.Embedding):
+            part.sparse = False
+    tuned = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    on_gpu = tuned[0].device.type == "cuda"  # PyTorch refuses `capturable` on a CPU
+    if settings.name == "adamw":
+        decay = settings.weight_decay
+        return [torch.optim.AdamW(tuned, settings.learning_rate, weight_decay=decay, fused=True, capturable=on_gpu)]
+    return [torch.optim.Adadelta(tuned, settings.learning_rate, settings.rho, foreach=True, capturable=on_gpu)]
