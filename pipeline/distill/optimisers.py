@@ -111,7 +111,7 @@ def make_optimisers(module: torch.nn.Module, settings: Optimiser) -> list[torch.
 
 
 def capturable_optimisers(module: torch.nn.Module, settings: Optimiser) -> list[torch.optim.Optimizer]:
-    """Return optimisers with the same updates as those of `make_optimisers` up to rounding, whose steps a CUDA graph can repeat.
+    """Return optimisers with the same updates as those of `make_optimisers` on a GPU up to rounding, whose steps a CUDA graph can repeat.
 
     All gradients are dense, and every row is updated at every step: fewer kernels, of fixed shapes.
     """
