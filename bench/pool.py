@@ -10,7 +10,7 @@ accuracy. Runs are kept in --into, one file each, so the same command continues 
 import argparse
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import params, tables
-from pipeline.distill.epochs import best_of
+from pipeline.distill.epochs import Epoch, best_of
 from pipeline.distill.loop import distill
 from pipeline.logits import dataset
 from pipeline.logits.dataset import COLUMNS
@@ -33,6 +33,7 @@ from pipeline.machine.memory import keep_freed_memory
 from pipeline.metrics import bootstrap
 from pipeline.params.students import Student
 from pipeline.storage import read_json, write_json
+from pipeline.students.trained import TrainedStudent
 from pipeline.vectors.table import read_vectors
 
 PACKAGES = ("torch", "numpy")
@@ -82,11 +83,23 @@ def run(task: str, student: str, teacher: str, cell: Cell, seed: int, epochs: in
     started = time.process_time()
     how = (block, about["labels"], about["text"], about["pairs"], vectors)
     trained, history = distill(training, held_out["validation"], *how)
-    found: dict[str, Any] = {"rows": training.num_rows, "cpu_seconds": time.process_time() - started}
-    found |= {"epoch": best_of(history) + 1, "epochs": len(history)}
+    seconds = time.process_time() - started
+    write_measured(out, trained, history, held_out, about, rows=training.num_rows, cpu_seconds=seconds)
+
+
+def write_measured(
+    out: Path,
+    student: TrainedStudent,
+    history: Sequence[Epoch],
+    held_out: Mapping[str, pa.Table],
+    about: Mapping[str, Any],
+    **facts: float,
+) -> None:
+    """Write the wrong rows and the agreement with the teacher on the held-out splits, the epoch, and further facts."""
+    found: dict[str, Any] = {**facts, "epoch": best_of(history) + 1, "epochs": len(history)}
     for split, rows in held_out.items():
         sides = ("sentence1", "sentence2") if about["pairs"] else ("sentence1",)
-        predicted = trained.predict_columns(*(rows[side] for side in sides)).argmax(axis=-1)
+        predicted = student.predict_columns(*(rows[side] for side in sides)).argmax(axis=-1)
         of_teacher = finite_logits(rows, len(about["labels"])).argmax(axis=-1)
         found[split] = {
             "wrong": np.flatnonzero(predicted != rows["label"].to_numpy()).tolist(),
@@ -103,13 +116,14 @@ def hits(runs: Sequence[dict[str, Any]], split: str, rows: int) -> npt.NDArray[n
     return right
 
 
-def summary(cells: dict[Cell, list[dict[str, Any]]], rows: dict[str, int]) -> list[dict[str, Any]]:
-    """Return the figures of each cell."""
+def summary(cells: Mapping[str, Sequence[dict[str, Any]]], rows: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return the figures of the runs of each cell; `rows` are those of the held-out splits."""
     found = []
-    for cell, runs in cells.items():
-        facts: dict[str, Any] = {"cell": cell.name, "rows": runs[0]["rows"]}
+    for name, runs in cells.items():
+        facts: dict[str, Any] = {"cell": name, "rows": runs[0]["rows"]}
         facts["epochs kept"] = [one["epoch"] for one in runs]
-        facts["cpu_seconds"] = float(np.mean([one["cpu_seconds"] for one in runs]))
+        if "cpu_seconds" in runs[0]:
+            facts["cpu_seconds"] = float(np.mean([one["cpu_seconds"] for one in runs]))
         for split in HELD_OUT:
             right = hits(runs, split, rows[split])
             facts[split] = {
@@ -169,7 +183,7 @@ def main() -> None:
         )
         for cell, seed in missing
     )
-    runs = {cell: [read_json(path(cell, seed)) for seed in asked.seeds] for cell in cells}
+    runs = {cell.name: [read_json(path(cell, seed)) for seed in asked.seeds] for cell in cells}
     held_out = {split: dataset.read_split(folder, split, COLUMNS) for split in HELD_OUT}
     results = summary(runs, {split: rows.num_rows for split, rows in held_out.items()})
     classes = len(dataset.provenance(folder)["labels"])
