@@ -88,6 +88,12 @@ def sentences_of(data: Path) -> list[str]:
     return list(dict.fromkeys(" ".join(next(drawn) for _ in range(length)) for length in lengths))
 
 
+def with_python_path(*folders: Path) -> dict[str, str]:
+    """Return this process's environment with folders in front of PYTHONPATH, which may hold the packages that a machine lacks."""
+    paths = [*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
 def machine(packages: Sequence[str]) -> dict[str, Any]:
     """Return a description of the machine and the versions, without the host name.
 

@@ -61,8 +61,7 @@ def run(arguments: list[str], limit: float, log: TextIO) -> dict[str, Any]:
     :return: Its seconds and exit code; -9 if it was killed.
     """
     started = time.perf_counter()
-    paths = [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    environment = common.with_python_path(HERE.parent) | {"PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         [sys.executable, str(HERE / arguments[0]), *arguments[1:]],
         env=environment,

@@ -8,7 +8,6 @@ A test that kills the process or loses the GPU's context ends the process; a new
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import common
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,8 +112,7 @@ def run(file: Path, limit: float, folders: Sequence[Path] = FOLDERS, only: str =
     :param only: pytest's -k.
     """
     file.unlink(missing_ok=True)
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # the checkout need not be installed
-    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(paths)}
+    environment = common.with_python_path(ROOT) | ENVIRONMENT  # the checkout need not be installed
     until = time.monotonic() + limit
     while (left := until - time.monotonic()) > 0:
         before = _run_before(file)

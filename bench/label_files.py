@@ -6,7 +6,6 @@ measured alone (label_alone.py), and the start of the command as well. What a ma
 """
 
 import argparse
-import os
 import runpy
 import shutil
 import statistics
@@ -172,7 +171,7 @@ def start_of(folder: Path, model: Path, texts: list[str]) -> dict[str, float]:
     found = {}
     for name, arguments in commands.items():
         started = time.perf_counter()
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        environment = common.with_python_path(ROOT)
         done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
         found[name] = time.perf_counter() - started
         if done.returncode:

@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import gc
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -172,8 +171,8 @@ def threads_row(options: argparse.Namespace, busy: bool) -> dict[str, Any]:
     :param busy: Whether a process computes on each core meanwhile.
     :return: For each kind the wall and processor seconds of its epochs, and the ratio: the stage's rows per second to those of torch's threads.
     """
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "KMP_", "MKL_"))}
-    clean["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    environment = common.with_python_path(Path(__file__).parent, Path(__file__).parents[1])
+    clean = {name: value for name, value in environment.items() if not name.startswith(("OMP_", "KMP_", "MKL_"))}
     runs: dict[str, Any] = {kind: {"seconds": [], "cpu_seconds": []} for kind in (STAGE, TORCH)}
     asked = {"data": str(options.data), "rows": options.rows, "batch_size": options.batch_size}
     with _neighbours() if busy else contextlib.nullcontext():
