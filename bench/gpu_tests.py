@@ -34,15 +34,16 @@ ENVIRONMENT = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TOKENIZERS_PARALLELISM": "
 class Recorder:
     """A pytest plugin that appends a line to a file when a test starts and when it ends."""
 
-    def __init__(self, file: Path, limit: float) -> None:
-        self.file, self.until = file, time.monotonic() + limit
+    def __init__(self, file: Path, limit: float, files: list[Path]) -> None:
+        self.file, self.until, self.files = file, time.monotonic() + limit, files
         self.known = _run_before(file)
         self.stop = False
 
     @pytest.hookimpl(trylast=True)  # after the marker has chosen
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Leave out the tests that an earlier process ran, and record which there are."""
+        """Leave out the tests that an earlier process ran, keep the order of the files, and record which there are."""
         items[:] = [item for item in items if item.nodeid not in self.known]
+        items.sort(key=lambda item: self.files.index(item.path))
         self._write({"test": item.nodeid, "outcome": "not run"} for item in items)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -133,10 +134,10 @@ def run(file: Path, limit: float, folders: Sequence[Path] = FOLDERS, only: str =
 def in_this_process(file: Path, limit: float, folders: Sequence[Path], only: str) -> int:
     """Run pytest on the files that have tests with the marker, and return its exit code."""
     files = [
-        str(path) for folder in folders for path in sorted(folder.rglob("test_*.py")) if MARK in path.read_text("utf-8")
+        path for folder in folders for path in sorted(folder.rglob("test_*.py")) if MARK in path.read_text("utf-8")
     ]
     options = ["-m", "gpu", "-k", only, "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors", "--tb=short"]
-    return int(pytest.main([*options, *files], plugins=[Recorder(file, limit)]))
+    return int(pytest.main([*options, *map(str, files)], plugins=[Recorder(file, limit, files)]))
 
 
 def main() -> None:

@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--seconds",
         type=float,
         default=150.0,
-        help="for --part files: the time of all shapes, after which nothing is repeated and peers are left out",
+        help="for --part files: nothing is repeated after each shape's share of this time, and peers are left out after all of it",
     )
     parser.add_argument("--json", type=Path, help="the file to write, instead of the one in bench/")
     options = parser.parse_args(arguments)

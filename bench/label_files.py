@@ -187,7 +187,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """
     gpu, flops = peak()
     print(f"GPU: {gpu}; peak assumed: {'unknown' if flops is None else f'{flops / 1e12:,.0f} TFLOP/s in bfloat16'}")
-    started = time.perf_counter()
+    end = time.perf_counter() + options.seconds
     texts = texts_of(options)
     shapes: dict[str, Any] = {}
     report = {
@@ -200,16 +200,26 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         tokenizer = tokenizer_of(options.model, texts, folder / "tokenizer")
-        for number, shape in enumerate(options.shapes, start=1):
-            until = started + options.seconds * number / len(options.shapes)
-            shapes[shape] = _shape(shape, texts, tokenizer, folder / shape, flops, until, options)
+        for number, shape in enumerate(options.shapes):
+            share = end - options.seconds * (1 - (number + 1) / len(options.shapes))
+            shapes[shape] = _shape(shape, texts, tokenizer, folder / shape, flops, (end, share), options)
             options.save(report)
     return report
 
 
 def _shape(
-    shape: str, texts: list[str], tokenizer: Path, folder: Path, flops: float | None, until: float, options: Any
+    shape: str,
+    texts: list[str],
+    tokenizer: Path,
+    folder: Path,
+    flops: float | None,
+    ends: tuple[float, float],
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
+    """Measure a shape.
+
+    :param ends: When nothing but our first run starts any more, and when no run is repeated any more.
+    """
     real = shape == REAL and (options.model / "model.safetensors").exists()
     model = options.model.resolve() if real else classifier(folder / "model", shape, tokenizer)
     start = start_of(folder / "few", model, texts) if shape == options.shapes[0] else {}
@@ -226,9 +236,9 @@ def _shape(
     with chdir(folder):
         runpy.run_path(str(ROOT / "stages" / "finetune.py"))["main"](TASK, TEACHER)
         run(OURS)
-        busy = busy_share(lambda: ours(folder, model, 1.0))
-        for kind in [PLAIN, PEER, *list(KINDS) * (options.repeats - 1)]:
-            if time.perf_counter() < until:
+        busy = busy_share(lambda: ours(folder, model, 1.0)) if time.perf_counter() < ends[0] else None
+        for number, kind in enumerate([PLAIN, PEER, *list(KINDS) * (options.repeats - 1)]):
+            if time.perf_counter() < ends[number >= 2]:
                 run(kind)
     for kind, runs in seconds.items():
         if runs:

@@ -71,7 +71,6 @@ def of(table: pa.Table) -> np.ndarray:
     return np.array(table["logits"].to_pylist(), dtype=np.float32)
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize(
     "architecture", ["bert", "roberta", "distilbert", "electra", "albert", "mpnet", "deberta-v2", "modernbert"]
 )
