@@ -40,8 +40,11 @@ PURE = (PACKED, FILLED, COMPILED)
 SECONDS = 1.0
 """For which each kind runs after a first pass over all texts."""
 
-MOST_DIFFERENCE = 0.1
-"""Of the logits of filled rows from those of packed batches, as a share of the largest logit. bfloat16 rounds to 0.4% in each operation."""
+MOST_DIFFERENCE = 0.15
+"""The limit of how much a logit of filled rows differs from a packed one in bfloat16, as a share of the largest logit of a pool.
+
+Random weights of BERT-base's and BERT-large's shape differ by 3% on 150 texts on a CPU. Tests show equality in float32.
+"""
 
 HOW = Labelling(dtype="bfloat16")
 

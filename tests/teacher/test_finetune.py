@@ -71,6 +71,7 @@ def test_an_encoder_becomes_a_classifier_of_the_task(tmp_path: Path):
     )  # bfloat16 may tip a row
 
 
+@pytest.mark.gpu
 def test_batches_are_counted_and_each_epoch_is_logged(tmp_path: Path, monkeypatch, caplog):
     counted = []
 
@@ -88,6 +89,7 @@ def test_batches_are_counted_and_each_epoch_is_logged(tmp_path: Path, monkeypatc
     assert [line for line in caplog.messages if line.startswith("epoch ")] == lines
 
 
+@pytest.mark.gpu
 def test_progress_counts_the_steps_of_the_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With several GPUs a step takes several batches, as it does here with gradient accumulation."""
     totals, steps = [], []
