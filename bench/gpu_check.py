@@ -101,6 +101,14 @@ def faults_of(step: str, result: dict[str, Any], report: Path) -> list[str]:
     return faults
 
 
+def copy_results(out: Path) -> None:
+    """Copy the files that there are to the folder that the variable OUT names, if it is set."""
+    if copy := os.environ.get("OUT"):
+        for path in (out / name for name in (*REPORTS.values(), SUMMARY, LOG)):
+            if path.exists():
+                shutil.copy(path, copy)
+
+
 def main() -> int:
     """Run the steps, write the summary and return the exit code: 1 if something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -138,12 +146,10 @@ def main() -> int:
             summary["faults"] += faults_of(step, result, out / REPORTS[step])
             summary["seconds"] = round(time.perf_counter() - started, 1)
             (out / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+            log.flush()
+            copy_results(out)
     took = ", ".join(f"{step} {result['seconds']:.0f} s" for step, result in summary["steps"].items())
     print(f"\n{device}: {took}", *(summary["faults"] or ["nothing is wrong"]), sep="\n")
-    if copy := os.environ.get("OUT"):
-        for path in (out / name for name in (*REPORTS.values(), SUMMARY, LOG)):
-            if path.exists():
-                shutil.copy(path, copy)
     return bool(summary["faults"])
 
 
