@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import platform
+import random
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,7 +17,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 # One thread per process, so that the number of processes is the number of cores. NumPy, Arrow and joblib's workers read these at start.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ARROW_IO_THREADS"), "1")
+SENTENCES, WORDS, LONGEST = 67_000, 8_000, 52
+"""Made-up sentences, their different words, and the most words of one."""
+
 SST2 = Path(__file__).parents[2] / "shared" / "data" / "sst2" / "train.tsv"
+MODEL = Path(__file__).parents[2] / "shared" / "models" / "minilm-sst2"
 
 
 def in_child(cores: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -64,6 +70,28 @@ def sst2_sentences(path: Path) -> list[str]:
     """
     lines = path.read_text(encoding="utf-8").split("\n")[1:]
     return list(dict.fromkeys(line.rpartition("\t")[0].strip() for line in lines if line))
+
+
+def sentences_of(data: Path) -> list[str]:
+    """Return SST-2's sentences, or made-up ones of about their lengths if there is no such file, each once."""
+    if data.exists():
+        return sst2_sentences(data)
+    print(
+        f"{data}: no such file; using made-up sentences of SST-2's lengths (name SST-2's train.tsv with --data)",
+        file=sys.stderr,
+    )
+    draws = random.Random(0)
+    words = ["".join(draws.choices("aeioulnrst", k=draws.randint(2, 8))) for _ in range(WORDS)]
+    frequencies = [1 / rank for rank in range(1, WORDS + 1)]
+    lengths = [min(LONGEST, 1 + int(draws.gammavariate(1.2, 7))) for _ in range(SENTENCES)]
+    drawn = iter(draws.choices(words, frequencies, k=sum(lengths)))
+    return list(dict.fromkeys(" ".join(next(drawn) for _ in range(length)) for length in lengths))
+
+
+def with_python_path(*folders: Path) -> dict[str, str]:
+    """Return this process's environment with folders in front of PYTHONPATH, which may hold the packages that a machine lacks."""
+    paths = [*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def machine(packages: Sequence[str]) -> dict[str, Any]:

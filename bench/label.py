@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 import transformers
+from made import SHAPES
 
 from pipeline.labelling.classifiers import open_classifier
 from pipeline.labelling.tokenising import tokenised_pools
@@ -29,7 +30,6 @@ from pipeline.params.labelling import Labelling
 from pipeline.storage import write_json
 from pipeline.teacher.model import find_files, open_teacher, quieten
 
-MODEL = Path(__file__).parents[2] / "shared" / "models" / "minilm-sst2"
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 LABELS = ("negative", "positive")
 PEER = "transformers.pipeline, batch_size 32, float32"
@@ -145,7 +145,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=common.SST2, help="SST-2's train.tsv")
-    parser.add_argument("--model", type=Path, default=MODEL, help="a classifier; the GPU part uses only its tokenizer")
+    parser.add_argument(
+        "--model", type=Path, default=common.MODEL, help="a classifier; the GPU part makes up what is missing"
+    )
     parser.add_argument(
         "--texts", type=int, help="the number of texts (2,000 for --part texts, 200,000 for files, all for tokens)"
     )
@@ -155,12 +157,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--part", choices=list(PARTS), help="texts: to logits on a CPU; files: to files on a GPU; tokens: to token ids"
     )
     parser.add_argument("--copies", type=int, default=20, help="for --part tokens: copies drawn of each text")
-    parser.add_argument("--shapes", nargs="+", choices=label_files.SHAPES, default=["base", "large", "minilm"])
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["minilm", "base", "large"])
     parser.add_argument(
         "--small", action="store_true", help="for --part files: a tiny shape and few texts, on any machine"
     )
     parser.add_argument(
-        "--seconds", type=float, default=120.0, help="for --part files: no run is repeated after this time"
+        "--seconds",
+        type=float,
+        default=150.0,
+        help="for --part files: nothing is repeated after each shape's share of this time, and peers are left out after all of it",
     )
     parser.add_argument("--json", type=Path, help="the file to write, instead of the one in bench/")
     options = parser.parse_args(arguments)
@@ -173,9 +178,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quieten()
     machine = common.machine(PACKAGES)
     started = time.perf_counter()
-    report = run(options)
-    report = {"machine": machine, "took": time.perf_counter() - started, **report}
-    write_json(options.json or Path(__file__).with_name(file), common.rounded(report))
+
+    def save(report: dict[str, Any]) -> None:
+        report = {"machine": machine, "took": time.perf_counter() - started, **report}
+        write_json(options.json or Path(__file__).with_name(file), common.rounded(report))
+
+    options.save = save  # for reports of which a part is of use
+    save(run(options))
 
 
 if __name__ == "__main__":

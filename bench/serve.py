@@ -32,7 +32,6 @@ from pipeline.students.files import FIRST_WORD
 from pipeline.students.trained import TrainedStudent
 from pipeline.students.vocabulary import Vocabulary, count_words
 
-MODEL = Path(__file__).parents[2] / "shared" / "models" / "minilm-sst2"
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "onnxruntime")
 LABELS = ("negative", "positive")
 BILSTM, VOCABULARY, WORDS = "pipeline.students.bilstm:BiLSTM", 15_000, 20
@@ -142,7 +141,9 @@ def main() -> None:
     """Measure, print the tables and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=common.SST2, help="SST-2's train.tsv")
-    parser.add_argument("--model", type=Path, default=MODEL, help="the teacher: a classifier of negative and positive")
+    parser.add_argument(
+        "--model", type=Path, default=common.MODEL, help="the teacher: a classifier of negative and positive"
+    )
     parser.add_argument("--cores", type=int, nargs="+", default=sorted({1, common.cores()}))
     parser.add_argument(
         "--rounds", type=int, default=9, help=f"rounds of {latency.CALLS} single texts and one batch each"

@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import gc
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -172,8 +171,8 @@ def threads_row(options: argparse.Namespace, busy: bool) -> dict[str, Any]:
     :param busy: Whether a process computes on each core meanwhile.
     :return: For each kind the wall and processor seconds of its epochs, and the ratio: the stage's rows per second to those of torch's threads.
     """
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "KMP_", "MKL_"))}
-    clean["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    environment = common.with_python_path(Path(__file__).parent, Path(__file__).parents[1])
+    clean = {name: value for name, value in environment.items() if not name.startswith(("OMP_", "KMP_", "MKL_"))}
     runs: dict[str, Any] = {kind: {"seconds": [], "cpu_seconds": []} for kind in (STAGE, TORCH)}
     asked = {"data": str(options.data), "rows": options.rows, "batch_size": options.batch_size}
     with _neighbours() if busy else contextlib.nullcontext():
@@ -203,8 +202,8 @@ def _neighbours() -> Iterator[None]:
 
 
 def rows_of(path: Path, count: int) -> tuple[TrainingRows, int]:
-    """Return sentences of SST-2 with random logits, and the number of word ids of all of SST-2."""
-    texts = common.sst2_sentences(path)
+    """Return sentences of SST-2, or made-up ones if there is no such file, with random logits, and the number of word ids of all."""
+    texts = common.sentences_of(path)
     vocabulary = Vocabulary.build([pa.array(texts)], "pretokenised")
     chosen = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:count]]
     logits = torch.from_numpy(np.random.default_rng(1).normal(0, 2, (count, CLASSES)).astype(np.float32))
@@ -229,8 +228,6 @@ def main() -> None:
     parser.add_argument("--only-threads", action="store_true", help="measure the row of threads alone")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
-    if not options.data.exists():
-        raise SystemExit(f"{options.data}: no such file; name SST-2's train.tsv with --data")
     torch.set_num_threads(options.threads or common.cores())
     machine = common.machine(PACKAGES)
     rows, vocabulary = rows_of(options.data, options.rows)
@@ -247,16 +244,18 @@ def main() -> None:
     for name, goal in GOALS.items():
         if name in found and found[name][PEER]["seconds_ratio"] < goal:
             print(f"{name}: goal not met: less than {goal} x the recipe")
-    threads = {str(busy): threads_row(options, busy) for busy in (False, True)}
+    with_threads = options.only_threads or "bilstm" in options.students
+    threads = {str(busy): threads_row(options, busy) for busy in (False, True)} if with_threads else {}
     for busy, runs in threads.items():
         what = "a busy neighbour on each core" if busy == "True" else "no neighbour"
         print(f"bilstm, {what}: {runs['ratio']:.1f} times the rows/s of torch's {runs[TORCH]['threads']} threads")
-    if threads["True"]["ratio"] < BUSY_GOAL:
+    if threads and threads["True"]["ratio"] < BUSY_GOAL:
         print(f"goal not met: less than {BUSY_GOAL} x torch's threads with busy neighbours")
     report = {
         "machine": machine,
         "device": "cpu",
         "threads": torch.get_num_threads(),
+        "made_up": not options.data.exists(),
         "rows": options.rows,
         "batch_size": options.batch_size,
         "vocabulary": vocabulary,

@@ -1,11 +1,15 @@
 """Makes the tests independent of how they were started and of how busy the machine is."""
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+DEVICE = "PIPELINE_DEVICE"
+"""As in pipeline/machine/devices.py, which imports torch."""
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # under nohup, or in the background of a script
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -57,6 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ[DEVICE] = "cpu"  # of this process and of those that tests start: none forks after it has opened a GPU
     if config.getoption("--thorough"):
         settings.load_profile("thorough")
 
@@ -64,6 +69,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(LONGEST)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let tests with the marker gpu, and their fixtures, compute on the device that the library chooses; the others compute on the CPU."""
+    if item.get_closest_marker("gpu"):
+        os.environ.pop(DEVICE, None)
+    try:
+        return (yield)
+    finally:
+        os.environ[DEVICE] = "cpu"
 
 
 @pytest.fixture(autouse=True)

@@ -68,7 +68,7 @@ class Layout:
     lengths: NDArray[np.int64]
     device: torch.device
 
-    @property
+    @cached_property
     def starts(self) -> NDArray[np.int64]:
         """The offset of each sequence, int64 [b]."""
         return np.cumsum(self.lengths) - self.lengths
@@ -77,6 +77,10 @@ class Layout:
     def first(self) -> torch.Tensor:
         """The offset of each sequence, int64 [b], on the device."""
         return to_device(self.starts, self.device)
+
+    def tokens(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the states of the sequences' tokens, [total, d], from those of all places."""
+        return states
 
     @cached_property
     def cumulative(self) -> torch.Tensor:
@@ -114,9 +118,12 @@ class PackedModel:
         if types is not None:
             inputs["token_type_ids"] = types
         on_device = {name: to_device(value, layout.device)[None] for name, value in inputs.items()}
+        return self._run(on_device, layout, layout)
+
+    def _run(self, inputs: dict[str, torch.Tensor], layout: "Layout", packed: "Layout | torch.Tensor") -> torch.Tensor:
         hook = self._last_mixing.register_forward_hook(partial(_stack, layout, self._means))
         try:
-            logits: torch.Tensor = self._model(**on_device, packed=layout).logits
+            logits: torch.Tensor = self._model(**inputs, packed=packed).logits
         finally:
             hook.remove()
         return logits
@@ -132,13 +139,14 @@ class PackedModel:
 
 
 def _stack(layout: Layout, means: bool, module: torch.nn.Module, inputs: Any, output: Any) -> Any:
-    """Turn a module's states of packed tokens, [1, total, d], into the pooled state of each sequence, [b, 1, d]."""
+    """Turn a module's states of tokens, [rows, tokens of a row, d], into the pooled state of each sequence, [b, 1, d]."""
     states = output if isinstance(output, torch.Tensor) else output.last_hidden_state
+    flat = states.flatten(0, 1)
     if means:
         lengths = to_device(layout.lengths, layout.device)
-        pooled = torch.segment_reduce(states[0].float(), "mean", lengths=lengths).to(states.dtype)[:, None]
+        pooled = torch.segment_reduce(layout.tokens(flat).float(), "mean", lengths=lengths).to(flat.dtype)[:, None]
     else:
-        pooled = states[0, layout.first][:, None]
+        pooled = flat[layout.first][:, None]
     if isinstance(output, torch.Tensor):
         return pooled
     output.last_hidden_state = pooled
@@ -154,16 +162,21 @@ def packed_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     *,
-    packed: Layout,
+    packed: Layout | torch.Tensor,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Bidirectional attention within each sequence, with the signature of an attention function of transformers.
 
-    :param query: [1, heads, total, head size]; `key` and `value` likewise.
+    :param query: [1, heads, total, head size]; `key` and `value` likewise. In filled rows [rows, heads, width, head size].
     :param scaling: The factor of query-key products; None: 1 / sqrt(head size).
     :param sliding_window: One more than the tokens before and after itself that a token attends to; None: all.
-    :return: [1, total, heads, head size], and None instead of weights.
+    :param packed: The layout of a packed row, or what is added to the query-key products of filled rows; see `filling`.
+    :return: [1, total, heads, head size], and None instead of weights. In filled rows [rows, width, heads, head size].
     """
+    if isinstance(packed, torch.Tensor):
+        if sliding_window is not None and (near := _near(query.shape[2], sliding_window - 1, query.device)) is not None:
+            packed = packed.masked_fill(~near, -torch.inf)
+        return F.scaled_dot_product_attention(query, key, value, packed, scale=scaling).transpose(1, 2), None
     window = None if sliding_window is None or sliding_window > packed.lengths.max() else sliding_window - 1
     attend = _flash if _has_flash(query, window) else _block_diagonal
     return attend((query, key, value), scaling, window, packed), None

@@ -22,6 +22,7 @@ from pipeline.ablation.cells import COLUMNS, Tables, train_all, training_rows
 from pipeline.ablation.params import Cell
 from pipeline.errors import InputError
 from pipeline.logits import dataset, writing
+from pipeline.machine import devices
 
 ROOT = Path(__file__).parents[2]
 
@@ -250,6 +251,7 @@ def test_missing_logits_are_one_line(where: Tables, tmp_path: Path):
 
 def test_students_share_no_gpu(monkeypatch: pytest.MonkeyPatch):
     assert cells.default_workers() == joblib.cpu_count()
+    monkeypatch.delenv(devices.DEVICE)
     monkeypatch.setattr(cells.torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(cells.torch.cuda, "device_count", lambda: 3)
     assert cells.default_workers() == 3

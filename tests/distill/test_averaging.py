@@ -76,6 +76,7 @@ def test_the_module_s_own_weights_are_restored_even_after_an_error():
     assert moving[0].weight.tolist() == [[1.0, 1.0]]
 
 
+@pytest.mark.gpu
 def test_training_measures_and_keeps_the_average(monkeypatch: pytest.MonkeyPatch):
     rows, held_out = sentiment(300), sentiment(60, 1)
     own, measured = [], []
@@ -83,11 +84,11 @@ def test_training_measures_and_keeps_the_average(monkeypatch: pytest.MonkeyPatch
 
     def learning(self, number: int) -> float:
         loss = learn(self, number)
-        own.append({name: value.clone() for name, value in self.module.state_dict().items()})
+        own.append({name: value.cpu().clone() for name, value in self.module.state_dict().items()})
         return loss
 
     def measuring(module, rows, objective):
-        measured.append({name: value.clone() for name, value in module.state_dict().items()})
+        measured.append({name: value.cpu().clone() for name, value in module.state_dict().items()})
         return measure(module, rows, objective)
 
     monkeypatch.setattr(distilling.Training, "learn", learning)

@@ -92,6 +92,7 @@ def same(one: TrainedStudent, other: TrainedStudent) -> bool:
     return all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
 def test_training_can_be_interrupted_several_times(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, optimiser: str):
     asked = {"optimiser": OPTIMISERS[optimiser]}

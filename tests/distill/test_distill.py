@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from logit_rows import rows, sentiment
+from on_device import within
 
 from pipeline.distill import loop as distilling
 from pipeline.distill.batches import epoch_batches
@@ -15,6 +16,7 @@ from pipeline.distill.epochs import best_of
 from pipeline.distill.loop import Epoch, curve, distill
 from pipeline.distill.optimisers import RowAdadelta, RowAdam, make_optimisers
 from pipeline.errors import InputError
+from pipeline.machine.devices import device
 from pipeline.params.students import Optimiser, Student
 from pipeline.students.contract import Batch
 from pipeline.students.trained import TrainedStudent
@@ -72,23 +74,25 @@ def accuracy(student: TrainedStudent, table: pa.Table) -> float:
     return float((student.predict_columns(table["sentence1"]).argmax(-1) == table["label"].to_numpy()).mean())
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("optimiser", [{"name": "adadelta"}, {"name": "adamw", "learning_rate": 0.005}], ids=str)
 @pytest.mark.parametrize("objective", [{}, {"soft": "kl", "temperature": 2.0}, {"alpha": 1.0}, {"alpha": 0.5}], ids=str)
 def test_a_student_learns_and_is_the_one_of_its_best_epoch(optimiser: dict, objective: dict):
     student, history = train(optimiser=optimiser, objective=objective)
     best = max(epoch.validation_accuracy for epoch in history)
     assert best > 0.9
-    assert accuracy(student, VALIDATION) == pytest.approx(best)
+    assert accuracy(student, VALIDATION) == pytest.approx(best, abs=within(1e-6, 1 / len(VALIDATION)))
     assert history[-1].training_loss < history[0].training_loss
     assert not student.module.training
 
 
+@pytest.mark.gpu
 def test_the_best_epoch_is_kept_where_later_ones_are_worse(monkeypatch: pytest.MonkeyPatch):
     accuracies = iter([0.5, 0.8, 0.7, 0.8, 0.6, 0.9])
     snapshots = []
 
     def measure(module, *_):
-        snapshots.append(module.logits.weight.clone())
+        snapshots.append(module.logits.weight.cpu().clone())
         return 0.0, next(accuracies)
 
     monkeypatch.setattr(distilling, "_measure", measure)
@@ -164,6 +168,7 @@ def test_training_stops_when_patience_has_run_out():
     assert len(history) == 3
 
 
+@pytest.mark.gpu
 def test_the_same_seed_gives_the_same_weights_and_leaves_torch_s_own_alone():
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -176,6 +181,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_torch_s_own_alone():
     a, b, c = (student.module.state_dict() for student in (one, two, other))
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert not torch.equal(a["logits.weight"], c["logits.weight"])
+    assert {weight.device.type for weight in one.module.parameters()} == {"cpu"}
 
 
 def test_alpha_weighs_hard_labels_and_logits():
@@ -218,6 +224,7 @@ def test_vectors_and_limits_reach_the_student():
     assert train(epochs=1)[0].dimensions == 300
 
 
+@pytest.mark.gpu
 def test_pairs_are_trained_on_both_sentences():
     """The label is whether the two words are equal, which neither sentence shows alone."""
     draws = np.random.default_rng(0)
@@ -230,6 +237,7 @@ def test_pairs_are_trained_on_both_sentences():
     assert student.predict([("good", "good"), ("good", "bad")]) == ["positive", "negative"]
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -277,9 +285,10 @@ def test_batches_have_similar_lengths_and_a_random_order():
     assert not together  # the rows of a batch are not the same in every epoch
 
 
+@pytest.mark.gpu
 def test_row_adadelta_is_torch_s_adadelta():
     draws = torch.Generator().manual_seed(0)
-    start = torch.randn(30, 4, generator=draws)
+    start = torch.randn(30, 4, generator=draws).to(device())
     dense, sparse = (torch.nn.Parameter(start.clone()) for _ in range(2))
     reference, by_row = torch.optim.Adadelta([dense], lr=1.0, rho=0.95), RowAdadelta([sparse], lr=1.0, rho=0.95)
     for step in range(200):
@@ -287,7 +296,7 @@ def test_row_adadelta_is_torch_s_adadelta():
             0, 30 if step % 20 == 0 else 6, (5,), generator=draws
         )  # some rows have no gradient for long, some come twice
         values = torch.randn(5, 4, generator=draws) * 10 ** (step % 3 - 1)
-        gradient = torch.sparse_coo_tensor(rows_seen[None], values, (30, 4), check_invariants=True)
+        gradient = torch.sparse_coo_tensor(rows_seen[None], values, (30, 4), check_invariants=True).to(device())
         dense.grad, sparse.grad = gradient.to_dense(), gradient if step % 7 else gradient.to_dense()
         reference.step()
         by_row.step()
@@ -329,16 +338,7 @@ def test_weight_decay_updates_every_row():
     assert not module.tuned.sparse
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_training_on_a_gpu_learns_and_ends_on_the_cpu_with_the_same_weights_each_time():
-    student, history = train()
-    assert history[-1].validation_accuracy > 0.9
-    assert {weight.device.type for weight in student.module.parameters()} == {"cpu"}
-    again, _ = train()
-    a, b = student.module.state_dict(), again.module.state_dict()
-    assert all(torch.equal(a[key], b[key]) for key in a)
-
-
+@pytest.mark.gpu
 def test_one_class_is_regression_and_the_lowest_loss_is_kept():
     """The score is the number of good words less that of bad ones; no row has a label."""
     draws = np.random.default_rng(0)
@@ -352,7 +352,9 @@ def test_one_class_is_regression_and_the_lowest_loss_is_kept():
     found = student.predict_columns(held_out["sentence1"])[:, 0]
     expected = np.array(held_out["logits"].to_pylist())[:, 0]
     assert ((found - expected) ** 2).mean() < 0.2 * expected.var()
-    assert ((found - expected) ** 2).mean() == pytest.approx(min(epoch.validation_loss for epoch in history), rel=1e-4)
+    assert ((found - expected) ** 2).mean() == pytest.approx(
+        min(epoch.validation_loss for epoch in history), rel=within(1e-4, 1e-2)
+    )
     with pytest.raises(InputError, match=r"objective\.soft: kl: a task of one class is regression"):
         train(training, held_out, labels=("score",), objective={"soft": "kl"})
 
@@ -397,6 +399,7 @@ def test_weights_decide_which_rows_count():
         train(table[n:], weights={"augmented": 0.0})
 
 
+@pytest.mark.gpu
 def test_blank_texts_and_texts_in_another_script_are_rows_like_others():
     texts = ["", "   ", "хороший фильм", "良い映画", "👍", "good"] * 5
     table = rows(texts, [0, 1] * 15, [(1.0, 0.0), (0.0, 1.0)] * 15)

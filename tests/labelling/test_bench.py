@@ -33,7 +33,7 @@ def tokenizer(tmp_path: Path) -> Path:
 
 
 def test_a_run_that_finds_cached_logits_is_refused(bench, tokenizer: Path, tmp_path: Path, monkeypatch):
-    model = bench.build(tmp_path / "model", "tiny", tokenizer)
+    model = bench.classifier(tmp_path / "model", "tiny", tokenizer)
     bench.project(tmp_path, model, SENTENCES)
     monkeypatch.chdir(tmp_path)
     bench.runpy.run_path(str(ROOT / "stages" / "finetune.py"))["main"](bench.TASK, bench.TEACHER)
@@ -57,16 +57,20 @@ def test_texts_are_distinct_and_as_many_as_asked_for(bench, tmp_path: Path):
 
 @pytest.mark.slow
 def test_the_gpu_part_runs_at_a_small_size(bench, tokenizer: Path, tmp_path: Path, capsys, monkeypatch):
-    monkeypatch.setattr(bench, "ALONE_SECONDS", 0.1)
+    alone = sys.modules["label_alone"]
+    monkeypatch.setattr(alone, "SECONDS", 0.1)
     report = tmp_path / "report.json"
     options = ["--part", "files", "--small", "--texts", "300", "--model", str(tokenizer), "--json", str(report)]
     importlib.import_module("label").main([*options, "--data", str(tmp_path / "none.tsv")])
     found = read_json(report)
     assert found["texts"] == 300
     kinds = found["shapes"]["tiny"]["kinds"]
-    assert set(kinds) == {bench.TOKENS, bench.PURE, *bench.KINDS}
+    assert set(kinds) == {alone.TOKENS, *alone.PURE, *bench.KINDS}
     assert all(run["tokens_per_second"] > 0 for run in kinds.values())
-    assert set(found["shapes"]["tiny"]["start_seconds"]) == {"imports", "command"}
+    assert set(found["shapes"]["tiny"]["start_seconds"]) == {"imports", "command", "opening"}
+    assert found["shapes"]["tiny"]["fastest"] in alone.PURE
+    assert found["shapes"]["tiny"]["faults"] == []
+    assert kinds[alone.FILLED]["difference"] > 0  # bfloat16, in other sums
     printed = capsys.readouterr().out
     assert "| of the GPU's peak |" in printed
     assert "start: imports " in printed

@@ -89,6 +89,7 @@ def test_batched_logits_are_those_of_one_row_at_a_time(tmp_path, monkeypatch, ar
     assert summary["too_long"] == {"train": 0, "validation": 0, "test": 0, "augmented": 0}
 
 
+@pytest.mark.gpu
 def test_token_types_distinguish_the_sentences(tmp_path: Path):
     """A change of the embedding of type 1 changes the logits of a pair."""
     teacher = teacher_of(tmp_path)
@@ -100,6 +101,7 @@ def test_token_types_distinguish_the_sentences(tmp_path: Path):
     assert np.abs(of(label(teacher, rows, NO_COPIES, Labelling())[0]["train"]) - before).max() > 1e-3
 
 
+@pytest.mark.gpu
 def test_columns_are_in_the_order_of_the_tasks_labels(tmp_path: Path):
     examples = examples_table([("train", text, None, None) for text in sentences(5)])
     classes = ["POSITIVE", "negative", "Neutral"]
@@ -108,6 +110,7 @@ def test_columns_are_in_the_order_of_the_tasks_labels(tmp_path: Path):
     assert np.abs(of(found) - raw[:, [1, 2, 0]]).max() < 1e-5
 
 
+@pytest.mark.gpu
 def test_rows_keep_order_label_and_lineage_and_copies_have_no_label(teacher: Teacher):
     examples = examples_table(
         [
@@ -158,6 +161,7 @@ def test_a_text_is_labelled_once_and_joined_by_id(teacher: Teacher, monkeypatch:
     assert len(by_text) == 3
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("architecture", ["bert", "roberta"])
 def test_our_mask_is_read_as_the_teachers(tmp_path: Path, architecture: str):
     teacher = teacher_of(tmp_path, architecture=architecture)
@@ -179,6 +183,7 @@ def test_a_teacher_without_a_mask_labels_texts_without_masks(teacher: Teacher):
         label(teacher, examples, augmented_table([("p", "good", "[MASK]")]), Labelling())
 
 
+@pytest.mark.gpu
 def test_odd_and_endless_texts_have_logits(teacher: Teacher, tmp_path: Path):
     examples = examples_table([("train", text, None, None) for text in ODD])
     splits, summary = label(teacher, examples, NO_COPIES, Labelling(max_length=64))
@@ -213,6 +218,7 @@ def test_long_rows_are_kept_counted_and_named(teacher: Teacher, with_long_rows, 
     assert "(line 4 of its source), augmented row" in message
 
 
+@pytest.mark.gpu
 def test_long_rows_are_dropped_with_their_copies(teacher: Teacher, with_long_rows):
     splits, summary = label(teacher, *with_long_rows, Labelling(max_length=16, too_long="drop"))
     assert {split: table["sentence1"].to_pylist() for split, table in splits.items()} == {
@@ -267,6 +273,7 @@ def test_a_maximum_length_must_be_known_and_possible(tmp_path: Path):
     label(endless, examples, NO_COPIES, Labelling(max_length=20))
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_logits_that_are_not_finite_are_refused_with_the_row(teacher: Teacher, value: float):
     examples = examples_table([("train", "good", None, 0), ("test", "plot film", None, 0)])
@@ -280,6 +287,7 @@ def test_logits_that_are_not_finite_are_refused_with_the_row(teacher: Teacher, v
     assert (examples["id"][0].as_py() in str(raised.value)) == np.isinf(value)
 
 
+@pytest.mark.gpu
 def test_bfloat16_is_near_and_stored_as_float32(teacher: Teacher):
     texts = examples_table([("train", text, None, None) for text in sentences(50)])
     exact = predict(teacher, texts, Labelling()).logits
@@ -305,6 +313,7 @@ def test_augmented_rows_of_several_files_and_of_none(teacher: Teacher, tmp_path:
         augmented_files(tmp_path / "empty")
 
 
+@pytest.mark.gpu
 def test_provenance_is_written(teacher: Teacher, tmp_path: Path):
     source = {
         "task": "films",

@@ -108,6 +108,7 @@ def test_the_golden_file_is_of_this_version(golden: dict):
     assert list(golden["logits"]) == CASES, f"run `{RENEW}`"
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("case", CASES)
 def test_logits_are_those_of_the_golden_file(golden: dict, case: str, tmp_path: Path):
     found = difference(logits_of(case, tmp_path), golden["logits"][case])

@@ -68,7 +68,7 @@ def one_at_a_time(folder: Path, texts: pa.Table) -> np.ndarray:
     return np.array(found)
 
 
-@pytest.mark.parametrize("architecture", [*PACKED, *PADDED])
+@pytest.mark.parametrize("architecture", [*PACKED, *PADDED])  # on a GPU, test_numerics.py shows it in less time
 @pytest.mark.parametrize("pairs", [False, True], ids=["single", "pairs"])
 def test_logits_are_those_of_one_row_at_a_time(tmp_path, architecture, pairs):
     texts = table(TEXTS, TEXTS[::-1] if pairs else None)
@@ -84,6 +84,7 @@ def test_logits_are_those_of_one_row_at_a_time(tmp_path, architecture, pairs):
         assert np.abs(run(classifier, texts, teacher.tokenizer) - expected).max() < 1e-5
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("window", [2, 32, 1000])
 def test_modernbert_keeps_its_windows_and_its_pooling(tmp_path, pooling, window):
@@ -109,6 +110,7 @@ def opened(tmp_path_factory):
     )
 
 
+@pytest.mark.gpu
 @settings(max_examples=40, deadline=None)
 @given(order=st.permutations(range(len(TEXTS))), cuts=st.sets(st.integers(1, len(TEXTS) - 1)))
 def test_any_order_and_any_cut_give_the_same_logits(opened, order, cuts):
@@ -117,6 +119,7 @@ def test_any_order_and_any_cut_give_the_same_logits(opened, order, cuts):
         assert np.abs(classifier._start(tokens, rows)() - expected[rows]).max() < 1e-5
 
 
+@pytest.mark.gpu
 def test_rows_of_one_token(opened):
     classifier, _, _ = opened
     ids = np.arange(5, 12)
@@ -127,11 +130,12 @@ def test_rows_of_one_token(opened):
     assert np.ptp(found, axis=0).min() > 0.01
 
 
+@pytest.mark.gpu
 def test_no_hook_remains_after_an_error(opened):
     classifier, tokens, _ = opened
     before = sum(len(module._forward_hooks) for module in classifier._model.modules())
-    with pytest.raises(IndexError):
-        classifier._packed(np.array([10**6]), None, packing.Layout(np.array([1]), torch.device("cpu")))
+    with pytest.raises(RuntimeError):  # three types for two tokens
+        classifier._packed(np.array([5, 6]), np.array([0, 0, 0]), packing.Layout(np.array([2]), classifier._device))
     classifier._start(tokens, np.arange(3))()
     assert sum(len(module._forward_hooks) for module in classifier._model.modules()) == before
 
@@ -157,16 +161,18 @@ def attend_manually(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, window_
     for start, end in zip(cu_seq_q[:-1].tolist(), cu_seq_q[1:].tolist(), strict=True):
         assert end - start <= max_q
         q, k, v = (part[start:end].transpose(0, 1) for part in (query, key, value))
-        distance = torch.arange(end - start)[:, None] - torch.arange(end - start)
+        positions = torch.arange(end - start, device=query.device)
+        distance = positions[:, None] - positions
         near = (distance <= window_size[0]) & (-distance <= window_size[1])
         mask = None if window_size == (-1, -1) else near
         found[start:end] = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(0, 1)
     return found
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
 def test_flash_attention_is_called_rightly(tmp_path, monkeypatch, architecture):
-    """The tests have no GPU: its function is replaced, and calls are checked against the signature of the real one."""
+    """Its function is for GPUs and 16 bits: it is replaced, and calls are checked against the signature of the real one."""
     real = inspect.signature(packing.varlen.varlen_attn)
     calls = []
 
@@ -184,6 +190,7 @@ def test_flash_attention_is_called_rightly(tmp_path, monkeypatch, architecture):
     assert {} in calls
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("kind", [PackedClassifier, PaddedClassifier])
 @pytest.mark.parametrize(
     ("ask", "memory"),
@@ -218,6 +225,7 @@ def test_out_of_memory_halves_the_budget(tmp_path, monkeypatch, caplog, kind, as
         run(kind(teacher, Labelling()), table(["film " * 300]), teacher.tokenizer)
 
 
+@pytest.mark.gpu
 def test_other_errors_are_raised(opened, monkeypatch):
     classifier, tokens, _ = opened
 

@@ -123,6 +123,7 @@ def test_a_sentence_without_words_is_a_finite_row(name: str):
     assert logits.isfinite().all()
 
 
+@pytest.mark.gpu
 @every_student
 def test_each_learns_from_the_rows_alone_and_loads_from_its_folder(name: str, tmp_path: Path):
     asked = Student(
@@ -142,6 +143,7 @@ def test_each_learns_from_the_rows_alone_and_loads_from_its_folder(name: str, tm
     assert np.array_equal(back.predict_columns(held_out["sentence1"]), expected)
 
 
+@pytest.mark.gpu
 @every_student
 def test_each_learns_pairs(name: str):
     """The label is whether the two sentences have the same sentiment, which neither shows alone."""

@@ -50,6 +50,7 @@ def made(encoder: Path, folder: Path, **changed: object) -> dict:
     return storage.read_json(folder / "teacher.json")
 
 
+@pytest.mark.gpu
 def test_an_encoder_becomes_a_classifier_of_the_task(tmp_path: Path):
     encoder = tiny_teacher(tmp_path / "encoder", WORDS)
     record = made(encoder, tmp_path / "teacher")
@@ -70,6 +71,7 @@ def test_an_encoder_becomes_a_classifier_of_the_task(tmp_path: Path):
     )  # bfloat16 may tip a row
 
 
+@pytest.mark.gpu
 def test_batches_are_counted_and_each_epoch_is_logged(tmp_path: Path, monkeypatch, caplog):
     counted = []
 
@@ -87,6 +89,7 @@ def test_batches_are_counted_and_each_epoch_is_logged(tmp_path: Path, monkeypatc
     assert [line for line in caplog.messages if line.startswith("epoch ")] == lines
 
 
+@pytest.mark.gpu
 def test_progress_counts_the_steps_of_the_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With several GPUs a step takes several batches, as it does here with gradient accumulation."""
     totals, steps = [], []
@@ -109,6 +112,7 @@ def test_progress_counts_the_steps_of_the_trainer(tmp_path: Path, monkeypatch: p
     assert totals == [len(steps)] == [10]
 
 
+@pytest.mark.gpu
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path):
     encoder = tiny_teacher(tmp_path / "encoder", WORDS)
     first, again = (made(encoder, tmp_path / name, epochs=1) for name in ("a", "b"))
@@ -117,6 +121,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path):
     assert first["sha256"] != other["sha256"]
 
 
+@pytest.mark.gpu
 def test_the_best_epoch_is_kept_not_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The accuracies are fake: the first of three epochs is the best, so its weights are kept."""
     evaluate = transformers.Trainer.evaluate
@@ -126,7 +131,7 @@ def test_the_best_epoch_is_kept_not_the_last(tmp_path: Path, monkeypatch: pytest
     def evaluate_as_given(self, *given, **named):
         metrics = evaluate(self, *given, **named)
         metrics["eval_accuracy"] = self.state.log_history[-1]["eval_accuracy"] = next(accuracies)
-        seen.append({name: value.clone() for name, value in self.model.state_dict().items()})
+        seen.append({name: value.cpu().clone() for name, value in self.model.state_dict().items()})
         return metrics
 
     monkeypatch.setattr(transformers.Trainer, "evaluate", evaluate_as_given)

@@ -30,6 +30,7 @@ from pipeline.labelling.label import predict
 from pipeline.labelling.labellers import Opening, _claim_device, processes_wanted
 from pipeline.labelling.versions import library_versions
 from pipeline.logits import dataset
+from pipeline.machine import devices
 from pipeline.params.labelling import Labelling
 from pipeline.params.teachers import TeacherModel
 from pipeline.teacher.finetune import make_teacher
@@ -409,7 +410,8 @@ def label_apart(folder: Path, recorded: Path, **more: object) -> tuple[dict, dic
 
 def test_each_gpu_has_one_process(monkeypatch: pytest.MonkeyPatch):
     """Without a GPU: torch's answers are fake. A lock also excludes another lock of the same process."""
-    assert processes_wanted() == max(1, torch.cuda.device_count())
+    assert processes_wanted() == 1
+    monkeypatch.delenv(devices.DEVICE)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert processes_wanted() == 3
