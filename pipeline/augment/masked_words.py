@@ -17,6 +17,7 @@ from pipeline.augment.draws import Draws
 from pipeline.augment.rules import Asked, check_probability
 from pipeline.errors import InputError
 from pipeline.machine.threads import torch_threads
+from pipeline.tables import MASK
 
 LOGITS = 1 << 27
 """Logits that are in memory at a time: 512 MiB."""
@@ -46,13 +47,17 @@ class MaskedWords:
     _tokens: Any = field(
         default=None, init=False, repr=False, compare=False
     )  # [vocabulary] the only token of a word, or -1
+    _ambiguous: Any = field(
+        default=None, init=False, repr=False, compare=False
+    )  # [vocabulary] whether a word holds the model's mask
     _candidates: tuple[I64, Bool] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_probability("p", self.p)
         if isinstance(self.top, bool) or not isinstance(self.top, int) or self.top < 1:
             raise ValueError(f"top: {self.top!r}: must be a whole number, at least 1")
-        if not isinstance(self.model, str) or not (Path(self.model) / "config.json").is_file():
+        files = ("config.json", "tokenizer.json")
+        if not isinstance(self.model, str) or not all((Path(self.model) / name).is_file() for name in files):
             raise ValueError(
                 f"model: {self.model!r}: must be a folder with config.json, model.safetensors and tokenizer.json"
             )
@@ -74,13 +79,18 @@ class MaskedWords:
         single = (ids[0] if len(ids) == 1 and ids[0] not in special else -1 for ids in rows["input_ids"])
         self._tokens = np.fromiter(single, np.int64, len(words))
         self._words, self._candidates = pa.array(words, pa.string()), None
+        self._ambiguous = np.array([self._tokenizer.mask_token in word for word in words])
+        self._ambiguous[words.index(MASK)] = False
         return []
 
     def __call__(self, block: Block, draws: Draws, unigrams: Unigrams) -> Block:
         """Return the block with words replaced, in place."""
         if self._candidates is None:
             self._candidates = self._allowed(unigrams)
-        free = np.flatnonzero(block.edits == 0)
+        # A word with the model's mask in it would be taken for a masked word: its row stays as it is.
+        unclear = np.zeros(len(block), np.bool_)
+        unclear[block.rows[self._ambiguous[block.words]]] = True
+        free = np.flatnonzero((block.edits == 0) & ~unclear[block.rows])
         chosen = free[draws.per_word("replace", block.rows[free], block.positions[free]) < self.p]
         block.count("masked words: words", len(free))
         if len(chosen):
@@ -155,7 +165,7 @@ class MaskedWords:
                     continue
                 logits = self._loaded(**batch.to(self._loaded.device)).logits
                 own = torch.from_numpy(at).to(logits.device)
-                rows_of = logits[own[:, 0], own[:, 1]].double().cpu().numpy()
+                rows_of = logits[own[:, 0], own[:, 1]].cpu().double().numpy()
                 found[places] = self._draw(rows_of, block.words[places], block.tags_of(places), drawn[places])
         return found[chosen]
 
@@ -215,16 +225,18 @@ def _load(folder: str) -> tuple[Any, Any]:
             folder, **safe, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:  # transformers raises many kinds
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(
-            f"model: {folder!r}: transformers cannot open it as a masked language model: {lines[0]}"
-        ) from error
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"model: {folder!r}: transformers cannot open it as a masked language model: {why}") from error
     if lost := sorted(loading["missing_keys"]):
         raise InputError(
             f"model: {folder!r}: has no trained head of a masked language model: {', '.join(lost[:3])} missing in its weights"
         )
     if tokenizer.mask_token is None or not tokenizer.is_fast:
         raise InputError(f"model: {folder!r}: its tokenizer has no mask token, or no tokenizer.json")
+    if len(tokenizer) > (rows := model.get_input_embeddings().num_embeddings):
+        raise InputError(
+            f"model: {folder!r}: its tokenizer.json has {len(tokenizer)} tokens, and the model {rows}; they belong to different models"
+        )
     tokenizer.truncation_side = tokenizer.padding_side = "right"
     return model.eval().to(device()), tokenizer
 

@@ -10,6 +10,7 @@ from pipeline.checking.findings import Findings
 from pipeline.errors import InputError
 from pipeline.logits import dataset, imported
 from pipeline.logits.note import check_teachers, teacher_of
+from pipeline.params.inputs import UNLABELLED
 from pipeline.params.text import Columns, Source, Text, Unlabelled, exists
 from pipeline.places.place import Place, parquet, place_of
 from pipeline.places.remote import RemoteError
@@ -52,7 +53,7 @@ def check_source(found: Findings) -> None:
 def _check_unlabelled(found: Findings, block: Unlabelled) -> None:
     place = f"tasks/{found.settings.name}.yaml: text.unlabelled"
     for source in block.sources():
-        _check_one(found, place, source, block.columns(), ("text", "unlabelled"))
+        _check_one(found, place, source, block.columns(), ("text", UNLABELLED))
     if block.split_sentences:
         with found.at(f"tasks/{found.settings.name}.yaml", absent=found.ran("unlabelled")):
             check_language(block.language, tokenise=found.settings.tag.text == "pretokenised")

@@ -31,7 +31,8 @@ def chosen_rows(training: pa.Table, validation: pa.Table, settings: Student, cla
             f"objective.soft: {settings.objective.soft}: a task of one class is regression; write soft: mse"
         )
     if not training.num_rows:
-        raise InputError(f"no row to train on (rows: {settings.rows})")
+        unsure = f", min_confidence: {settings.min_confidence:g}" if settings.min_confidence else ""
+        raise InputError(f"no row to train on (rows: {settings.rows}{unsure})")
     if not validation.num_rows:
         raise InputError(
             "the validation split has no row with a label, and the validation accuracy selects the best epoch"

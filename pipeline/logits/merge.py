@@ -1,5 +1,6 @@
 """Merging logit data sets of one task and one teacher."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -192,7 +193,7 @@ def _provenance(about: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         keys = ("source", "augmentation", "unlabelled", "labelling", "rows")
         parts += facts.get("merged", [{key: facts[key] for key in keys if key in facts}])
     more = [facts["unlabelled"] for facts in about if has_origin(facts)]
-    unlabelled = {"unlabelled": {**more[0], "licence": _licences(more)}} if more else {}
+    unlabelled = {"unlabelled": _unlabelled(more)} if more else {}
     return {
         **about[0],
         **unlabelled,
@@ -200,6 +201,22 @@ def _provenance(about: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "augmentation": {key: value for key, value in about[0]["augmentation"].items() if key != "summary"},
         "merged": parts,
     }
+
+
+def _unlabelled(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the parts say of their unlabelled text together: all sources, and the sums of the counts."""
+    dropped: Counter[str] = Counter()
+    for part in parts:
+        dropped.update(part.get("dropped", {}))
+    found: dict[str, Any] = {
+        "licence": _licences(parts),
+        "source": [source for part in parts for source in part.get("source", ())],
+        "augment": any(part.get("augment", False) for part in parts),
+        **{key: sum(part.get(key, 0) for part in parts) for key in ("read", "texts")},
+        "dropped": dict(dropped),
+    }
+    same = all(part.get("settings") == parts[0].get("settings") for part in parts)
+    return found | ({"settings": parts[0]["settings"]} if same and "settings" in parts[0] else {})
 
 
 def _licences(sources: Sequence[Mapping[str, Any]]) -> str:

@@ -37,6 +37,9 @@ CODE = "in pipeline/"
 ABSENT = "absent"
 """Recorded instead of a hash for a file that is missing on the machine that prepares the task."""
 
+UNLABELLED = "unlabelled/"
+"""The key of the files of unlabelled text next to those of the source, a path that no file has."""
+
 OFF = "off"
 """Recorded for a teacher or student that the task does not use."""
 
@@ -161,14 +164,14 @@ def _gathered(student: Student) -> str:
 
 
 def _text(text: Text, hashes: Hashes, prepares: bool) -> dict[str, Any]:
-    """Hash the files of a task's source, and under `unlabelled` those of its unlabelled text."""
+    """Hash the files of a task's source, and under UNLABELLED those of its unlabelled text."""
     found = _source(text.source, hashes, prepares)
     if text.unlabelled is None:
         return found
     files: dict[str, Any] = {}
     for source in text.unlabelled.sources():
         files |= _source(source, hashes, prepares)
-    return found | {"unlabelled": files}
+    return found | {UNLABELLED: files}
 
 
 def _source(source: Source, hashes: Hashes, prepares: bool) -> dict[str, Any]:

@@ -145,6 +145,12 @@ class Student(Model):
         return ORIGINS if self.rows == "all" else ORIGINS[:1]
 
     @model_validator(mode="after")
+    def _copies_have_parents(self) -> Self:
+        if isinstance(self.rows, list) and set(self.rows) == {"augmented"}:
+            raise ValueError("rows: augmented goes with source or unlabelled, the rows whose copies are kept")
+        return self
+
+    @model_validator(mode="after")
     def _teachers_count(self) -> Self:
         given = self._given
         if isinstance(given, list) and len(set(given)) < len(given):

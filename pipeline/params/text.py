@@ -199,7 +199,7 @@ class Unlabelled(Model):
     split_sentences: bool = False
     """`true`: cut documents of ordinary text into sentences with spaCy's sentencizer. In a pretokenised task, sentences are also tokenised
     like its training text; rows that are not cut must be tokenised already. (since 0.2.0)"""
-    language: str = "en"
+    language: Annotated[str, Field(min_length=1)] = "en"
     """With `split_sentences`: spaCy's code of the language. (since 0.2.0)"""
     min_words: Positive = 1
     """Leave out texts with fewer words; of a pair, the words of both sentences count. (since 0.2.0)"""

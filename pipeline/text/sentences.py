@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 
 from pipeline.console import progress
 from pipeline.errors import InputError, not_installed
+from pipeline.tables import MASK
 from pipeline.text.rows import SCHEMA, SourceRows
 
 DOCUMENTS = 500
@@ -25,6 +27,7 @@ _BREAK = r"(?i)<br\s*/?>"
 _PARAGRAPHS = re.compile(r"\n\s*\n")
 _CLITIC = re.compile(r"n't|'(s|m|d|ll|re|ve)", re.IGNORECASE)
 _QUOTES = {"``": '"', "''": '"'}
+_TYPOGRAPHIC = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Style:
     :param tokenised: Words are separated by white space. The rest counts for such text alone.
     :param whole: Contractions such as `it's` are one word. Penn Treebank has two: `it 's`.
     :param quotes: Penn Treebank's quotes, ``` `` ``` and `''`, are the words of quotes.
+    :param typographic: Apostrophes and quotes have typographic forms; otherwise those are replaced.
     :param marks: The runs of punctuation, such as `...`, that are one word; any other run is a word for each character.
     """
 
@@ -42,6 +46,7 @@ class Style:
     tokenised: bool
     whole: bool = False
     quotes: bool = False
+    typographic: bool = False
     marks: frozenset[str] = frozenset()
 
     @classmethod
@@ -61,6 +66,7 @@ class Style:
             tokenised=tokenised,
             whole=clitics[True] > clitics[False],
             quotes="``" in words,
+            typographic=any(re.search("[\u2018\u2019\u201c\u201d]", word) for word in words),
             marks=frozenset(marks | set(_QUOTES) if "``" in words else marks),
         )
 
@@ -89,47 +95,65 @@ def written(
     language: str | None,
     scratch: Path | None = None,
     workers: int | None = None,
+    look: Callable[[np.ndarray[Any, Any], pa.RecordBatch, pa.Array], None] | None = None,
 ) -> SourceRows:
-    """Return rows in the style of a task. They keep their lines and faults.
+    """Return rows in the style of a task. They keep their lines and faults. A text with [MASK] stays as it is: `Check` finds it.
 
     :param language: spaCy's code of the language, to cut each document into sentences, which are tokenised if the style is; None: rows stay
         whole. A document without a sentence is one row.
     :param scratch: As in `SourceRows`.
     :param workers: Processes; None for one per core. The result does not depend on it.
+    :param look: Called with documents that were cut: the number of sentences of each, the sentences, and the documents, in lower case if the
+        style is.
     :raises InputError: If a package is missing, or spaCy has no such language.
     """
     if language is None and not style.lower:
         return rows
     found = SourceRows(rows.name, scratch, left_out=rows.left_out)
     starts = [np.zeros(1, np.int64)]  # of each row in what is found
-    for batch in _cut(rows, style, language, workers) if language else map(_lowered, rows.batches()):
-        starts.append(batch[0])
-        found.append(batch[1])
+    if language is None:
+        for _, batch in rows.batches():
+            starts.append(np.ones(len(batch), np.int64))
+            found.append(_lowered(batch))
+    else:
+        for counts, batch, documents in _cut(rows, style, language, workers):
+            starts.append(counts)
+            found.append(batch)
+            if look is not None:
+                look(counts, batch, _lower(documents) if style.lower else documents)
     ends = np.cumsum(np.concatenate(starts))
     found.parts = [(int(ends[first]), name) for first, name in rows.parts]
     found.faults = {int(ends[position]): fault for position, fault in rows.faults.items()}
     return found
 
 
-def _lowered(part: tuple[int, pa.RecordBatch]) -> tuple[np.ndarray[Any, Any], pa.RecordBatch]:
-    batch = part[1]
-    columns = [pc.utf8_lower(batch[name]) if name.startswith("sentence") else batch[name] for name in SCHEMA.names]
-    return np.ones(len(batch), np.int64), pa.record_batch(columns, schema=SCHEMA)
+def _lowered(batch: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [_lower(batch[name]) if name.startswith("sentence") else batch[name] for name in SCHEMA.names]
+    return pa.record_batch(columns, schema=SCHEMA)
+
+
+def _lower(texts: pa.Array) -> pa.Array:
+    return pc.if_else(pc.match_substring(texts, MASK), texts, pc.utf8_lower(texts))
 
 
 def _cut(
     rows: SourceRows, style: Style, language: str, workers: int | None
-) -> Iterator[tuple[np.ndarray[Any, Any], pa.RecordBatch]]:
-    """Yield the sentences of some rows at a time: the number of each row's, at least 1, and the sentences."""
+) -> Iterator[tuple[np.ndarray[Any, Any], pa.RecordBatch, pa.Array]]:
+    """Yield the sentences of some documents at a time: the number of each document's, at least 1, the sentences, and the documents."""
     from joblib import Parallel, delayed, effective_n_jobs
 
     check_language(language, style.tokenised)  # raises here rather than in a worker
-    parts = (batch.slice(begin, DOCUMENTS) for _, batch in rows.batches() for begin in range(0, len(batch), DOCUMENTS))
+
+    def parts() -> Iterator[pa.RecordBatch]:
+        for _, batch in rows.batches():
+            yield from (batch.slice(begin, DOCUMENTS) for begin in range(0, len(batch), DOCUMENTS))
+
     processes = min(workers or effective_n_jobs(-1), 1 + len(rows) // DOCUMENTS)
     run = Parallel(n_jobs=processes, return_as="generator")
     with progress(len(rows), "cutting into sentences", "texts") as advance:
-        for counts, batch in run(delayed(cut_batch)(part, style, language) for part in parts):
-            yield counts, batch
+        cut = run(delayed(cut_batch)(part, style, language) for part in parts())
+        for (counts, batch), part in zip(cut, parts(), strict=True):
+            yield counts, batch, part["sentence1"]
             advance(len(counts))
 
 
@@ -141,9 +165,11 @@ def cut_batch(batch: pa.RecordBatch, style: Style, language: str) -> tuple[np.nd
     counts = np.array([max(1, len(each)) for each in sentences], np.int64)
     texts = pa.array(chain.from_iterable(each or [""] for each in sentences), pa.string())
     if style.lower:
-        texts = pc.utf8_lower(texts)
+        texts = _lower(texts)
     if style.tokenised:
-        texts = pa.array([text and tokenise(text) for text in texts.to_pylist()], pa.string())
+        texts = pa.array(
+            [text if not text or MASK in text else tokenise(text) for text in texts.to_pylist()], pa.string()
+        )
     none = pa.nulls(len(texts), pa.string())
     return counts, pa.record_batch([np.repeat(np.asarray(batch["line"]), counts), texts, none, none], schema=SCHEMA)
 
@@ -174,9 +200,10 @@ def sentencizer(language: str) -> Callable[[str], Iterator[str]]:
             f"text.unlabelled.split_sentences: {not_installed('spacy', 'cutting text into sentences')}"
         ) from error
     except ImportError as error:
-        raise InputError(
-            f"text.unlabelled.language: spaCy has no language {language!r}; write `xx` for any language"
-        ) from error
+        why = f"spaCy has no language {language!r}"
+        if find_spec(f"spacy.lang.{language}"):  # it needs another package
+            why = f"spaCy cannot cut {language!r}: {str(error).splitlines()[0]}"
+        raise InputError(f"text.unlabelled.language: {why}; write `xx` for any language") from error
     nlp.add_pipe("sentencizer")
     nlp.max_length = 10**9
 
@@ -198,4 +225,5 @@ def _treebank() -> Callable[[str], list[str]]:
 
 
 def _tokenised(sentence: str, style: Style) -> str:
-    return " ".join(style.words(_treebank()(sentence)))
+    plain = sentence if style.typographic else sentence.translate(_TYPOGRAPHIC)
+    return " ".join(style.words(_treebank()(plain)))

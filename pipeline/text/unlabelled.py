@@ -75,8 +75,8 @@ def named() -> Iterator[None]:
 class Own:
     """What counts of a task's own examples."""
 
-    ids: pa.Array  # [rows] of 16 bytes
-    splits: NDArray[np.int8]  # [rows] numbers of SPLITS
+    ids: pa.Array  # [ids] of 16 bytes: of each example and, after them, of those with a capital letter in lower case
+    splits: NDArray[np.int8]  # [ids] numbers of SPLITS
     words: Words  # the counts of the words of the training text
     capitals: float  # the share of the training texts with a capital letter
 
@@ -84,17 +84,44 @@ class Own:
     def of(cls, examples: Iterable[pa.RecordBatch], mode: TextMode) -> "Own":
         """Read examples, `tables.EXAMPLES` with id, split, sentence1 and sentence2, batch by batch."""
         ids, splits, words = [pa.array([], pa.binary(16))], [np.zeros(0, np.int8)], Counter[str]()
+        lower_ids, lower_splits = ids.copy(), splits.copy()
         texts = capitals = 0
         for batch in examples:
             split = batch["split"].cast(pa.string())
+            numbers = np.asarray(pc.index_in(split, value_set=pa.array(SPLITS))).astype(np.int8)
             ids.append(tables.id_bytes(pa.chunked_array([batch["id"]])))
-            splits.append(np.asarray(pc.index_in(split, value_set=pa.array(SPLITS))).astype(np.int8))
+            splits.append(numbers)
+            first, second = batch["sentence1"], batch["sentence2"]
+            lower, pairs = pc.utf8_lower(first), second.null_count < len(second)
+            second = pc.fill_null(second, "")
+            differs = pc.or_(pc.not_equal(lower, first), pc.not_equal(pc.utf8_lower(second), second))
+            digests = tables.content_digests(lower, pc.utf8_lower(second) if pairs else None)
+            lower_ids.append(_bytes_of(digests[np.asarray(differs)]))
+            lower_splits.append(numbers[np.asarray(differs)])
             training = batch.filter(pc.equal(split, SPLITS[0]))
             for column in (training["sentence1"], training["sentence2"].drop_null()):
                 words.update(dict(count_words([column], mode)))
                 texts += len(column)
                 capitals += pc.sum(pc.not_equal(pc.utf8_lower(column), column)).as_py() or 0
-        return cls(pa.concat_arrays(ids), np.concatenate(splits), words, capitals / max(1, texts))
+        return cls(
+            pa.concat_arrays([*ids, *lower_ids]),
+            np.concatenate([*splits, *lower_splits]),
+            words,
+            capitals / max(1, texts),
+        )
+
+    def splits_of(self, digests: NDArray[np.uint64]) -> NDArray[np.int8]:
+        """Return the split that has each text, a number of SPLITS, -1 for none, [n].
+
+        :param digests: As `tables.content_digests` returns them, uint64 [n, 2].
+        """
+        at = np.asarray(pc.fill_null(pc.index_in(_bytes_of(digests), value_set=self.ids), -1))
+        return np.where(at >= 0, self.splits[at], -1).astype(np.int8) if len(self.splits) else at.astype(np.int8)
+
+
+def _bytes_of(digests: NDArray[np.uint64]) -> pa.Array:
+    found = np.ascontiguousarray(digests).astype(">u8").tobytes()
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(digests), [None, pa.py_buffer(found)])
 
 
 @dataclass(frozen=True)
@@ -135,7 +162,16 @@ def prepare(
     read, left_out = sum(map(len, rows)), sum(part.left_out for part in rows)
     style = Style.of(own.words, own.capitals, mode == "pretokenised")
     language = block.language if block.split_sentences else None
-    rows = [written(part, style, language, scratch, workers) for part in rows]
+    of_documents: list[NDArray[np.int8]] = []
+
+    def look(counts: Numbers, sentences: pa.RecordBatch, documents: pa.Array) -> None:
+        # A text of the task can be a document of several sentences, each of which is another text.
+        lists = pa.ListArray.from_arrays(np.cumsum([0, *counts]).astype(np.int32), sentences["sentence1"])
+        wholes = pc.binary_join(lists, " "), pc.utf8_trim_whitespace(documents)
+        splits = [own.splits_of(tables.content_digests(pc.fill_null(whole, ""))) for whole in wholes]
+        of_documents.append(np.repeat(np.maximum(*splits), counts))
+
+    rows = [written(part, style, language, scratch, workers, look) for part in rows]
     settings = text.model_copy(
         update={
             "columns": block.columns(),
@@ -149,7 +185,7 @@ def prepare(
     problems = check.problems()
     refuse(problems, [])
     found = _Filter(rows, check, mode)
-    found.drop_those_of(own)
+    found.drop_those_of(own, of_documents)
     found.drop_by_words(block)
     found.drop_unlike(own.words, block.similar)
     found.drop_beyond(block.limit)
@@ -210,14 +246,16 @@ class _Filter:
             if self.kept[place].any():
                 yield place, self._check.cleaned(batch.filter(pa.array(self.kept[place])))
 
-    def drop_those_of(self, own: Own) -> None:
-        """Drop the texts that are examples of the task."""
+    def drop_those_of(self, own: Own, of_documents: Sequence[NDArray[np.int8]]) -> None:
+        """Drop the texts that are examples of the task, and the sentences of documents that are.
+
+        :param of_documents: The split that has the document of each row, in parts; none if documents were not cut.
+        """
         split = np.full(len(self.kept), -1, np.int8)
         for place, _ in self._batches():
-            digests = np.ascontiguousarray(self._check.ids[:, place].T).astype(">u8").tobytes()
-            ids = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(digests) // 16, [None, pa.py_buffer(digests)])
-            at = np.asarray(pc.fill_null(pc.index_in(ids, value_set=own.ids), -1))
-            split[place][at >= 0] = own.splits[at[at >= 0]]
+            split[place] = own.splits_of(self._check.ids[:, place].T)
+        if of_documents:
+            split = np.maximum(split, np.concatenate(of_documents))
         for number, name in enumerate(SPLITS):
             self._drop(split == number, f"in {name}")
 

@@ -193,3 +193,26 @@ def test_a_broken_file_is_one_line(tmp_path: Path):
     with pytest.raises(InputError, match="cannot open it as a masked language model") as error:
         MaskedWords(folder).extra_words(WORDS)
     assert "\n" not in str(error.value)
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path):
+    folder = masked_lm(tmp_path / "lm")
+    tiny_teacher(tmp_path / "other", [*KNOWN, *(f"more{n}" for n in range(50))])
+    (tmp_path / "lm/tokenizer.json").write_bytes((tmp_path / "other/tokenizer.json").read_bytes())
+    with pytest.raises(InputError, match="they belong to different models"):
+        MaskedWords(folder).extra_words(WORDS)
+
+
+def test_a_folder_without_a_tokenizer_is_refused_before_it_is_loaded(tmp_path: Path):
+    folder = masked_lm(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match=r"must be a folder with config\.json, model\.safetensors and tokenizer\.json"):
+        MaskedWords(folder)
+
+
+def test_a_row_with_the_models_own_mask_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    words = ["u<mask>" if word == "unheard" else word for word in WORDS]
+    monkeypatch.setattr("test_masked_words.WORDS", words)
+    rule = ready(masked_lm(tmp_path, "roberta"), p=1.0, same_tag=False)
+    block = apply(rule, block_of(["u<mask>", "good", "film"], ["good", "film"]))
+    assert (block.edits[:3] == 0).all() and (block.edits[3:] == EDITED).all()

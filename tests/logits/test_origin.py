@@ -202,6 +202,14 @@ def test_sets_with_and_without_unlabelled_text_are_merged(tmp_path: Path):
         assert dataset.provenance(out)["unlabelled"]["licence"] == "mit"
 
 
+def test_a_merged_set_names_all_unlabelled_text():
+    one = {"licence": "mit", "source": [{"package": "a"}], "read": 9, "texts": 9, "dropped": {"repeat": 2}}
+    other = one | {"source": [{"package": "b"}], "dropped": {"repeat": 1, "in test": 4}, "augment": True}
+    found = merge._unlabelled([one, other])
+    assert (found["source"], found["texts"], found["augment"]) == ([{"package": "a"}, {"package": "b"}], 18, True)
+    assert found["dropped"] == {"repeat": 3, "in test": 4}
+
+
 def test_a_task_of_a_logit_data_set_keeps_its_unlabelled_text_apart(tmp_path: Path):
     folder = write(tmp_path / "set")
     block = {

@@ -12,7 +12,7 @@ import yaml
 from tiny import tiny_teacher
 
 from pipeline import params, plugins
-from pipeline.params.inputs import CODE, Hashes, inputs
+from pipeline.params.inputs import CODE, UNLABELLED, Hashes, inputs
 
 ROOT = Path(__file__).parents[2]
 PARAMS = {
@@ -330,7 +330,7 @@ def test_the_files_of_unlabelled_text_are_hashed_with_those_of_the_source(here: 
     after = stamp()
     assert changed(before, after) == {"text"}
     assert after["text"] == before["text"] | {
-        "unlabelled": {"elsewhere/pool.csv": Hashes().of(Path("elsewhere/pool.csv"))}
+        UNLABELLED: {"elsewhere/pool.csv": Hashes().of(Path("elsewhere/pool.csv"))}
     }
     Path("elsewhere/pool.csv").write_text("text\nwarm\n")
     assert changed(after, stamp()) == {"text"}

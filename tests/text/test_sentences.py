@@ -46,6 +46,13 @@ def test_a_document_is_cut_and_tokenised_in_the_style_of_the_task():
     ]
 
 
+def test_typographic_quotes_are_those_of_the_training_text():
+    typed = "It\u2019s \u201cfine\u201d."
+    assert texts_of(written(source(typed), TREEBANK, "en", workers=1)) == ["it 's `` fine '' ."]
+    same = Style.of({"it\u2019s": 2}, capitals=0.0, tokenised=True)
+    assert texts_of(written(source(typed), same, "en", workers=1))[0].startswith("it\u2019s ")
+
+
 def test_raw_sentences_keep_their_bytes():
     raw = Style.of({}, capitals=0.9, tokenised=False)
     assert texts_of(written(source(REVIEW), raw, "en", workers=1)) == [

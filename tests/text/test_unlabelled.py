@@ -113,6 +113,32 @@ def test_documents_are_cut_into_sentences_of_the_task():
     assert (found.report["read"], found.report["texts"], found.report["lower_cased"]) == (2, 3, True)
 
 
+def test_the_sentences_of_a_document_that_is_a_text_of_the_task_are_left_out():
+    known = {"train": ["It is good ."], "test": ["It is bad . I hate it ."]}
+    found = prepared(["It is bad. I hate it.", "A new one. Another."], known=known, split_sentences=True)
+    assert found.rows["sentence1"].to_pylist() == ["A new one .", "Another ."]
+    assert found.report["dropped"]["in test"] == 2
+    known = {"train": ["It is good."], "test": ["It is bad.  I hate it."]}
+    found = prepared(["It is bad.  I hate it.", "A new one."], known=known, mode="raw", split_sentences=True)
+    assert found.rows["sentence1"].to_pylist() == ["A new one."]
+
+
+def test_lower_casing_hides_no_text_of_the_task():
+    known = {"train": ["a good film"] * 1 + [f"film {n}" for n in range(200)] + ["A Rare one"], "test": ["A cold war"]}
+    texts = ["A cold war", "a cold War", "A Rare one", "Another"]
+    found = prepared(texts, known=known)
+    assert found.rows["sentence1"].to_pylist() == ["another"]
+    assert (found.report["dropped"]["in test"], found.report["dropped"]["in train"]) == (1, 1)
+    assert found.report["dropped"]["repeat"] == 1
+
+
+@pytest.mark.parametrize("block", [{}, {"split_sentences": True}], ids=["whole", "cut"])
+@pytest.mark.parametrize("known", [SPLITS, {"train": ["A Film", "B Film"]}], ids=["lower case", "capitals"])
+def test_a_mask_is_found_whatever_happens_to_the_text(block: dict, known: dict):
+    with pytest.raises(InputError, match=r"\[MASK\]"):
+        prepared(["fine text.", "A [MASK] b."], known=known, **block)
+
+
 def test_no_text_left_is_an_error_that_says_why():
     with pytest.raises(
         InputError, match=r"text.unlabelled: no text is left of 3 texts of 3 rows; dropped: 1 repeat, 2 in train"
