@@ -183,7 +183,7 @@ def parts(project: Path) -> dict[Path, int]:
 def test_a_run_that_is_killed_at_any_moment_resumes_and_ends_the_same(
     pristine: Path, unbroken: Path, server: Server, tmp_path: Path, thorough: bool
 ):
-    """Of eight moments, or of twenty with --thorough, three fifths are random events of a run, the others random times within its duration."""
+    """Of eight moments, or of twenty with --thorough, three fifths are random events of a run, one in each equal part of it, the others random times within its duration."""
     kills = 20 if thorough else 8
     draw = random.Random(20)
     server.label(copy_of(pristine, tmp_path / "timed"))
@@ -191,9 +191,13 @@ def test_a_run_that_is_killed_at_any_moment_resumes_and_ends_the_same(
     assert events > 100
     expected = data_set(unbroken)
     kept = []
+    at_events = -(-3 * kills // 5)
     for number in range(kills):
         project = copy_of(pristine, tmp_path / f"kill-{number}")
-        moment = {"at": draw.randint(1, events)} if number < 0.6 * kills else {"after": draw.uniform(0.001, seconds)}
+        if number < at_events:  # one in each equal part of the run's events, so that they do not fall together
+            moment = {"at": draw.randint(1 + number * events // at_events, (number + 1) * events // at_events)}
+        else:
+            moment = {"after": draw.uniform(0.001, seconds)}
         code = server.run(project, **moment)
         assert code in (-signal.SIGKILL, 0)
         before = {path: (rows, path.stat().st_ino) for path, rows in parts(project).items()}
