@@ -11,8 +11,6 @@ from pathlib import Path
 from pipeline.console import EXIT_INPUT, clear_errors, start_logging, write
 from pipeline.errors import InputError, not_installed, shown
 from pipeline.machine.threads import limit_threads
-from pipeline.places.place import place_of
-from pipeline.places.remote import is_url
 from pipeline.storage import write_text
 
 ABOUT = """Distil text classifiers, offline: augment text, label it with the teacher once, train small students.
@@ -106,6 +104,8 @@ Command = Callable[..., argparse.ArgumentParser]
 
 def _path(name: str) -> Path:
     """Return a path; a URL is an error, which argparse shows."""
+    from pipeline.places.remote import is_url
+
     if is_url(name):
         raise argparse.ArgumentTypeError(
             f"{name}: only verify, head, stats and card read URLs; copy the folder to this machine"
@@ -324,6 +324,7 @@ def results(tasks: list[str]) -> None:
 def verify(folder: str) -> None:
     """Check a logit data set: hashes, ids, lineage, logits; exit code 1 if anything is wrong."""
     from pipeline.logits import verify
+    from pipeline.places.place import place_of
 
     checks = verify.verify(place_of(folder))
     write(verify.listed(checks) + "\n")
@@ -334,6 +335,7 @@ def verify(folder: str) -> None:
 def card(folder: str) -> None:
     """Print the card of a logit data set, generated from its rows."""
     from pipeline.logits import card, dataset
+    from pipeline.places.place import place_of
 
     place = place_of(folder)
     found = dataset.manifest(place)
@@ -343,6 +345,7 @@ def card(folder: str) -> None:
 def stats(folder: str) -> None:
     """Plot confidences, classes, lengths and entropies of a logit data set as text."""
     from pipeline.logits import stats
+    from pipeline.places.place import place_of
 
     write(stats.stats(place_of(folder)) + "\n")
 
@@ -350,6 +353,7 @@ def stats(folder: str) -> None:
 def head(folder: str, rows: int, split: str, where: str | None) -> None:
     """Show a few rows of a logit data set, and what augmentation changed in them."""
     from pipeline.logits import stats
+    from pipeline.places.place import place_of
 
     write(stats.head(place_of(folder), rows, split, where) + "\n")
 
