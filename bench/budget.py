@@ -106,10 +106,9 @@ def main() -> None:
         )
         for way, seed in missing
     )
-    folder = Path("data") / asked.task / "logits" / teacher
-    counts = {split: dataset.read_split(folder, split, ("id",)).num_rows for split in pool.HELD_OUT}
+    held_out = pool.held_out_of(Path("data") / asked.task / "logits" / teacher)
     runs = {way: [read_json(path(way, seed)) for seed in asked.seeds] for way in asked.ways}
-    print(pool.table(pool.summary(runs, counts)))
+    print(f"{held_out.shown}\n\n{pool.table(pool.summary(runs, held_out.rows))}")
 
 
 if __name__ == "__main__":

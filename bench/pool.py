@@ -108,6 +108,36 @@ def write_measured(
     write_json(out, found)
 
 
+class HeldOut(NamedTuple):
+    """The held-out splits of a logit data set."""
+
+    rows: dict[str, int]
+    """The number of rows of each."""
+    teacher: dict[str, float]
+    """The teacher's accuracy on each."""
+
+    @property
+    def shown(self) -> str:
+        """The teacher's line above a table."""
+        return f"teacher: {', '.join(f'{split} {100 * value:.1f}' for split, value in self.teacher.items())}"
+
+
+def held_out_of(folder: Path) -> HeldOut:
+    """Return the rows of the held-out splits, and the teacher's accuracy on them.
+
+    :param folder: The logit data set.
+    """
+    classes = len(dataset.provenance(folder)["labels"])
+    splits = {split: dataset.read_split(folder, split, COLUMNS) for split in HELD_OUT}
+    right = {
+        split: finite_logits(rows, classes).argmax(axis=-1) == rows["label"].to_numpy()
+        for split, rows in splits.items()
+    }
+    return HeldOut(
+        {split: rows.num_rows for split, rows in splits.items()}, {split: float(r.mean()) for split, r in right.items()}
+    )
+
+
 def hits(runs: Sequence[dict[str, Any]], split: str, rows: int) -> npt.NDArray[np.bool_]:
     """Return whether each row of a split is right in each run, [runs, rows]."""
     right = np.ones((len(runs), rows), np.bool_)
@@ -184,19 +214,13 @@ def main() -> None:
         for cell, seed in missing
     )
     runs = {cell.name: [read_json(path(cell, seed)) for seed in asked.seeds] for cell in cells}
-    held_out = {split: dataset.read_split(folder, split, COLUMNS) for split in HELD_OUT}
-    results = summary(runs, {split: rows.num_rows for split, rows in held_out.items()})
-    classes = len(dataset.provenance(folder)["labels"])
-    of_teacher = {
-        split: float((finite_logits(rows, classes).argmax(axis=-1) == rows["label"].to_numpy()).mean())
-        for split, rows in held_out.items()
-    }
+    held_out = held_out_of(folder)
+    results = summary(runs, held_out.rows)
     if asked.json:
         block = settings.student(asked.student).model_dump(mode="json")
-        facts = {"task": asked.task, "student": block, "seeds": asked.seeds, "teacher": of_teacher}
+        facts = {"task": asked.task, "student": block, "seeds": asked.seeds, "teacher": held_out.teacher}
         write_json(asked.json, {"machine": common.machine(PACKAGES), **common.rounded({**facts, "results": results})})
-    print(f"teacher: {', '.join(f'{split} {100 * value:.1f}' for split, value in of_teacher.items())}")
-    print(f"\n{table(results)}")
+    print(f"{held_out.shown}\n\n{table(results)}")
 
 
 if __name__ == "__main__":
