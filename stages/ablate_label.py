@@ -17,10 +17,12 @@ def main(task: str) -> None:
     if why := why_skipped(augmented.parent):
         return skip(why, data / "ablation" / "logits")
     from pipeline.labelling.label import label_task  # torch, for which a skipped stage need not wait
+    from pipeline.labelling.rows import TaskRows
 
     settings, ablation = params.load(task)
     how = settings.teacher(ablation.teacher).label
-    label_task(data, ablation.teacher, augmented, data / "ablation" / "logits", how, settings.tag.text)
+    given = TaskRows.read(data, augmented)
+    label_task(data, ablation.teacher, given, data / "ablation" / "logits", how, settings.tag.text)
 
 
 if __name__ == "__main__":

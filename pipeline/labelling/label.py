@@ -23,7 +23,8 @@ from pipeline.labelling.labellers import (
     open_labeller,
     processes_wanted,
 )
-from pipeline.labelling.rows import LabelRows, augmented_files
+from pipeline.labelling.rows import LabelRows, TaskRows
+from pipeline.labelling.stopwatch import Stopwatch
 from pipeline.labelling.store import LabelStore, Writer, fingerprint, locked, writing
 from pipeline.logits import dataset
 from pipeline.logits.shards import ROW_GROUP_ROWS, Stream, shard_schema, stored_as
@@ -71,26 +72,22 @@ def _slices(texts: pa.Table) -> Iterator[pa.Table]:
 
 
 def label_task(
-    data: Path, name: str, augmented: Path, out: Path, how: Labelling, text: str, unlabelled: Path | None = None
+    data: Path, name: str, given: TaskRows, out: Path, how: Labelling, text: str, watch: Stopwatch | None = None
 ) -> dict[str, Any]:
-    """Label a task's examples and augmented rows with the teacher that its finetune stage recorded, as `label` does.
+    """Label a task's rows with the teacher that its finetune stage recorded, as `label` does.
 
     :param data: The task's folder; the label stores are next to it, in `labelled`.
     :param text: How text was split into words: pretokenised, raw or characters.
-    :param unlabelled: The folder of its unlabelled text; None: without.
+    :param watch: Measures the parts of the run.
     """
-    examples, source = tables.read_examples(data / "examples", data / "source")
-    files, augmentation = augmented_files(augmented)
-    more, of_more = tables.read_unlabelled(unlabelled) if unlabelled else (None, None)
-    folder = (data / "teachers" / name).resolve()
-    teacher, record = open_recorded(folder, source["labels"])
+    watch = (watch or Stopwatch("opening the teacher"))("opening the teacher")
+    folder, labels = (data / "teachers" / name).resolve(), given.source["labels"]
+    teacher, record = open_recorded(folder, labels)
     if isinstance(teacher, Teacher):  # its tokenizer may have changed since the finetune stage
-        check_words(teacher.files.source, teacher.tokenizer, examples)
-    rows = LabelRows.read(examples, files, more)
-    of_more = of_more if rows.has_unlabelled else None
-    about = describe_data_set(source, augmentation, text, {"name": name, **record}, of_more)
-    opening = Opening(folder, tuple(source["labels"]), how)
-    return label(teacher, rows, how, data.parent / "labelled", out, about, opening)
+        check_words(teacher.files.source, teacher.tokenizer, given.examples)
+    about = describe_data_set(given.source, given.augmentation, text, {"name": name, **record}, given.unlabelled)
+    opening = Opening(folder, tuple(labels), how)
+    return label(teacher, given.rows, how, data.parent / "labelled", out, about, opening, watch=watch)
 
 
 def label(
@@ -102,6 +99,7 @@ def label(
     about: Mapping[str, Any],
     opening: Opening | None = None,
     processes: int | None = None,
+    watch: Stopwatch | None = None,
 ) -> dict[str, Any]:
     """Label the texts that the store does not have, and write the logit data set. The same rows, teacher and store give the same bytes.
 
@@ -113,11 +111,14 @@ def label(
     :param about: The provenance from `describe_data_set`; `versions` and `labelling` are added.
     :param opening: How worker processes open the teacher; None: this process labels alone.
     :param processes: The number of labelling processes; None: `labellers.processes_wanted`.
+    :param watch: Measures the parts of the run.
     :return: A summary as JSON: rows, texts labelled and reused, too long, dropped, accuracy (of a regression: pearson and rmse).
     :raises InputError: If a row cannot be labelled (it is too long and how.too_long is refuse, its logits are not finite), another process
         writes the same data set, or a file cannot be written.
     """
+    watch = (watch or Stopwatch("opening the teacher"))("opening the teacher")
     labeller = open_labeller(teacher, how)
+    watch("reading known logits")
     drop = how.too_long == "drop"
     with (
         locked(lock_of(stores, out), f"the data set {out}"),
@@ -133,7 +134,9 @@ def label(
             stored_long[~missing] = store.take(places[~missing])[1]
             if stored_long.any():
                 raise InputError(f"{longer_than_limit(labeller)}: {rows.named(stored_long)}")
+        watch("labelling")
         _label_missing(teacher, labeller, rows, missing, how, store, opening, processes)
+        watch("writing")
         if missing.any():
             places = store.places(rows.texts, with_unlabelled=drop)
         too_long = store.take(places)[1]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -120,6 +120,35 @@ def augmented_files(folder: Path) -> tuple[list[Path], dict[str, Any]]:
     parameters = tables.metadata_of(paths[0])
     summary = folder / tables.SUMMARY
     return paths, {**parameters, "summary": read_json(summary)} if summary.exists() else parameters
+
+
+class TaskRows(NamedTuple):
+    """The rows of a task that a teacher labels, and where they come from, as the files of the stages before have it."""
+
+    rows: LabelRows
+    """The examples, the unlabelled text and the augmented rows."""
+    examples: pa.Table
+    """The examples alone, `tables.EXAMPLES`."""
+    source: dict[str, Any]
+    """The metadata of the examples: task, labels, pairs, source."""
+    augmentation: dict[str, Any]
+    """The metadata of the augmented rows."""
+    unlabelled: dict[str, Any] | None
+    """The metadata of the unlabelled text; None where there is none."""
+
+    @classmethod
+    def read(cls, data: Path, augmented: Path, unlabelled: Path | None = None) -> "TaskRows":
+        """Read the outputs of the stages before. Raises an InputError if one is missing or has another schema.
+
+        :param data: The task's folder.
+        :param augmented: The folder of the augmented rows.
+        :param unlabelled: The folder of the unlabelled text; None: without.
+        """
+        examples, source = tables.read_examples(data / "examples", data / "source")
+        files, augmentation = augmented_files(augmented)
+        more, about = tables.read_unlabelled(unlabelled) if unlabelled else (None, None)
+        rows = LabelRows.read(examples, files, more)
+        return cls(rows, examples, source, augmentation, about if rows.has_unlabelled else None)
 
 
 def refuse(texts: pa.Table, rows: NDArray[np.int64], fault: str) -> None:

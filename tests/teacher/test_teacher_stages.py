@@ -1,4 +1,6 @@
+import logging
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -110,10 +112,23 @@ def test_labelling_needs_few_packages(project: Path):
 
 
 @pytest.mark.parametrize("name", TEACHERS)
-def test_a_teacher_is_made_and_labels(project: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+def test_a_teacher_is_made_and_labels(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+):
     monkeypatch.chdir(project)
     here("finetune", "films", name)
-    here("label", "films", name)
+    with caplog.at_level(logging.INFO, "pipeline"):
+        here("label", "films", name)
+    parts = re.findall(r"([a-z ]+) \d+\.\d(?:, |$)", caplog.messages[-1].removeprefix("seconds: "))
+    assert parts == [
+        "imports",
+        "reading",
+        "opening the teacher",
+        "reading known logits",
+        "labelling",
+        "writing",
+        "summary",
+    ]
     data = project / "data/films"
     record = storage.read_json(data / "teachers" / name / "teacher.json")
     assert record["finetuned"] == (name == "trained") == (data / "teachers" / name / "model.safetensors").exists()
