@@ -3,7 +3,7 @@
 The model reads the sentence with the chosen words masked, so its proposals fit the context, where `MaskOrReplace` draws by part of speech alone.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,22 +37,17 @@ class MaskedWords:
 
     model: str  # the folder of the model, as model.save_pretrained and tokenizer.save_pretrained write it
     p: float = 0.15  # the share of words replaced
-    same_tag: bool = (
-        True  # propose only words that occur in the training text with the part of speech of the replaced word
-    )
+    same_tag: bool = True  # propose only words that the training text has with the part of speech of the replaced word
     top: int = 10  # the number of proposals to draw from
-    _loaded: Any = field(default=None, init=False, repr=False, compare=False)  # the model
-    _tokenizer: Any = field(default=None, init=False, repr=False, compare=False)
-    _words: Any = field(default=None, init=False, repr=False, compare=False)  # [vocabulary], an array of Arrow
-    _tokens: Any = field(
-        default=None, init=False, repr=False, compare=False
-    )  # [vocabulary] the only token of a word, or -1
-    _ambiguous: Any = field(
-        default=None, init=False, repr=False, compare=False
-    )  # [vocabulary] whether a word holds the model's mask
-    _candidates: tuple[I64, Bool] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        # Set by `extra_words`, or later:
+        self._loaded: Any = None  # the model
+        self._tokenizer: Any = None
+        self._words: Any = None  # [vocabulary], an array of Arrow
+        self._tokens: Any = None  # [vocabulary] the only token of a word, or -1
+        self._ambiguous: Any = None  # [vocabulary] whether a word holds the model's mask
+        self._candidates: tuple[I64, Bool] | None = None
         check_probability("p", self.p)
         if isinstance(self.top, bool) or not isinstance(self.top, int) or self.top < 1:
             raise ValueError(f"top: {self.top!r}: must be a whole number, at least 1")
@@ -154,10 +149,6 @@ class MaskedWords:
                 number = np.arange(len(at)) - np.searchsorted(at[:, 0], at[:, 0])
                 sizes = np.fromiter(map(len, words), np.int64, len(words))
                 ends = np.cumsum(sizes)
-                fits = (np.bincount(at[:, 0], minlength=len(some)) <= sizes)[
-                    at[:, 0]
-                ]  # a text can contain the mask's own letters
-                at, number = at[fits], number[fits]
                 places = np.concatenate(words)[(ends - sizes)[at[:, 0]] + number]
                 ours = is_chosen[places]
                 at, places = at[ours], places[ours]

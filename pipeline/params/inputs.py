@@ -37,8 +37,8 @@ CODE = "in pipeline/"
 ABSENT = "absent"
 """Recorded instead of a hash for a file that is missing on the machine that prepares the task."""
 
-UNLABELLED = "unlabelled/"
-"""The key of the files of unlabelled text next to those of the source, a path that no file has."""
+UNLABELLED, OTHERWISE = "unlabelled/", "otherwise/"
+"""The keys of the files of unlabelled text and of `otherwise` next to those of the source: paths that no file has."""
 
 OFF = "off"
 """Recorded for a teacher or student that the task does not use."""
@@ -192,7 +192,7 @@ def _source(source: Source, hashes: Hashes, prepares: bool) -> dict[str, Any]:
         except RemoteError as error:  # a machine that only trains students may have no access
             logger.warning("%s; what is recorded of it is kept", error)
             found[key] = None
-    return found if source.otherwise is None else found | {"otherwise": _source(source.otherwise, hashes, prepares)}
+    return found if source.otherwise is None else found | {OTHERWISE: _source(source.otherwise, hashes, prepares)}
 
 
 def _content(place: Place, hashes: Hashes, pinned: bool) -> Any:
