@@ -256,7 +256,8 @@ def _tagger(tagger: str, hashes: Hashes) -> dict[str, Any]:
     kind, _, name = tagger.partition(":")
     if name.startswith("blank:"):
         packages = ("spacy", "jieba", "sudachipy", "pythainlp")
-        return {found: importlib.metadata.version(found) if find_spec(found) else ABSENT for found in packages}
+        absent = ABSENT if find_spec("spacy") else None  # a machine without spaCy does not tag: what is recorded stays
+        return {found: importlib.metadata.version(found) if find_spec(found) else absent for found in packages}
     if kind == "spacy":
         return _package(name, hashes, "**/meta.json")
     return {"version": importlib.metadata.version(kind) if find_spec(kind) else None}

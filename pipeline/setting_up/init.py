@@ -62,14 +62,14 @@ def init(folder: Path, task: str | None = None, given: Given | None = None) -> M
     files |= {file: for_project(file) for file in GRAPHS}
     files |= {f"{TEMPLATES}/{path.name}": _text(path) for path in sorted((bundle() / TEMPLATES).glob("*.json"))}
     new = _new(folder, files)
-    _init_dvc(folder)
+    staged = "; DVC has staged its files in .dvc/ and .dvcignore in Git" if _init_dvc(folder) else ""
     for file in new:
         write_text(folder / file, files[file])
     lines = {".gitignore": _ignored(name) + weights, ".dvcignore": _text(bundle() / ".dvcignore").split()}
     extended = [file for file, wanted in lines.items() if _append(folder / file, wanted)]
     write_json(folder / CODE, code.recorded())
     commands += ["offline-distill check", "offline-distill repro"]
-    return Made([*new, *extended, CODE.as_posix()], summary, commands)
+    return Made([*new, *extended, CODE.as_posix()], f"{summary}{staged}", commands)
 
 
 def _name(task: str) -> str:
@@ -190,15 +190,15 @@ def _append(path: Path, lines: Sequence[str]) -> bool:
 # --- DVC ------------------------------------------------------------------------------------------------------------------
 
 
-def _init_dvc(folder: Path) -> None:
-    """Run `dvc init` where it has not run: in a Git repository, in a folder of one, or without Git."""
+def _init_dvc(folder: Path) -> bool:
+    """Run `dvc init` where it has not run: in a Git repository, in a folder of one, or without Git. Return whether Git has new files of it."""
     try:
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
     except ModuleNotFoundError as error:
         raise InputError(not_installed("dvc", "init")) from error
     if (folder / ".dvc" / "config").is_file():
-        return
+        return False
     logging.getLogger("dvc").setLevel(logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
     place = folder.resolve()
@@ -213,3 +213,4 @@ def _init_dvc(folder: Path) -> None:
             )
     except DvcException as error:
         raise InputError(f"{folder}: DVC: {' '.join(str(error).split())}") from error
+    return git is not None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import yaml
 
 from pipeline.errors import InputError
 from pipeline.logits.markdown import render
@@ -88,6 +89,8 @@ def read(given: Given, folder: Path) -> Found:
     :param folder: The project's folder, to which the file names in the result are relative where they are inside.
     :raises InputError: If a file or column is missing, or the labels are not classes.
     """
+    if not all(given.files):
+        raise InputError("--files: a name is empty; is a variable of the shell not set?")
     if len(given.files) > len(SPLITS):
         raise InputError(f"--files: {len(given.files)} files; name one file, or up to three: train, validation, test")
     files = dict(zip(SPLITS, given.files, strict=False)) if len(given.files) > 1 else given.files[0]
@@ -200,9 +203,12 @@ def params_file(task: str, found: Found, teacher: str | None) -> str:
 
 
 def _rendered(template: str, found: Found, **values: Any) -> str:
-    """Return a template filled in with what the files hold. `quoted` writes a text as YAML."""
+    """Return a template filled in with what the files hold. `quoted` writes a text as YAML, `plain` without quotes if it can."""
 
     def quoted(text: str) -> str:
         return json.dumps(text, ensure_ascii=False)
 
-    return render(Path(__file__).with_name(template), found=found, quoted=quoted, **values)
+    def plain(name: str) -> str:  # not 2024, 1e5, yes, null
+        return name if name[0].isalpha() and yaml.safe_load(name) == name else quoted(name)
+
+    return render(Path(__file__).with_name(template), found=found, quoted=quoted, plain=plain, **values)

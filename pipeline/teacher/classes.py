@@ -123,12 +123,15 @@ def match(source: str, classes: Sequence[str], labels: Sequence[str], names: Map
     wanted = [fold(name) for name in labels]
     if unknown or sorted(renamed) != sorted(wanted):
         also = f", and `labels` maps {unknown[0]!r}, which the teacher does not have" if unknown else ""
-        left = [name for name, new in zip(classes, renamed, strict=True) if new not in wanted]
-        free = [name for name in labels if fold(name) not in renamed]
         twice = [name for name, times in Counter(renamed).items() if times > 1]
+        if names:
+            left = [name for name, new in zip(classes, renamed, strict=True) if new not in wanted]
+            free = [name for name in labels if fold(name) not in renamed]
+        else:
+            left, free = list(classes), list(labels)
         raise InputError(
             f"{source}: the teacher's classes are [{_some(classes)}], the task's are [{_some(labels)}]{also}; "
-            f"{_advice(source, len(classes), len(labels), twice, dict(zip(left, free, strict=False)))}"
+            f"{_advice(source, len(classes), len(labels), twice, _guess(left, free))}"
         )
     return tuple(renamed.index(name) for name in wanted)
 
@@ -138,7 +141,7 @@ def _advice(source: str, classes: int, labels: int, twice: Sequence[str], pairs:
 
     :param classes: Classes of the teacher; `labels` are the task's.
     :param twice: Names that two of the teacher's classes have.
-    :param pairs: Classes that match none of the task's, each with one of the task's that matches none.
+    :param pairs: Classes to map, each with that of the task which it seems to be; "" where that is unknown.
     """
     if classes != labels:
         head = (
@@ -155,11 +158,31 @@ def _advice(source: str, classes: int, labels: int, twice: Sequence[str], pairs:
         return f"two of the teacher's classes are {twice[0]!r}: give each a name of its own, in its id2label or in `labels`"
     if not pairs:
         return "remove it"
-    listed = [f"{_yaml(theirs)}: {_yaml(ours)}" for theirs, ours in list(pairs.items())[:2]]
+    listed = [f"{_yaml(theirs)}: {_yaml(ours) if ours else '...'}" for theirs, ours in list(pairs.items())[:SHOWN]]
     more = ", ..." if len(pairs) > len(listed) else ""
-    return (
-        f"map the names under the teacher's model, as `labels: {{{', '.join(listed)}{more}}}` if that is what they mean"
-    )
+    known = "if that is what they mean" if all(pairs.values()) else "with the task's class for each"
+    return f"map the names under the teacher's model, as `labels: {{{', '.join(listed)}{more}}}` {known}"
+
+
+def _guess(theirs: Sequence[str], ours: Sequence[str]) -> dict[str, str]:
+    """Return a teacher's classes that need another name, each with the task's class that it seems to be, "" where that is unknown.
+
+    Names are the same if they differ in spaces and signs only. Names that only number the classes are taken in their order.
+    """
+    by_letters = {_letters(name): name for name in ours}
+    if len(by_letters) == len(ours) and {_letters(name) for name in theirs} <= by_letters.keys():
+        found = {name: by_letters[_letters(name)] for name in theirs}
+    elif len(theirs) == len(ours) and all(re.fullmatch(r"(?:LABEL_)?\d+", name) for name in theirs):
+        found = dict(zip(theirs, ours, strict=True))
+    else:
+        free = [name for name in ours if name.casefold() not in {other.casefold() for other in theirs}]
+        left = [name for name in theirs if name.casefold() not in {other.casefold() for other in ours}]
+        return {left[0]: free[0]} if len(left) == len(free) == 1 else dict.fromkeys(left, "")
+    return {name: other for name, other in found.items() if name.casefold() != other.casefold()}
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).casefold()
 
 
 def _yaml(name: str) -> str:

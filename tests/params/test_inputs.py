@@ -219,6 +219,15 @@ def test_the_packages_of_a_tokenizer_without_a_model_count(here: Path):
     assert all(isinstance(version, str) for version in found.values())
 
 
+def test_a_machine_without_spacy_keeps_what_is_recorded_of_the_tagger(here: Path, monkeypatch: pytest.MonkeyPatch):
+    task = json.loads(json.dumps(TASK))
+    task["tag"] = {"tagger": "spacy:blank:en"}
+    write(PARAMS, task)
+    before = stamp()
+    monkeypatch.setattr("pipeline.params.inputs.find_spec", lambda name: None)
+    assert changed(before, stamp(before)) == set()
+
+
 def test_code_of_this_library_is_named_and_not_hashed(here: Path):
     assert stamp()["students"]["built-in"]["code"] == CODE
     assert stamp()["students"]["bag"]["code"] == plugins.code_digest("inputs_students:Bag")

@@ -49,6 +49,27 @@ def test_a_shell_completes_commands_and_options(monkeypatch, capsys, shell: str)
         subprocess.run(["bash", "-n"], input=text, text=True, check=True)
 
 
+def test_bash_completes_files_stages_and_splits(monkeypatch, capsys, tmp_path: Path):
+    command(monkeypatch, "completion", "bash")
+    (tmp_path / "completion").write_text(capsys.readouterr().out, encoding="utf-8")
+    (tmp_path / "train.csv").touch()
+    asked = {
+        "predict tr": ["train.csv"],
+        "init --files tr": ["train.csv"],
+        "verify tr": ["train.csv"],
+        "run prep": ["prepare"],
+        "head tr --split va": ["validation"],
+        "chec": ["check"],
+    }
+    for line, found in asked.items():
+        words = ["offline-distill", *line.split()]
+        script = f"source completion; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; " + (
+            '_shtab_offline_distill; printf "%s\\n" "${COMPREPLY[@]}"'
+        )
+        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert (line, [word.strip() for word in done.stdout.splitlines()]) == (line, found)
+
+
 def test_completion_without_shtab_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "shtab", None)
     line = refused(monkeypatch, capsys, "completion", "bash")

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from projects import CSV, FILES, command, refused, write_files
+from ruamel.yaml import YAML
 
 from pipeline.ablation import params as ablation
 from pipeline.params import project
@@ -52,11 +53,21 @@ def test_a_project_in_a_git_repository_with_other_files(folder: Path, monkeypatc
     assert not (folder / "stages").exists()
 
 
-def test_dvc_is_set_up_in_a_folder_of_a_repository_and_without_git(folder: Path, monkeypatch):
+@pytest.mark.parametrize("name", ["2024", "yes", "1e5", "0x1F", "null", "12_3", "tickets"])
+def test_a_name_that_yaml_takes_for_something_else_is_in_quotes(folder: Path, monkeypatch, name: str):
+    command(monkeypatch, "init", "--files", "train.csv", "--text", "body", "--label", "team", "--task", name)
+    assert project.active_tasks() == [name]
+    assert YAML().load(folder / "params.yaml")["tasks"] == [name]  # DVC's parser has other rules
+    assert ("tasks: [tickets]\n" in (folder / "params.yaml").read_text()) == (name == "tickets")
+
+
+def test_dvc_is_set_up_in_a_folder_of_a_repository_and_without_git(folder: Path, monkeypatch, capsys):
     command(monkeypatch, "init", "alone", "--task", "example")
+    assert "staged" not in capsys.readouterr().out
     assert "no_scm = True" in (folder / "alone/.dvc/config").read_text()
     subprocess.run(["git", "init", "--quiet"], check=True)
     command(monkeypatch, "init", "inside", "--task", "example")
+    assert "DVC has staged its files in .dvc/ and .dvcignore in Git" in capsys.readouterr().out
     assert "no_scm" not in (folder / "inside/.dvc/config").read_text()
 
 
@@ -123,6 +134,7 @@ def test_an_existing_file_is_named_and_nothing_is_written(folder: Path, monkeypa
         ),
         ((*FILES, "--text2", "body"), "--text, --text2, --label: sentence1 and sentence2 are the same column 'body'"),
         (("--files", "absent.csv"), "absent.csv: no such file"),
+        (("--files", "train.csv", ""), "--files: a name is empty"),
         (("--files", "1.csv", "2.csv", "3.csv", "4.csv"), "--files: 4 files; name one file, or up to three"),
         ((*FILES, "--teacher", "models/ours"), "--teacher: source: 'models/ours': must be folder:PATH"),
         ((*FILES, "--task", "my task"), "--task: 'my task': a name has only letters, digits, _ and -"),

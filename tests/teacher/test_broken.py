@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassificatio
 from pipeline import storage, tables
 from pipeline.errors import InputError
 from pipeline.labelling.label import label_task
+from pipeline.labelling.rows import TaskRows
 from pipeline.params.labelling import Labelling
 from pipeline.params.teachers import Finetune, TeacherModel
 from pipeline.teacher.files import check_files
@@ -374,9 +375,9 @@ SPECIFIC: dict[str, tuple[dict[str, object], list[str], str]] = {
     "two counts": ({"num_labels": 3}, LABELS, "num_labels 3, and 2 names in id2label"),
     "other names": ({"id2label": {"0": "Negative", "1": "good"}}, LABELS, r"as `labels: \{good: positive\}` if"),
     "names for YAML": (
-        {"id2label": {"0": "0", "1": "my class"}, "label2id": None},
+        {"id2label": {"0": "0", "1": "1"}, "label2id": None},
         ["no", "a: b"],
-        r"as `labels: \{\"0\": \"no\", \"my class\": \"a: b\"\}` if",
+        r"as `labels: \{\"0\": \"no\", \"1\": \"a: b\"\}` if",
     ),
     "an empty type": ({"problem_type": ""}, LABELS, r'problem_type "": transformers does not know this type'),
     "a count in quotes": ({"num_labels": "2"}, LABELS, r'num_labels "2"; write a whole number'),
@@ -597,15 +598,19 @@ def test_a_recorded_teacher_whose_tokenizer_went_is_refused_by_the_label_stage(
     made(folder, inside(data / "teachers") / "tiny")
     copies = augmented_table([(EXAMPLES["id"][0].as_py(), "a film", None)])
     tables.write(data / "augmented/augmented-00000.parquet", copies, {"seed": 0, "n_iter": 1})
-    label_task(data, "tiny", data / "augmented", tmp_path / "logits", Labelling(), "pretokenised")
+    label_task(data, "tiny", TaskRows.read(data, data / "augmented"), tmp_path / "logits", Labelling(), "pretokenised")
     assert not caplog.records
     vocabulary(lambda found: {k: i for k, i in found.items() if k.startswith("[") or k == "z"})(folder)
     with pytest.raises(InputError, match="100% of the tokens of 20 texts are unknown"):
-        label_task(data, "tiny", data / "augmented", tmp_path / "logits", Labelling(), "pretokenised")
+        label_task(
+            data, "tiny", TaskRows.read(data, data / "augmented"), tmp_path / "logits", Labelling(), "pretokenised"
+        )
     assert "its tokenizer is not the one in" in caplog.text
     removed("tok*")(folder)
     with pytest.raises(InputError, match=SPECIAL):
-        label_task(data, "tiny", data / "augmented", tmp_path / "logits", Labelling(), "pretokenised")
+        label_task(
+            data, "tiny", TaskRows.read(data, data / "augmented"), tmp_path / "logits", Labelling(), "pretokenised"
+        )
 
 
 def test_the_check_needs_neither_torch_nor_transformers(tmp_path: Path, whole: dict[str, Path]):
