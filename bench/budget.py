@@ -50,35 +50,33 @@ def doubt(students: list[Any], rows: pa.Table) -> np.ndarray:
     return entropy(sum(shares) / len(shares)) - sum(map(entropy, shares)) / len(shares)
 
 
-def run(task: str, name: str, by: str, way: str, budget: int, seed: int, epochs: int, out: Path) -> None:
-    """Choose rows by students of the block `by`, train a student on them, and write what `pool.write_measured` writes."""
+def run(task: str, name: str, teacher: str, way: str, budget: int, seed: int, epochs: int, out: Path) -> None:
+    """Choose rows, train a student on them, and write what `pool.measured` returns."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     keep_freed_memory()  # as the train stage does
-    settings, folder = params.load(task), Path("data") / task
-    teacher = next(iter(settings.student(name).teachers))
+    settings, folder = params.load(task).student(name), Path("data") / task
+    block = settings.model_dump() | {"epochs": epochs, "patience": epochs}
     about = dataset.provenance(folder / "logits" / teacher)
+    vectors = read_vectors(folder / "vectors" / f"{settings.vectors}.parquet") if settings.vectors else None
     held_out = {split: dataset.read_split(folder / "logits" / teacher, split, COLUMNS) for split in pool.HELD_OUT}
     rows = dataset.read_split(folder / "logits" / teacher, "train", dataset.columns_of(about))
     own = tables.is_of(rows, tables.SOURCE)
     order = np.random.default_rng([seed, 7]).permutation(np.flatnonzero(~own))
 
-    def trained(name: str, chosen: np.ndarray, seed: int) -> Any:
+    def trained(chosen: np.ndarray, seed: int) -> Any:
         kept = own.copy()
         kept[chosen] = True
-        block = settings.student(name)
-        vectors = read_vectors(folder / "vectors" / f"{block.vectors}.parquet") if block.vectors else None
-        keys = {"epochs": epochs, "patience": epochs, "seed": seed}
-        student = Student.model_validate({**block.model_dump(), **keys}).model_copy(update={"rows": "all"})
+        student = Student.model_validate({**block, "seed": seed}).model_copy(update={"rows": "all"})
         how = (student, about["labels"], about["text"], about["pairs"], vectors)
         return distill(rows.filter(pa.array(kept)), held_out["validation"], *how)
 
     chosen = order[:budget]
     if way != "random":
         first, rest = order[: budget // 3], order[budget // 3 :]
-        students = [trained(by, first, seed + 100 * i)[0] for i in range(1, 2 + (way == "disagreement"))]
+        students = [trained(first, seed + 100 * i)[0] for i in range(1, 2 + (way == "disagreement"))]
         worth = doubt(students, rows.take(pa.array(rest)))
         chosen = np.concatenate([first, rest[np.argsort(-worth, kind="stable")[: budget - len(first)]]])
-    student, history = trained(name, chosen, seed)
+    student, history = trained(chosen, seed)
     pool.write_measured(out, student, history, held_out, about, rows=int(own.sum()) + len(chosen))
 
 
@@ -88,7 +86,6 @@ def main() -> None:
     parser.add_argument("task")
     parser.add_argument("student")
     parser.add_argument("--budget", type=int, required=True, help="labels in addition to those of the task's own texts")
-    parser.add_argument("--by", help="the student that is trained to choose rows (default: STUDENT)")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=5)
@@ -96,17 +93,17 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=Path(".dvc/tmp/budget"), help="the folder of the runs")
     asked = parser.parse_args()
     teacher = next(iter(params.load(asked.task).student(asked.student).teachers))
-    by: str = asked.by or asked.student
     into: Path = asked.into
 
     def path(way: str, seed: int) -> Path:
-        how = way if way == "random" or by == asked.student else f"{way}-{by}"
-        return into / f"{asked.task}-{asked.student}-{how}-{asked.budget}-{seed}.json"
+        return into / f"{asked.task}-{asked.student}-{way}-{asked.budget}-{seed}.json"
 
     missing = [(way, seed) for seed, way in product(asked.seeds, asked.ways) if not path(way, seed).exists()]
     into.mkdir(parents=True, exist_ok=True)
     joblib.Parallel(n_jobs=asked.jobs)(
-        joblib.delayed(run)(*(asked.task, asked.student, by, way, asked.budget, seed, asked.epochs, path(way, seed)))
+        joblib.delayed(run)(
+            *(asked.task, asked.student, teacher, way, asked.budget, seed, asked.epochs, path(way, seed))
+        )
         for way, seed in missing
     )
     held_out = pool.held_out_of(Path("data") / asked.task / "logits" / teacher)
