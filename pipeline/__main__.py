@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from pipeline.console import EXIT_INPUT, clear_errors, start_logging, write
 from pipeline.errors import InputError, not_installed, shown
@@ -48,7 +49,15 @@ def main() -> None:
         function(**arguments)
 
 
-class _Parser(argparse.ArgumentParser):
+class _Command(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"error: {shown(message)}; `{self.prog} --help` shows the arguments\n")
+        raise SystemExit(EXIT_INPUT)
+
+
+class _Parser(_Command):
     """Lists the commands by group."""
 
     def format_help(self) -> str:
@@ -83,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     prog = "python -m pipeline" if Path(sys.argv[0]).name in ("__main__.py", "pipeline") else "offline-distill"
     parser = _Parser(prog=prog)
     parser.add_argument("--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="print the version")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=argparse.ArgumentParser)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Command)
 
     def command(function: Callable[..., None], *positional: str) -> argparse.ArgumentParser:
         name, text = function.__name__.replace("_", "-"), function.__doc__
