@@ -104,7 +104,7 @@ def label(
 def _rows(texts: Any, more: Mapping[str, Any]) -> Augmented:
     given = {key: value for key, value in more.items() if value is not None}
     if not isinstance(texts, Augmented):
-        return prepared(texts, given.pop("labels", None), **given)
+        return prepared(texts, given.pop("labels", None), **given, call="label")
     if given:
         raise InputError(f"{next(iter(given))}: goes with texts; what augment returned has its own")
     return texts

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import tables
-from pipeline.api.arguments import mapping, named, settings_of
+from pipeline.api.arguments import mapping, named, settings_of, worded
 from pipeline.errors import InputError, installed
 from pipeline.params.text import Text, Unlabelled
 from pipeline.students.texts import Texts, is_missing, items_of, shown, sides_of
@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 SHARES = {"train": 0.9, "validation": 0.1}
 """The shares of the splits where the caller gives none."""
+_WORDS = {"text.bad_rows.": "bad_rows."}
+"""Parts of messages for a task's file, and the argument for each."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,17 @@ def prepared(
     text: TextMode = "raw",
     bad_rows: Mapping[str, str] | None = None,
     unlabelled: Texts | None = None,
+    call: str = "augment",
 ) -> Augmented:
     """Return texts as examples, without augmented rows. `augment` describes the parameters.
 
+    :param call: The function that the caller called, for messages.
     :raises InputError: If an argument is wrong; the message names it.
     """
     shares, kinds = mapping(splits, "splits"), mapping(bad_rows, "bad_rows")
     given = _by_split(texts, labels, sentence2)
     pairs = any(second is not None for _, _, second in given.values()) or _are_pairs(given)
-    sides = {split: sides_of(first, second, pairs, "augment") for split, (first, _, second) in given.items()}
+    sides = {split: sides_of(first, second, pairs, call) for split, (first, _, second) in given.items()}
     values = {split: _values(column, len(sides[split][0])) for split, (_, column, _) in given.items()}
     if not any(len(columns[0]) for columns in sides.values()):
         raise InputError("texts: has no text")
@@ -73,8 +77,8 @@ def prepared(
         "splits": dict(shares),
         "bad_rows": dict(kinds),
     }
-    settings = settings_of(Text, block, "augment")
-    with installed("preparing texts"), named("texts"):
+    settings = settings_of(Text, block, call)
+    with installed("preparing texts"), named("texts"), worded(_WORDS):
         from pipeline.text.preparation import prepare
         from pipeline.text.sources import of_columns
 
@@ -89,24 +93,26 @@ def prepared(
         }
         batches, _ = prepare(rows, settings, text, gold=False)
         examples = batches.read_all()
-    more = _unlabelled(unlabelled, pairs, settings, text, examples)
+    more = _unlabelled(unlabelled, pairs, settings, text, examples, call)
     from pipeline.logits.gather import NO_AUGMENTATION
 
     return Augmented(examples, tables.AUGMENTED.empty_table(), known, pairs, text, NO_AUGMENTATION, more)
 
 
-def _unlabelled(given: Texts | None, pairs: bool, settings: Text, text: TextMode, examples: pa.Table) -> pa.Table:
+def _unlabelled(
+    given: Texts | None, pairs: bool, settings: Text, text: TextMode, examples: pa.Table, call: str
+) -> pa.Table:
     """Return unlabelled texts, `tables.UNLABELLED`, without those that are examples or occur twice.
 
     :raises InputError: If no text is left.
     """
     if given is None:
         return tables.UNLABELLED.empty_table()
-    with named("unlabelled"):
+    with named("unlabelled"), worded(_WORDS):
         from pipeline.text.sources import of_columns
         from pipeline.text.unlabelled import Own, prepare
 
-        first, *second = sides_of(given, None, pairs, "augment")
+        first, *second = sides_of(given, None, pairs, call)
         block = Unlabelled(files="unlabelled", column="sentence1", column2="sentence2" if pairs else None)
         if not len(first):
             raise InputError("has no text")

@@ -202,6 +202,11 @@ def test_missing_labels_are_unknown():
     assert sum(rows["label"].null_count for rows in found.splits.values()) == 2
 
 
+def test_log_lines_name_texts_by_their_position(caplog: pytest.LogCaptureFixture):
+    prepared([*TEXTS, TEXTS[3], TEXTS[7]])
+    assert "bad_rows.repeat: drop: texts: 2 rows: text 120, text 121" in caplog.text
+
+
 def test_texts_stay_in_their_split_when_texts_come_and_go():
     few, many = augment(TEXTS[:60], n_iter=0).examples, augment(TEXTS, n_iter=0).examples
     assert set(zip(*few.select(["id", "split"]).to_pydict().values(), strict=True)) <= set(
@@ -321,6 +326,8 @@ def in_memory() -> tuple:
     ("call", "message"),
     [
         (lambda: augment("one text"), "texts: 'one text' is one string; pass a list of texts: .*augment"),
+        (lambda: label("one text", Lengths()), r"texts: 'one text' is one string; .* for one text label\(\[text\]\)"),
+        (lambda: label(TEXTS, Lengths(), splits={"train": 0.5, "validation": 0.2}), "label: splits: the shares add up to 0.7"),
         (lambda: augment(pd.DataFrame({"text": TEXTS})), "texts: a DataFrame is a table; pass one of its columns"),
         (lambda: augment([*TEXTS, None]), "text 120 is missing: None"),
         (lambda: augment({"dev": TEXTS}), r"texts: has the keys \['dev'\]; a mapping has the splits train, validation"),
@@ -330,7 +337,7 @@ def in_memory() -> tuple:
         (lambda: label(TEXTS, Lengths(), splits={"train": 1.0}), "splits: has no share for validation; write for example"),
         (lambda: label({"test": TEXTS}, Lengths()), r"texts: has no train split \(it has test\)"),
         (lambda: augment(TEXTS[:1]), "texts: the split '.*' ends up empty: of 1 rows read"),
-        (lambda: augment([*TEXTS, "a [MASK]"]), "texts: invalid rows; .*mask.*line 120"),
+        (lambda: augment([*TEXTS, "a [MASK]"]), r"texts: invalid rows; fix them, or set the key to `drop`: bad_rows.mask: texts: 1 row: text 120 \("),
         (lambda: augment(TEXTS, NUMBERS[1:]), "labels: 119 labels for 120 texts; pass one for each"),
         (lambda: augment(TEXTS, "label"), "labels: 'label' is not a list of labels"),
         (lambda: augment(TEXTS, [0.5] * 120), "labels: 0.5 is neither a class name nor a class number; for a regression"),
