@@ -24,6 +24,9 @@ start_logging()  # log lines on stderr: rows that were dropped, progress, the ac
 # names, or class numbers; None or NaN where a label is unknown. A missing text is refused, a blank or repeated one is
 # dropped. For pairs of sentences, pass pairs, or a second column as `sentence2`. For a regression, pass numbers as
 # labels, and `classes=["score"]`.
+#
+# Class numbers count from 0, in the order of the teacher's classes. -1 is no label, as in data sets of the Hugging Face
+# Hub, and a warning counts these rows. If -1 is a class, pass labels as strings.
 
 # %%
 subjects = ["the plot", "the cast", "the music", "this film", "her first novel", "the last act", "the camera work"]
@@ -39,6 +42,10 @@ print(f"{len(texts)} texts, such as {texts[3]!r} with the label {labels[3]}")
 # Texts are checked, split by the hash of each text into train and validation, and copied with the paper's rules.
 # Pass `splits={"train": 0.8, "validation": 0.1, "test": 0.1}` for other shares, or a mapping of splits to texts for
 # splits of your own. `rows.examples` and `rows.augmented` are pyarrow tables.
+#
+# The default tagger, `spacy:blank:en`, needs no model and gives no parts of speech: a word is replaced with any word of
+# the training texts. With a tagger, it is replaced with a word of the same part of speech, as in the paper: `python -m
+# spacy download en_core_web_sm`, then `augment(..., tagger="spacy:en_core_web_sm")`.
 
 # %%
 rows = augment(texts, labels, splits={"train": 0.7, "validation": 0.3}, n_iter=10, seed=0)

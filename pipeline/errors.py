@@ -1,6 +1,8 @@
 """The exception whose message is for the user."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 LINE = 1_000
 """Characters of the longest line that is shown; a longer one loses its middle."""
@@ -21,10 +23,14 @@ class InputError(Exception):
         return shown(super().__str__())
 
 
+class NotInstalledError(InputError, ModuleNotFoundError):
+    """A package of an extra is not installed."""
+
+
 _EXTRAS = {
-    **dict.fromkeys(("torch", "safetensors"), ("training", "train")),
+    **dict.fromkeys(("torch", "safetensors"), ("this", "train")),  # of many commands
     "onnx": ("the export of a student", "train"),
-    **dict.fromkeys(("transformers", "tokenizers"), ("labelling", "teacher")),
+    **dict.fromkeys(("transformers", "tokenizers"), ("this", "teacher")),
     "huggingface_hub": ("the Hugging Face Hub", "teacher"),
     "accelerate": ("fine-tuning", "teacher"),
     **dict.fromkeys(("spacy", "nltk"), ("reading words", "text")),
@@ -47,6 +53,21 @@ def not_installed(module: str | None, needed_by: str = "") -> str | None:
         return None
     what, extra = _EXTRAS[top]
     return f"{needed_by or what} needs {top}: pip install 'offline-distill[{extra}]'"
+
+
+@contextmanager
+def installed(what: str) -> Iterator[None]:
+    """Turn a module that is not installed into an error that names its extra.
+
+    :param what: What needs it, for the message.
+    :raises NotInstalledError: As above.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if message := not_installed(error.name, what):
+            raise NotInstalledError(message, name=error.name) from error
+        raise
 
 
 def shown(text: str) -> str:

@@ -23,22 +23,28 @@ if TYPE_CHECKING:
     from pipeline.serving.runtime import Runtime
     from pipeline.students.trained import TrainedStudent
 
-__all__ = [
-    "Augmented",
-    "LogitDataSet",
-    "Runtime",
-    "TrainedStudent",
-    "augment",
-    "distill",
-    "export",
-    "label",
-    "start_logging",
-]
+    __all__ = [
+        "Augmented",
+        "LogitDataSet",
+        "Runtime",
+        "TrainedStudent",
+        "augment",
+        "distill",
+        "export",
+        "label",
+        "start_logging",
+    ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name at its first use: `Runtime` needs neither torch nor pyarrow."""
+    """Import a public name at its first use: `Runtime` needs neither torch nor pyarrow.
+
+    :raises NotInstalledError: If a package of an extra is missing.
+    """
     from importlib import import_module
+    from importlib.util import find_spec
+
+    from pipeline.errors import installed
 
     modules = {
         "Augmented": "pipeline.api.texts",
@@ -51,6 +57,11 @@ def __getattr__(name: str) -> Any:
         "label": "pipeline.api.labelling",
         "start_logging": "pipeline.console",
     }
+    if name == "__all__":  # of `import *`, which works without torch
+        return [
+            each for each in modules if each != "TrainedStudent" or (find_spec("torch") and find_spec("safetensors"))
+        ]
     if name not in modules:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(modules[name]), name)
+    with installed(name):
+        return getattr(import_module(modules[name]), name)

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.errors import InputError, not_installed
+from pipeline.errors import InputError
+from pipeline.students.texts import shown
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -20,7 +21,11 @@ def settings_of(model: type[M], values: Mapping[str, object], argument: str) -> 
     """
     from pipeline.params.reading import validated  # here, so that reading a data set needs no pydantic
 
-    return validated(model, values, Path(argument))
+    try:
+        return validated(model, values, Path(argument))
+    except InputError as error:  # its advice is for a file
+        message = str(error).partition("; YAML reads ")[0].removesuffix("; the key has no value")
+        raise InputError(message) from None
 
 
 def mapping(values: object, argument: str) -> Mapping[str, Any]:
@@ -31,22 +36,6 @@ def mapping(values: object, argument: str) -> Mapping[str, Any]:
     if values is not None and not isinstance(values, Mapping):
         raise InputError(f"{argument}: {shown(values)}: must be a mapping of keys to values")
     return values or {}
-
-
-def path_of(value: object, argument: str) -> Path:
-    """Return a path.
-
-    :raises InputError: If the value is neither a string nor a path.
-    """
-    if not isinstance(value, str | Path) or not str(value):
-        raise InputError(f"{argument}: {shown(value)}: must be a path")
-    return Path(value)
-
-
-def shown(value: object) -> str:
-    """Return a value for a message: one line, at most 60 characters."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def kind_of(value: object) -> str:
@@ -73,15 +62,16 @@ def named(argument: str) -> Iterator[None]:
 
 
 @contextmanager
-def installed(what: str) -> Iterator[None]:
-    """Turn a module that is not installed into an InputError that names its extra.
+def worded(words: Mapping[str, str]) -> Iterator[None]:
+    """Replace parts of an InputError's message: what a file of settings has and a call has not, or the path of a temporary folder.
 
-    :param what: What needs it, for the message.
+    :param words: By part, what takes its place; in this order.
     :raises InputError: As above.
     """
     try:
         yield
-    except ModuleNotFoundError as error:
-        if message := not_installed(error.name, what):
-            raise InputError(message) from error
-        raise
+    except InputError as error:
+        message = str(error)
+        for part, other in words.items():
+            message = message.replace(part, other)
+        raise InputError(message) from error

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import tables
-from pipeline.api.arguments import installed, named, settings_of, shown
+from pipeline.api.arguments import named, settings_of, worded
 from pipeline.api.texts import Augmented, prepared
-from pipeline.errors import InputError
+from pipeline.errors import InputError, installed
 from pipeline.params.augment import Augment
 from pipeline.params.tag import Tag
-from pipeline.students.texts import Texts
+from pipeline.students.texts import Texts, shown
 from pipeline.tables import TextMode
 
 RULES: Mapping[str, Mapping[str, Any]] = {
@@ -23,7 +23,10 @@ RULES: Mapping[str, Mapping[str, Any]] = {
 }
 """The paper's rules: those of this repository's params.yaml."""
 
-TAGGER = str(Tag.model_fields["tagger"].default)
+TAGGER = "spacy:blank:en"
+"""As in a new project: it needs no model, and gives no parts of speech."""
+_WORDS = {"tag.tagger": "tagger"}
+"""Keys of a task's file in messages, and the argument for each."""
 
 
 def augment(
@@ -59,7 +62,9 @@ def augment(
     :param seed: The seed of the draws.
     :param rules: The rules, as in params.yaml: name to `rule`, an import path, and its parameters; default: the paper's rules.
     :param text: How text is split into words: raw, pretokenised (words separated by white space), or characters (Chinese, Japanese, Thai ...).
-    :param tagger: spacy:PIPELINE or nltk:perceptron.
+    :param tagger: spacy:PIPELINE or nltk:perceptron; default: spacy:blank:en, without parts of speech, so that p_pos replaces a word with
+        any word of the training texts. A pipeline with a tagger replaces it with a word of the same part of speech: `python -m spacy download
+        en_core_web_sm`, then "spacy:en_core_web_sm".
     :param bad_rows: What to do with invalid rows, as in a task's file: {"repeat": "refuse"}.
     :param unlabelled: More texts of the domain without labels, which join the training split and are not copied. Texts that are among the
         others, or occur twice, are left out.
@@ -80,7 +85,7 @@ def augment(
     )
     tag = settings_of(Tag, {"tagger": tagger, "text": text}, "augment")
     settings = settings_of(Augment, {"seed": seed, "n_iter": n_iter, "rules": rules}, "augment")
-    with installed("augment"), named("augment"), TemporaryDirectory(ignore_cleanup_errors=True) as name:
+    with installed("augment"), named("augment"), worded(_WORDS), TemporaryDirectory(ignore_cleanup_errors=True) as name:
         from pipeline.augment import engine
         from pipeline.text import tagging
 

@@ -9,13 +9,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import tables
-from pipeline.api.arguments import installed, named, path_of, settings_of, shown
+from pipeline.api.arguments import named, settings_of, worded
 from pipeline.api.logit_sets import LogitDataSet
 from pipeline.api.texts import Augmented, prepared
-from pipeline.errors import InputError
+from pipeline.errors import InputError, installed
 from pipeline.params.labelling import Labelling
-from pipeline.students.texts import Texts
+from pipeline.students.texts import Texts, as_path, shown
 from pipeline.tables import TextMode
+
+_WORDS = {
+    "label.max_length": "max_length",
+    "label.too_long": "too_long",
+    "(line ": "(text ",
+    " of its source)": ")",
+}
+"""Parts of messages for a file of settings and a file of texts, and what takes their place."""
 
 
 def label(
@@ -52,7 +60,7 @@ def label(
     :raises InputError: If an argument is wrong, in one line that names it; if a text cannot be labelled; if a package is missing.
     """
     settings = settings_of(Labelling, how, "label")
-    stored = None if cache is None else path_of(cache, "cache")
+    stored = None if cache is None else as_path(cache, "cache")
     _check_name(name)
     more = {"labels": labels, "sentence2": sentence2, "classes": classes, "splits": splits, "text": text}
     rows = _rows(texts, more | {"unlabelled": unlabelled})
@@ -85,7 +93,8 @@ def label(
         )
         opening = None if opened.folder is None else Opening(opened.folder, tuple(names), settings)
         stores = stored or folder / "labelled"
-        with named("label"):
+        words = {f"folder:{folder / 'model'}": str(opened.record["source"])}  # of a model in memory
+        with named("label"), worded(_WORDS | words):
             label_rows(opened.teacher, all_rows, settings, stores, out, about, opening)
             log_doubts(out, name)
             lock_of(stores, out).unlink(missing_ok=True)  # each call has another `out`
@@ -95,7 +104,7 @@ def label(
 def _rows(texts: Any, more: Mapping[str, Any]) -> Augmented:
     given = {key: value for key, value in more.items() if value is not None}
     if not isinstance(texts, Augmented):
-        return prepared(texts, given.pop("labels", None), **given)
+        return prepared(texts, given.pop("labels", None), **given, call="label")
     if given:
         raise InputError(f"{next(iter(given))}: goes with texts; what augment returned has its own")
     return texts

@@ -7,10 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.api.arguments import named, path_of
+from pipeline.api.arguments import named
 from pipeline.errors import InputError
 from pipeline.logits import dataset, writing
 from pipeline.logits.shards import logits_of
+from pipeline.students.texts import as_path
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class LogitDataSet:
 
         :raises InputError: If the logits do not fit into the precision that they are stored in, or the folder holds something else.
         """
-        path = path_of(folder, "folder")
+        path = as_path(folder)
         if path.exists() and not (path / "manifest.json").is_file() and (path.is_file() or any(path.iterdir())):
             raise InputError(f"folder: {folder}: exists and is not a logit data set; pass another folder, or remove it")
         writing.write(path, self.splits, self.provenance)
@@ -52,7 +53,7 @@ class LogitDataSet:
 
         :raises InputError: If there is none, or it is damaged.
         """
-        path = path_of(folder, "folder")
+        path = as_path(folder)
         with named("folder"):
             about = dataset.provenance(path)
             return cls({split: dataset.read_split(path, split) for split in about["rows"]}, about)

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import plugins
-from pipeline.api.arguments import kind_of, settings_of
+from pipeline.api.arguments import kind_of, settings_of, worded
 from pipeline.errors import InputError
 from pipeline.params.teachers import TeacherModel
 from pipeline.teacher.classes import classes_of
@@ -57,10 +57,8 @@ def open_given(teacher: Any, classes: Sequence[str] | None, examples: pa.Table, 
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     source, shown = f"folder:{folder / 'model'}", f"memory:{type(model).__name__}"
-    try:
+    with worded({source: shown, f"{folder / 'model'}": shown}):
         opened = _open_source({"source": source}, classes, examples, folder)
-    except InputError as error:
-        raise InputError(str(error).replace(source, shown)) from error
     return Opened(opened.teacher, {**opened.record, "source": shown}, None)
 
 

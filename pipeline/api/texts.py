@@ -1,5 +1,6 @@
 """Texts in memory, with gold labels if there are any, as the table of examples that the prepare stage makes."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,14 +8,18 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import tables
-from pipeline.api.arguments import installed, mapping, named, settings_of, shown
-from pipeline.errors import InputError
+from pipeline.api.arguments import mapping, named, settings_of, worded
+from pipeline.errors import InputError, installed
 from pipeline.params.text import Text, Unlabelled
-from pipeline.students.texts import Texts, is_missing, items_of, sides_of
+from pipeline.students.texts import Texts, is_missing, items_of, shown, sides_of
 from pipeline.tables import SPLITS, TextMode
+
+logger = logging.getLogger(__name__)
 
 SHARES = {"train": 0.9, "validation": 0.1}
 """The shares of the splits where the caller gives none."""
+_WORDS = {"text.bad_rows.": "bad_rows."}
+"""Parts of messages for a task's file, and the argument for each."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +50,23 @@ def prepared(
     text: TextMode = "raw",
     bad_rows: Mapping[str, str] | None = None,
     unlabelled: Texts | None = None,
+    call: str = "augment",
 ) -> Augmented:
     """Return texts as examples, without augmented rows. `augment` describes the parameters.
 
+    :param call: The function that the caller called, for messages.
     :raises InputError: If an argument is wrong; the message names it.
     """
     shares, kinds = mapping(splits, "splits"), mapping(bad_rows, "bad_rows")
     given = _by_split(texts, labels, sentence2)
     pairs = any(second is not None for _, _, second in given.values()) or _are_pairs(given)
-    sides = {split: sides_of(first, second, pairs, "augment") for split, (first, _, second) in given.items()}
+    sides = {split: sides_of(first, second, pairs, call) for split, (first, _, second) in given.items()}
     values = {split: _values(column, len(sides[split][0])) for split, (_, column, _) in given.items()}
     if not any(len(columns[0]) for columns in sides.values()):
         raise InputError("texts: has no text")
     names, known = _class_names([value for column in values.values() for value in column], classes)
+    labels_of = {split: _named_labels(column, names, known is None) for split, column in values.items()}
+    _warn_of_unknown(values, labels_of)
     if splits is None and "validation" not in given:
         shares = SHARES
     _check_splits(given, shares)
@@ -68,8 +77,8 @@ def prepared(
         "splits": dict(shares),
         "bad_rows": dict(kinds),
     }
-    settings = settings_of(Text, block, "augment")
-    with installed("preparing texts"), named("texts"):
+    settings = settings_of(Text, block, call)
+    with installed("preparing texts"), named("texts"), worded(_WORDS):
         from pipeline.text.preparation import prepare
         from pipeline.text.sources import of_columns
 
@@ -78,30 +87,32 @@ def prepared(
                 "texts" if split == "all" else f"texts[{split!r}]",
                 columns[0],
                 columns[1] if pairs else None,
-                _named_labels(values[split], names, known is None),
+                labels_of[split],
             )
             for split, columns in sides.items()
         }
         batches, _ = prepare(rows, settings, text, gold=False)
         examples = batches.read_all()
-    more = _unlabelled(unlabelled, pairs, settings, text, examples)
+    more = _unlabelled(unlabelled, pairs, settings, text, examples, call)
     from pipeline.logits.gather import NO_AUGMENTATION
 
     return Augmented(examples, tables.AUGMENTED.empty_table(), known, pairs, text, NO_AUGMENTATION, more)
 
 
-def _unlabelled(given: Texts | None, pairs: bool, settings: Text, text: TextMode, examples: pa.Table) -> pa.Table:
+def _unlabelled(
+    given: Texts | None, pairs: bool, settings: Text, text: TextMode, examples: pa.Table, call: str
+) -> pa.Table:
     """Return unlabelled texts, `tables.UNLABELLED`, without those that are examples or occur twice.
 
     :raises InputError: If no text is left.
     """
     if given is None:
         return tables.UNLABELLED.empty_table()
-    with named("unlabelled"):
+    with named("unlabelled"), worded(_WORDS):
         from pipeline.text.sources import of_columns
         from pipeline.text.unlabelled import Own, prepare
 
-        first, *second = sides_of(given, None, pairs, "augment")
+        first, *second = sides_of(given, None, pairs, call)
         block = Unlabelled(files="unlabelled", column="sentence1", column2="sentence2" if pairs else None)
         if not len(first):
             raise InputError("has no text")
@@ -177,7 +188,14 @@ def _class_names(values: Sequence[Any], classes: Sequence[str] | None) -> tuple[
     if all(_is_whole(value) for value in known):
         if below := next((value for value in known if value < -1), None):
             raise InputError(f"labels: class number {below}; classes are numbered from 0, and -1 is no label")
-        most = max((int(value) for value in known), default=0)
+        numbers = {int(value) for value in known} - {-1}
+        if numbers and (least := min(numbers)) > 0:
+            logger.warning(
+                "labels: the lowest class number is %d, but the teacher's classes are numbered from 0: if yours are numbered from 1, subtract "
+                "1 from each, or pass class names",
+                least,
+            )
+        most = max(numbers, default=0)
         return [str(number) for number in range(max(1, most) + 1)], None
     if (name := next((value for value in known if isinstance(value, str)), None)) and any(map(_is_whole, known)):
         number = next(filter(_is_whole, known))
@@ -237,3 +255,13 @@ def _named_labels(values: Sequence[Any], names: Sequence[str], numbered: bool) -
         return repr(value) if isinstance(value, float) else _text(value)
 
     return [read(value) for value in values]
+
+
+def _warn_of_unknown(given: Mapping[str, Sequence[Any]], read: Mapping[str, Sequence[str | None]]) -> None:
+    """Warn of class numbers -1, which data sets of the Hub have where there is no label."""
+    pairs = [pair for split, values in given.items() for pair in zip(values, read[split], strict=True)]
+    if count := sum(value is not None and label is None for value, label in pairs):
+        logger.warning(
+            "labels: %s of %s labels are -1, and these texts count as unlabelled: if -1 is a class, pass the labels as strings",
+            *(f"{count:,}", f"{len(pairs):,}"),
+        )

@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.api.arguments import installed, kind_of, named, path_of, settings_of, shown
+from pipeline.api.arguments import kind_of, named, settings_of, worded
 from pipeline.api.logit_sets import LogitDataSet
-from pipeline.errors import InputError
+from pipeline.errors import InputError, installed
 from pipeline.logits import dataset
 from pipeline.logits.shards import logits_of
 from pipeline.params.students import Student
 from pipeline.params.vectors import Vectors
+from pipeline.students.texts import as_path, shown
 
 if TYPE_CHECKING:
     from pipeline.distill.epochs import Epoch
@@ -53,7 +54,7 @@ def distill(
     """
     if history is not None and not isinstance(history, list):
         raise InputError(f"history: {shown(history)}: must be a list, to which epochs are added")
-    place = None if checkpoint is None else path_of(checkpoint, "checkpoint")
+    place = None if checkpoint is None else as_path(checkpoint, "checkpoint")
     if place is not None and place.is_dir():
         raise InputError(f"checkpoint: {checkpoint}: is a folder; pass the path of a file")
     with installed("distill"):
@@ -63,6 +64,8 @@ def distill(
         _check_vectors(block, vectors)
     with named("logits"):
         about, training, validation = _tables(logits)
+    if "teacher" in settings:
+        _check_teacher(block, about)
     with named("vectors"):
         words = _vectors(vectors, logits, about["text"])
     with named("student"):
@@ -97,18 +100,15 @@ def export(student: "TrainedStudent", folder: Path | str, logits: LogitDataSet |
             raise InputError(
                 f"student: {kind_of(student)}: pass what `distill` returned, or TrainedStudent.from_pretrained(folder)"
             )
-        out = folder_for(path_of(folder, "folder"))
+        out = folder_for(folder)
         saved, given = Path(name) / "student", logits
         student.save(saved)
         if isinstance(given, LogitDataSet):
             given.save(Path(name) / "logits")
             given = Path(name) / "logits"
-        source = None if given is None else path_of(given, "logits")
-        try:
+        source = None if given is None else as_path(given, "logits")
+        with worded({f"{Path(name) / 'logits'}": "logits", f"{saved}": "student"}):
             results = {} if source is None else evaluate(saved, source)
-        except InputError as error:  # it names files of this function's temporary folder
-            message = str(error).replace(f"{Path(name) / 'logits'}", "logits").replace(f"{saved}", "student")
-            raise InputError(message) from error
         about = {} if source is None else dataset.provenance(source)
         exporting.export(saved, out, results, about)
 
@@ -137,6 +137,16 @@ def _check_vectors(block: Student, vectors: Any) -> None:
         raise InputError(
             f"vectors: {block.vectors!r} is the name of a block in params.yaml; pass distill(..., vectors='SOURCE'), for example "
             "'spacy:PIPELINE', or leave the key out"
+        )
+
+
+def _check_teacher(block: Student, about: Mapping[str, Any]) -> None:
+    """Check that the logits are those of the teachers that the caller names."""
+    teacher = about.get("teacher", {})
+    known = {part.get("name") for part in teacher.get("members") or [teacher]}
+    if block.teachers.keys() != known and None not in known:
+        raise InputError(
+            f"teacher: {', '.join(block.teachers)}: the logits are those of {', '.join(sorted(known))}; leave teacher out, or pass other logits"
         )
 
 

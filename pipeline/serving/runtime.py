@@ -28,6 +28,7 @@ from pipeline.students.files import (
 )
 from pipeline.students.predictor import Floats, Predictor
 from pipeline.students.scripts import CHARACTER
+from pipeline.students.texts import as_path, shown
 
 Integers = npt.NDArray[np.int64]
 
@@ -88,9 +89,12 @@ class Runtime(Predictor):
 
         :param int8: Load the quantised network: a quarter of the size, faster, a little less accurate.
         :param threads: Threads for one prediction; 0: one per core. Several pay for large batches on cores without other work.
-        :raises InputError: If a file is missing, altered, of a later format, or not an ONNX network; if onnxruntime is not installed.
+        :raises InputError: If an argument is wrong; if a file is missing, altered, of a later format, or not an ONNX network; if onnxruntime
+            is not installed.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
+            raise InputError(f"threads: {shown(threads)}: must be a whole number above 0, or 0 for one per core")
         if read_student_json(folder / CONFIG, FORMAT, set()).get("kind") == "fitted":
             raise InputError(
                 f"{folder}: this student is not a torch module and has no ONNX network; load it with TrainedStudent"
@@ -102,7 +106,7 @@ class Runtime(Predictor):
             advice = (
                 f"pass {exported}"
                 if (exported / name).is_file()
-                else "the export stage writes one (`dvc repro export`)"
+                else "the export stage writes one (`dvc repro export`), or in Python `pipeline.api.export(student, folder)`"
             )
             raise InputError(f"{folder / name}: no such file; {advice}")
         raw = config["text"] != "pretokenised"

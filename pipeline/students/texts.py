@@ -1,7 +1,8 @@
-"""The check of the texts that a caller passes to predict. It needs NumPy alone, and reads columns of other libraries by their methods."""
+"""The checks of the texts and paths that a caller passes. They need NumPy alone, and read columns of other libraries by their methods."""
 
 from collections import UserString
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 from pipeline.errors import InputError
@@ -33,18 +34,18 @@ def sides_of(texts: Texts, second: Texts | None, pairs: bool, call: str = "predi
         return _two_columns(texts, second, pairs, call)
     items = _items(texts, "texts", pairs, call)
     if not pairs:
-        return (_strings(items, "text"),)
+        return (_strings(items, "text", call),)
     for i, item in enumerate(items):
         if not (isinstance(item, tuple | list) and len(item) == 2):
             if is_missing(item):
                 _refuse_missing(items, i, "text")
             raise TextTypeError(
-                f"text {i}: {_shown(item)} is not {PAIR}; for two columns, {_of_two(call, 'sentence1', 'sentence2')}"
+                f"text {i}: {shown(item)} is not {PAIR}; for two columns, {_of_two(call, 'sentence1', 'sentence2')}"
             )
         for part in item:
             if not isinstance(part, str) and not is_missing(part):
-                raise TextTypeError(f"text {i}: {_shown(item)} is not {PAIR}")
-    return tuple(_strings([item[side] for item in items], f"sentence{side + 1} of text") for side in range(2))
+                raise TextTypeError(f"text {i}: {shown(item)} is not {PAIR}")
+    return tuple(_strings([item[side] for item in items], f"sentence{side + 1} of text", call) for side in range(2))
 
 
 def _two_columns(texts: Texts, second: Texts, pairs: bool, call: str) -> tuple[list[str], ...]:
@@ -59,7 +60,7 @@ def _two_columns(texts: Texts, second: Texts, pairs: bool, call: str) -> tuple[l
         raise TextValueError(
             f"sentence1 has {len(columns[0]):,} texts and sentence2 has {len(columns[1]):,}; pass as many of each"
         )
-    return tuple(_strings(column, f"sentence{side} of text") for side, column in enumerate(columns, 1))
+    return tuple(_strings(column, f"sentence{side} of text", call) for side, column in enumerate(columns, 1))
 
 
 def _items(texts: Any, name: str, pairs: bool, call: str) -> list[Any]:
@@ -95,7 +96,7 @@ def _problem(texts: Any, pairs: bool, call: str) -> str:
         case set() | frozenset():
             return f"a {kind} has no order; pass {wanted}"
     if "GroupBy" in kind or isinstance(texts, type):
-        return f"{_shown(texts) if isinstance(texts, type) else f'a {kind}'} is not {wanted}; pass {wanted}"
+        return f"{shown(texts) if isinstance(texts, type) else f'a {kind}'} is not {wanted}; pass {wanted}"
     if hasattr(type(texts), "columns") or hasattr(type(texts), "column_names"):  # pandas, polars, pyarrow, datasets
         columns = 'table["sentence1"]', 'table["sentence2"]'
         example = _of_two(call, *columns) if pairs else f'{call}(table["text"])'
@@ -107,7 +108,7 @@ def _problem(texts: Any, pairs: bool, call: str) -> str:
         advice = f"pass columns: {example}" if dimensions == 2 else f"pass {wanted}"
         return f"this {kind} has {dimensions} dimensions, not 1; {advice}"
     if not hasattr(texts, "__iter__"):
-        return f"{_shown(texts)}, of type {kind}, is not {wanted}"
+        return f"{shown(texts)}, of type {kind}, is not {wanted}"
     return ""
 
 
@@ -116,16 +117,16 @@ def _of_two(call: str, first: str, second: str) -> str:
     return f"{call}({first}, {second})" if call == "predict" else f"{call}({first}, sentence2={second})"
 
 
-def _strings(items: list[Any], name: str) -> list[str]:
+def _strings(items: list[Any], name: str, call: str) -> list[str]:
     """Return the items after a check that each is a string of valid Unicode."""
     try:
         "".join(items).encode()  # checks all at once
     except (TypeError, UnicodeEncodeError):
-        _refuse(items, name)
+        _refuse(items, name, call)
     return items
 
 
-def _refuse(items: list[Any], name: str) -> NoReturn:
+def _refuse(items: list[Any], name: str, call: str) -> NoReturn:
     for i, item in enumerate(items):
         if is_missing(item):
             _refuse_missing(items, i, name)
@@ -136,8 +137,11 @@ def _refuse(items: list[Any], name: str) -> NoReturn:
             elif isinstance(item, UserString):
                 advice = " but a UserString; pass str(text)"
             elif isinstance(item, tuple | list) and name == "text":
-                advice = "; this student reads single sentences"
-            raise TextTypeError(f"{name} {i}: {_shown(item)} is not a string{advice}")
+                reads = (
+                    "this student reads single sentences" if call == "predict" else "pass strings, or pairs of strings"
+                )
+                advice = f"; {reads}"
+            raise TextTypeError(f"{name} {i}: {shown(item)} is not a string{advice}")
         try:
             item.encode()
         except UnicodeEncodeError as error:
@@ -150,7 +154,7 @@ def _refuse(items: list[Any], name: str) -> NoReturn:
 def _refuse_missing(items: list[Any], first: int, name: str) -> NoReturn:
     count = sum(map(is_missing, items))
     some = f" ({count:,} of {len(items):,} are missing)" if count > 1 else ""
-    raise TextValueError(f"{name} {first} is missing: {_shown(items[first])}{some}; drop it, or pass an empty string")
+    raise TextValueError(f"{name} {first} is missing: {shown(items[first])}{some}; drop it, or pass an empty string")
 
 
 def is_missing(item: Any) -> bool:
@@ -160,6 +164,17 @@ def is_missing(item: Any) -> bool:
     return not isinstance(item, str | tuple | list) and getattr(item, "ndim", 0) == 0 and bool(item != item)
 
 
-def _shown(item: Any) -> str:
+def as_path(value: object, argument: str = "folder") -> Path:
+    """Return a function's argument as a path.
+
+    :raises InputError: If the value is neither a string nor a path, or is empty.
+    """
+    if not isinstance(value, str | Path) or not str(value):
+        raise InputError(f"{argument}: {shown(value)}: must be a path")
+    return Path(value)
+
+
+def shown(item: Any) -> str:
+    """Return a value for a message: one line, at most 60 characters."""
     text = " ".join(repr(item).split())
     return text if len(text) <= 60 else f"{text[:57]}..."

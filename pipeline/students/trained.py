@@ -29,6 +29,7 @@ from pipeline.students.files import (
 )
 from pipeline.students.fitted import build_fitted
 from pipeline.students.predictor import Floats, Predictor
+from pipeline.students.texts import as_path
 from pipeline.students.vocabulary import Texts, Vocabulary
 
 PREDICTION_ROWS = 8_192
@@ -119,7 +120,7 @@ class TrainedStudent(Predictor):
 
         :raises InputError: If a file is missing, altered, of a later format, or does not match the other files.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         config = read_student_json(folder / CONFIG, FORMAT, _KEYS)
         if config.get("kind") == "fitted":
             return FittedStudent.from_pretrained(folder)
@@ -200,7 +201,7 @@ class FittedStudent(TrainedStudent):
 
         :raises InputError: If a file is missing, altered, or of a later format, or the class breaks the contract.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         config = read_student_json(folder / CONFIG, FORMAT, _KEYS | {"files"})
         check_files(folder, config, config["files"])
         module = build_fitted(config["model"], config["params"], len(config["labels"]), config["pairs"])
@@ -213,9 +214,9 @@ class FittedStudent(TrainedStudent):
 def folder_for(folder: Path | str) -> Path:
     """Return the absolute path of a folder for a student, after a check that the student replaces nothing but a student.
 
-    :raises InputError: If the folder exists and holds something else.
+    :raises InputError: If it is no path, or the folder exists and holds something else.
     """
-    path = Path(folder).absolute()
+    path = as_path(folder).absolute()
     is_free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
     if not is_free and not why_skipped(path):
         try:

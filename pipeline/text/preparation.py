@@ -279,7 +279,9 @@ class Check:
         # Of a file that is that of two splits, the rows leak in the order of the later split.
         order = np.lexsort((-self._splits[rows], lines, files) if kind == "leak" else (lines, files))
         rows = rows[order]
-        return Locations(names, files[order], lines[order], lambda at: self._values(kind, rows[at]))
+        return Locations(
+            names, files[order], lines[order], lambda at: self._values(kind, rows[at]), self._sources[0].unit
+        )
 
     def _values(self, kind: str, rows: Numbers) -> list[str]:
         """Return what is wrong with each row, for messages."""
@@ -335,7 +337,7 @@ class Check:
 
     def _places(self, rows: Numbers) -> list[str]:
         def places(number: int, batch: pa.RecordBatch) -> list[str]:
-            return [f"line {line}" for line in batch["line"].to_pylist()]
+            return [f"{self._sources[number].unit} {line}" for line in batch["line"].to_pylist()]
 
         lines = self._take(rows, places, ["line"])
         names = [""] * len(rows)

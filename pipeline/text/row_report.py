@@ -43,6 +43,7 @@ class Locations(Sequence[RowLocation]):
         files: NDArray[np.intp],
         lines: NDArray[np.int64],
         values: Callable[[slice], list[str]],
+        unit: str = "line",
     ) -> None:
         """Store what describes the rows.
 
@@ -50,8 +51,10 @@ class Locations(Sequence[RowLocation]):
         :param files: [n] the number of each row's file.
         :param lines: [n]
         :param values: Returns the values of some rows.
+        :param unit: What the lines count, for messages.
         """
         self._names, self._files, self._lines, self._values = names, files, lines, values
+        self.unit = unit
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -103,7 +106,8 @@ class Problem:
         """Return a text for each file: how many rows have the problem, and the first of their lines, with the `values` in them."""
         texts = []
         for file, count, first in self.rows.by_file():
-            lines = ", ".join(f"line {at.line} ({at.value})" if values else f"line {at.line}" for at in first)
+            unit = self.rows.unit
+            lines = ", ".join(f"{unit} {at.line} ({at.value})" if values else f"{unit} {at.line}" for at in first)
             more = ", ..." if count > len(first) else ""
             texts.append(f"{file}: {count:,} {'row' if count == 1 else 'rows'}: {lines}{more}")
         return texts

@@ -40,6 +40,7 @@ class SourceRows:
     spanning: dict[int, tuple[int, list[tuple[str, str]]]] = field(default_factory=dict)
     left_out: int = 0  # rows that `where` did not select
     parts: list[tuple[int, str]] = field(default_factory=list)  # the position of each file's first row, and its name
+    unit: str = "line"  # what `line` numbers, for messages
     class_names: list[str] | None = None  # of a label column of class numbers that names its classes, in their order
 
     def __post_init__(self) -> None:

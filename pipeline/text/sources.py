@@ -236,7 +236,7 @@ def of_columns(
         list(enumerate(zip(*(column[start : start + BATCH] for column in given), strict=True), start))
         for start in range(0, len(sentence1), BATCH)
     )
-    return _collect(SourceRows(name), [(name, blocks)], Source(files=name), columns)
+    return _collect(SourceRows(name, unit="text"), [(name, blocks)], Source(files=name), columns)
 
 
 # --- any source ---------------------------------------------------------------------------------------------------------

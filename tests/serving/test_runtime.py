@@ -223,6 +223,15 @@ def test_an_incomplete_student_is_refused(raw_pairs: Path, tmp_path: Path, spoil
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("threads", ["2", -1, 1.0, True, None])
+def test_threads_are_a_whole_number(folder: Path, threads: object):
+    assert Runtime.from_pretrained(folder, threads=0).labels
+    with pytest.raises(
+        InputError, match=rf"^threads: {threads!r}: must be a whole number above 0, or 0 for one per core$"
+    ):
+        Runtime.from_pretrained(folder, threads=threads)  # type: ignore[arg-type]
+
+
 def test_without_onnxruntime_the_error_names_the_package(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match="pip install onnxruntime"):

@@ -79,8 +79,8 @@ def test_completion_without_shtab_says_what_to_install(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("torch", "training needs torch: pip install 'offline-distill[train]'"),
-        ("transformers.models", "labelling needs transformers: pip install 'offline-distill[teacher]'"),
+        ("torch", "this needs torch: pip install 'offline-distill[train]'"),
+        ("transformers.models", "this needs transformers: pip install 'offline-distill[teacher]'"),
         ("spacy", "reading words needs spacy: pip install 'offline-distill[text]'"),
     ],
 )

@@ -175,4 +175,4 @@ def test_three_commands_lead_to_a_result_table_and_base_alone_serves_it(wheel: P
         text=True,
         capture_output=True,
     )
-    assert (done.returncode, done.stderr) == (2, "error: training needs torch: pip install 'offline-distill[train]'\n")
+    assert (done.returncode, done.stderr) == (2, "error: this needs torch: pip install 'offline-distill[train]'\n")
