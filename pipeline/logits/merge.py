@@ -109,9 +109,15 @@ def _naming(out: Path) -> Iterator[None]:
 
 def _refuse_other_files(out: Path) -> None:
     """Refuse a folder with files that are not those of a logit data set: it would not pass verify, and `write` removes other shards."""
-    names = [path.name for path in out.iterdir() if path.name not in OWN_FILES and not path.name.startswith(".")]
-    shards = (f"data/{path.name}" for path in (out / "data").iterdir())
-    for name in sorted([*names, *(name for name in shards if not SHARD_PATH.fullmatch(name.partition(TEMPORARY)[0]))]):
+    # A killed merge leaves temporary files.
+    names = [path.name for path in out.iterdir() if path.name.partition(TEMPORARY)[0] not in OWN_FILES]
+    shards = [f"data/{path.name}" for path in (out / "data").iterdir()]
+    for name in sorted(
+        [
+            *(name for name in names if not name.startswith(".")),
+            *(name for name in shards if not SHARD_PATH.fullmatch(name.partition(TEMPORARY)[0])),
+        ]
+    ):
         raise InputError(f"{out}: holds {name}, which does not belong to a logit data set; choose an empty folder")
 
 

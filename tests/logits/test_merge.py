@@ -210,6 +210,7 @@ def test_an_earlier_output_or_what_a_killed_merge_leaves_is_replaced(one: Path, 
     shard = next((out / "data").iterdir())
     (out / "manifest.json").unlink()
     shard.rename(shard.with_name(f"{shard.name}.tmp-0-1-2"))
+    (out / "README.md").rename(out / "README.md.tmp-0-1-2")
     merge.merge([two, two], out)
     assert dataset.manifest(out) == before
     merge.merge([two, other(tmp_path / "three")], out)
