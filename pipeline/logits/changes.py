@@ -21,7 +21,7 @@ from pipeline.tables import MASK, ORIGINS, SOURCE, is_of, logits_schema
 KEPT, DROPPED, REPLACED, NEW, MASKED = "kept", "dropped", "replaced", "new", "masked"
 
 FEW_ROWS = 4_096
-FEW = {"pre_buffer": False, "buffer_size": 1 << 20}
+FEW: dict[str, Any] = {"pre_buffer": False, "buffer_size": 1 << 20}
 """How a few rows are read: page by page, in batches of FEW_ROWS. By default, pyarrow reads whole row groups ahead."""
 
 SEARCHED = 65_536
