@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import SequenceMatcher
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.logits.dataset import DAMAGE
-from pipeline.logits.where import Filter
 from pipeline.places.place import Place, parquet
 from pipeline.tables import MASK, ORIGINS, SOURCE, is_of, logits_schema
 
@@ -193,6 +192,13 @@ def unlabelled_text(provenance: Mapping[str, Any]) -> str:
     dropped = sum(about.get("dropped", {}).values())
     left_out = f"; {dropped:,} of {about['texts']:,} texts left out" if dropped else ""
     return (", ".join(parts) or "unknown") + left_out
+
+
+class Filter(NamedTuple):
+    """A filter of rows, and the columns that it reads."""
+
+    expression: pc.Expression
+    columns: set[str]
 
 
 def first_rows(

@@ -5,12 +5,13 @@ import operator
 from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import InputError
+from pipeline.logits.changes import Filter
 
 OPERATORS: dict[type, Callable[[Any, Any], pc.Expression]] = {
     ast.Eq: operator.eq,
@@ -26,13 +27,6 @@ LONGEST = 1_000
 """Characters of an expression, so that its nesting stays within what Python and Arrow can evaluate."""
 
 FORM = "write a column, an operator and a value, as in \"copy > 3 and side == 'first'\""
-
-
-class Filter(NamedTuple):
-    """A filter of rows, and the columns that it reads."""
-
-    expression: pc.Expression
-    columns: set[str]
 
 
 def parsed(text: str, schema: pa.Schema, labels: Sequence[str]) -> Filter:
