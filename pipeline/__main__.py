@@ -168,7 +168,7 @@ def _data_sets(command: Command) -> None:
     for parser in of_url.values():
         parser.add_argument("folder", help="a folder, or a URL (s3://, gs://, hf://, https:// and others)")
     head_ = of_url[head]
-    head_.add_argument("-n", "--rows", type=int, default=10, help="number of rows (default: 10)")
+    head_.add_argument("-n", "--rows", type=int, default=10, help="number of rows, from 1 (default: 10)")
     head_.add_argument("--split", default="train", help="train, validation or test (default: train)")
     head_.add_argument(
         "--where",
@@ -363,24 +363,32 @@ def card(folder: str) -> None:
     from pipeline.places.place import place_of
 
     place = place_of(folder)
-    found = dataset.manifest(place)
-    write(card.card(place, found["provenance"], found["shards"]))
+    with dataset.naming_damage(place):
+        found = dataset.manifest(place)
+        text = card.card(place, found["provenance"], found["shards"])
+    write(text)
 
 
 def stats(folder: str) -> None:
     """Plot confidences, classes, lengths and entropies of a logit data set as text."""
-    from pipeline.logits import stats
+    from pipeline.logits import dataset, stats
     from pipeline.places.place import place_of
 
-    write(stats.stats(place_of(folder)) + "\n")
+    place = place_of(folder)
+    with dataset.naming_damage(place):
+        text = stats.stats(place)
+    write(text + "\n")
 
 
 def head(folder: str, rows: int, split: str, where: str | None) -> None:
     """Show a few rows of a logit data set, and what augmentation changed in them."""
-    from pipeline.logits import stats
+    from pipeline.logits import dataset, stats
     from pipeline.places.place import place_of
 
-    write(stats.head(place_of(folder), rows, split, where) + "\n")
+    place = place_of(folder)
+    with dataset.naming_damage(place):
+        text = stats.head(place, rows, split, where)
+    write(text + "\n")
 
 
 def merge(folders: list[Path], out: Path, tolerance: float) -> None:

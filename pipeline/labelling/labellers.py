@@ -196,7 +196,7 @@ def labelled_pools(
     opening: Opening | None = None,
     processes: int = 1,
 ) -> Iterator[tuple[pa.Table, NDArray[np.float32], NDArray[np.bool_], dict[str, str]]]:
-    """Label pools, in order.
+    """Label pools: in order in this process, and in the order in which they are finished in several.
 
     :param pools: id, sentence1, sentence2; optional: split and line.
     :param texts: The total number of texts.
@@ -205,7 +205,7 @@ def labelled_pools(
     :param processes: The number of labelling processes; 1: this process.
     :yields: A pool, its logits, float32 [n, C] (NaN for texts that are too long and dropped), which texts are too long, bool [n], and the
         versions of the libraries that computed the logits.
-    :raises InputError: If a text is too long and how.too_long is refuse, logits are not finite, or a process dies.
+    :raises InputError: If a text is too long and how.too_long is refuse, logits are not finite, a process dies, or the cluster fails.
     """
     prepared = _prepared(labeller, pools, texts, how)
     with _closing(prepared):
@@ -250,31 +250,52 @@ def _elsewhere(opening: Opening, prepared: Iterator[_Prepared], processes: int) 
     from joblib import Parallel, delayed
 
     here = library_versions()  # this process tokenises
-    waiting: list[Any] = []  # joblib returns results in task order
+    waiting: dict[int, Any] = {}
+    done: dict[int, Any] = {}
     failed: list[Exception] = []
 
     def tasks() -> Iterator[Any]:
         try:
-            for pool, work, truncated, rows in prepared:
-                waiting.append((pool, truncated, rows))
-                yield delayed(_label_here)(opening, work, rows)
+            for number, (pool, work, truncated, rows) in enumerate(prepared):
+                waiting[number] = (pool, truncated, rows)
+                # In a tuple, since joblib copies other large arguments to one Dask worker, with which they would be lost.
+                yield delayed(_label_here)(opening, (number, work, rows))
         except Exception as error:  # joblib reads its tasks in a thread and hides its errors
             failed.append(error)
 
-    parallel = Parallel(n_jobs=processes, return_as="generator", batch_size=1, pre_dispatch="2*n_jobs", max_nbytes=None)
+    parallel = Parallel(
+        n_jobs=processes, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs", max_nbytes=None
+    )
     results: Any = parallel(tasks())
+    with _naming_losses(), _closing(results):
+        for number, logits, versions in results:
+            pool, truncated, rows = waiting.pop(number)
+            done[number] = pool, truncated, rows, [(rows, logits)], merged([here, versions])
+            # Of pools with logits that are not finite, the first one in order ends the run, whichever is finished first.
+            earliest = min([*waiting], default=max(done) + 1)
+            for other in sorted(done):
+                if other < earliest or np.isfinite(done[other][3][0][1]).all():
+                    yield done.pop(other)
+    if failed:
+        raise failed[0]
+
+
+@contextlib.contextmanager
+def _naming_losses() -> Iterator[None]:
+    """Raise the error of a process that died, or of a Dask cluster, as an InputError."""
     try:
-        for logits, versions in results:
-            pool, truncated, rows = waiting.pop(0)
-            yield pool, truncated, rows, [(rows, logits)], merged([here, versions])
+        yield
     except BrokenProcessPool as error:
         raise InputError(
             "a labelling process died, probably because the machine ran out of memory; finished texts are kept: run the stage again"
         ) from error
-    finally:
-        results.close()
-    if failed:
-        raise failed[0]
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != "distributed":
+            raise
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise InputError(
+            f"--dask: the cluster lost workers or the connection ({why}); finished texts are kept: run the stage again"
+        ) from error
 
 
 _opened: dict[str, Labeller] = {}
@@ -283,8 +304,14 @@ _claimed: list[FileLock] = []
 """The lock of this process's GPU, held until the process ends."""
 
 
-def _label_here(opening: Opening, work: Any, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], dict[str, str]]:
-    """Return the logits of rows of a pool, float32 [len(rows), C], computed in this worker, and its library versions."""
+def _label_here(
+    opening: Opening, task: tuple[int, Any, NDArray[np.int64]]
+) -> tuple[int, NDArray[np.float32], dict[str, str]]:
+    """Return the logits of rows of a pool, float32 [len(rows), C], computed in this worker, and its library versions.
+
+    :param task: The number of the pool, which is returned as well; its texts or tokens for `Labeller.label`; its rows.
+    """
+    number, work, rows = task
     with _opening:
         if opening.run not in _opened:
             _opened.clear()
@@ -296,7 +323,7 @@ def _label_here(opening: Opening, work: Any, rows: NDArray[np.int64]) -> tuple[N
         logits = np.empty((len(rows), len(labeller.labels)), dtype=np.float32)
         for batch, values in labeller.label(work, rows):
             logits[np.searchsorted(rows, batch)] = values
-    return logits, library_versions()
+    return number, logits, library_versions()
 
 
 def _claim_device(run: str) -> None:

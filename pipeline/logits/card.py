@@ -227,7 +227,7 @@ def examples(folder: Place, shards: Sequence[Mapping[str, Any]]) -> list[dict[st
     :return: Up to EXAMPLES rows, two of them originals. An augmented row has `original`, the row that it was made from.
     """
     paths = [folder / shard["path"] for shard in shards if shard["split"] == "train"]
-    originals, copies = changes.first_rows(paths, EXAMPLES, CANDIDATES)
+    originals, copies, _ = changes.first_rows(paths, EXAMPLES, CANDIDATES)
     chosen: list[int] = []
     for shows in ("ngram_size", "masked", "replaced", "edited", "second", "both"):
         found = (i for i, row in enumerate(copies) if i not in chosen and _shows(row, shows))

@@ -2,23 +2,29 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import SequenceMatcher
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.errors import InputError
+from pipeline.logits.dataset import DAMAGE
 from pipeline.places.place import Place, parquet
-from pipeline.tables import MASK, ORIGINS, SOURCE, is_of
+from pipeline.tables import MASK, ORIGINS, SOURCE, is_of, logits_schema
 
 KEPT, DROPPED, REPLACED, NEW, MASKED = "kept", "dropped", "replaced", "new", "masked"
 
 FEW_ROWS = 4_096
-FEW = {"pre_buffer": False, "buffer_size": 1 << 20}
+FEW: dict[str, Any] = {"pre_buffer": False, "buffer_size": 1 << 20}
 """How a few rows are read: page by page, in batches of FEW_ROWS. By default, pyarrow reads whole row groups ahead."""
+
+SEARCHED = 65_536
+"""Augmented rows that are searched for matches after enough originals match. A condition such as `label == 1` matches none of them."""
 
 _NUMBER = "row number"
 """A column that no data set has."""
@@ -132,10 +138,34 @@ def describe(row: Mapping[str, Any]) -> str:
     return f"{name}: {', '.join(done) or 'changed'}"
 
 
+@contextmanager
+def _opened(path: Place, columns: Sequence[str] | None = None, **options: Any) -> Iterator[Any]:
+    """Open a shard, with options of `pyarrow.parquet.ParquetFile`, and check its columns: those given, or else all.
+
+    :raises InputError: If it is missing, lacks a column, or cannot be read in the block.
+    """
+    try:
+        with parquet(path, **options) as file:
+            there = file.schema_arrow.names
+            for name in logits_schema(1).names if columns is None else columns:
+                if name not in there:
+                    raise InputError(f"{path}: has no column {name!r} (it has {', '.join(there)})")
+            yield file
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: is missing; write the data set with `dvc repro` or fetch it with `dvc pull`"
+        ) from error
+    except DAMAGE as error:
+        why = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"{path}: cannot be read as a shard: {why}; fetch the data set again with `dvc pull`"
+        ) from error
+
+
 def batches(paths: Sequence[Place], columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Yield the rows of shards, of all columns or of some, a batch at a time."""
     for path in paths:
-        with parquet(path) as file:
+        with _opened(path, columns) as file:
             for batch in file.iter_batches(columns=columns):
                 yield pa.Table.from_batches([batch])
 
@@ -164,38 +194,52 @@ def unlabelled_text(provenance: Mapping[str, Any]) -> str:
     return (", ".join(parts) or "unknown") + left_out
 
 
+class Filter(NamedTuple):
+    """A filter of rows, and the columns that it reads."""
+
+    expression: pc.Expression
+    columns: set[str]
+
+
 def first_rows(
-    paths: Sequence[Place], originals: int, copies: int, where: pc.Expression | None = None
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    paths: Sequence[Place], originals: int, copies: int, where: Filter | None = None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int | None]:
     """Return up to so many of the first originals and of the first augmented rows of some shards.
 
-    Without a filter, `parent_id` alone is read of the rows before them, and of the rest of the shards, nothing.
+    Of the rows before them, `parent_id` and the columns of the filter are read, and of the rest of the shards, nothing.
 
     :param where: The filter that the rows pass; None for any row.
+    :return: The originals and the augmented rows. If the search for augmented rows stopped early, since enough originals pass the filter, also
+        the number of augmented rows searched, about SEARCHED; else None.
     """
     found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = [], []
+    columns = ["parent_id", *(() if where is None else sorted(where.columns - {"parent_id"}))]
+    searched, stop = 0, False
     for path in paths:
-        with parquet(path, **FEW) as file:
+        with _opened(path, **FEW) as file:
             places: tuple[list[int], list[int]] = [], []
             start = 0
-            for batch in file.iter_batches(columns=["parent_id"] if where is None else None):
+            for batch in file.iter_batches(SEARCHED // 4, columns=columns):
                 number = pa.array(np.arange(start, start := start + len(batch)))
                 candidates = pa.Table.from_batches([batch]).append_column(_NUMBER, number)
                 if where is not None:
-                    candidates = candidates.filter(where)
+                    searched += len(batch) - batch["parent_id"].null_count
+                    candidates = candidates.filter(where.expression)
                 numbers = candidates[_NUMBER].to_numpy()
                 augmented = pc.is_valid(candidates["parent_id"]).to_numpy()
                 for rows, at, which, most in zip(
                     found, places, (~augmented, augmented), (originals, copies), strict=True
                 ):
                     at += numbers[which][: most - len(rows) - len(at)].tolist()
-                if len(found[1]) + len(places[1]) == copies:
+                enough = [len(rows) + len(at) for rows, at in zip(found, places, strict=True)]
+                stop = enough[0] == originals and searched >= SEARCHED and enough[1] < copies
+                if enough[1] == copies or stop:
                     break
             for rows, at in zip(found, places, strict=True):
                 rows += _rows_at(file, np.array(at, np.int64))
-        if len(found[1]) == copies:
+        if len(found[1]) == copies or stop:
             break
-    return found
+    return *found, searched if stop else None
 
 
 def _rows_at(file: Any, places: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
@@ -226,7 +270,7 @@ def add_originals(paths: Sequence[Place], rows: Sequence[dict[str, Any]]) -> Non
     for path in paths:
         if len(found) == len(wanted):
             break
-        with parquet(path, **FEW) as file:
+        with _opened(path, **FEW) as file:
             for batch in file.iter_batches(FEW_ROWS, columns=["id", "sentence1", "sentence2"]):
                 for row in batch.filter(pc.is_in(batch["id"], value_set=ids)).to_pylist():
                     found[row["id"]] = row

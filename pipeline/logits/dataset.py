@@ -10,6 +10,7 @@ Every function that reads a folder raises InputError if there is no data set, or
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ FORMATS = (1, 2)
 provenance. A reader of version 1 would take these rows for originals."""
 
 
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, pa.ArrowException)
+"""What the libraries that read a damaged file raise."""
+
 READABLE = f"this version reads the formats {' and '.join(map(str, FORMATS))}"
 
 
@@ -43,11 +47,24 @@ def format_of(provenance: Mapping[str, Any]) -> int:
     return 2 if has_origin(provenance) else 1
 
 
+@contextmanager
+def naming_damage(folder: Place) -> Iterator[None]:
+    """Raise what reading a damaged data set raises as an InputError that names its folder.
+
+    :raises InputError: If the block raises one of DAMAGE.
+    """
+    try:
+        yield
+    except DAMAGE as error:
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise InputError(f"{folder}: damaged: {why}; `offline-distill verify {folder}` lists the faults") from error
+
+
 def manifest(folder: Place) -> dict[str, Any]:
     """Return manifest.json of a logit data set: format, provenance, shards."""
     path = folder / "manifest.json"
     try:
-        found: dict[str, Any] = read_json(path)
+        found: Any = read_json(path)
     except FileNotFoundError as error:
         if isinstance(folder, Path) and (why := why_skipped(folder)):
             raise InputError(f"{folder}: no logits: {why}") from error
@@ -56,9 +73,14 @@ def manifest(folder: Place) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON: {error}; write it again with `dvc repro --force`") from error
-    if found.get("format") not in FORMATS:
+    if isinstance(found, dict) and found.get("format") not in FORMATS:
         raise InputError(f"{path}: format {found.get('format')!r}; {READABLE}")
-    return found
+    parts = [found.get(key) for key in ("provenance", "shards")] if isinstance(found, dict) else []
+    if [type(part) for part in parts] != [dict, list]:
+        raise InputError(
+            f"{path}: must have a mapping `provenance` and a list `shards`; write it again with `dvc repro --force` or fetch it with `dvc pull`"
+        )
+    return dict(found)
 
 
 def provenance(folder: Place) -> dict[str, Any]:

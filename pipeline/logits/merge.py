@@ -1,7 +1,9 @@
 """Merging logit data sets of one task and one teacher."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +17,8 @@ from pipeline import tables
 from pipeline.errors import InputError
 from pipeline.logits import dataset, verify, writing
 from pipeline.logits.shards import Stream, has_origin, logits_of
-from pipeline.logits.verify_files import value_of
+from pipeline.logits.verify_files import OWN_FILES, SHARD_PATH, value_of
+from pipeline.storage import TEMPORARY
 
 TOLERANCE = 1e-3
 """The largest allowed difference between two logits of one text. Another machine or another order of sums causes smaller ones."""
@@ -50,16 +53,75 @@ def merge(folders: Sequence[Path], out: Path, tolerance: float = TOLERANCE) -> d
     A text of several data sets is kept once, with the logits of the first one. An original is preferred to an augmented row of the same text.
 
     :param folders: The data sets; each is verified first.
-    :param out: The folder to write, which is none of the data sets.
-    :param tolerance: The largest allowed difference between two logits of one text.
+    :param out: The folder to write: new, empty, or an earlier output. It is outside the data sets, and they are outside of it.
+    :param tolerance: The largest allowed difference between two logits of one text, from 0.
     :return: The rows of each split.
     :raises InputError: If a data set is damaged; if teacher, class names or tokenisation differ; if one text has two logits, two gold labels,
-        or is in two splits.
+        or is in two splits; if the output holds other files or cannot be written.
     """
     if len(folders) < 2:
         raise InputError("merge needs at least two logit data sets")
-    if out.resolve() in {folder.resolve() for folder in folders}:
-        raise InputError(f"{out}: is one of the data sets to merge; choose another folder")
+    if not 0 <= tolerance < math.inf:
+        raise InputError(f"--tolerance: {tolerance}: must be a finite number of at least 0")
+    with _output(out, folders):
+        return _merge(folders, out, tolerance)
+
+
+@contextmanager
+def _output(out: Path, folders: Sequence[Path]) -> Iterator[None]:
+    """Refuse an output that cannot be written before any data set is read, and remove the folders made for it if the merge fails.
+
+    :raises InputError: If the output overlaps with a data set, holds other files, or cannot be written.
+    """
+    place = out.resolve()
+    for folder, other in ((folder, folder.resolve()) for folder in folders):
+        if place == other:
+            raise InputError(f"{out}: is one of the data sets to merge; choose another folder")
+        if place.is_relative_to(other) or other.is_relative_to(place):
+            inside, outside = (out, folder) if place.is_relative_to(other) else (folder, out)
+            raise InputError(
+                f"{out}: {inside} is inside {outside}, and a data set holds no other one; choose another folder"
+            )
+    with _naming(out):
+        made = [path for path in (place / "data", place, *place.parents) if not path.exists()]
+    try:
+        with _naming(out):
+            (place / "data").mkdir(parents=True, exist_ok=True)
+        _refuse_other_files(out)
+        yield
+    except BaseException:
+        for path in made:
+            with suppress(OSError):  # it holds files
+                path.rmdir()
+        raise
+
+
+@contextmanager
+def _naming(out: Path) -> Iterator[None]:
+    """Raise an OSError as an InputError with a file name: an error of a full disk has none."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename if isinstance(error.filename, str) else out
+        reason = error.strerror or str(error)
+        raise InputError(f"{where}: cannot be written: {reason}; choose another folder") from error
+
+
+def _refuse_other_files(out: Path) -> None:
+    """Refuse a folder with files that are not those of a logit data set: it would not pass verify, and `write` removes other shards."""
+    # A killed merge leaves temporary files.
+    names = [path.name for path in out.iterdir() if path.name.partition(TEMPORARY)[0] not in OWN_FILES]
+    shards = [f"data/{path.name}" for path in (out / "data").iterdir()]
+    for name in sorted(
+        [
+            *(name for name in names if not name.startswith(".")),
+            *(name for name in shards if not SHARD_PATH.fullmatch(name.partition(TEMPORARY)[0])),
+        ]
+    ):
+        raise InputError(f"{out}: holds {name}, which does not belong to a logit data set; choose an empty folder")
+
+
+def _merge(folders: Sequence[Path], out: Path, tolerance: float) -> dict[str, int]:
     for folder in folders:
         verify.refuse_damaged(folder)
     about = [dataset.provenance(folder) for folder in folders]
@@ -74,7 +136,8 @@ def merge(folders: Sequence[Path], out: Path, tolerance: float = TOLERANCE) -> d
     splits = {
         split: Stream(len(union.texts), _rows(having[split], split, union, origin)) for split, union in unions.items()
     }
-    writing.write(out, splits, _provenance(about))
+    with _naming(out):
+        writing.write(out, splits, _provenance(about))
     return {split: stream.num_rows for split, stream in splits.items()}
 
 

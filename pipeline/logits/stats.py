@@ -61,6 +61,8 @@ def _count(rows: pa.Table, classes: int) -> dict[str, Any]:
     }
     if classes == 1:
         return found | {"gold": [rows["label"].drop_null().to_numpy()], "predicted": [values[finite, 0]]}
+    if other := set(rows["label"].unique().to_pylist()) - {None, *range(classes)}:
+        raise ValueError(f"the label {min(other)} is not the number of one of the {classes} classes")
     labels = pc.fill_null(rows["label"], classes).to_numpy()  # the last class is for rows without a gold label
     rows, probabilities = rows.filter(pa.array(finite)), softmax(values[finite])
     confidences = np.minimum((probabilities.max(axis=1) * CONFIDENCES).astype(int), CONFIDENCES - 1)
@@ -152,21 +154,29 @@ def head(folder: Place, rows: int, split: str = "train", where: str | None = Non
     """Return rows of a logit data set as text: half of them originals, half augmented rows with their changes, where both exist.
 
     :param where: Show rows that this expression of `pipeline.logits.where` selects; None for any row.
-    :return: Two lines a row. Words that a rule removed are in [-brackets-], words that it added in {+braces+}.
+    :return: Two lines a row. Words that a rule removed are in [-brackets-], words that it added in {+braces+}. One more line if not all augmented
+        rows were searched, see `changes.first_rows`.
     :raises InputError: If the data set or the split does not exist, or the expression is wrong or selects no row.
     """
+    if rows < 1:
+        raise InputError(f"--rows {rows}: must be at least 1")
     about, found = dataset.provenance(folder), dataset.shard_paths(folder)
     labels = about["labels"]
-    if split not in found:
+    if split not in found and split not in about["rows"]:
         raise InputError(f"{folder}: has no split {split!r} (it has {', '.join(found)})")
+    paths = found.get(split, [])
     chosen = None if where is None else parsed(where, shard_schema(about), labels)
-    originals, copies = changes.first_rows(found[split], rows, rows, chosen)
-    if where is not None and not originals and not copies and rows:
-        raise InputError(f"--where {where!r}: selects no row of {split}")
+    originals, copies, searched = changes.first_rows(paths, rows, rows, chosen)
+    if not originals and not copies:
+        none = f"{folder}: {split} has no rows" if where is None else f"--where {where!r}: selects no row of {split}"
+        raise InputError(none)
     few = min(len(copies), rows - min(len(originals), rows - rows // 2))
     shown = [*originals[: rows - few], *copies[:few]]
-    changes.add_originals(found[split], shown)
-    return "\n".join(_row(row, labels) for row in shown)
+    changes.add_originals(paths, shown)
+    lines = [_row(row, labels) for row in shown]
+    if searched is not None:
+        lines.append(f"searched the first {searched:,} augmented rows of {split}: {len(copies):,} match")
+    return "\n".join(lines)
 
 
 def _row(row: Mapping[str, Any], labels: Sequence[str]) -> str:

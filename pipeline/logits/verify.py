@@ -14,20 +14,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow as pa
-
 from pipeline.errors import InputError
 from pipeline.logits import verify_files as files
+from pipeline.logits.dataset import DAMAGE
 from pipeline.logits.verify_files import DataSet, Faults
 from pipeline.logits.verify_rows import SHOWN, RowFaults, check_rows
 from pipeline.places.place import Place, place_of
 from pipeline.places.remote import Remote, RemoteError
 
 OK, FAILED, SKIPPED = "ok", "FAILED", "skipped"
-
-DAMAGE = (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, pa.ArrowException)
-"""What the libraries that read a damaged file raise."""
-
 
 UNLISTED = "those of manifest.json; a web server does not list other ones"
 
@@ -100,7 +95,7 @@ def check(folder: Place, sizes: Callable[[DataSet], Faults] = files.sizes) -> li
             check_rows(data, rows)
         except RemoteError:
             raise
-        except DAMAGE as error:
+        except (InputError, *DAMAGE) as error:
             checks.append(_unreadable("rows", error))
     skip = not is_whole(checks)
     if isinstance(folder, Remote) and folder.is_http:
@@ -137,7 +132,7 @@ def _made(name: str, check: Callable[[DataSet], Faults], data: DataSet) -> Check
         faults = list(check(data))
     except RemoteError:
         raise
-    except DAMAGE as error:
+    except (InputError, *DAMAGE) as error:
         return _unreadable(name, error)
     return _outcome(name, len(faults), faults[:SHOWN])
 

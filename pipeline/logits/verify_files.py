@@ -40,6 +40,9 @@ ENCODINGS = frozenset(
 
 SHARD_PATH = re.compile(rf"data/({'|'.join(tables.SPLITS)})-[0-9a-f]{{16}}\.parquet")
 
+OWN_FILES = ("README.md", "manifest.json", "data")
+"""What the folder of a data set holds; hidden files are ignored."""
+
 NEEDED = """
 task labels pairs text source.licence teacher.name teacher.source teacher.licence teacher.labels labelling.fingerprint
 labelling.stored augmentation.n_iter augmentation.rules augmentation.seed versions rows
@@ -176,7 +179,7 @@ def files(data: DataSet) -> Faults:
         if f"data/{path.name}" not in named:
             yield f"data/{path.name}: is not in manifest.json"
     for path in _sorted(data.folder):
-        if path.name not in ("README.md", "manifest.json", "data") and not path.name.startswith("."):
+        if path.name not in OWN_FILES and not path.name.startswith("."):
             yield f"{path.name}: does not belong to a logit data set"
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import InputError
+from pipeline.logits.changes import Filter
 
 OPERATORS: dict[type, Callable[[Any, Any], pc.Expression]] = {
     ast.Eq: operator.eq,
@@ -28,7 +29,7 @@ LONGEST = 1_000
 FORM = "write a column, an operator and a value, as in \"copy > 3 and side == 'first'\""
 
 
-def parsed(text: str, schema: pa.Schema, labels: Sequence[str]) -> pc.Expression:
+def parsed(text: str, schema: pa.Schema, labels: Sequence[str]) -> Filter:
     """Return an expression such as `copy > 3 and (masked1 == 0 or label == 'positive')` as a filter of rows.
 
     :param schema: The columns.
@@ -38,7 +39,9 @@ def parsed(text: str, schema: pa.Schema, labels: Sequence[str]) -> pc.Expression
     if len(text) > LONGEST:
         raise InputError(f"--where: has {len(text):,} characters, more than the {LONGEST:,} allowed")
     try:
-        return _filter(ast.parse(text.strip(), mode="eval").body, schema, labels)
+        tree = ast.parse(text.strip(), mode="eval").body
+        expression = _filter(tree, schema, labels)
+        return Filter(expression, {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)})
     except InputError as error:
         raise InputError(f"--where {text!r}: {error}") from None
     except (SyntaxError, ValueError):  # ValueError: a null character

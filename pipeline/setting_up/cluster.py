@@ -29,6 +29,7 @@ def on_cluster(stage: str, address: str) -> Iterator[None]:
             f"--dask: {stage!r} has no work for other machines; the stages that have are {', '.join(STAGES)}"
         )
     try:
+        import dask
         from dask.distributed import Client
         from joblib import parallel_config
     except ModuleNotFoundError as error:
@@ -40,7 +41,8 @@ def on_cluster(stage: str, address: str) -> Iterator[None]:
             f"--dask: {address}: no scheduler answers within {ANSWER_S:g} s; start one with `dask scheduler`, whose first lines have "
             "its address"
         ) from error
-    with client:
+    # Texts travel with their tasks, so that the scheduler has them when a worker is lost; Dask would warn of each large one.
+    with client, dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
         _check_workers(client, address)
         with parallel_config(backend="dask"):
             yield

@@ -1,11 +1,15 @@
+import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from logit_sets import changed, column, rows, shard_of, write
 
 from pipeline.errors import InputError
-from pipeline.logits import dataset, merge, verify
+from pipeline.logits import dataset, merge, verify, writing
 
 
 @pytest.fixture(autouse=True)
@@ -161,3 +165,78 @@ def test_a_damaged_data_set_is_refused(one: Path, tmp_path: Path):
         merge.merge([one, two], one)
     with pytest.raises(InputError, match="at least two logit data sets"):
         merge.merge([one], tmp_path / "both")
+
+
+@pytest.mark.parametrize("tolerance", [float("nan"), float("inf"), -1.0])
+def test_a_tolerance_that_checks_nothing_or_refuses_everything_is_refused(one: Path, tmp_path: Path, tolerance: float):
+    two = write(tmp_path / "two", train=rows("train", seed=1))
+    with pytest.raises(InputError, match=rf"--tolerance: {tolerance}: must be a finite number of at least 0"):
+        merge.merge([one, two], tmp_path / "both", tolerance)
+    assert not (tmp_path / "both").exists()
+
+
+@pytest.fixture
+def nothing_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where a data set is verified: what is wrong with the output is found before."""
+    monkeypatch.setattr(verify, "verify", lambda folder: pytest.fail(f"{folder} was verified"))
+
+
+def test_an_output_inside_a_data_set_or_around_it_is_refused(one: Path, tmp_path: Path, nothing_read: None):
+    two = write(tmp_path / "two")
+    before = sorted(tmp_path.rglob("*"))
+    for out, inside in ((one / "sub", "one/sub is inside .*one,"), (tmp_path, "one is inside .*,")):
+        with pytest.raises(InputError, match=inside):
+            merge.merge([two, one] if out != tmp_path else [one, two], out)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["my.txt", "data/rows.parquet", "data/folder/x"])
+def test_an_output_with_other_files_is_refused(one: Path, tmp_path: Path, nothing_read: None, name: str):
+    two, out = write(tmp_path / "two"), tmp_path / "both"
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_text("mine")
+    with pytest.raises(
+        InputError, match=r"both: holds (my\.txt|data/rows\.parquet|data/folder), which does not belong"
+    ):
+        merge.merge([one, two], out)
+    assert [path for path in out.rglob("*") if path.is_file()] == [out / name]
+    assert name.startswith("data") == (out / "data").exists()
+
+
+def test_an_earlier_output_or_what_a_killed_merge_leaves_is_replaced(one: Path, tmp_path: Path):
+    two, out = write(tmp_path / "two"), tmp_path / "both"
+    merge.merge([two, two], out)
+    before = dataset.manifest(out)
+    shard = next((out / "data").iterdir())
+    (out / "manifest.json").unlink()
+    shard.rename(shard.with_name(f"{shard.name}.tmp-0-1-2"))
+    (out / "README.md").rename(out / "README.md.tmp-0-1-2")
+    merge.merge([two, two], out)
+    assert dataset.manifest(out) == before
+    merge.merge([two, other(tmp_path / "three")], out)
+    assert verify.is_whole(verify.verify(out))
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "x" * 300])
+def test_an_impossible_output_is_refused(one: Path, tmp_path: Path, nothing_read: None, name: str):
+    two = write(tmp_path / "two")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written: ") as raised:
+        merge.merge([one, two], tmp_path / name)
+    assert "\n" not in str(raised.value)
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_a_full_disk_names_the_output_and_leaves_no_empty_folder(
+    one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    two = write(tmp_path / "two")
+
+    def full(*_: Any) -> Iterator[None]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield
+
+    monkeypatch.setattr(writing, "write_shards", full)
+    with pytest.raises(InputError, match="new/both: cannot be written: No space left on device; choose"):
+        merge.merge([one, two], tmp_path / "new" / "both")
+    assert not (tmp_path / "new").exists()

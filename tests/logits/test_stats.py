@@ -1,5 +1,8 @@
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +11,7 @@ from logit_sets import changed, column, rows, write
 
 from pipeline import tables
 from pipeline.errors import InputError
-from pipeline.logits import stats, writing
+from pipeline.logits import changes, stats, writing
 
 
 @pytest.fixture
@@ -128,6 +131,63 @@ def test_an_expression_selects_rows_in_their_order(tmp_path: Path):
     many = column(many, "label", (numbers % 50 != 0).astype(np.int32))
     shown = stats.head(write(tmp_path / "many", train=many), len(numbers), "train", "label == 0").splitlines()[1::2]
     assert [int(line.split()[0], 16) for line in shown] == list(range(0, len(numbers), 50))
+
+
+def test_head_says_that_a_split_has_no_rows(tmp_path: Path):
+    folder = write(tmp_path / "large", test=rows("test").slice(0, 0))
+    with pytest.raises(InputError, match=r"large: test has no rows$"):
+        stats.head(folder, 1, "test")
+
+
+def many(folder: Path, n: int, match: int) -> Path:
+    """Write n originals, half of them of label 1, and then n copies, of which the one of this number has three masks."""
+    parents = [f"{number:032x}" for number in range(n)]
+    numbers = np.arange(2 * n)
+    taken = rows("train").take(pa.array(np.repeat([0, 4], n)))
+    taken = column(taken, "id", [f"{number:032x}" for number in numbers])
+    taken = column(taken, "label", [*(number % 2 for number in range(n)), *[None] * n])
+    taken = column(taken, "parent_id", [*[None] * n, *parents])
+    return write(
+        folder, train=column(taken, "masked1", [*[3] * n, *(3 if number == match else 1 for number in range(n))])
+    )
+
+
+def test_the_search_for_augmented_rows_is_bounded_where_originals_match(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(changes, "SEARCHED", 400)
+    folder = many(tmp_path / "many", 1_000, match=290)
+    shown = stats.head(folder, 4, "train", "label == 1").splitlines()
+    assert shown[-1] == "searched the first 400 augmented rows of train: 0 match"
+    assert len(shown) == 2 * 4 + 1
+    shown = stats.head(folder, 4, "train", "masked1 == 3").splitlines()
+    assert shown[-1] == "searched the first 400 augmented rows of train: 1 match"
+    assert sum("copy 0" in line for line in shown) == 1
+    # A search that no original satisfies goes on to the end, and one that finds enough of both ends before.
+    (copy,) = stats.head(
+        many(tmp_path / "far", 1_000, match=999), 4, "train", "masked1 == 3 and copy == 0"
+    ).splitlines()[1::2]
+    assert copy.startswith(f"    {1_999:032x}")
+    assert "searched" not in stats.head(folder, 4, "train", "masked1 > 0")
+
+
+def test_a_search_reads_the_columns_of_its_expression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    read: list[list[str]] = []
+    opened = changes._opened
+
+    @contextmanager
+    def watched(*arguments: Any, **options: Any) -> Iterator[Any]:
+        with opened(*arguments, **options) as file:
+            batches = file.iter_batches
+            monkeypatch.setattr(
+                file, "iter_batches", lambda *of, **how: read.append(how.get("columns")) or batches(*of, **how)
+            )
+            yield file
+
+    folder = write(tmp_path / "large")
+    monkeypatch.setattr(changes, "_opened", watched)
+    stats.head(folder, 2, "train", "label == 1 or parent_id is None and copy == 3")
+    assert sorted(read[0]) == ["copy", "label", "parent_id"]
 
 
 def test_no_such_split(folder: Path):

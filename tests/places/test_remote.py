@@ -378,4 +378,4 @@ def test_the_first_rows_are_those_of_whole_batches(
 ):
     page_by_page(monkeypatch)
     paths = dataset.shard_paths(large)["train"]
-    assert changes.first_rows(paths, originals, copies) == by_batches(paths, originals, copies)
+    assert changes.first_rows(paths, originals, copies) == (*by_batches(paths, originals, copies), None)

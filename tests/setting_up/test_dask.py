@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tiny import tiny_teacher
 
 from pipeline import storage
 from pipeline.errors import InputError
+from pipeline.labelling import label, store
 from pipeline.logits import verify
 from pipeline.setting_up import cluster
 
@@ -194,6 +196,44 @@ def test_tag_augment_and_label_write_the_same_bytes_on_two_workers(
     assert len(expected) >= 7
     labelled = storage.read_json(other / "data/tickets/results/label-ours.json")
     assert labelled["labelled"] == storage.read_json(project / "data/tickets/results/label-ours.json")["labelled"] > 0
+
+
+def label_slowly() -> int:
+    """Make each pool of this process take a moment more; return the process id."""
+    from pipeline.labelling.labellers import ModelLabeller
+
+    run = ModelLabeller.label
+
+    def slowly(self: ModelLabeller, *arguments: Any) -> Any:
+        time.sleep(0.2)
+        return run(self, *arguments)
+
+    ModelLabeller.label = slowly  # type: ignore[method-assign]
+    return os.getpid()
+
+
+@pytest.mark.slow
+def test_label_goes_on_when_a_worker_is_killed(project: Path, monkeypatch: pytest.MonkeyPatch):
+    distributed = pytest.importorskip("distributed")
+    for stage in ("tag", "augment"):
+        command(monkeypatch, "run", stage, "tickets")
+    monkeypatch.setattr(label, "POOL_ROWS", 200)
+    killed: list[int] = []
+    add = store.LabelStore.add
+
+    def killing(self: store.LabelStore, *part: Any) -> None:
+        add(self, *part)
+        if not killed:
+            killed.append(pids[0])
+            os.kill(pids[0], signal.SIGKILL)
+
+    monkeypatch.setattr(store.LabelStore, "add", killing)
+    workers = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
+    with workers, distributed.Client(workers) as client:
+        pids = [*client.run(label_slowly).values()]
+        command(monkeypatch, "run", "label", "tickets", "ours", "--dask", workers.scheduler_address)
+    assert killed
+    assert verify.is_whole(verify.check(project / "data/tickets/logits/ours"))
 
 
 @pytest.mark.slow
