@@ -32,6 +32,7 @@ from pipeline.text.records import (
     table_records,
     texts,
 )
+from pipeline.text.streams import BYTE_ORDER_MARK
 
 SMALLEST = 1 << 16
 """Bytes of text that are read row by row where something is wrong with one of the rows."""
@@ -130,10 +131,12 @@ def _read_rows(reader: Delimited | JsonLines, size: int) -> _Found | None:
     if b"\0" in data or data.count(b"\r") != data.count(b"\r\n"):
         return None
     names = list(map(str, range(reader.width)))
+    # Arrow drops a byte order mark at the beginning of its buffer: U+FEFF is text there, except at the beginning of the file.
+    buffer = BYTE_ORDER_MARK + data if data.startswith(BYTE_ORDER_MARK) else data
     try:
         table = arrow_csv.read_csv(
-            pa.BufferReader(data),
-            arrow_csv.ReadOptions(use_threads=False, block_size=len(data) + 1, column_names=names),
+            pa.BufferReader(buffer),
+            arrow_csv.ReadOptions(use_threads=False, block_size=len(buffer) + 1, column_names=names),
             arrow_csv.ParseOptions(
                 delimiter=reader.separator,
                 quote_char='"' if quoted else False,
