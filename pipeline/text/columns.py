@@ -83,21 +83,20 @@ def read_columns(
         reader.check_end()
 
 
-def table_columns(name: str, rows: pa.RecordBatch, asked_for: Sequence[str], first: int) -> Block | list[Record]:
+def table_columns(name: str, table: pa.Table, asked_for: Sequence[str], first: int) -> Block | list[Record]:
     """Return some rows of a table as columns, or as records if a text is not UTF-8.
 
     :param name: The table's name in messages.
     :param first: The number of the first row.
     :raises InputError: If one of the columns holds lists or structs.
     """
-    table = pa.Table.from_batches([rows])
     for column in asked_for:
         check_type(name, column, table.schema.field(column).type)
     try:
         values = [_as_strings(name, column, table[column]) for column in asked_for]
     except (pa.ArrowInvalid, UnicodeEncodeError):
         return list(table_records(name, table, asked_for, first))
-    return Block(np.arange(first, first + len(rows)), values)
+    return Block(np.arange(first, first + len(table)), values)
 
 
 def _as_strings(name: str, column: str, values: pa.ChunkedArray) -> pa.Array:

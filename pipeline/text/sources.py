@@ -222,7 +222,7 @@ def _hub_blocks(name: str, split: Any, asked_for: Sequence[str]) -> Iterator[Blo
             table = table.set_column(index, column, pa.array(feature.names, pa.string()).take(numbers))
     first = 1
     for batch in table.to_batches(BATCH):
-        yield table_columns(name, batch, asked_for, first)
+        yield table_columns(name, pa.Table.from_batches([batch]), asked_for, first)
         first += len(batch)
 
 

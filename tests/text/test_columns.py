@@ -11,6 +11,7 @@ import re
 
 import by_row
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -176,6 +177,26 @@ def test_white_space_is_complete():
     columns_ = pa.array([f"a{letter}b" for letter in letters])
     for text, letter in zip(cleaning.cleaned(columns_, "pretokenised").to_pylist(), letters, strict=True):
         assert (text == "a b") == letter.isspace()
+
+
+@pytest.mark.parametrize(
+    ("distinct", "most"),
+    [(2_500, 2 * records.BLOCK), (3, records.BLOCK + records.STEP * 10_010)],
+    ids=["distinct", "repeated, which the metadata hides"],
+)
+def test_a_part_of_a_parquet_file_is_bounded_by_its_bytes(tmp_path, distinct, most):
+    written = pa.table({"text": [f"{n % distinct} {'x' * 10_000}" for n in range(2_500)]})
+    pq.write_table(written, tmp_path / "x.parquet")
+    found = list(records.parquet_batches(tmp_path / "x.parquet", "x.parquet", ["text"]))
+    assert pa.concat_tables(table for _, table in found).equals(written)
+    assert [first for first, _ in found] == [1 + sum(len(table) for _, table in found[:n]) for n in range(len(found))]
+    assert max(table.nbytes for _, table in found) < most
+
+
+def test_short_rows_of_a_parquet_file_are_read_in_large_parts(tmp_path):
+    pq.write_table(pa.table({"text": ["a"] * 100_000}), tmp_path / "x.parquet", row_group_size=30_000)
+    found = records.parquet_batches(tmp_path / "x.parquet", "x.parquet", ["text"])
+    assert [len(table) for _, table in found] == [records.BATCH, 100_000 - records.BATCH]
 
 
 # --- bad input ----------------------------------------------------------------------------------------------------------
