@@ -49,6 +49,11 @@ def not_installed(module: str | None, needed_by: str = "") -> str | None:
     return f"{needed_by or what} needs {top}: pip install 'offline-distill[{extra}]'"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return "1 row" or "2,000 rows"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def shown(text: str) -> str:
     """Return text for a terminal: control characters but the newline are escaped, and long lines lose their middle."""
     escaped = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

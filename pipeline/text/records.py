@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, counted
 from pipeline.places.place import Place, parquet, unchanged
 from pipeline.places.remote import Remote
 from pipeline.text import formats
@@ -60,6 +60,7 @@ BATCH = 1 << 16
 """Rows of a table that are read at a time, fewer if they take more than BLOCK."""
 STEP = 1 << 10
 """Rows of a Parquet file that are decoded at a time: its metadata has the size of repeated texts once only."""
+CONVERT = "convert it, for example with `iconv -f LATIN1 -t UTF-8 FILE > NEW`"
 SHOWN_COLUMNS, SHOWN_CHARACTERS = 20, 40
 """How many columns of a file a message lists, and how much of each name."""
 
@@ -194,7 +195,7 @@ class Delimited:
                 formats.check_line_end(self._name, line, self.separator.join(fields), self.separator, self._separators)
                 ends = sum(field.count("\n") for field in fields)
                 until = f" (the row ends at line {line + ends})" if ends else ""
-                yield line, Fault("fields", f"{len(fields)} fields, but the header has {self.width}{until}")
+                yield line, Fault("fields", f"{counted(len(fields), 'field')}, but the header has {self.width}{until}")
             else:
                 yield line, self.spanning(line, fields) or [fields[position] for position in self.positions]
 
@@ -351,9 +352,7 @@ def texts(name: str, column: str, values: pa.ChunkedArray) -> list[str | None]:
 def check_columns(name: str, columns: Sequence[str], asked_for: Sequence[str]) -> None:
     """Check that a file has each column that a task asks for, once; otherwise raise an InputError that starts with `name`."""
     if set(asked_for) - set(columns) and any("\udc80" <= letter <= "\udcff" for letter in "".join(columns)):
-        raise InputError(
-            f"{name}: the names of its columns are not UTF-8; convert it, for example with `iconv -f LATIN1 -t UTF-8 FILE > NEW`"
-        )
+        raise InputError(f"{name}: the names of its columns are not UTF-8; {CONVERT}")
     shown = ", ".join(repr(column[:SHOWN_CHARACTERS]) for column in columns[:SHOWN_COLUMNS])
     shown += f" and {len(columns) - SHOWN_COLUMNS} more" if len(columns) > SHOWN_COLUMNS else ""
     for column in asked_for:

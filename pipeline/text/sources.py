@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, counted
 from pipeline.params.base import TRUTH
 from pipeline.params.text import Columns, Source, exists, is_pattern, parts_of
 from pipeline.places.place import Place, place_of, unchanged
@@ -264,7 +264,7 @@ def _collect(
 
     :param parts: The name and rows of each file.
     """
-    select = _Selection(source, columns)
+    select = Selection(source, columns)
     for part, blocks in parts:
         rows.parts.append((len(rows), part))
         for block in blocks:
@@ -279,12 +279,12 @@ def _collect(
             if any(isinstance(value, bool) for value in source.where.values())
             else ""
         )
-        none = f"text.source.where {{{chosen}}} selects none of its {rows.left_out:,} rows{hint}"
+        none = f"text.source.where {{{chosen}}} selects none of its {counted(rows.left_out, 'row')}{hint}"
         raise InputError(f"{rows.name}: {none if rows.left_out else 'has no rows'}")
     return rows
 
 
-class _Selection:
+class Selection:
     """The rows and columns to take of those that are read."""
 
     def __init__(self, source: Source, columns: Columns) -> None:
@@ -317,15 +317,12 @@ class _Selection:
         lines: list[int] = []
         taken: list[Sequence[str | None]] = []
         for line, record in block:
-            if not isinstance(record, Fault) and any(record[n] != value for n, value in self._filters):
+            values = self.values(record)
+            if values is None:
                 rows.left_out += 1
                 continue
-            values: list[str | None] | Fault
-            values = record if isinstance(record, Fault) else [None if n is None else record[n] for n in self._wanted]
             if isinstance(record, Spanning):
                 self._add_spanning(rows, start + len(lines), record)
-            if not isinstance(values, Fault) and (broken := _broken(values)) is not None:
-                values = Fault("encoding", _shown(broken))
             if isinstance(values, Fault):
                 rows.faults[start + len(lines)] = values
                 values = [None] * len(COLUMNS)
@@ -334,6 +331,16 @@ class _Selection:
         if lines:
             arrays = [pa.array(column, pa.string()) for column in zip(*taken, strict=True)]
             rows.append(pa.record_batch([pa.array(lines, pa.int64()), *arrays], schema=SCHEMA))
+
+    def values(self, record: Sequence[str | None] | Fault) -> Sequence[str | None] | Fault | None:
+        """Return the values of COLUMNS in a row, or its fault; None if `where` leaves it out."""
+        if isinstance(record, Fault):
+            return record
+        if any(record[n] != value for n, value in self._filters):
+            return None
+        values = [None if n is None else record[n] for n in self._wanted]
+        broken = _broken(values)
+        return values if broken is None else Fault("encoding", _shown(broken))
 
     def _add_spanning(self, rows: SourceRows, position: int, record: Spanning) -> None:
         first, _, label = self._wanted
