@@ -361,6 +361,8 @@ EVEN = {"negative": 30, "positive": 30}
         (EVEN, EVEN, {"positive": 9, None: 3}, "all 9 labelled rows of the test split are 'positive'"),
         ({"negative": 4, "positive": 96}, EVEN, None, "96.0% of the labelled training rows are 'positive'"),
         (EVEN, {"negative": 24, "positive": 25}, None, "the validation split has 49 labelled rows: too few"),
+        (EVEN, {"negative": 1}, None, "the validation split has 1 labelled row: too few"),
+        (EVEN, EVEN, {"positive": 1}, "the only labelled row of the test split is 'positive'"),
     ],
 )
 def test_what_fails_late_is_said_early(train, validation, test, message, caplog):
