@@ -70,6 +70,11 @@ def installed(what: str) -> Iterator[None]:
         raise
 
 
+def counted(number: int, noun: str) -> str:
+    """Return "1 row" or "2,000 rows"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def shown(text: str) -> str:
     """Return text for a terminal: control characters but the newline are escaped, and long lines lose their middle."""
     escaped = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pytest
 
 from pipeline import tables
-from pipeline.errors import InputError
+from pipeline.errors import InputError, counted
 from pipeline.params.text import Columns, Source, Text
 from pipeline.tables import SPLITS, TextMode
 from pipeline.text import preparation, sources
@@ -209,7 +209,7 @@ def prepare_by_row(rows: Mapping[str, SourceRows], text: Text, mode: TextMode) -
     report = report_of(table, len(every), sum(part.left_out for part in rows.values()), problems, text)
     if empty := [split for split in _wanted(rows, text) if not report.kept[split]]:
         raise InputError(
-            f"the split {empty[0]!r} ends up empty: of {report.read:,} rows read, {report.rows_per_split} are left"
+            f"the split {empty[0]!r} ends up empty: of {counted(report.read, 'row')} read, {report.rows_per_split} are left"
         )
     report.refuse_unlabelled(text)
     return table, report

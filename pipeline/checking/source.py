@@ -1,7 +1,8 @@
-"""Checks the source of a task's text: its files, their columns and splits. Of each file, the header and the first row are read."""
+"""Checks the source of a task's text: its files, their columns and splits. Of each file, the header and the first rows are read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,9 +18,21 @@ from pipeline.places.remote import RemoteError
 from pipeline.plugins import folders_of
 from pipeline.text.formats import HEAD_BYTES, check_pointer
 from pipeline.text.labels import Labels
-from pipeline.text.records import Fault, Record, check_columns, check_format, check_type, class_names, read_records
+from pipeline.text.records import (
+    CONVERT,
+    Fault,
+    Record,
+    check_columns,
+    check_format,
+    check_type,
+    class_names,
+    read_records,
+)
 from pipeline.text.sentences import check_language
-from pipeline.text.sources import ALL, files_of, missing
+from pipeline.text.sources import ALL, Selection, files_of, missing
+
+ROWS = 1_000
+"""The first rows of a file, which are checked."""
 
 
 def check_source(found: Findings) -> None:
@@ -67,8 +80,14 @@ def _check_one(found: Findings, place: str, source: Source, columns: Columns, ke
     if source.hub is not None and find_spec("datasets") is None:
         with found.at(place, absent=found.ran("examples")):
             raise InputError("hub: the package datasets is not installed; install it with `pip install datasets`")
+    seen: dict[str, str] = {}
     for split, name in _files(source).items():
         path = _found(source, name)
+        same = seen.setdefault(str(path.resolve() if isinstance(path, Path) else path), split)
+        if same != split and not isinstance(path, InputError):
+            found.problems.append(
+                f"{place}: {name}: is the file of {same} and of {split}; a text of both is kept in the later split alone, so name two files"
+            )
         absent = isinstance(path, InputError) and found.ran("examples", *keys, place_of(name).as_posix())
         with found.at(place, absent):
             if isinstance(path, InputError):
@@ -138,9 +157,8 @@ def _check_files(path: Place, name: str, split: str, source: Source, columns: Co
 
 
 def _has_rows(path: Place, name: str, source: Source, columns: Columns, text: Text) -> bool:
-    """Check a file by its header and first row, and return whether it has one."""
+    """Check a file by its header and first rows, and return whether it has one."""
     named = (columns.sentence1, columns.sentence2, columns.label, *source.where)
-    first: Record | None
     wanted = list(dict.fromkeys(column for column in named if column is not None))
     try:
         if check_format(path, name, source.quotes) == ".parquet":
@@ -151,18 +169,23 @@ def _has_rows(path: Place, name: str, source: Source, columns: Columns, text: Te
             check_columns(name, schema.names, wanted)
             for column in wanted:
                 check_type(name, column, schema.field(column).type)
-            first = (1, []) if rows else None
             if columns.label and not text.is_regression and (classes := class_names(path, columns.label)):
                 Labels(text).of_classes(classes, name)
         else:
-            first = next(read_records(path, name, wanted, source.quotes), None)
+            return _has_records(read_records(path, name, wanted, source.quotes), name, source, columns, text)
     except OSError as error:
         raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
     except pa.ArrowException as error:
         raise InputError(f"{name}: cannot be read as Parquet: {error}") from error
-    if first is None:
-        return False
-    line, row = first
-    if isinstance(row, Fault) and getattr(text.bad_rows, row.kind) == "refuse":
-        raise InputError(f"{name}, line {line}: {row.value}")
-    return True
+    return bool(rows)
+
+
+def _has_records(records: Iterator[Record], name: str, source: Source, columns: Columns, text: Text) -> bool:
+    """Check the first ROWS records of a file, and return whether there is one."""
+    select, line = Selection(source, columns), 0
+    for line, record in islice(records, ROWS):
+        row = select.values(record)
+        if isinstance(row, Fault) and getattr(text.bad_rows, row.kind) == "refuse":
+            wrong = f"not UTF-8: {row.value!r}; {CONVERT}" if row.kind == "encoding" else row.value
+            raise InputError(f"{name}, line {line}: {wrong}")
+    return line > 0

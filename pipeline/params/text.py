@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.errors import InputError
 from pipeline.params.base import Float, Fraction, Model, Policy, Positive, RefuseOrDrop, Sha256, Split, form
 from pipeline.places.place import Place, matches
 from pipeline.places.remote import Remote
@@ -21,17 +22,21 @@ def is_pattern(place: Place) -> bool:
 
 
 def parts_of(place: Place) -> list[Place]:
-    """Return what a folder of parts holds, or the files that a pattern matches, in the order of the names.
+    """Return what a folder of parts holds, or what `matches` returns of a pattern, in the order of the names.
 
     Names that start with _ or . do not count, as in Spark.
+
+    :raises InputError: If the place is neither a pattern nor a folder.
     """
-    found: Iterable[Place] = matches(place) if is_pattern(place) else place.iterdir()
+    if not (pattern := is_pattern(place)) and not place.is_dir():
+        raise InputError(f"{place}: neither a file nor a folder, or a broken link; name a file or a folder of files")
+    found: Iterable[Place] = matches(place) if pattern else place.iterdir()
     parts = (path for path in found if not path.name.startswith(("_", ".")))
     return sorted(parts, key=lambda path: path.name)  # on Windows, paths are compared without case
 
 
 def exists(place: Place) -> bool:
-    """Return whether there is a file or folder, or a file that a pattern matches."""
+    """Return whether there is a file or folder, or something that a pattern matches."""
     return bool(parts_of(place)) if is_pattern(place) else place.exists()
 
 

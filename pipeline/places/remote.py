@@ -203,12 +203,12 @@ class Remote:
             found = [str(item) for item in files.ls(self.url, detail=False)]
             return iter([Remote(files.unstrip_protocol(name)) for name in found])
 
-    def glob(self) -> list["Remote"]:
-        """Return the files that match this URL, read as a pattern."""
+    def glob(self) -> dict["Remote", bool]:
+        """Return what matches this URL, read as a pattern, and whether each is a file."""
         with _asking(self):
             files = self.system()
             found = files.glob(self.url, detail=True)
-            return [Remote(files.unstrip_protocol(name)) for name, info in found.items() if info.get("type") == "file"]
+            return {Remote(files.unstrip_protocol(name)): info.get("type") == "file" for name, info in found.items()}
 
     # --- reading ----------------------------------------------------------------------------------------------------------
 

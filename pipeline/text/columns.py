@@ -32,6 +32,7 @@ from pipeline.text.records import (
     table_records,
     texts,
 )
+from pipeline.text.streams import BYTE_ORDER_MARK
 
 SMALLEST = 1 << 16
 """Bytes of text that are read row by row where something is wrong with one of the rows."""
@@ -82,21 +83,20 @@ def read_columns(
         reader.check_end()
 
 
-def table_columns(name: str, rows: pa.RecordBatch, asked_for: Sequence[str], first: int) -> Block | list[Record]:
+def table_columns(name: str, table: pa.Table, asked_for: Sequence[str], first: int) -> Block | list[Record]:
     """Return some rows of a table as columns, or as records if a text is not UTF-8.
 
     :param name: The table's name in messages.
     :param first: The number of the first row.
     :raises InputError: If one of the columns holds lists or structs.
     """
-    table = pa.Table.from_batches([rows])
     for column in asked_for:
         check_type(name, column, table.schema.field(column).type)
     try:
         values = [_as_strings(name, column, table[column]) for column in asked_for]
     except (pa.ArrowInvalid, UnicodeEncodeError):
         return list(table_records(name, table, asked_for, first))
-    return Block(np.arange(first, first + len(rows)), values)
+    return Block(np.arange(first, first + len(table)), values)
 
 
 def _as_strings(name: str, column: str, values: pa.ChunkedArray) -> pa.Array:
@@ -130,10 +130,12 @@ def _read_rows(reader: Delimited | JsonLines, size: int) -> _Found | None:
     if b"\0" in data or data.count(b"\r") != data.count(b"\r\n"):
         return None
     names = list(map(str, range(reader.width)))
+    # Arrow drops a byte order mark at the beginning of its buffer: U+FEFF is text there, except at the beginning of the file.
+    buffer = BYTE_ORDER_MARK + data if data.startswith(BYTE_ORDER_MARK) else data
     try:
         table = arrow_csv.read_csv(
-            pa.BufferReader(data),
-            arrow_csv.ReadOptions(use_threads=False, block_size=len(data) + 1, column_names=names),
+            pa.BufferReader(buffer),
+            arrow_csv.ReadOptions(use_threads=False, block_size=len(buffer) + 1, column_names=names),
             arrow_csv.ParseOptions(
                 delimiter=reader.separator,
                 quote_char='"' if quoted else False,

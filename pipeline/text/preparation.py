@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import tables
-from pipeline.errors import InputError
+from pipeline.errors import InputError, counted
 from pipeline.params.text import Text
 from pipeline.tables import SPLITS, TextMode
 from pipeline.text import repeats
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 Numbers = NDArray[np.int64]
 _DROPPED = {kind: number for number, kind in enumerate(KINDS, start=1)}
 """The number of the kind of problem for which a row is dropped; 0 for a row that is kept."""
+LONG = 1_000_000
+"""Bytes of a text from which on there is a warning: labelling one of 20 MB took 3.3 GB."""
 
 
 def prepare(
@@ -48,6 +50,7 @@ def prepare(
         raise InputError(problem)
     check = Check([rows[split] for split in (ALL, *SPLITS) if split in rows], text, mode)
     check.rows([split for split in (ALL, *SPLITS) if split in rows])
+    check.warn_of_length()
     check.repeats()
     problems = check.problems()
     read = sum(map(len, rows.values()))
@@ -62,7 +65,7 @@ def prepare(
         logger.warning("bad_rows.unknown_label: %s", line)
     if empty := [split for split in _wanted(rows, text) if not report.kept[split]]:
         raise InputError(
-            f"the split {empty[0]!r} ends up empty: of {report.read:,} rows read, {report.rows_per_split} are left"
+            f"the split {empty[0]!r} ends up empty: of {counted(report.read, 'row')} read, {report.rows_per_split} are left"
         )
     if gold:
         report.refuse_unlabelled(text)
@@ -118,6 +121,7 @@ class Check:
         self.ids = np.zeros((2, count), np.uint64)
         self.words = {column: np.zeros(count, np.int32) for column in self._columns}
         self._conflicts = np.zeros(0, np.int64)
+        self._longest = (0, 0)  # the bytes of the longest text, and its row
         self._before: dict[int, float] = {}  # the own labels of rows that got the mean of a conflict
         self._same: dict[str, tuple[Numbers, Numbers]] = {}  # by kind: rows, and for each the row that is kept
 
@@ -179,8 +183,10 @@ class Check:
         return -1 if number is None else number
 
     def _check_texts(self, place: slice, texts: Sequence[pa.Array]) -> None:
-        blank = [np.asarray(pc.equal(pc.binary_length(text), 0)) for text in texts]
-        self._drop(place, np.logical_or.reduce(blank), "blank")
+        sizes = [np.asarray(pc.binary_length(text)) for text in texts]
+        self._drop(place, np.minimum.reduce(sizes) == 0, "blank")
+        largest = np.maximum.reduce(sizes)
+        self._longest = max(self._longest, (int(largest.max()), place.start + int(largest.argmax())))
         masked = [np.asarray(pc.match_substring(text, tables.MASK)) for text in texts]
         self._drop(place, np.logical_or.reduce(masked), "mask")
         for column, text in zip(self._columns, texts, strict=True):
@@ -228,6 +234,16 @@ class Check:
         if self._labels is None:
             return ["A task with one label is a regression: its labels are finite numbers, such as 3.8, or empty."]
         return self._labels.advice(self._unknown)
+
+    def warn_of_length(self) -> None:
+        """Log a warning if the longest text has more than LONG bytes: often it is many rows, read as one."""
+        size, row = self._longest
+        if size > LONG:
+            found = self._locations("blank", np.array([row]))[0]
+            logger.warning(
+                "%s, line %s: a text of %.1f MB: labelling needs over 100 times that in memory; look for a stray quote, or shorten it: %s",
+                *(found.file, found.line, size / 1e6, found.value),
+            )
 
     # --- rows with the same text -----------------------------------------------------------------------------------------
 

@@ -22,8 +22,9 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, counted
 from pipeline.places.place import Place, parquet, unchanged
+from pipeline.places.remote import Remote
 from pipeline.text import formats
 from pipeline.text.streams import Stream, line_blocks, open_bytes, open_stream
 
@@ -56,7 +57,10 @@ _CSV_ERRORS = {
 BLOCK = 4 << 20
 """Bytes of text that are read at a time."""
 BATCH = 1 << 16
-"""Rows of a table that are read at a time."""
+"""Rows of a table that are read at a time, fewer if they take more than BLOCK."""
+STEP = 1 << 10
+"""Rows of a Parquet file that are decoded at a time: its metadata has the size of repeated texts once only."""
+CONVERT = "convert it, for example with `iconv -f LATIN1 -t UTF-8 FILE > NEW`"
 SHOWN_COLUMNS, SHOWN_CHARACTERS = 20, 40
 """How many columns of a file a message lists, and how much of each name."""
 
@@ -72,7 +76,7 @@ def read_records(path: Place, name: str, asked_for: Sequence[str], quotes: bool 
     """
     if check_format(path, name, quotes) == ".parquet":
         for first, batch in parquet_batches(path, name, asked_for):
-            yield from table_records(name, pa.Table.from_batches([batch]), asked_for, first)
+            yield from table_records(name, batch, asked_for, first)
         return
     with open_reader(path, name, asked_for, quotes) as reader:
         yield from reader.records()
@@ -191,7 +195,7 @@ class Delimited:
                 formats.check_line_end(self._name, line, self.separator.join(fields), self.separator, self._separators)
                 ends = sum(field.count("\n") for field in fields)
                 until = f" (the row ends at line {line + ends})" if ends else ""
-                yield line, Fault("fields", f"{len(fields)} fields, but the header has {self.width}{until}")
+                yield line, Fault("fields", f"{counted(len(fields), 'field')}, but the header has {self.width}{until}")
             else:
                 yield line, self.spanning(line, fields) or [fields[position] for position in self.positions]
 
@@ -256,24 +260,43 @@ def _values(found: Any, asked_for: Sequence[str]) -> list[str | None] | Fault:
     return [as_text(found[key]) for key in asked_for]
 
 
-def parquet_batches(path: Place, name: str, asked_for: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+def parquet_batches(path: Place, name: str, asked_for: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
     """Yield the columns asked for in batches, each with the number of its first row, from 1.
 
     :raises InputError: If the file is not Parquet, a column is missing, or a column holds lists or structs.
     """
     with path.open("rb") as file:
         formats.check_pointer(file.read(formats.HEAD_BYTES), name)
+    # By default pyarrow holds all bytes of these columns; behind a URL, that saves requests.
+    buffered = {} if isinstance(path, Remote) else {"pre_buffer": False, "buffer_size": 1 << 20}
     try:
-        with unchanged(path, name), parquet(path) as file:
+        with unchanged(path, name), parquet(path, **buffered) as file:
             check_columns(name, file.schema_arrow.names, asked_for)
             for column in asked_for:
                 check_type(name, column, file.schema_arrow.field(column).type)
+            about = file.metadata
+            size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
+            step = max(1, min(STEP, BATCH, BLOCK * about.num_rows // max(1, size)))
             first = 1
-            for batch in file.iter_batches(BATCH, columns=list(asked_for), use_threads=False):
-                yield first, batch
-                first += len(batch)
+            for table in _joined(file.iter_batches(step, columns=list(asked_for), use_threads=False)):
+                yield first, table
+                first += len(table)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{name}: cannot be read as Parquet: {error}") from error
+
+
+def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Yield tables of BATCH rows, or fewer if they take more than BLOCK."""
+    held: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        held.append(batch)
+        rows, size = rows + len(batch), size + batch.nbytes
+        if rows >= BATCH or size >= BLOCK:
+            yield pa.Table.from_batches(held)
+            held, rows, size = [], 0, 0
+    if held:
+        yield pa.Table.from_batches(held)
 
 
 def class_names(path: Place, column: str) -> list[str] | None:
@@ -329,9 +352,7 @@ def texts(name: str, column: str, values: pa.ChunkedArray) -> list[str | None]:
 def check_columns(name: str, columns: Sequence[str], asked_for: Sequence[str]) -> None:
     """Check that a file has each column that a task asks for, once; otherwise raise an InputError that starts with `name`."""
     if set(asked_for) - set(columns) and any("\udc80" <= letter <= "\udcff" for letter in "".join(columns)):
-        raise InputError(
-            f"{name}: the names of its columns are not UTF-8; convert it, for example with `iconv -f LATIN1 -t UTF-8 FILE > NEW`"
-        )
+        raise InputError(f"{name}: the names of its columns are not UTF-8; {CONVERT}")
     shown = ", ".join(repr(column[:SHOWN_CHARACTERS]) for column in columns[:SHOWN_COLUMNS])
     shown += f" and {len(columns) - SHOWN_COLUMNS} more" if len(columns) > SHOWN_COLUMNS else ""
     for column in asked_for:

@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, counted
 from pipeline.params.text import Text
 from pipeline.tables import SPLITS
 
@@ -109,7 +109,7 @@ class Problem:
             unit = self.rows.unit
             lines = ", ".join(f"{unit} {at.line} ({at.value})" if values else f"{unit} {at.line}" for at in first)
             more = ", ..." if count > len(first) else ""
-            texts.append(f"{file}: {count:,} {'row' if count == 1 else 'rows'}: {lines}{more}")
+            texts.append(f"{file}: {counted(count, 'row')}: {lines}{more}")
         return texts
 
 
@@ -202,10 +202,10 @@ class Report:
             for rows in problem.by_file(values=kind == "fields"):  # which tell how many lines a row has
                 logger.warning("bad_rows.%s: %s: %s", kind, problem.action, rows)
         if self.left_out_by_where:
-            logger.info("%s rows left out by text.source.where", f"{self.left_out_by_where:,}")
+            logger.info("%s left out by text.source.where", counted(self.left_out_by_where, "row"))
         logger.info(
-            "%s rows read, %s kept (%s), %s of them without a label",
-            f"{self.read:,}",
+            "%s read, %s kept (%s), %s of them without a label",
+            counted(self.read, "row"),
             f"{sum(self.kept.values()):,}",
             self.rows_per_split,
             f"{sum(self.unlabelled.values()):,}",
@@ -263,7 +263,8 @@ def _class_warnings(labels: Mapping[str, Mapping[str, float]]) -> list[str]:
         most = max(labels[split], key=labels[split].__getitem__)
         share = labels[split][most] / rows[split]
         if share == 1.0 and split != SPLITS[0]:
-            found.append(f"all {rows[split]:,} labelled rows of the {split} split are {most!r}")
+            every = "the only labelled row" if rows[split] == 1 else f"all {rows[split]:,} labelled rows"
+            found.append(f"{every} of the {split} split {'is' if rows[split] == 1 else 'are'} {most!r}")
         elif share > COMMON and split == SPLITS[0]:
             found.append(
                 f"{share:.1%} of the labelled training rows are {most!r}, which is the accuracy of "
@@ -288,7 +289,7 @@ def _number_warnings(labels: Mapping[str, Mapping[str, float]], text: Text) -> l
 def _few_rows(rows: int) -> list[str]:
     if rows >= FEW_ROWS:
         return []
-    return [f"the validation split has {rows} labelled rows: too few to choose between epochs and students"]
+    return [f"the validation split has {counted(rows, 'labelled row')}: too few to choose between epochs and students"]
 
 
 def _word_counts(counts: NDArray[np.int32]) -> dict[str, float]:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, counted
 from pipeline.params.base import TRUTH
 from pipeline.params.text import Columns, Source, exists, is_pattern, parts_of
 from pipeline.places.place import Place, place_of, unchanged
@@ -67,16 +67,18 @@ def _read_files(source: Source, columns: Columns, scratch: Path | None) -> tuple
         for split, path in given.items()
     }
     files: dict[str, dict[str, str]] = {}
+    listed: dict[str, dict[str, Place]] = {}  # by split: the files, which are listed once
     rows: dict[str, SourceRows] = {}
     with ExitStack() as reading:
         for split, (path, name) in places.items():
             if not exists(path):
                 raise InputError(missing(name))
-            for part, file in files_of(path, name).items():
+            listed[split] = files_of(path, name, empty=True)
+            for part, file in listed[split].items():
                 reading.enter_context(unchanged(file, part))  # from the digest to the last row
-            files[split] = {"path": given[split], "sha256": _digest(path, name, wanted.get(split))}
+            files[split] = {"path": given[split], "sha256": _digest(path, name, listed[split], wanted.get(split))}
         for split, (path, name) in places.items():
-            parts = files_of(path, name)
+            parts = listed[split] if path.is_file() else _filled(listed[split])
             blocks = [(part, read_columns(parts[part], part, asked_for, source.quotes)) for part in parts]
             rows[split] = _collect(SourceRows(name, scratch), blocks, source, columns)
             rows[split].class_names = _class_names(parts, columns.label)
@@ -117,13 +119,13 @@ def _class_names(files: Mapping[str, Place], label: str | None) -> list[str] | N
     return names
 
 
-def _digest(path: Place, name: str, wanted: str | None) -> str:
+def _digest(path: Place, name: str, files: Mapping[str, Place], wanted: str | None) -> str:
+    """Return the SHA-256 of a file, or that of the list of a folder's or pattern's files, as `sha256sum` writes it."""
     if path.is_file():
         digest = sha256_of(path)
     else:
-        parts = _parts(path, name, empty=True)
-        names = [part.name if path.is_dir() else part.as_posix() for part in parts]
-        listed = "".join(f"{sha256_of(part)}  {shown}\n" for part, shown in zip(parts, names, strict=True))
+        names = [file.name if path.is_dir() else file.as_posix() for file in files.values()]
+        listed = "".join(f"{sha256_of(file)}  {shown}\n" for file, shown in zip(files.values(), names, strict=True))
         digest = hashlib.sha256(listed.encode()).hexdigest()
     if wanted is not None and digest != wanted.lower():
         raise InputError(
@@ -140,35 +142,39 @@ def missing(name: str) -> str:
     return f"{name}: {place.missing if isinstance(place, Remote) else 'no such file'}"
 
 
-def files_of(path: Place, name: str) -> dict[str, Place]:
-    """Return a file, or the files with bytes of a folder of parts or of a pattern, by their names in messages.
+def files_of(path: Place, name: str, empty: bool = False) -> dict[str, Place]:
+    """Return a file, or the files of a folder of parts or of a pattern, by their names in messages.
 
-    :raises InputError: If the folder is none of parts, or the files have several formats.
+    :param empty: Also the parts without a byte, which some writers leave where there are no rows.
+    :raises InputError: If it is neither a file nor a folder of parts nor a pattern of files, or the files have several formats.
     """
-    if path.is_dir():
-        return {f"{name}/{part.name}": part for part in _parts(path, name)}
-    return {part.as_posix(): part for part in _parts(path, name)} if is_pattern(path) else {name: path}
-
-
-def _parts(folder: Place, name: str, empty: bool = False) -> list[Place]:
-    """Return the files of a folder of parts or of a pattern.
-
-    :param empty: Also those without a byte, which some writers leave for a part without rows.
-    :raises InputError: If there is none, the folder holds a folder, or the files have several formats.
-    """
-    parts = parts_of(folder)
-    which = "the folder holds" if folder.is_dir() else "the pattern matches"
-    if any(part.name in ("dataset_info.json", "dataset_dict.json") for part in parts):
+    if path.is_file():
+        return {name: path}
+    folder = path.is_dir()
+    parts = {f"{name}/{part.name}" if folder else part.as_posix(): part for part in parts_of(path)}
+    which = "the folder holds" if folder else "the pattern matches"
+    if any(part.name in ("dataset_info.json", "dataset_dict.json") for part in parts.values()):
         raise InputError(f"{name}: the folder is one of `save_to_disk`; write the data set with `to_parquet`")
-    if folders := [part.name for part in parts if part.is_dir()]:
-        raise InputError(
-            f"{name}: the folder holds the folder {folders[0]!r}; put all parts into one folder, with all columns"
-        )
-    if len(suffixes := sorted(set(map(suffix_of, parts)))) > 1:
+    if other := next((part for part in parts.values() if not part.is_file()), None):
+        raise InputError(f"{name}: {which} {_not_a_file(other, name, folder)}")
+    if len(suffixes := sorted(set(map(suffix_of, parts.values())))) > 1:
         raise InputError(f"{name}: {which} files of several formats ({', '.join(suffixes)}); leave those of one")
-    if not (filled := [part for part in parts if empty or part.stat().st_size]):
+    if not (filled := _filled(parts)):
         raise InputError(f"{name}: {which} no file with rows")
-    return filled
+    return parts if empty else filled
+
+
+def _filled(files: Mapping[str, Place]) -> dict[str, Place]:
+    return {name: file for name, file in files.items() if file.stat().st_size}
+
+
+def _not_a_file(place: Place, name: str, in_folder: bool) -> str:
+    if not place.is_dir():
+        return f"{place.name!r}, which is neither a file nor a folder, or a broken link; remove it"
+    if in_folder:
+        return f"the folder {place.name!r}; put all parts into one folder, with all columns"
+    inside = f"{name}/*{place_of(name).suffix}"
+    return f"the folder {place.as_posix()!r}; write {inside} to read the files in it, or a pattern that matches files alone"
 
 
 # --- the Hub ------------------------------------------------------------------------------------------------------------
@@ -216,7 +222,7 @@ def _hub_blocks(name: str, split: Any, asked_for: Sequence[str]) -> Iterator[Blo
             table = table.set_column(index, column, pa.array(feature.names, pa.string()).take(numbers))
     first = 1
     for batch in table.to_batches(BATCH):
-        yield table_columns(name, batch, asked_for, first)
+        yield table_columns(name, pa.Table.from_batches([batch]), asked_for, first)
         first += len(batch)
 
 
@@ -258,7 +264,7 @@ def _collect(
 
     :param parts: The name and rows of each file.
     """
-    select = _Selection(source, columns)
+    select = Selection(source, columns)
     for part, blocks in parts:
         rows.parts.append((len(rows), part))
         for block in blocks:
@@ -273,12 +279,12 @@ def _collect(
             if any(isinstance(value, bool) for value in source.where.values())
             else ""
         )
-        none = f"text.source.where {{{chosen}}} selects none of its {rows.left_out:,} rows{hint}"
+        none = f"text.source.where {{{chosen}}} selects none of its {counted(rows.left_out, 'row')}{hint}"
         raise InputError(f"{rows.name}: {none if rows.left_out else 'has no rows'}")
     return rows
 
 
-class _Selection:
+class Selection:
     """The rows and columns to take of those that are read."""
 
     def __init__(self, source: Source, columns: Columns) -> None:
@@ -311,15 +317,12 @@ class _Selection:
         lines: list[int] = []
         taken: list[Sequence[str | None]] = []
         for line, record in block:
-            if not isinstance(record, Fault) and any(record[n] != value for n, value in self._filters):
+            values = self.values(record)
+            if values is None:
                 rows.left_out += 1
                 continue
-            values: list[str | None] | Fault
-            values = record if isinstance(record, Fault) else [None if n is None else record[n] for n in self._wanted]
             if isinstance(record, Spanning):
                 self._add_spanning(rows, start + len(lines), record)
-            if not isinstance(values, Fault) and (broken := _broken(values)) is not None:
-                values = Fault("encoding", _shown(broken))
             if isinstance(values, Fault):
                 rows.faults[start + len(lines)] = values
                 values = [None] * len(COLUMNS)
@@ -328,6 +331,16 @@ class _Selection:
         if lines:
             arrays = [pa.array(column, pa.string()) for column in zip(*taken, strict=True)]
             rows.append(pa.record_batch([pa.array(lines, pa.int64()), *arrays], schema=SCHEMA))
+
+    def values(self, record: Sequence[str | None] | Fault) -> Sequence[str | None] | Fault | None:
+        """Return the values of COLUMNS in a row, or its fault; None if `where` leaves it out."""
+        if isinstance(record, Fault):
+            return record
+        if any(record[n] != value for n, value in self._filters):
+            return None
+        values = [None if n is None else record[n] for n in self._wanted]
+        broken = _broken(values)
+        return values if broken is None else Fault("encoding", _shown(broken))
 
     def _add_spanning(self, rows: SourceRows, position: int, record: Spanning) -> None:
         first, _, label = self._wanted

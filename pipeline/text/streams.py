@@ -11,7 +11,7 @@ from pipeline.places.place import Place, for_arrow, unchanged
 from pipeline.text import formats
 
 _READ = 1 << 20
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Readable(Protocol):
@@ -110,8 +110,8 @@ def open_stream(path: Place, name: str) -> Iterator[Stream]:
     with open_bytes(path, name) as file:
         stream = Stream(file)
         formats.check_head(stream.peek(formats.HEAD_BYTES), name)
-        if stream.peek(len(_BYTE_ORDER_MARK)) == _BYTE_ORDER_MARK:
-            stream.skip(len(_BYTE_ORDER_MARK), 0)
+        if stream.peek(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK:
+            stream.skip(len(BYTE_ORDER_MARK), 0)
         yield stream
 
 

@@ -181,6 +181,7 @@ def prepare(
     )
     check = Check(rows, settings, mode)
     check.rows([SPLITS[0]] * len(rows))
+    check.warn_of_length()
     check.repeats()
     problems = check.problems()
     refuse(problems, [])

@@ -336,7 +336,7 @@ def in_memory() -> tuple:
         (lambda: augment([("a", "b"), "c"] * 9), r"text 1: 'c' is not a pair .*, augment\(sentence1, sentence2=sentence2\)"),
         (lambda: label(TEXTS, Lengths(), splits={"train": 1.0}), "splits: has no share for validation; write for example"),
         (lambda: label({"test": TEXTS}, Lengths()), r"texts: has no train split \(it has test\)"),
-        (lambda: augment(TEXTS[:1]), "texts: the split '.*' ends up empty: of 1 rows read"),
+        (lambda: augment(TEXTS[:1]), "texts: the split '.*' ends up empty: of 1 row read"),
         (lambda: augment([*TEXTS, "a [MASK]"]), r"texts: invalid rows; fix them, or set the key to `drop`: bad_rows.mask: texts: 1 row: text 120 \("),
         (lambda: augment(TEXTS, NUMBERS[1:]), "labels: 119 labels for 120 texts; pass one for each"),
         (lambda: augment(TEXTS, "label"), "labels: 'label' is not a list of labels"),

@@ -271,6 +271,9 @@ TEXT_WRONG = [
     ({"source": {"files": "classes.parquet"}}, "text.source: classes.parquet: the classes of the label column (ClassLabel) are 'bad', 'good'"),
     ({"source": {"files": "unlabelled.parquet"}}, "text.source: unlabelled.parquet: no row has a label in column 'label'"),
     ({"source": {"files": "rows.parquet", "quotes": True}}, "text.source: rows.parquet: text.source.quotes: true: the key is for .tsv files"),
+    ({"source": {"files": "latin.csv"}}, "text.source: latin.csv, line 4: not UTF-8: 'caf\\\\xe9 noir'; convert it, for example with `iconv"),
+    ({"source": {"files": "short.csv"}}, "text.source: short.csv, line 3: 1 field, but the header has 2"),
+    ({"source": {"files": {"train": "films.csv", "validation": "./films.csv"}}, "splits": {}}, "text.source: ./films.csv: is the file of train and of validation"),
     ({"source": {"files": {}}}, "text.source.files: names no file"),
     ({"source": {"files": ""}}, "text.source.files: '': names no file"),
     ({"columns": {"sentence1": "text", "label": "text"}}, "text.columns: sentence1 and label are the same column 'text'"),
@@ -294,6 +297,8 @@ def test_a_wrong_source_is_found_from_settings_and_headers(project, capsys, text
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Path(file).write_text("text,label\n")
     Path("bare").mkdir()
+    Path("latin.csv").write_text("text,label\na,negative\nb,positive\ncafé noir,negative\n", "latin-1")
+    Path("short.csv").write_text("text,label\na,negative\nb\n")
     Path("pointer.parquet").write_text("version https://git-lfs.github.com/spec/v1\n")
     numbers = pa.table({"text": ["a"], "label": [1]})
     about = {"info": {"features": {"label": {"names": ["bad", "good"], "_type": "ClassLabel"}}}}

@@ -100,6 +100,10 @@ def test_a_folder_and_a_pattern_are_read_where_the_storage_lists_files(memory: A
         rows_of("memory://bucket/parts/x*")
     with pytest.raises(InputError, match=r"memory://bucket/other: the folder holds the folder 'sub'"):
         rows_of("memory://bucket/other")
+    with pytest.raises(
+        InputError, match=r"bucket/p\*: the pattern matches the folder 'memory:/+bucket/parts'; write .*/p\*/\*"
+    ):
+        rows_of("memory://bucket/p*")
 
 
 def test_the_documented_source_is_one_of_urls():

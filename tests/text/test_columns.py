@@ -11,6 +11,7 @@ import re
 
 import by_row
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,8 +29,8 @@ HEADERS = [["text", "label"], ["label", "text"], ["id", "text", "label"], ["text
 BLOCKS = [(64, 16), (256, 32), (4096, 1)]
 
 TEXTS = st.one_of(
-    st.text(st.sampled_from("ab  é\x85\u2028'"), max_size=9),
-    st.text(st.sampled_from('ab ,\t\n"\r'), max_size=9),
+    st.text(st.sampled_from("ab  é\x85\u2028\ufeff'"), max_size=9),
+    st.text(st.sampled_from('ab ,\t\n"\r\ufeff'), max_size=9),
     st.sampled_from(
         [f"a {MASK}", "one\n\ntwo", "first,1\nsecond,0\nthird,1\nlast,0", "first\t1\nsecond\t0\nthird\t1", "same"]
     ),
@@ -38,6 +39,7 @@ JSON_LABELS = st.sampled_from(["0", "1", 0, 1, 1.0, None, "", True, 0.5, 10**20,
 DAMAGE = st.sampled_from(
     [b'"', b'""', b"\r", b"\n", b"\n\n", b"\0", b"\xff", b",", b"\t", b"{}", b" ", b'","', b"}\n{", b"\xed\xa0\x80"]
 )
+MARK = b"\xef\xbb\xbf"
 
 
 @st.composite
@@ -65,8 +67,10 @@ def files(draw):
     for place, damage in draw(st.lists(st.tuples(st.floats(0, 1), DAMAGE), max_size=2)):
         at = int(place * len(data))
         data = data[:at] + damage + data[at:]
+    if suffix != "jsonl" and draw(st.booleans()):  # blocks begin where lines do
+        data = re.sub(rb'\n(?=[^"\r\n])', b"\n" + MARK, data)
     quotes = draw(st.sampled_from([None, True, False])) if suffix == "tsv" else None
-    return suffix, draw(st.sampled_from([b"", b"", b"\xef\xbb\xbf"])) + data, quotes
+    return suffix, draw(st.sampled_from([b"", b"", MARK])) + data, quotes
 
 
 @given(files(), st.sampled_from(BLOCKS), st.sampled_from([{}, {"label": 1}]))
@@ -102,6 +106,24 @@ def test_blocks_are_read_as_rows_are_and_prepared_as_they_were(tmp_path_factory,
             by_row.prepare({ALL: found}, task, mode)
         except InputError:  # compared there
             continue
+
+
+@given(
+    st.sampled_from(["csv", "tsv"]),
+    st.lists(st.text(st.sampled_from("ab\ufeff"), min_size=1, max_size=4), min_size=1, max_size=20),
+    st.sampled_from(BLOCKS),
+    st.booleans(),
+)
+@settings(deadline=None)
+def test_only_a_mark_at_the_beginning_of_a_file_is_no_text(tmp_path_factory, suffix, texts, blocks, broken):
+    path = tmp_path_factory.mktemp("files") / f"x.{suffix}"
+    rows = ["\ufefftext,label", *(f"{text},1" for text in texts), *["a row of one field"] * broken]
+    path.write_text("\n".join(rows).replace(",", SEPARATORS[suffix]), "utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "BLOCK", blocks[0])
+        patch.setattr(columns, "SMALLEST", blocks[1])
+        found = by_row.read(Source(files=str(path)), COLUMNS)[0][ALL]
+    assert found.sentence1[: len(texts)] == texts
 
 
 def test_a_wrong_row_costs_its_neighbours_no_time(tmp_path, monkeypatch):
@@ -155,6 +177,26 @@ def test_white_space_is_complete():
     columns_ = pa.array([f"a{letter}b" for letter in letters])
     for text, letter in zip(cleaning.cleaned(columns_, "pretokenised").to_pylist(), letters, strict=True):
         assert (text == "a b") == letter.isspace()
+
+
+@pytest.mark.parametrize(
+    ("distinct", "most"),
+    [(2_500, 2 * records.BLOCK), (3, records.BLOCK + records.STEP * 10_010)],
+    ids=["distinct", "repeated, which the metadata hides"],
+)
+def test_a_part_of_a_parquet_file_is_bounded_by_its_bytes(tmp_path, distinct, most):
+    written = pa.table({"text": [f"{n % distinct} {'x' * 10_000}" for n in range(2_500)]})
+    pq.write_table(written, tmp_path / "x.parquet")
+    found = list(records.parquet_batches(tmp_path / "x.parquet", "x.parquet", ["text"]))
+    assert pa.concat_tables(table for _, table in found).equals(written)
+    assert [first for first, _ in found] == [1 + sum(len(table) for _, table in found[:n]) for n in range(len(found))]
+    assert max(table.nbytes for _, table in found) < most
+
+
+def test_short_rows_of_a_parquet_file_are_read_in_large_parts(tmp_path):
+    pq.write_table(pa.table({"text": ["a"] * 100_000}), tmp_path / "x.parquet", row_group_size=30_000)
+    found = records.parquet_batches(tmp_path / "x.parquet", "x.parquet", ["text"])
+    assert [len(table) for _, table in found] == [records.BATCH, 100_000 - records.BATCH]
 
 
 # --- bad input ----------------------------------------------------------------------------------------------------------

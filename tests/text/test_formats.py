@@ -5,6 +5,8 @@ import gzip
 import hashlib
 import io
 import json
+import os
+from pathlib import Path
 
 import by_row
 import pyarrow as pa
@@ -12,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import InputError
+from pipeline.params.inputs import Hashes, _content
 from pipeline.params.text import BadRows, Columns, Source, Text
+from pipeline.text import sources
 from pipeline.text.sources import ALL
 
 COLUMNS = Columns(sentence1="text", label="label")
@@ -294,6 +298,91 @@ def test_a_pattern_of_files_that_do_not_fit_is_refused_in_one_line(tmp_path, mon
     with pytest.raises(InputError, match=message) as caught:
         by_row.read(Source(files=pattern), COLUMNS)
     assert "\n" not in str(caught.value)
+
+
+def test_a_pattern_that_matches_folders_is_refused_unless_it_matches_their_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder_of(tmp_path / "y", {"a.csv": as_csv(PLAIN[:1])})
+    folder_of(tmp_path / "y/b.csv", {"part-0.csv": as_csv(PLAIN[1:])})
+    with pytest.raises(
+        InputError, match=r"y/\*\.csv: the pattern matches the folder 'y/b\.csv'; write y/\*\.csv/\*\.csv to"
+    ):
+        sources.read(Source(files="y/*.csv"), COLUMNS)
+    assert len(sources.read(Source(files="y/*.csv/*.csv"), COLUMNS)[0][ALL]) == len(PLAIN) - 1
+    assert len(sources.read(Source(files="y/**/*.csv"), COLUMNS)[0][ALL]) == len(PLAIN)
+
+
+@pytest.mark.parametrize("files", ["y", "y/*.csv"])
+@pytest.mark.parametrize("link", ["none.csv", "b.csv"])
+def test_a_link_to_nothing_is_refused_in_one_line(tmp_path, monkeypatch, files, link):
+    monkeypatch.chdir(tmp_path)
+    folder_of(tmp_path / "y", {"a.csv": as_csv(PLAIN)})
+    (tmp_path / "y/b.csv").symlink_to(link)  # or to itself
+    with pytest.raises(
+        InputError, match=r"'b\.csv', which is neither a file nor a folder, or a broken link; remove it"
+    ):
+        sources.read(Source(files=files), COLUMNS)
+
+
+def test_a_pipe_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "x.csv"
+    os.mkfifo(path)
+    for read in (lambda: sources.read(Source(files=str(path)), COLUMNS), lambda: _content(path, Hashes(), False)):
+        with pytest.raises(InputError, match=r"x\.csv: neither a file nor a folder"):
+            read()
+
+
+# --- files that change --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("files", ["y", "y/*.csv"])
+def test_parts_are_listed_once(tmp_path, monkeypatch, files):
+    monkeypatch.chdir(tmp_path)
+    folder_of(tmp_path / "y", {"a.csv": as_csv(PLAIN)})
+    digest, hashed = sources.sha256_of, []
+
+    def later(path):
+        hashed.append(path.name)
+        (tmp_path / "y/b.csv").write_bytes(as_csv(PLAIN))
+        return digest(path)
+
+    monkeypatch.setattr(sources, "sha256_of", later)
+    rows = sources.read(Source(files=files), COLUMNS)[0][ALL]
+    assert (hashed, len(rows), rows.names) == (["a.csv"], len(PLAIN), ["y/a.csv"])
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_part_without_a_byte_may_not_be_filled_while_it_is_read(tmp_path, monkeypatch, emptied):
+    parts = folder_of(tmp_path / "y", {"a.csv": as_csv(PLAIN), "b.csv": b""})
+    digest = sources.sha256_of
+
+    def later(path):
+        found = digest(path)
+        if path.name == "b.csv":
+            path.write_bytes(as_csv(PLAIN))
+        elif emptied:
+            path.write_bytes(b"")
+        return found
+
+    monkeypatch.setattr(sources, "sha256_of", later)
+    with pytest.raises(InputError, match=r"[ab]\.csv: the file changed while it was read"):
+        sources.read(Source(files=parts), COLUMNS)
+
+
+@pytest.mark.parametrize("at", ["sha256_of", "read_columns", "class_names"])
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
+def test_a_file_that_is_removed_or_cut_while_it_is_read_is_one_line(tmp_path, monkeypatch, at, name):
+    path, step = tmp_path / name, getattr(sources, at)
+    for change, message in ((Path.unlink, "was removed"), (lambda path: os.truncate(path, 30), "changed")):
+        path.write_bytes((parquet if name == "x.parquet" else as_csv)(PLAIN))
+
+        def changing(*arguments, change=change):
+            change(path)
+            return step(*arguments)
+
+        monkeypatch.setattr(sources, at, changing)
+        with pytest.raises(InputError, match=rf"{name}: the file {message} while it was read; run the stage again"):
+            sources.read(Source(files=str(path)), COLUMNS)
 
 
 # --- stray quotes in csv ------------------------------------------------------------------------------------------------

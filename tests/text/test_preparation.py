@@ -225,13 +225,23 @@ def test_the_last_split_keeps_a_leak():
 
 def test_all_refusals_are_reported_together():
     rows = given_splits(train=[("a", "7"), ("[MASK]", "positive")], test=[("b", "8"), ("c", "9")])
-    rows["train"].faults[0] = Fault("fields", "1 fields, but the header has 2")
+    rows["train"].faults[0] = Fault("fields", "1 field, but the header has 2")
     with pytest.raises(InputError) as caught:
         prepare(rows, text())
     message = str(caught.value)
-    assert "bad_rows.fields: train.csv: 1 row: line 2 (1 fields" in message
+    assert "bad_rows.fields: train.csv: 1 row: line 2 (1 field," in message
     assert "bad_rows.mask: train.csv: 1 row: line 3 ('[MASK]')" in message
     assert "bad_rows.unknown_label: test.csv: 2 rows: line 2 ('8'), line 3 ('9')" in message
+
+
+def test_a_very_long_text_is_warned_about_with_its_line(caplog):
+    long = "word " * 300_000
+    prepare(given_splits([("a", "positive"), (long, "negative"), ("b", "negative")]), text())
+    assert "train.csv, line 3: a text of 1.5 MB: labelling needs over 100 times that in memory" in caplog.text
+    assert max(map(len, caplog.text.splitlines())) < 400
+    caplog.clear()
+    prepare(given_splits([("a", "positive"), (long[:900_000], "negative")]), text())
+    assert "MB" not in caplog.text
 
 
 def test_long_lists_are_cut_but_counted():
@@ -351,6 +361,8 @@ EVEN = {"negative": 30, "positive": 30}
         (EVEN, EVEN, {"positive": 9, None: 3}, "all 9 labelled rows of the test split are 'positive'"),
         ({"negative": 4, "positive": 96}, EVEN, None, "96.0% of the labelled training rows are 'positive'"),
         (EVEN, {"negative": 24, "positive": 25}, None, "the validation split has 49 labelled rows: too few"),
+        (EVEN, {"negative": 1}, None, "the validation split has 1 labelled row: too few"),
+        (EVEN, EVEN, {"positive": 1}, "the only labelled row of the test split is 'positive'"),
     ],
 )
 def test_what_fails_late_is_said_early(train, validation, test, message, caplog):
@@ -651,7 +663,7 @@ def test_stage_refuses_in_one_message_and_writes_nothing(project):
     done = run_stage(project)
     assert done.returncode == 2
     assert done.stderr.count("error: ") == 1
-    assert "text.bad_rows.fields: films.csv: 1 row: line 4 (1 fields, but the header has 2)" in done.stderr
+    assert "text.bad_rows.fields: films.csv: 1 row: line 4 (1 field, but the header has 2)" in done.stderr
     assert "text.bad_rows.unknown_label: films.csv: 1 row: line 3 ('zero')" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (project / "data").exists()

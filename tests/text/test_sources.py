@@ -83,7 +83,7 @@ def test_csv_rows_that_are_no_rows(read):
     assert plain(rows)[-1] == (9, "last", "0")
     assert [rows.lines[position] for position in rows.faults] == [3, 4, 5, 6, 7]
     assert {fault.kind for fault in rows.faults.values()} == {"fields"}
-    assert rows.faults[1].value == "1 fields, but the header has 2"
+    assert rows.faults[1].value == "1 field, but the header has 2"
     assert rows.faults[2].value == "3 fields, but the header has 2"
     assert "ends at line 8" in rows.faults[5].value
     assert all(rows.sentence1[position] is None for position in rows.faults)
@@ -271,7 +271,7 @@ def test_where_that_selects_nothing(read):
     with pytest.raises(InputError, match=r"text\.source\.where \{label: 7\} selects none of its 2 rows"):
         read("x.csv", "text,label\na,1\nb,0\n", where={"label": 7})
     with pytest.raises(
-        InputError, match=r"\{label: True\} selects none of its 1 rows; YAML reads yes, .*: write the word in"
+        InputError, match=r"\{label: True\} selects none of its 1 row; YAML reads yes, .*: write the word in"
     ):
         read("x.csv", "text,label\na,yes\n", where={"label": True})
 
