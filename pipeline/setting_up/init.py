@@ -30,7 +30,7 @@ class Made:
     written: list[str]
     """The files that are new, or have new lines, relative to the folder."""
     summary: str
-    """What the task's files hold."""
+    """What the task's files hold, and what was done beside writing files."""
     commands: list[str]
     """What to run next, in the folder."""
 
@@ -62,7 +62,7 @@ def init(folder: Path, task: str | None = None, given: Given | None = None) -> M
     files |= {file: for_project(file) for file in GRAPHS}
     files |= {f"{TEMPLATES}/{path.name}": _text(path) for path in sorted((bundle() / TEMPLATES).glob("*.json"))}
     new = _new(folder, files)
-    staged = "; DVC has staged its files in .dvc/ and .dvcignore in Git" if _init_dvc(folder) else ""
+    staged = "\nDVC has staged its files in .dvc/ and .dvcignore in Git" if _init_dvc(folder) else ""
     for file in new:
         write_text(folder / file, files[file])
     lines = {".gitignore": _ignored(name) + weights, ".dvcignore": _text(bundle() / ".dvcignore").split()}
