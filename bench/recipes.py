@@ -36,11 +36,9 @@ WIDE = {
 }
 PLAIN = {"rows": "originals", "objective": {"alpha": 1.0}}
 RECIPES: dict[str, dict[str, Any]] = {
-    "block": {},
     "paper": PAPER,
     "adamw": ADAMW,
     "wide": WIDE,
-    "plain": {**PAPER, **PLAIN},
     "plain-adamw": {**ADAMW, **PLAIN},
     **{f"alpha-{alpha}": {**ADAMW, "objective": {"alpha": alpha}} for alpha in (0.0, 0.25, 0.5, 0.75)},
 }

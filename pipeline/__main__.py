@@ -5,12 +5,12 @@ Each command imports what it needs: `predict` runs where numpy and onnxruntime a
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from pipeline.console import EXIT_INPUT, clear_errors, start_logging, write
-from pipeline.errors import InputError, not_installed, shown
+from pipeline.errors import InputError, shown
 from pipeline.machine.threads import limit_threads
 from pipeline.storage import write_text
 
@@ -267,29 +267,11 @@ def latency(task: str) -> None:
 
 def completion(shell: str) -> None:
     """Print the code that completes commands in a shell: eval "$(offline-distill completion bash)"."""
-    try:
-        import shtab
-    except ModuleNotFoundError as error:
-        raise InputError(not_installed("shtab")) from error
-    from pipeline.setting_up.graph import code_of_stages
-    from pipeline.tables import SPLITS
+    from pipeline.setting_up.completion import completion as code
 
     parser = _parser()
     parser.prog = "offline-distill"
-    _complete(parser, {"stage": [*code_of_stages(), "latency"], "split": SPLITS}, shtab.FILE)
-    write(shtab.complete(parser, shell) + "\n")
-
-
-def _complete(parser: argparse.ArgumentParser, choices: Mapping[str, Sequence[str]], file: object) -> None:
-    """Set what completes each argument of a parser and its commands: names, or the files that the shell finds."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                _complete(command, choices, file)
-        elif action.dest in choices:
-            action.choices = choices[action.dest]
-        elif action.type in (Path, _path) or action.dest in ("files", "folder"):
-            action.complete = file  # type: ignore[attr-defined]
+    write(code(parser, shell, (Path, _path)) + "\n")
 
 
 def audit(folder: Path, percent: float, seed: int, dtype: list[str], tolerance: float, teacher: Path | None) -> None:
