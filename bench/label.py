@@ -23,7 +23,7 @@ import torch
 import transformers
 from made import SHAPES
 
-from pipeline.labelling.classifiers import open_classifier
+from pipeline.labelling.opening import open_classifier
 from pipeline.labelling.tokenising import tokenised_pools
 from pipeline.logits.markdown import aligned
 from pipeline.params.labelling import Labelling

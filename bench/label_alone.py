@@ -14,10 +14,11 @@ import torch
 from made import LABELS, SHAPES
 
 from pipeline.labelling.batching import Tokens
-from pipeline.labelling.classifiers import Classifier, open_classifier
+from pipeline.labelling.classifiers import Classifier
 from pipeline.labelling.filling import FilledClassifier
 from pipeline.labelling.label import POOL_ROWS
 from pipeline.labelling.labellers import ModelLabeller
+from pipeline.labelling.opening import open_classifier
 from pipeline.machine.devices import device
 from pipeline.params.labelling import Labelling
 from pipeline.teacher.model import Teacher, find_files, open_teacher
@@ -104,7 +105,7 @@ def alone(shape: str, model: Path, texts: list[str]) -> tuple[dict[str, dict[str
     for kind in PURE:
         classifier = _classifier(kind, teacher)
         run, logits = _measure(classifier, pools)
-        run["operations"] = operations(shape, lengths, skipping=True) * run.pop("passes")
+        run["operations"] = operations(shape, lengths, skipping=True) * run["passes"]
         expected = logits if expected is None else expected
         run["difference"] = float(np.abs(logits - expected).max() / np.abs(expected).max())
         found[kind] = run
@@ -115,7 +116,7 @@ def _classifier(kind: str, teacher: Teacher) -> Classifier:
     if kind == PACKED:
         return open_classifier(teacher, HOW)
     code = "inductor" if device().type == "cuda" else "eager"  # code for a CPU takes a minute to compile
-    return FilledClassifier(teacher, HOW, backend=code if kind == COMPILED else None)
+    return FilledClassifier(teacher, HOW, backend=code if kind == COMPILED else None, compile_after=0)
 
 
 def _measure(classifier: Classifier, pools: list[Tokens]) -> tuple[dict[str, Any], np.ndarray]:
@@ -146,6 +147,14 @@ def _pools(texts: list[str]) -> Iterator[pa.Table]:
     for start in range(0, len(texts), POOL_ROWS):
         some = texts[start : start + POOL_ROWS]
         yield pa.table({"id": some, "sentence1": some, "sentence2": pa.nulls(len(some), pa.string())})
+
+
+def pays_after(found: dict[str, dict[str, Any]]) -> float:
+    """Return after how many tokens compiling filled rows has paid for its seconds; infinity if it does not make them faster."""
+    filled, compiled = (found[kind]["tokens_per_second"] for kind in (FILLED, COMPILED))
+    run = found[COMPILED]
+    compiling = run["first_seconds"] - run["runs"][0] / run["passes"]
+    return compiling / (1 / filled - 1 / compiled) if compiled > filled else float("inf")
 
 
 def compared(found: dict[str, dict[str, Any]]) -> tuple[str, list[str]]:

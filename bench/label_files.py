@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import torch
 import transformers
 import yaml
-from label_alone import alone, busy_share, compared, operations, peak
+from label_alone import alone, busy_share, compared, operations, pays_after, peak
 from made import LABELS, classifier, tokenizer_of
 
 from pipeline import tables
@@ -225,6 +225,7 @@ def _shape(
     start = start_of(folder / "few", model, texts) if shape == options.shapes[0] else {}
     found, lengths, start["opening"] = alone(shape, model, texts)
     fastest, faults = compared(found)
+    pays = pays_after(found)
     project(folder, model, texts)
     seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
 
@@ -251,7 +252,7 @@ def _shape(
         one["flop_utilisation"] = one["operations"] / statistics.median(one["runs"]) / flops if known else None
     found[OURS]["gpu_busy"] = busy
     _show(shape if not real else f"{shape}, {options.model.name}", found, lengths)
-    print(f"fastest with tokens ready: {fastest}")
+    print(f"fastest with tokens ready: {fastest}; compiling pays after {pays / 1e6:,.0f} million tokens")
     for fault in faults:
         print(fault)
     print(f"start: {', '.join(f'{name} {value:.1f} s' for name, value in start.items())}\n", flush=True)
@@ -260,6 +261,7 @@ def _shape(
         "start_seconds": start,
         "kinds": found,
         "fastest": fastest,
+        "compiling_pays_after_tokens": pays if np.isfinite(pays) else None,
         "faults": faults,
     }
 

@@ -25,12 +25,6 @@ TOKEN_BUDGETS = {"cpu": 2_048, "mps": 8_192, "cuda": 65_536}
 """Default tokens per batch: on a CPU the activations of a batch should fit its caches, on a GPU they should use all of it. MPS is not measured."""
 
 
-def open_classifier(teacher: Teacher, how: Labelling) -> "Classifier":
-    """Return the fastest `Classifier` that is correct for a teacher's architecture. Packing is not tested on MPS."""
-    kind = PackedClassifier if packing.supports(teacher.model) and device().type != "mps" else PaddedClassifier
-    return kind(teacher, how)
-
-
 IN_FLIGHT = 2
 """Batches queued on a GPU before the logits of the first are fetched, so that it never waits for the next batch."""
 
@@ -39,7 +33,7 @@ class Classifier(ABC):
     """A teacher that labels tokenised rows; its model is moved, cast and changed in place."""
 
     attention: ClassVar[str]
-    """packed or padded."""
+    """packed, padded or filled."""
 
     def __init__(self, teacher: Teacher, how: Labelling) -> None:
         self._tokenizer = teacher.tokenizer

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.labelling.batching import encode, prepare
-from pipeline.labelling.classifiers import open_classifier
+from pipeline.labelling.opening import open_classifier
 from pipeline.params.labelling import Labelling
 from pipeline.teacher.model import Teacher
 from pipeline.teacher.own import OwnTeacher

@@ -3,9 +3,11 @@
 On a GPU, short texts run faster in these rows than packed: attention is one call of a fast kernel, and the encoder's layers can be compiled.
 A mask keeps the texts of a row separate. Texts longer than a row are packed.
 
-`classifiers.open_classifier` does not choose this yet: it is tested on a CPU, and `make gpu-check` compares it with packed batches on a GPU.
+It is off by default (`FILLED`): it is tested on a CPU, and `make gpu-check` compares it with packed batches on a GPU.
 """
 
+import logging
+import os
 from collections import deque
 from functools import cached_property
 
@@ -13,11 +15,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.labelling import packing
+from pipeline.labelling import gelu, packing
 from pipeline.labelling.batching import Tokens, pack
 from pipeline.labelling.classifiers import Classifier
 from pipeline.params.labelling import Labelling
 from pipeline.teacher.model import Teacher
+
+logger = logging.getLogger(__name__)
+
+FILLED = "PIPELINE_FILLED_ROWS"
+"""The environment variable that labels in filled rows on a CUDA GPU, if it is 1: their logits are cached apart from packed ones."""
+
+COMPILE_AFTER = 100_000_000
+"""Tokens in filled rows after which the layers are compiled, in each process.
+
+A short job is over before compiling pays. With BERT-base's shape on an H100, compiling takes 12 s and saves 0.05 s per million tokens, or 0.11 s
+with GELU in the product, so it pays after 100 to 240 million (2026-11-26; `bench/label.py --part files` prints the number of a GPU).
+"""
 
 WIDTH = 128
 """Tokens of a row."""
@@ -137,20 +151,29 @@ class FilledModel(packing.PackedModel):
                 layer.compile(dynamic=False, fullgraph=True, backend=backend)
 
 
+def are_asked(how: Labelling, device: torch.device) -> bool:
+    """Return whether FILLED asks for filled rows, on a CUDA GPU and in half precision: in float32, their attention has no fast kernel."""
+    return os.environ.get(FILLED) == "1" and device.type == "cuda" and how.dtype != "float32"
+
+
 class FilledClassifier(Classifier):
     """Runs short texts in filled rows and longer ones packed, for architectures that `packing.supports`."""
 
     attention = "filled"
 
-    def __init__(self, teacher: Teacher, how: Labelling, backend: str | None = None) -> None:
+    def __init__(
+        self, teacher: Teacher, how: Labelling, backend: str | None = "inductor", compile_after: int = COMPILE_AFTER
+    ) -> None:
         """Move, cast and change the model.
 
         :param backend: The backend of torch.compile; None: the layers are not compiled.
+        :param compile_after: Tokens after which they are.
         """
         super().__init__(teacher, how)
+        if self._device.type == "cuda" and how.dtype != "float32":
+            gelu.fuse(self._model)
         self._filled = FilledModel(self._model)
-        if backend is not None:
-            self._filled.compile(backend)
+        self._backend, self._left = backend, compile_after
 
     def _batches(self, tokens: Tokens, rows: NDArray[np.int64]) -> deque[NDArray[np.int64]]:
         lengths = tokens.lengths[rows]
@@ -170,6 +193,11 @@ class FilledClassifier(Classifier):
         if self.budget < WIDTH or lengths.max() > WIDTH:
             with torch.compiler.set_stance("force_eager"):
                 return self._filled(ids, types, packing.Layout(lengths, self._device))
+        if self._backend is not None and self._left <= 0:
+            logger.info("compiling the teacher's layers, which takes some seconds and makes the remaining texts faster")
+            self._filled.compile(self._backend)
+            self._backend = None
+        self._left -= len(ids)
         layout = Filled(lengths, self._device)
         sizes = [self.budget // WIDTH >> halvings for halvings in range(HALVINGS + 1)]
         size = min((size for size in sizes if size >= layout.rows), default=layout.rows)

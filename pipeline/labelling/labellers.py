@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from pipeline import tables
 from pipeline.errors import InputError
-from pipeline.labelling.classifiers import Classifier, open_classifier
+from pipeline.labelling.classifiers import Classifier
 from pipeline.labelling.numerics import NUMERICS
+from pipeline.labelling.opening import open_classifier
 from pipeline.labelling.rows import refuse
 from pipeline.labelling.tokenising import tokenised_pools
 from pipeline.labelling.versions import library_versions, merged

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -5,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_packing import LIMIT, PACKED, TEXTS, one_at_a_time, open_tiny, run, table
 
-from pipeline.labelling import classifiers
+from pipeline.labelling import classifiers, opening, packing
 from pipeline.labelling.batching import encode, prepare
 from pipeline.labelling.classifiers import PackedClassifier
-from pipeline.labelling.filling import WIDTH, Filled, FilledClassifier, fill
+from pipeline.labelling.filling import FILLED, WIDTH, Filled, FilledClassifier, fill
 from pipeline.machine.devices import device
 from pipeline.params.labelling import Labelling
 
@@ -90,7 +92,7 @@ def test_layers_are_traced_whole_and_once_for_each_shape(tmp_path, monkeypatch, 
 
     teacher = open_tiny(tmp_path, architecture, layers=5)
     expected = one_at_a_time(tmp_path, table(TEXTS))
-    classifier = FilledClassifier(teacher, Labelling(token_budget=1000), backend=count)
+    classifier = FilledClassifier(teacher, Labelling(token_budget=1000), backend=count, compile_after=0)
     for _ in range(2):
         assert np.abs(run(classifier, table(TEXTS), teacher.tokenizer) - expected).max() < 1e-5
     # Batches of 7 rows and of 3. ModernBERT's first layer has no norm, and others have a window.
@@ -105,8 +107,45 @@ def test_compiled_rows_give_the_logits_of_packed_batches(tmp_path, dtype: str):
     teacher = open_tiny(tmp_path, "bert", hidden=64)
     how = Labelling(dtype=dtype, token_budget=1000)
     expected = run(PackedClassifier(open_tiny(tmp_path, "bert", hidden=64), how), table(TEXTS), teacher.tokenizer)
-    found = run(FilledClassifier(teacher, how, backend=backend), table(TEXTS), teacher.tokenizer)
+    found = run(FilledClassifier(teacher, how, backend, compile_after=0), table(TEXTS), teacher.tokenizer)
     assert np.abs(found - expected).max() < (1e-4 if dtype == "float32" else 0.05) * np.abs(expected).max()
+
+
+def test_layers_are_compiled_after_as_many_tokens_as_asked(tmp_path, caplog):
+    """Short jobs are not compiled, and what is compiled later gives the same logits."""
+    teacher = open_tiny(tmp_path, "bert")
+    expected = one_at_a_time(tmp_path, table(TEXTS))
+    classifier = FilledClassifier(teacher, Labelling(token_budget=1000), "eager", compile_after=3000)
+    compiled = []
+    classifier._filled.compile = lambda backend: compiled.append(backend)
+    with caplog.at_level("INFO"):
+        run(classifier, table(TEXTS[:2]), teacher.tokenizer)
+        assert not compiled and "compiling" not in caplog.text
+        for _ in range(4):
+            assert np.abs(run(classifier, table(TEXTS), teacher.tokenizer) - expected).max() < 1e-5
+    assert compiled == ["eager"], "once"
+    assert caplog.text.count("compiling the teacher's layers") == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "dtype", "attention"),
+    [("1", "cuda", "bfloat16", "filled"), ("1", "cuda", "float32", "packed"), ("1", "cpu", "bfloat16", "packed")]
+    + [("0", "cuda", "bfloat16", "packed"), (None, "cuda", "bfloat16", "packed"), ("1", "mps", "bfloat16", "padded")],
+)
+def test_filled_rows_are_used_where_asked_for_on_a_gpu_in_half_precision(monkeypatch, asked, kind, dtype, attention):
+    """On any machine: the classifiers are not opened."""
+    if asked is None:
+        monkeypatch.delenv(FILLED, raising=False)
+    else:
+        monkeypatch.setenv(FILLED, asked)
+    monkeypatch.setattr(opening, "device", lambda: torch.device(kind))
+    monkeypatch.setattr(packing, "supports", lambda model: True)
+    for of in (FilledClassifier, PackedClassifier, classifiers.PaddedClassifier):
+        monkeypatch.setattr(of, "__init__", lambda self, teacher, how: None)
+    teacher = SimpleNamespace(model=None)
+    assert opening.open_classifier(teacher, Labelling(dtype=dtype)).attention == attention
+    monkeypatch.setattr(packing, "supports", lambda model: False)
+    assert opening.open_classifier(teacher, Labelling(dtype=dtype)).attention == "padded"
 
 
 def test_a_budget_below_a_row_is_packed(tmp_path, monkeypatch):

@@ -14,7 +14,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from pipeline.errors import InputError
 from pipeline.labelling import packing
 from pipeline.labelling.batching import Tokens, encode, prepare
-from pipeline.labelling.classifiers import Classifier, PackedClassifier, PaddedClassifier, open_classifier
+from pipeline.labelling.classifiers import Classifier, PackedClassifier, PaddedClassifier
+from pipeline.labelling.opening import open_classifier
 from pipeline.params.labelling import Labelling
 from pipeline.teacher.model import Teacher, find_files, open_teacher
 
