@@ -129,8 +129,14 @@ def test_layers_are_compiled_after_as_many_tokens_as_asked(tmp_path, caplog):
 
 @pytest.mark.parametrize(
     ("asked", "kind", "dtype", "attention"),
-    [("1", "cuda", "bfloat16", "filled"), ("1", "cuda", "float32", "packed"), ("1", "cpu", "bfloat16", "packed")]
-    + [("0", "cuda", "bfloat16", "packed"), (None, "cuda", "bfloat16", "packed"), ("1", "mps", "bfloat16", "padded")],
+    [
+        ("1", "cuda", "bfloat16", "filled"),
+        ("1", "cuda", "float32", "packed"),
+        ("1", "cpu", "bfloat16", "packed"),
+        ("1", "mps", "bfloat16", "padded"),
+        ("0", "cuda", "bfloat16", "packed"),
+        (None, "cuda", "bfloat16", "packed"),
+    ],
 )
 def test_filled_rows_are_used_where_asked_for_on_a_gpu_in_half_precision(monkeypatch, asked, kind, dtype, attention):
     """On any machine: the classifiers are not opened."""
