@@ -74,12 +74,12 @@ def collate(rows: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor
     return pad_sequence(ids, batch_first=True), torch.tensor([len(row) for row in ids]), torch.stack(logits)
 
 
-def new_module(name: str, vocabulary: int, device: torch.device, seed: int = 0) -> torch.nn.Module:
+def new_module(name: str, vocabulary: int, device: torch.device, seed: int = 0, **params: Any) -> torch.nn.Module:
     """Build a student with 300-d random word vectors, the same for all kinds."""
     torch.manual_seed(seed)
     vectors = torch.rand(vocabulary, 300) / 2 - 0.25
     vectors[0] = 0  # padding
-    return build(STUDENTS[name], {}, vectors, CLASSES, pairs=False).to(device)
+    return build(STUDENTS[name], params, vectors, CLASSES, pairs=False).to(device)
 
 
 def ours_of(module: torch.nn.Module, rows: TrainingRows, batch_size: int) -> Callable[[int], float]:

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.logits import dataset
 from pipeline.logits.shards import finite_logits
+from pipeline.machine.devices import device
 from pipeline.metrics import classification, regression
 from pipeline.metrics.calibration import best_temperature, calibration_error, divergence
 from pipeline.metrics.classification import Measured
@@ -122,6 +124,8 @@ def evaluate(student_folder: Path, targets_folder: Path) -> dict[str, Any]:
     :raises InputError: If a file is missing or damaged, or the classes of the two differ.
     """
     student = TrainedStudent.from_pretrained(student_folder)
+    if isinstance(student.module, torch.nn.Module):
+        student.module.to(device())
     about = dataset.provenance(targets_folder)
     if list(student.labels) != list(about["labels"]):
         raise InputError(

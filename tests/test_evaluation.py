@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import served
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from pipeline.distill.loop import distill
 from pipeline.errors import InputError
 from pipeline.evaluation import by_class_of, evaluate
 from pipeline.logits import writing
+from pipeline.machine.devices import device
 from pipeline.metrics import classification
 from pipeline.metrics.calibration import best_temperature, calibration_error, divergence
 from pipeline.params.students import Student
@@ -270,3 +272,22 @@ def test_gather_train_and_evaluate_need_the_logit_files_alone(tmp_path: Path):
     assert "calibration error, scaled" in found["test"]["student"]
     done = run(str(ROOT / "stages/train.py"), "tiny", "small", python=served.python())
     assert (done.returncode, done.stderr) == (2, "error: params.yaml: students: there is no 'small' (there are tiny)\n")
+
+
+@pytest.mark.gpu
+def test_a_student_predicts_on_the_device(tmp_path: Path, student: TrainedStudent, monkeypatch: pytest.MonkeyPatch):
+    """Nothing else of the figures depends on it: with a GPU, its sums are in another order."""
+    writing.write(tmp_path / "large", {"train": sentiment(4), "validation": sentiment(40, 2)}, PROVENANCE)
+    student.save(tmp_path / "student")
+    moved = []
+    to = torch.nn.Module.to
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, *given: moved.append(given) or to(module, *given))
+    found = evaluate(tmp_path / "student", tmp_path / "large")
+    assert moved == [(device(),)]
+    monkeypatch.setenv("PIPELINE_DEVICE", "cpu")
+    expected = evaluate(tmp_path / "student", tmp_path / "large")
+    assert found["validation"]["student"]["accuracy"] == expected["validation"]["student"]["accuracy"]
+    divergence = "kl to the teacher"
+    assert found["validation"]["student"][divergence] == pytest.approx(
+        expected["validation"]["student"][divergence], 1e-2
+    )
