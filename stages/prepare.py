@@ -42,7 +42,7 @@ def main(task: str) -> None:
         tables.write_examples(rows, source, examples, about)
         if text.unlabelled is not None and read_more is not None:
             with pq.ParquetFile(rows / "examples.parquet") as file:
-                own = unlabelled.Own.of(file.iter_batches(columns=["id", "split", "sentence1", "sentence2"]), mode)
+                own = unlabelled.Own.of(file.iter_batches(columns=["split", "sentence1", "sentence2"]), mode)
             prepared = unlabelled.prepare(read_more[0], text.unlabelled, text, mode, own, scratch=Path())
             more, about_more = prepared.rows, prepared.about(text.unlabelled, read_more[1])
             report["unlabelled text"] = prepared.report

@@ -46,14 +46,15 @@ class Findings:
         return f"{f'tasks/{self.settings.name}.yaml' if own else 'params.yaml'}: {block}.{name}"
 
     def ran(self, output: str, *keys: str) -> bool:
-        """Return whether a stage has read an input: its output is here, or its hash is in stamps/TASK/inputs.json.
+        """Return whether a stage has read an input: its hash is in stamps/TASK/inputs.json or, for an input without one, its output is here.
 
         :param output: The output, inside data/TASK.
-        :param keys: The keys of the hash.
+        :param keys: The keys of the hash; none for an input that has none.
         """
-        if (Path("data") / self.settings.name / output).exists():
-            return True
-        found: Any = read_mapping(Path("stamps") / self.settings.name / "inputs.json")
+        stamp = Path("stamps") / self.settings.name / "inputs.json"
+        if not keys or not stamp.exists():  # an output alone does not tell which input it was made from
+            return (Path("data") / self.settings.name / output).exists()
+        found: Any = read_mapping(stamp)
         for key in keys:
             found = found.get(key) if isinstance(found, Mapping) else None
         return _is_hash(found)

@@ -169,17 +169,18 @@ class BadRows(Model):
     """A training or validation text that is also in a later split: the later split keeps it."""
 
 
-Several = Annotated[list[str], Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1)]
+Several = Annotated[list[Name], Field(min_length=1)]
 
 
 class Unlabelled(Model):
     """Unlabelled text of the task's domain: exactly one of `files`, `package`, `hub`. Its rows join the training split without a label."""
 
-    files: str | Several | None = None
+    files: Name | Several | None = None
     """A file, a folder or a pattern, as in `text.source`, or a list of these. (since 0.2.0)"""
     package: str | None = None
     """An installed Python package that contains the file `path`. (since 0.2.0)"""
-    path: str | Several | None = None
+    path: Name | Several | None = None
     """With `package`: the file inside it, or a list of files. (since 0.2.0)"""
     hub: str | None = None
     """A data set of the Hugging Face Hub, `OWNER/NAME`. (since 0.2.0)"""
@@ -204,7 +205,7 @@ class Unlabelled(Model):
     split_sentences: bool = False
     """`true`: cut documents of ordinary text into sentences with spaCy's sentencizer. In a pretokenised task, sentences are also tokenised
     like its training text; rows that are not cut must be tokenised already. (since 0.2.0)"""
-    language: Annotated[str, Field(min_length=1)] = "en"
+    language: Annotated[str, Field(pattern="^[a-z]{2,3}$")] = "en"
     """With `split_sentences`: spaCy's code of the language. (since 0.2.0)"""
     min_words: Positive = 1
     """Leave out texts with fewer words; of a pair, the words of both sentences count. (since 0.2.0)"""
@@ -224,6 +225,12 @@ class Unlabelled(Model):
             raise ValueError(f"exactly one of files, package, hub is needed, not {len(kinds)}")
         if bool(self.hub_splits) != (self.hub is not None):
             raise ValueError("hub_splits goes with hub: the splits of the data set to read, such as [unsupervised]")
+        if self.path is not None and self.package is None:
+            raise ValueError("path goes with package: the file inside it")
+        if "language" in self.model_fields_set and not self.split_sentences:
+            raise ValueError("language goes with split_sentences: true")
+        if self.column2 == self.column:
+            raise ValueError(f"column2: {self.column!r} is the column of the first sentence, too")
         files = self._files()
         if self.sha256 is not None and isinstance(self.sha256, str) != isinstance(files, str):
             raise ValueError("sha256 must be one for one file, a list for a list of files")

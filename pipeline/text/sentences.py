@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from pipeline.console import progress
 from pipeline.errors import InputError, not_installed
 from pipeline.tables import MASK
+from pipeline.text import cleaning
 from pipeline.text.rows import SCHEMA, SourceRows
 
 DOCUMENTS = 500
@@ -27,6 +28,7 @@ _BREAK = r"(?i)<br\s*/?>"
 _PARAGRAPHS = re.compile(r"\n\s*\n")
 _CLITIC = re.compile(r"n't|'(s|m|d|ll|re|ve)", re.IGNORECASE)
 _QUOTES = {"``": '"', "''": '"'}
+_BARE = {f"{_BREAK}|{cleaning.ANY}+": "", "[\u2018\u2019]": "'", "[\u201c\u201d]|``|''": '"'}
 _TYPOGRAPHIC = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 
 
@@ -95,7 +97,7 @@ def written(
     language: str | None,
     scratch: Path | None = None,
     workers: int | None = None,
-    look: Callable[[np.ndarray[Any, Any], pa.RecordBatch, pa.Array], None] | None = None,
+    look: Callable[[np.ndarray[Any, Any], pa.Array], None] | None = None,
 ) -> SourceRows:
     """Return rows in the style of a task. They keep their lines and faults. A text with [MASK] stays as it is: `Check` finds it.
 
@@ -103,8 +105,7 @@ def written(
         whole. A document without a sentence is one row.
     :param scratch: As in `SourceRows`.
     :param workers: Processes; None for one per core. The result does not depend on it.
-    :param look: Called with documents that were cut: the number of sentences of each, the sentences, and the documents, in lower case if the
-        style is.
+    :param look: Called with documents that were cut: the number of sentences of each, and the documents.
     :raises InputError: If a package is missing, or spaCy has no such language.
     """
     if language is None and not style.lower:
@@ -120,10 +121,20 @@ def written(
             starts.append(counts)
             found.append(batch)
             if look is not None:
-                look(counts, batch, _lower(documents) if style.lower else documents)
+                look(counts, documents)
     ends = np.cumsum(np.concatenate(starts))
     found.parts = [(int(ends[first]), name) for first, name in rows.parts]
     found.faults = {int(ends[position]): fault for position, fault in rows.faults.items()}
+    return found
+
+
+def bare(texts: pa.Array) -> pa.Array:
+    """Return the characters by which texts are the same however they were written: without white space and line breaks of HTML, in lower
+    case, with plain quotes; "" for a null.
+    """
+    found = pc.utf8_lower(pc.fill_null(texts, ""))
+    for pattern, plain in _BARE.items():
+        found = pc.replace_substring_regex(found, pattern, plain)
     return found
 
 

@@ -1,7 +1,8 @@
 """Prepares the unlabelled text of a task: rows that join the training split without a label.
 
 They are read and checked as the task's own rows are. A text that is in a split of the task, or occurs twice, is left out, and so are those
-that `text.unlabelled` filters: by length, by similarity to the training text, by number.
+that `text.unlabelled` filters: by length, by similarity to the training text, by number. A text is in a split if it has the same characters,
+in upper or lower case and with any white space, because another tokenizer may have put spaces elsewhere.
 """
 
 import logging
@@ -26,7 +27,7 @@ from pipeline.text import sources
 from pipeline.text.preparation import Check
 from pipeline.text.row_report import refuse
 from pipeline.text.rows import SourceRows
-from pipeline.text.sentences import Style, written
+from pipeline.text.sentences import Style, bare, written
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,10 @@ FILTERED = (
     "unlike the training text",
     "over the limit",
 )
-"""The other reasons, in the order in which they are looked at."""
+"""The other reasons. Texts of the splits go before repeats, the rest after them in this order."""
+
+FILTERED_OUT = 127
+"""What marks the rows of FILTERED in `Check.dropped`, where the kinds of invalid rows have small numbers."""
 
 CHOOSING = ("column", "column2", "split_sentences", "language", "min_words", "max_words", "similar", "limit")
 """The settings that decide which texts are kept."""
@@ -75,51 +79,43 @@ def named() -> Iterator[None]:
 class Own:
     """What counts of a task's own examples."""
 
-    ids: pa.Array  # [ids] of 16 bytes: of each example and, after them, of those with a capital letter in lower case
-    splits: NDArray[np.int8]  # [ids] numbers of SPLITS
+    keys: pa.Array  # [n] of 16 bytes, of each example; see `keys_of`
+    splits: NDArray[np.int8]  # [n] numbers of SPLITS
     words: Words  # the counts of the words of the training text
     capitals: float  # the share of the training texts with a capital letter
 
     @classmethod
     def of(cls, examples: Iterable[pa.RecordBatch], mode: TextMode) -> "Own":
-        """Read examples, `tables.EXAMPLES` with id, split, sentence1 and sentence2, batch by batch."""
-        ids, splits, words = [pa.array([], pa.binary(16))], [np.zeros(0, np.int8)], Counter[str]()
-        lower_ids, lower_splits = ids.copy(), splits.copy()
+        """Read examples, `tables.EXAMPLES` with split, sentence1 and sentence2, batch by batch."""
+        keys, splits, words = [pa.array([], pa.binary(16))], [np.zeros(0, np.int8)], Counter[str]()
         texts = capitals = 0
         for batch in examples:
             split = batch["split"].cast(pa.string())
-            numbers = np.asarray(pc.index_in(split, value_set=pa.array(SPLITS))).astype(np.int8)
-            ids.append(tables.id_bytes(pa.chunked_array([batch["id"]])))
-            splits.append(numbers)
+            splits.append(np.asarray(pc.index_in(split, value_set=pa.array(SPLITS))).astype(np.int8))
             first, second = batch["sentence1"], batch["sentence2"]
-            lower, pairs = pc.utf8_lower(first), second.null_count < len(second)
-            second = pc.fill_null(second, "")
-            differs = pc.or_(pc.not_equal(lower, first), pc.not_equal(pc.utf8_lower(second), second))
-            digests = tables.content_digests(lower, pc.utf8_lower(second) if pairs else None)
-            lower_ids.append(_bytes_of(digests[np.asarray(differs)]))
-            lower_splits.append(numbers[np.asarray(differs)])
+            keys.append(keys_of(first) if second.null_count == len(second) else keys_of(first, second))
             training = batch.filter(pc.equal(split, SPLITS[0]))
             for column in (training["sentence1"], training["sentence2"].drop_null()):
                 words.update(dict(count_words([column], mode)))
                 texts += len(column)
                 capitals += pc.sum(pc.not_equal(pc.utf8_lower(column), column)).as_py() or 0
-        return cls(
-            pa.concat_arrays([*ids, *lower_ids]),
-            np.concatenate([*splits, *lower_splits]),
-            words,
-            capitals / max(1, texts),
-        )
+        return cls(pa.concat_arrays(keys), np.concatenate(splits), words, capitals / max(1, texts))
 
-    def splits_of(self, digests: NDArray[np.uint64]) -> NDArray[np.int8]:
+    def splits_of(self, keys: pa.Array) -> NDArray[np.int8]:
         """Return the split that has each text, a number of SPLITS, -1 for none, [n].
 
-        :param digests: As `tables.content_digests` returns them, uint64 [n, 2].
+        :param keys: As `keys_of` returns them.
         """
-        at = np.asarray(pc.fill_null(pc.index_in(_bytes_of(digests), value_set=self.ids), -1))
+        at = np.asarray(pc.fill_null(pc.index_in(keys, value_set=self.keys), -1))
         return np.where(at >= 0, self.splits[at], -1).astype(np.int8) if len(self.splits) else at.astype(np.int8)
 
 
-def _bytes_of(digests: NDArray[np.uint64]) -> pa.Array:
+def keys_of(*sides: pa.Array) -> pa.Array:
+    """Return what texts are compared by, [n] of 16 bytes: a hash of their characters without white space, in lower case, with plain quotes.
+
+    :param sides: The texts, or the first and the second texts of pairs.
+    """
+    digests = tables.content_digests(*map(bare, sides))
     found = np.ascontiguousarray(digests).astype(">u8").tobytes()
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(digests), [None, pa.py_buffer(found)])
 
@@ -164,12 +160,9 @@ def prepare(
     language = block.language if block.split_sentences else None
     of_documents: list[NDArray[np.int8]] = []
 
-    def look(counts: Numbers, sentences: pa.RecordBatch, documents: pa.Array) -> None:
+    def look(counts: Numbers, documents: pa.Array) -> None:
         # A text of the task can be a document of several sentences, each of which is another text.
-        lists = pa.ListArray.from_arrays(np.cumsum([0, *counts]).astype(np.int32), sentences["sentence1"])
-        wholes = pc.binary_join(lists, " "), pc.utf8_trim_whitespace(documents)
-        splits = [own.splits_of(tables.content_digests(pc.fill_null(whole, ""))) for whole in wholes]
-        of_documents.append(np.repeat(np.maximum(*splits), counts))
+        of_documents.append(np.repeat(own.splits_of(keys_of(documents)), counts))
 
     rows = [written(part, style, language, scratch, workers, look) for part in rows]
     settings = text.model_copy(
@@ -182,11 +175,11 @@ def prepare(
     check = Check(rows, settings, mode)
     check.rows([SPLITS[0]] * len(rows))
     check.warn_of_length()
-    check.repeats()
-    problems = check.problems()
-    refuse(problems, [])
     found = _Filter(rows, check, mode)
     found.drop_those_of(own, of_documents)
+    found.drop_repeats()
+    problems = check.problems()
+    refuse(problems, [])
     found.drop_by_words(block)
     found.drop_unlike(own.words, block.similar)
     found.drop_beyond(block.limit)
@@ -234,7 +227,13 @@ class _Filter:
     def _drop(self, rows: NDArray[np.bool_], reason: str) -> None:
         rows = rows & self.kept
         self.counts[reason] += int(rows.sum())
+        self._check.dropped[rows] = FILTERED_OUT
         self.kept &= ~rows
+
+    def drop_repeats(self) -> None:
+        """Keep each text once. Those of the task went before, so that none of their rows is the one that is kept."""
+        self._check.repeats()
+        self.kept &= self._check.dropped == 0
 
     def _batches(self) -> Iterator[tuple[slice, pa.RecordBatch]]:
         for start, part in zip(self._starts, self._rows, strict=False):
@@ -253,8 +252,8 @@ class _Filter:
         :param of_documents: The split that has the document of each row, in parts; none if documents were not cut.
         """
         split = np.full(len(self.kept), -1, np.int8)
-        for place, _ in self._batches():
-            split[place] = own.splits_of(self._check.ids[:, place].T)
+        for place, batch in self._batches():
+            split[place] = own.splits_of(keys_of(*self._check.cleaned(batch)))
         if of_documents:
             split = np.maximum(split, np.concatenate(of_documents))
         for number, name in enumerate(SPLITS):
@@ -272,7 +271,7 @@ class _Filter:
         A text's score is the mean over its words of log p(word | training text) - log p(word | unlabelled text), with one added to each
         count: the cross-entropy difference of Moore and Lewis (2010), with single words.
         """
-        many = int(np.ceil(share * self.kept.sum()))
+        many = int(np.ceil(round(share * int(self.kept.sum()), 6)))  # 0.55 * 100 is a little more than 55
         if share == 1 or not many:
             return
         counts = Counter[str]()

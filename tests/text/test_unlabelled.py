@@ -102,6 +102,8 @@ def test_similar_keeps_the_texts_whose_words_are_those_of_the_training_text():
     mixed = [each for pair in zip(alike, unlike, strict=True) for each in pair]
     assert set(kept(mixed, similar=0.5)) == set(alike)
     assert len(kept(mixed, similar=0.25)) == 3  # rounded up
+    hundred = [f"{each} {n}" for n in range(10) for each in mixed]
+    assert [len(kept(hundred, similar=share)) for share in (0.55, 0.07, 0.29)] == [55, 7, 29]
     report = prepared(mixed, similar=0.5).report
     assert report["dropped"]["unlike the training text"] == 5
 
@@ -128,8 +130,53 @@ def test_lower_casing_hides_no_text_of_the_task():
     texts = ["A cold war", "a cold War", "A Rare one", "Another"]
     found = prepared(texts, known=known)
     assert found.rows["sentence1"].to_pylist() == ["another"]
-    assert (found.report["dropped"]["in test"], found.report["dropped"]["in train"]) == (1, 1)
-    assert found.report["dropped"]["repeat"] == 1
+    assert (found.report["dropped"]["in test"], found.report["dropped"]["in train"]) == (2, 1)
+    assert found.report["dropped"]["repeat"] == 0
+
+
+ODD = [
+    "it 's fun -- really . i cannot wait ... for it .",
+    "the movie is gonna win , 10 % sure .",
+    "`` great '' he said . ``",
+    "a b : c d .",
+]
+
+
+@pytest.mark.parametrize(
+    "space", [" ", "  ", "\t", "\n", "\xa0", ""], ids=["one", "two", "tab", "line", "no-break", "none"]
+)
+@pytest.mark.parametrize("block", [{}, {"split_sentences": True}], ids=["whole", "cut"])
+def test_other_spaces_and_another_case_hide_no_text_of_the_task(space: str, block: dict):
+    """Tokenising changes where the spaces of a text are: `gonna` becomes `gon na`."""
+    known = {"train": ["a good film"], "validation": ODD}
+    texts = [space.join(each.split(" ")) for each in ODD]
+    for written in (texts, [each.upper() for each in texts]):
+        found = prepared([*written, "one more"], known=known, **block)
+        assert found.rows["sentence1"].to_pylist() == ["one more"]
+        assert found.report["dropped"]["in validation"] == found.report["texts"] - 1
+
+
+def test_a_sentence_of_a_longer_document_is_found_however_it_is_tokenised():
+    known = {"train": ["a good film"], "validation": ODD[1:2], "test": ['he said " no "']}
+    texts = ["First. The movie is gonna win, 10% sure. And more.", "He said \u201cno\u201d\n\nand went."]
+    found = prepared(texts, known=known, split_sentences=True)
+    assert found.rows["sentence1"].to_pylist() == ["first .", "and more .", "and went ."]
+
+
+def test_raw_text_of_another_case_or_spacing_is_left_out():
+    known = {"train": ["A Good film"], "validation": ["Validation text here"]}
+    texts = ["VALIDATION TEXT HERE", "Validation  text\nhere", "validation text there"]
+    assert kept(texts, mode="raw", known=known) == ["validation text there"]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_is_kept_does_not_depend_on_which_document_is_first(turned: bool):
+    """`It was fun.` goes with the document of the validation split alone, so the other document keeps its own."""
+    known = {"train": ["A film."], "validation": ["Wonderful film! It was fun."]}
+    texts = ["Wonderful film! It was fun.", "Nice one. It was fun."]
+    found = prepared(texts[::-1] if turned else texts, known=known, mode="raw", split_sentences=True)
+    assert found.rows["sentence1"].to_pylist() == ["Nice one.", "It was fun."]
+    assert found.report["dropped"]["in validation"] == 2
 
 
 @pytest.mark.parametrize("block", [{}, {"split_sentences": True}], ids=["whole", "cut"])
@@ -141,7 +188,7 @@ def test_a_mask_is_found_whatever_happens_to_the_text(block: dict, known: dict):
 
 def test_no_text_left_is_an_error_that_says_why():
     with pytest.raises(
-        InputError, match=r"text.unlabelled: no text is left of 3 texts of 3 rows; dropped: 1 repeat, 2 in train"
+        InputError, match=r"text.unlabelled: no text is left of 3 texts of 3 rows; dropped: 3 in train"
     ):
         prepared(["a good film", "a bad film", "a bad film"])
 
