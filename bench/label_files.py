@@ -252,7 +252,8 @@ def _shape(
         one["flop_utilisation"] = one["operations"] / statistics.median(one["runs"]) / flops if known else None
     found[OURS]["gpu_busy"] = busy
     _show(shape if not real else f"{shape}, {options.model.name}", found, lengths)
-    print(f"fastest with tokens ready: {fastest}; compiling pays after {pays / 1e6:,.0f} million tokens")
+    after = f"after {pays / 1e6:,.0f} million tokens" if np.isfinite(pays) else "never here"
+    print(f"fastest with tokens ready: {fastest}; compiling pays {after}")
     for fault in faults:
         print(fault)
     print(f"start: {', '.join(f'{name} {value:.1f} s' for name, value in start.items())}\n", flush=True)

@@ -328,9 +328,10 @@ def report(options: argparse.Namespace) -> None:
         (f"curves of {first}", "curves", lambda: {first: curves(case, first)}),
         (f"{first} alone", "speeds", lambda: alone(case, first)),
         ("streams", "speeds", lambda: on_streams(case)),
-        ("processes", "speeds", lambda: in_processes(options)),
         (f"{first} deterministic", "speeds", lambda: variants(case, first)),
     ]
+    if on_gpu():  # on a CPU they would only wait for each other
+        parts.insert(3, ("processes", "speeds", lambda: in_processes(options)))
     parts += [
         (f"{name}, batch {LARGE}", "speeds", lambda name=name: large(case, name)) for name in options.students[:2]
     ]

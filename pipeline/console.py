@@ -201,6 +201,16 @@ def writing() -> Iterator[None]:
             signal.signal(pipe, before)
 
 
+def _has_terminal() -> bool:
+    """Return whether stderr is a terminal with a size: tqdm draws nothing on one without, as `script` and some CI runners make it."""
+    if not sys.stderr.isatty():
+        return False
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).lines > 0
+    except (OSError, ValueError):  # not a file, in a notebook for one
+        return True
+
+
 @contextmanager
 def progress(total: int, description: str, unit: str) -> Iterator[Callable[[int], Any]]:
     """Show a progress bar if stderr is a terminal; otherwise log a line every LOG_EVERY_S seconds. The caller logs the end.
@@ -209,7 +219,7 @@ def progress(total: int, description: str, unit: str) -> Iterator[Callable[[int]
     :param unit: The name of the units: "rows", "tokens".
     :yields: A function that advances the bar by n units.
     """
-    if sys.stderr.isatty() and not os.environ.get(STAGE):
+    if _has_terminal() and not os.environ.get(STAGE):
         from tqdm import tqdm
         from tqdm.contrib.logging import logging_redirect_tqdm
 

@@ -102,6 +102,15 @@ def test_progress_bar_on_a_terminal(capsys, monkeypatch):
     assert "counting" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("lines", "has"), [(40, True), (0, False)])
+def test_a_terminal_without_a_size_gets_lines(monkeypatch, lines: int, has: bool):
+    """tqdm draws no bar there."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stderr, "fileno", lambda: 2, raising=False)
+    monkeypatch.setattr(os, "get_terminal_size", lambda number: os.terminal_size((0, lines)))
+    assert console._has_terminal() == has
+
+
 def test_start_logging_shows_our_lines_and_only_warnings_of_others(monkeypatch):
     monkeypatch.undo()
     before = logging.getLogger("pipeline").level

@@ -436,6 +436,19 @@ def test_the_generator_of_mps_is_restored(monkeypatch: pytest.MonkeyPatch):
     assert state[-1] == "before" and len(state) == 2 and torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize(
+    ("message", "memory"),
+    [
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "GPU"),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "GPU"),
+        ("CUDA error: out of memory", "GPU"),
+        ("CUDA error: an illegal memory access was encountered", None),
+    ],
+)
+def test_memory_that_ran_out_in_a_library_of_cuda(message: str, memory: str | None):
+    assert devices.memory_that_ran_out(RuntimeError(message)) == memory
+
+
 def test_memory_that_ran_out_on_mps(apple: None, monkeypatch: pytest.MonkeyPatch):
     freed = []
     monkeypatch.setattr(torch.mps, "empty_cache", lambda: freed.append(True))

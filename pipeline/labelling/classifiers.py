@@ -46,7 +46,7 @@ class Classifier(ABC):
                 "this processor has no bfloat16 instructions, so bfloat16 is several times slower than float32 and less precise: set "
                 "`label: {dtype: float32}` for this teacher in params.yaml; texts that are already labelled would be labelled again"
             )
-        self._takes_types = "token_type_ids" in inspect.signature(self._model.forward).parameters and (
+        self.takes_types = "token_type_ids" in inspect.signature(self._model.forward).parameters and (
             "token_type_ids" in self._tokenizer.model_input_names
         )
         self._columns = torch.tensor(teacher.columns, device=self._device)
@@ -79,7 +79,7 @@ class Classifier(ABC):
 
     def _smaller(self, tokens: Tokens, batches: deque[NDArray[np.int64]], memory: str) -> deque[NDArray[np.int64]]:
         """Halve the budget, and split the remaining rows again."""
-        if len(batches[0]) == 1:
+        if self._is_smallest(batches[0]):
             raise InputError(
                 f"a row of {tokens.lengths[batches[0]][0]} tokens does not fit in {memory} memory; lower label.max_length"
             )
@@ -88,6 +88,10 @@ class Classifier(ABC):
         self.budget //= 2
         logger.warning("out of %s memory: token budget lowered to %d", memory, self.budget)
         return self._batches(tokens, np.concatenate(batches))
+
+    def _is_smallest(self, rows: NDArray[np.int64]) -> bool:
+        """Return whether a batch takes as much memory with any smaller budget."""
+        return len(rows) == 1
 
     def _batches(self, tokens: Tokens, rows: NDArray[np.int64]) -> deque[NDArray[np.int64]]:
         batches = cut(tokens.lengths[rows], self.budget, padded=self.attention == "padded")
@@ -124,7 +128,7 @@ class PackedClassifier(Classifier):
 
     def _forward(self, tokens: Tokens, rows: NDArray[np.int64]) -> torch.Tensor:
         layout = packing.Layout(tokens.lengths[rows], self._device)
-        types = pack(tokens.types, tokens.starts, rows) if self._takes_types else None
+        types = pack(tokens.types, tokens.starts, rows) if self.takes_types else None
         return self._packed(pack(tokens.ids, tokens.starts, rows), types, layout)
 
 
@@ -144,7 +148,7 @@ class PaddedClassifier(Classifier):
         side = self._tokenizer.padding_side
         ids, own = pad(tokens.ids, tokens.starts, rows, self._padding, side)
         inputs = {"input_ids": ids, "attention_mask": own.astype(np.int64)}
-        if self._takes_types:
+        if self.takes_types:
             fill = self._tokenizer.pad_token_type_id
             inputs["token_type_ids"], _ = pad(tokens.types, tokens.starts, rows, fill, side)
         on_device = {name: packing.to_device(value, self._device) for name, value in inputs.items()}

@@ -144,16 +144,24 @@ class FilledModel(packing.PackedModel):
         """Compile the layers of the encoder, except the last one if its states are pooled within it. Equal layers share their code."""
         config = torch._dynamo.config
         config.recompile_limit = max(config.recompile_limit, SHAPES_COMPILED)
-        base = self._model.base_model
-        layers = next(module for module in base.modules() if isinstance(module, torch.nn.ModuleList))
-        for layer in layers:
+        for layer in self._layers():
             if self._last_mixing not in set(layer.modules()):
                 layer.compile(dynamic=False, fullgraph=True, backend=backend)
 
+    def forget_compiled(self) -> None:
+        """Run the layers without compiled code again."""
+        for layer in self._layers():
+            layer._compiled_call_impl = None
+
+    def _layers(self) -> torch.nn.ModuleList:
+        return next(module for module in self._model.base_model.modules() if isinstance(module, torch.nn.ModuleList))
+
 
 def are_asked(how: Labelling, device: torch.device) -> bool:
-    """Return whether FILLED asks for filled rows, on a CUDA GPU and in half precision: in float32, their attention has no fast kernel."""
-    return os.environ.get(FILLED) == "1" and device.type == "cuda" and how.dtype != "float32"
+    """Return whether FILLED asks for filled rows, on a CUDA GPU since Ampere and in half precision: otherwise, their attention has no fast kernel."""
+    if os.environ.get(FILLED) != "1" or device.type != "cuda" or how.dtype == "float32":
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 class FilledClassifier(Classifier):
@@ -174,6 +182,7 @@ class FilledClassifier(Classifier):
             gelu.fuse(self._model)
         self._filled = FilledModel(self._model)
         self._backend, self._left = backend, compile_after
+        self._compiled = False
 
     def _batches(self, tokens: Tokens, rows: NDArray[np.int64]) -> deque[NDArray[np.int64]]:
         lengths = tokens.lengths[rows]
@@ -189,16 +198,30 @@ class FilledClassifier(Classifier):
     def _forward(self, tokens: Tokens, rows: NDArray[np.int64]) -> torch.Tensor:
         lengths = tokens.lengths[rows]
         ids = pack(tokens.ids, tokens.starts, rows)
-        types = pack(tokens.types, tokens.starts, rows) if self._takes_types else None
+        types = pack(tokens.types, tokens.starts, rows) if self.takes_types else None
         if self.budget < WIDTH or lengths.max() > WIDTH:
             with torch.compiler.set_stance("force_eager"):
                 return self._filled(ids, types, packing.Layout(lengths, self._device))
         if self._backend is not None and self._left <= 0:
             logger.info("compiling the teacher's layers, which takes some seconds and makes the remaining texts faster")
             self._filled.compile(self._backend)
-            self._backend = None
+            self._backend, self._compiled = None, True
         self._left -= len(ids)
         layout = Filled(lengths, self._device)
         sizes = [self.budget // WIDTH >> halvings for halvings in range(HALVINGS + 1)]
         size = min((size for size in sizes if size >= layout.rows), default=layout.rows)
+        try:
+            return self._filled.filled(ids, types, layout, size)
+        except (
+            torch._dynamo.exc.TorchDynamoException
+        ) as error:  # there is no C compiler, for one, or too little memory to compile
+            if not self._compiled:
+                raise
+            why = " ".join(str(error).strip().split("\n\n")[0].split())
+            logger.warning("the teacher's layers cannot be compiled; going on without: %s", why)
+            self._filled.forget_compiled()
+            self._compiled = False
         return self._filled.filled(ids, types, layout, size)
+
+    def _is_smallest(self, rows: NDArray[np.int64]) -> bool:
+        return len(rows) == 1 and self.budget // WIDTH >> HALVINGS <= 1  # a batch has empty rows

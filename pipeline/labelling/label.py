@@ -29,6 +29,7 @@ from pipeline.labelling.store import LabelStore, Writer, fingerprint, locked, wr
 from pipeline.logits import dataset
 from pipeline.logits.shards import ROW_GROUP_ROWS, Stream, shard_schema, stored_as
 from pipeline.logits.writing import write as write_dataset
+from pipeline.machine.devices import free_memory
 from pipeline.metrics import regression
 from pipeline.params.labelling import Labelling
 from pipeline.teacher.model import Teacher, check_words
@@ -190,6 +191,7 @@ def _label_missing(
             many = (processes or processes_wanted()) if opening else 1
             if many > 1 and isinstance(teacher, Teacher):
                 teacher.model.to("cpu")  # each worker opens its own, one of them on this GPU
+                free_memory()
             for pool, *found in labelled_pools(labeller, pools, texts, how, check, opening, many):
                 writer.put(tables.id_bytes(pool["id"]), *found)
     seconds = max(time.perf_counter() - started, 1e-9)

@@ -63,6 +63,11 @@ class ModelLabeller:
             "sha256": teacher.files.sha256,
             "config": config,
             "tokenizer_sha256": tokenizer_sha256(teacher.tokenizer),
+            "tokenizer_config": {
+                "truncation_side": teacher.tokenizer.truncation_side,
+                "token_types": self._classifier.takes_types,
+                "mask_token": teacher.tokenizer.mask_token,
+            },
             "columns": list(teacher.columns),
             "max_length": self._limit,
             "dtype": how.dtype,
@@ -301,8 +306,8 @@ def _naming_losses() -> Iterator[None]:
 
 _opened: dict[str, Labeller] = {}
 _opening = threading.Lock()  # a Dask worker has threads
-_claimed: list[FileLock] = []
-"""The lock of this process's GPU, held until the process ends."""
+_claimed: list[tuple[FileLock, int]] = []
+"""The number of this process's GPU and its lock, held until the process ends."""
 
 
 def _label_here(
@@ -314,9 +319,9 @@ def _label_here(
     """
     number, work, rows = task
     with _opening:
+        _claim_device(opening.run)
         if opening.run not in _opened:
             _opened.clear()
-            _claim_device(opening.run)
             with contextlib.chdir(opening.root):
                 teacher, _ = open_recorded(opening.folder, opening.labels)
                 _opened[opening.run] = open_labeller(teacher, opening.how)
@@ -329,12 +334,11 @@ def _label_here(
 
 def _claim_device(run: str) -> None:
     """Use a GPU of this machine that no other process of the run uses, until this process ends."""
-    if _claimed:
-        return
-    for number in range(gpus()):
+    for number in range(0 if _claimed else gpus()):
         lock = FileLock(Path(tempfile.gettempdir()) / f"offline-distill-{run}-gpu-{number}.lock", thread_local=False)
         with contextlib.suppress(Timeout):
             lock.acquire(timeout=0)
-            _claimed.append(lock)
-            torch.cuda.set_device(number)
-            return
+            _claimed.append((lock, number))
+            break
+    if _claimed:
+        torch.cuda.set_device(_claimed[0][1])  # it holds for the calling thread

@@ -144,7 +144,10 @@ def _stack(layout: Layout, means: bool, module: torch.nn.Module, inputs: Any, ou
     flat = states.flatten(0, 1)
     if means:
         lengths = to_device(layout.lengths, layout.device)
-        pooled = torch.segment_reduce(layout.tokens(flat).float(), "mean", lengths=lengths).to(flat.dtype)[:, None]
+        # Without `unsafe`, the GPU's queue is emptied to check the lengths.
+        pooled = torch.segment_reduce(layout.tokens(flat).float(), "mean", lengths=lengths, unsafe=True).to(flat.dtype)[
+            :, None
+        ]
     else:
         pooled = flat[layout.first][:, None]
     if isinstance(output, torch.Tensor):

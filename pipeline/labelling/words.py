@@ -8,6 +8,7 @@ as with WordPiece, these are the rows of one word, with several spaces in a row,
 """
 
 import itertools
+import json
 import logging
 import random
 import re
@@ -42,7 +43,7 @@ _ACROSS = re.compile("[^ \u2581\u0120][ \u2581\u0120]")
 """In a token, the end of a word and a space, or what stands for it in SentencePiece's and in byte-level models."""
 
 _COMMON = (
-    "a film The NASA it 's n't don't well-made - -- ... … , !? ( \" `` 3 1,000 3.14 $5 5% #tag @you a.b@c.de "
+    "a film 12 000 345 The NASA it 's n't don't well-made - -- ... … , !? ( \" `` 3 1,000 3.14 $5 5% #tag @you a.b@c.de "
     "http://a.b/c?d=e é e\u0301 Straße ﬁ ½ İ фильм 日本語 映画が คน हिन्दी 한국어 عربى 🎬 👍🏽 ❤\ufe0f \u2581 \u2581a Ġ \ufffd \u00b4 ﷺ"
 )
 _ODD = "|\t|\n|a\tb|b\n|\n\nc|\u00a0|d\u00a0|\u200b|e\u200d|\u0301|\ufeff|\x01|\u3000"
@@ -96,6 +97,7 @@ class Words:
         self._layout = Layout(backend, pairs)
         self._beside = _BESIDE[0]
         self._any_space = False  # whether white space leaves no trace in the tokens
+        self._reads_ends = False  # whether a word may have other tokens at the end of a text
         self._differs = False
         self._forget()
 
@@ -104,6 +106,7 @@ class Words:
         self._ids = np.empty(0, np.int64)
         self._starts = np.zeros(1, np.int64)
         self._certain = np.empty(0, np.bool_)
+        self._alone = np.empty(0, np.bool_)  # which words have the same tokens as a whole text
 
     def encode(self, texts: pa.Table) -> tuple[Tokens, NDArray[np.bool_]]:
         """Tokenise sentences or pairs as `batching.encode`, which gets a pool of which a sample differs, and all later ones."""
@@ -118,7 +121,11 @@ class Words:
         if self._equal(texts, tokens, truncated, np.union1d(*sample)):
             return tokens, truncated
         self._differs = True
-        logger.warning("tokenising whole texts from here on, which is slower: %s in texts of this task", _READS_ACROSS)
+        logger.warning(
+            "tokenising whole texts from here on, which is slower: %s in texts of this task. The texts before were compared in samples "
+            "alone; to label them again, delete data/labelled and the task's logits",
+            _READS_ACROSS,
+        )
         return encode(self._backend, self._limit, texts)
 
     # --- whether it holds -----------------------------------------------------------------------------------------------
@@ -130,7 +137,13 @@ class Words:
         if getattr(self._backend.model, "dropout", None):
             return "the tokenizer drops merges at random"
         added = [token.content for token in self._backend.get_added_tokens_decoder().values()]
-        tokens = [*added, *([] if self._splits_at_spaces() else self._backend.get_vocab())]
+        if pattern := next(filter(_ACROSS.search, self._patterns("String")), None):
+            return f"its pattern {pattern!r} contains a space"
+        tokens = [
+            *added,
+            *map(self._normalised, added),
+            *([] if self._splits_at_spaces() else self._backend.get_vocab()),
+        ]
         crossing = next((token for token in tokens if _ACROSS.search(token)), None)
         if crossing is not None:
             return f"its token {crossing!r} contains a space"
@@ -140,6 +153,7 @@ class Words:
         if known is None:
             return f"the tokenizer has no tokens for any of {', '.join(_BESIDE)}"
         self._beside = known
+        self._reads_ends = any("$" in pattern.replace(r"\$", "") for pattern in self._patterns("Regex"))
         self._backend.no_truncation()
         self._layout.learn(known, known)
         common = [*_COMMON.split(" "), "x" * 120, *added[:10], *(f"({token})." for token in added[:10])]
@@ -171,6 +185,22 @@ class Words:
         text = "xx yy" if normalizer is None else normalizer.normalize_str("xx yy")
         pieces = [text] if splitter is None else [piece for piece, _ in splitter.pre_tokenize_str(text)]
         return not any("xx" in piece and "yy" in piece for piece in pieces)
+
+    def _patterns(self, kind: str) -> Iterator[str]:
+        """Yield what the normalizer and the pre-tokenizer look for: their strings (`String`) or regular expressions (`Regex`)."""
+        state = json.loads(self._backend.to_str())
+        waiting = [state["normalizer"], state["pre_tokenizer"]]
+        while waiting:
+            part = waiting.pop()
+            if isinstance(part, dict):
+                pattern = part.get("pattern")
+                if isinstance(pattern, dict) and kind in pattern:
+                    yield pattern[kind]
+            waiting.extend(part.values() if isinstance(part, dict) else part if isinstance(part, list) else [])
+
+    def _normalised(self, text: str) -> str:
+        normalizer = self._backend.normalizer
+        return text if normalizer is None else str(normalizer.normalize_str(text)).strip()
 
     def _can_see_joined(self, word: str) -> bool:
         """Return whether a word has other tokens after a space than joined to another; a word that is unknown has not."""
@@ -239,8 +269,11 @@ class Words:
         words = self._numbers(pa.StringArray.from_buffers(len(begins), spans, data or pa.py_buffer(b"")))
         starts = np.append(np.searchsorted(begins, ends[:-1]), len(begins))
         certain = ~_any(~self._certain[words], starts)
-        if not self._any_space:
-            certain &= (np.diff(starts) > 1) & ~after_space
+        several = np.diff(starts) > 1
+        if self._any_space:
+            certain &= several | ~_any(~self._alone[words], starts)
+        else:
+            certain &= several & ~after_space
         return _Side(words, starts, certain, _any(words >= known, starts))
 
     def _numbers(self, words: pa.StringArray) -> NDArray[np.int64]:
@@ -274,6 +307,8 @@ class Words:
         self._ids = np.concatenate([self._ids, ids])
         self._starts = np.concatenate([self._starts, self._starts[-1] + np.cumsum(sizes)])
         self._certain = np.append(self._certain, certain)
+        alone = [not self._reads_ends and word.isascii() and word.isprintable() for word in words.to_pylist()]
+        self._alone = np.append(self._alone, np.array(alone, np.bool_))
         self._known = pa.concat_arrays([self._known, words])
 
     def _encode_words(self, new: pa.StringArray) -> None:
@@ -283,7 +318,9 @@ class Words:
         words = new.to_pylist()
         inner = np.array([word[:1] == " " for word in words])
         # An inner word is between two others and, unless it has only ASCII letters and digits, at the end of the text as well.
-        twice = inner & ~np.array([word.isascii() and word[1:].isalnum() for word in words])
+        twice = inner & ~np.array(
+            [not self._reads_ends and word.isascii() and word[1:].isalnum() for word in words], np.bool_
+        )
         texts = [
             f"{self._beside if between else ''}{word} {self._beside}{word if last else ''}"
             for word, between, last in zip(words, inner.tolist(), twice.tolist(), strict=True)
@@ -295,6 +332,7 @@ class Words:
         own = np.maximum(0, sizes - others) // (1 + twice)
         certain = (sizes == others + own + twice * own) & _equal_at(ids, begins + own, after)
         certain &= ~inner | _equal_at(ids, starts[2:-1], before)
+        certain &= (own > 0) | twice  # where unknown words are fused, one can vanish next to another
         found = gather(ids, begins, own)
         again = gather(ids, np.where(twice & certain, begins + own + len(after), begins), own)
         certain &= ~_any(found != again, offsets(own))

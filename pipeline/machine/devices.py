@@ -13,6 +13,14 @@ DEVICE = "PIPELINE_DEVICE"
 
 KINDS = ("cuda", "mps", "cpu")
 
+OUT_OF_GPU_MEMORY = (
+    "MPS backend out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""Parts of messages of errors that are no torch.OutOfMemoryError."""
+
 
 def device() -> torch.device:
     """Return the device to compute on.
@@ -49,8 +57,8 @@ def free_memory() -> None:
 
 def memory_that_ran_out(error: Exception) -> str | None:
     """Return which memory ran out, GPU or CPU; None for other errors."""
-    # PyTorch raises a plain RuntimeError on a CPU and on MPS.
-    if isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error):
+    # PyTorch raises a plain RuntimeError on a CPU, on MPS, and where one of CUDA's libraries allocates the memory.
+    if isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_GPU_MEMORY):
         return "GPU"
     return "CPU" if isinstance(error, MemoryError) or "can't allocate memory" in str(error) else None
 

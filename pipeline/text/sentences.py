@@ -129,9 +129,7 @@ def written(
 
 
 def bare(texts: pa.Array) -> pa.Array:
-    """Return the characters by which texts are the same however they were written: without white space and line breaks of HTML, in lower
-    case, with plain quotes; "" for a null.
-    """
+    """Return texts without white space and HTML's line breaks, in lower case, with plain quotes: equal however a text was written; "" for a null."""
     found = pc.utf8_lower(pc.fill_null(texts, ""))
     for pattern, plain in _BARE.items():
         found = pc.replace_substring_regex(found, pattern, plain)

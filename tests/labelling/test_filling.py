@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_packing import LIMIT, PACKED, TEXTS, one_at_a_time, open_tiny, run, table
 
+from pipeline.errors import InputError
 from pipeline.labelling import classifiers, opening, packing
 from pipeline.labelling.batching import encode, prepare
 from pipeline.labelling.classifiers import PackedClassifier
@@ -145,13 +146,57 @@ def test_filled_rows_are_used_where_asked_for_on_a_gpu_in_half_precision(monkeyp
     else:
         monkeypatch.setenv(FILLED, asked)
     monkeypatch.setattr(opening, "device", lambda: torch.device(kind))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(packing, "supports", lambda model: True)
     for of in (FilledClassifier, PackedClassifier, classifiers.PaddedClassifier):
         monkeypatch.setattr(of, "__init__", lambda self, teacher, how: None)
     teacher = SimpleNamespace(model=None)
     assert opening.open_classifier(teacher, Labelling(dtype=dtype)).attention == attention
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert opening.open_classifier(teacher, Labelling(dtype=dtype)).attention != "filled", "Turing has no such kernel"
     monkeypatch.setattr(packing, "supports", lambda model: False)
     assert opening.open_classifier(teacher, Labelling(dtype=dtype)).attention == "padded"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no C compiler"), torch.OutOfMemoryError("no memory to compile")])
+def test_labelling_goes_on_where_layers_cannot_be_compiled(tmp_path, caplog, error: Exception):
+    torch._dynamo.reset()
+
+    def fails(graph, inputs):
+        raise error
+
+    teacher = open_tiny(tmp_path, "bert")
+    expected = one_at_a_time(tmp_path, table(TEXTS))
+    classifier = FilledClassifier(teacher, Labelling(token_budget=1000), fails, compile_after=0)
+    with caplog.at_level("WARNING"):
+        for _ in range(2):
+            assert np.abs(run(classifier, table(TEXTS), teacher.tokenizer) - expected).max() < 1e-5
+    warnings = [message for message in caplog.messages if "cannot be compiled; going on without" in message]
+    assert len(warnings) == 1
+    assert str(error) in warnings[0]
+    assert classifier.budget == 1000
+
+
+def test_one_text_is_tried_with_fewer_empty_rows(tmp_path, monkeypatch):
+    """A batch of one text has empty rows, so that a smaller budget needs less memory."""
+    teacher = open_tiny(tmp_path, "bert")
+    expected = one_at_a_time(tmp_path, table(TEXTS[:1]))
+    classifier = FilledClassifier(teacher, Labelling(token_budget=64 * WIDTH))
+    whole, tried = classifier._filled.filled, []
+
+    def scarce(ids, types, layout, rows):
+        tried.append(rows)
+        if rows > 2:
+            raise torch.OutOfMemoryError
+        return whole(ids, types, layout, rows)
+
+    monkeypatch.setattr(classifier._filled, "filled", scarce)
+    monkeypatch.setattr(classifiers, "free_memory", lambda: None)
+    assert np.abs(run(classifier, table(TEXTS[:1]), teacher.tokenizer) - expected).max() < 1e-5
+    assert tried == [8, 4, 2]
+    monkeypatch.setattr(classifier._filled, "filled", lambda *given: scarce(*given[:3], 9))
+    with pytest.raises(InputError, match="does not fit in GPU memory"):
+        run(classifier, table(TEXTS[:1]), teacher.tokenizer)
 
 
 def test_a_budget_below_a_row_is_packed(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from tiny import tiny_teacher
 from pipeline import storage
 from pipeline.labelling import classifiers, labellers, numerics, packing
 from pipeline.labelling.label import predict
+from pipeline.labelling.store import fingerprint
 from pipeline.params.labelling import Labelling
 from pipeline.teacher.model import find_files, open_teacher
 
@@ -121,6 +122,22 @@ def test_the_version_is_part_of_the_fingerprint(tmp_path: Path):
     assert labellers.ModelLabeller(teacher, HOW).facts["numerics"] == numerics.NUMERICS
     own = labellers.OwnTeacher("python:mine:Mine", {}, SimpleNamespace(), tuple(LABELS), (0, 1, 2))
     assert labellers.OwnLabeller(own, Labelling()).facts["numerics"] == numerics.NUMERICS
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("truncation_side", "left"), ("model_input_names", ["input_ids", "attention_mask"]), ("mask_token", "[UNK]")],
+)
+def test_what_changes_the_tokens_is_part_of_the_fingerprint(tmp_path: Path, key: str, value: object):
+    """The tokenizer's own JSON does not have these."""
+    folder = tiny_teacher(tmp_path, WORDS, LABELS)
+    config = folder / "tokenizer_config.json"
+    found = []
+    for change in ({}, {key: value}):
+        config.write_text(json.dumps(json.loads(config.read_text()) | change))
+        teacher = open_teacher(find_files(f"folder:{folder}"), LABELS, {})
+        found.append(fingerprint(labellers.ModelLabeller(teacher, HOW).facts))
+    assert found[0] != found[1]
 
 
 # --- planted changes ------------------------------------------------------------------------------------------------------

@@ -254,6 +254,16 @@ def with_added(made: Tokenizer, token: str) -> Tokenizer:
     return made
 
 
+def replacing(made: Tokenizer, pattern: str, content: str) -> Tokenizer:
+    made.normalizer = normalizers.Replace(pattern, content)
+    return made
+
+
+def splitting(made: Tokenizer, pattern: str) -> Tokenizer:
+    made.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "removed", invert=True)
+    return made
+
+
 def crossing() -> Tokenizer:
     tokens = ["a", "b", "\u2581", "a\u2581", "a\u2581b"]
     made = Tokenizer(models.BPE({t: n for n, t in enumerate(tokens)}, [("a", "\u2581"), ("a\u2581", "b")]))
@@ -278,6 +288,21 @@ FAULTS: dict[str, tuple[Callable[[], Tokenizer], int, str]] = {
     "wordpiece on whole texts": (lambda: without_pre_tokenizer(wordpiece(True)), 512, "reads across spaces of a text"),
     "no spaces": (lambda: with_normalizer(wordpiece(True), " ", ""), 512, "reads across spaces"),
     "an added token": (lambda: with_added(wordpiece(True), "New York"), 512, "its token 'New York' contains a space"),
+    "an added token after normalisation": (
+        lambda: with_added(wordpiece(True), "New\u00a0York"),
+        512,
+        "its token 'new york' contains a space",
+    ),
+    "a phrase that is replaced": (
+        lambda: replacing(wordpiece(True), "new york", "new_york"),
+        512,
+        "its pattern 'new york' contains a space",
+    ),
+    "numbers with a space": (
+        lambda: splitting(wordpiece(True), r"\d{1,3}(?: \d{3})+|\S+"),
+        512,
+        "reads across spaces",
+    ),
     "a token of two words": (crossing, 512, "its token 'a\u2581"),
     "dropout": (dropping, 512, "drops merges at random"),
     "no tokens": (unknowing, 512, "has no tokens for any of two, the, a, e, 1"),
@@ -294,6 +319,46 @@ def test_a_tokenizer_that_reads_across_spaces_is_used_itself(case, monkeypatch, 
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith("tokenising whole texts instead of distinct words: ")
     assert why in caplog.messages[0]
+
+
+def ending() -> Tokenizer:
+    """Return a tokenizer that gives one character another token before a space than elsewhere."""
+    return with_normalizer(wordpiece(True), "\u200e(?! )", " good")
+
+
+def fusing() -> Tokenizer:
+    """Return a tokenizer that joins unknown words to one token and has no mark for a space."""
+    made = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    made.normalizer = normalizers.Replace(" ", "\u2581")
+    made.train_from_iterator(
+        [text.replace(" ", "") for text in [*TEXT, *["two film 123 plots", "NASA, USA; U.S. 'quoted' 3,5 % of"] * 2]],
+        trainers.BpeTrainer(vocab_size=300, special_tokens=["<s>", "<pad>", "</s>", "<unk>"], show_progress=False),
+    )
+    made.post_processor = _bos_and_eos()
+    return made
+
+
+ENDS: dict[str, tuple[Callable[[], Tokenizer], list[str]]] = {
+    "a word alone": (ending, ["film\u200e", "plot"]),
+    "a pattern of the end": (
+        lambda: with_normalizer(wordpiece(True), "ing$", ""),
+        ["a film charming", "the running film", "charming"],
+    ),
+    "unknown words": (fusing, ["a film Q", "a Q Q film", "a film Z", "Q"]),
+}
+
+
+@pytest.mark.usefixtures("unwatched")
+@pytest.mark.parametrize("case", ENDS)
+def test_the_end_of_a_text_counts(case: str, monkeypatch: pytest.MonkeyPatch):
+    """These words occur in no test of the opening, and the watch of a pool is off."""
+    monkeypatch.setattr(module, "FEWEST_ROWS", 1)
+    make, texts = ENDS[case]
+    words = open_words(truncating(make()), 512, table(["the film is good and the plot is good"] * 50))
+    assert words is not None
+    ordinary = [f"the film{n} is good" for n in range(50)]
+    given_ = table([*ordinary, *texts, *ordinary])
+    check(words.encode(given_), encode(words._backend, words._limit, given_))
 
 
 def joining() -> Tokenizer:

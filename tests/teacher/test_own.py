@@ -419,12 +419,12 @@ def test_each_gpu_has_one_process(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     run = uuid.uuid4().hex
     for _ in range(3):
-        claimed: list[FileLock] = []
+        claimed: list[tuple[FileLock, int]] = []
         monkeypatch.setattr(labellers, "_claimed", claimed)
         _claim_device(run)
         _claim_device(run)  # a process keeps the one it has
-        held += claimed
-    assert taken == [0, 1, 2]
+        held += [lock for lock, _ in claimed]
+    assert taken == [0, 0, 1, 1, 2, 2], "each call chooses it again, since it holds for a thread"
     held[1].release()  # its process ended
     monkeypatch.setattr(labellers, "_claimed", [])
     _claim_device(run)

@@ -187,9 +187,7 @@ def test_a_mask_is_found_whatever_happens_to_the_text(block: dict, known: dict):
 
 
 def test_no_text_left_is_an_error_that_says_why():
-    with pytest.raises(
-        InputError, match=r"text.unlabelled: no text is left of 3 texts of 3 rows; dropped: 3 in train"
-    ):
+    with pytest.raises(InputError, match=r"text.unlabelled: no text is left of 3 texts of 3 rows; dropped: 3 in train"):
         prepared(["a good film", "a bad film", "a bad film"])
 
 
