@@ -62,7 +62,8 @@ class Counting:
     """A classifier whose batches are events."""
 
     def __init__(self, classifier: Any, events: Events) -> None:
-        self.classifier, self.attention, self.events = classifier, classifier.attention, events
+        self.classifier, self.events = classifier, events
+        self.attention, self.takes_types = classifier.attention, classifier.takes_types
 
     def run(self, tokens: Any, rows: Any) -> Iterator[Any]:
         for batch in self.classifier.run(tokens, rows):

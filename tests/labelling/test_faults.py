@@ -312,7 +312,8 @@ opened = labellers.open_classifier
 batches = 0
 class Fails:
     def __init__(self, classifier):
-        self.classifier, self.attention = classifier, classifier.attention
+        self.classifier = classifier
+        self.attention, self.takes_types = classifier.attention, classifier.takes_types
     def run(self, tokens, rows):
         global batches
         for batch, logits in self.classifier.run(tokens, rows):

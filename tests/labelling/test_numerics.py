@@ -181,7 +181,7 @@ def no_token_types(patch: pytest.MonkeyPatch) -> None:
 
     def init(self: classifiers.Classifier, *given: object) -> None:
         opened(self, *given)
-        self._takes_types = False
+        self.takes_types = False
 
     patch.setattr(classifiers.Classifier, "__init__", init)
 
