@@ -1,6 +1,7 @@
 """The `text` block of a task's file: the source of its rows, its columns and its labels."""
 
 import math
+import re
 import unicodedata
 from collections.abc import Collection, Iterable
 from typing import Annotated, Any, Self
@@ -205,7 +206,7 @@ class Unlabelled(Model):
     split_sentences: bool = False
     """`true`: cut documents of ordinary text into sentences with spaCy's sentencizer. In a pretokenised task, sentences are also tokenised
     like its training text; rows that are not cut must be tokenised already. (since 0.2.0)"""
-    language: Annotated[str, Field(pattern="^[a-z]{2,3}$")] = "en"
+    language: str = "en"
     """With `split_sentences`: spaCy's code of the language. (since 0.2.0)"""
     min_words: Positive = 1
     """Leave out texts with fewer words; of a pair, the words of both sentences count. (since 0.2.0)"""
@@ -227,6 +228,10 @@ class Unlabelled(Model):
             raise ValueError("hub_splits goes with hub: the splits of the data set to read, such as [unsupervised]")
         if self.path is not None and self.package is None:
             raise ValueError("path goes with package: the file inside it")
+        if not re.fullmatch("[a-z]{2,3}", self.language):
+            raise ValueError(
+                f"language: {self.language!r} is no code of a language; write en, de, fr ..., or xx for any"
+            )
         if "language" in self.model_fields_set and not self.split_sentences:
             raise ValueError("language goes with split_sentences: true")
         if self.column2 == self.column:

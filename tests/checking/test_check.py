@@ -424,6 +424,22 @@ def test_what_the_stages_wrote_shows_that_the_inputs_were_read(project, capsys):
     assert (code, err.startswith("warning: tasks/films.yaml: text.source: films.csv: no such file")) == (0, True)
 
 
+@pytest.mark.parametrize("files", ["nofile.csv", "none/*.csv", ["films.csv", "nofile.csv"]])
+def test_a_pool_that_no_stage_has_read_is_missed_after_a_run(project, capsys, files: object):
+    """A task has run; then `unlabelled` is added with a name that is wrong."""
+    block = {"files": files, "column": "text"}
+    write(task=changed(TASK, ("text.unlabelled", block)))
+    for folder in ("examples", "unlabelled"):
+        Path("data/films", folder).mkdir(parents=True)
+    stamp = Path("stamps/films/inputs.json")
+    stamp.parent.mkdir(parents=True)
+    stamp.write_text(json.dumps({"text": {"films.csv": "ab"}}))
+    code, _, err = checked(capsys)
+    assert code == 2
+    assert "error: tasks/films.yaml: text.unlabelled: " in err
+    assert "ran elsewhere" not in err
+
+
 def test_a_task_with_logits_needs_neither_tagger_nor_teacher(project, capsys):
     write_logits(Path("films"))
     provenance = json.loads(Path("films/manifest.json").read_text())["provenance"]

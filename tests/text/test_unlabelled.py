@@ -289,3 +289,19 @@ def test_the_score_of_a_text_does_not_depend_on_the_batches(monkeypatch: pytest.
     block = Unlabelled(files=["pool.csv", "more.csv"], column="text", similar=0.3)
     found = unlabelled.prepare(parts, block, text(), "pretokenised", own(), workers=1)
     assert found.rows["sentence1"].to_pylist() == one
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"files": ""}, "files"),
+        ({"files": ["a.csv", ""]}, "files"),
+        ({"language": "../x", "split_sentences": True}, "language: '../x' is no code of a language; write en, de, fr"),
+        ({"language": "de"}, "language goes with split_sentences: true"),
+        ({"path": "x.csv"}, "path goes with package: the file inside it"),
+        ({"column2": "text"}, "column2: 'text' is the column of the first sentence, too"),
+    ],
+)
+def test_a_wrong_block_is_refused_before_a_file_is_read(block: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        Unlabelled(**{"files": "pool.csv", "column": "text", **block})
