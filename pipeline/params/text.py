@@ -228,6 +228,20 @@ class Unlabelled(Model):
             raise ValueError("hub_splits goes with hub: the splits of the data set to read, such as [unsupervised]")
         if self.path is not None and self.package is None:
             raise ValueError("path goes with package: the file inside it")
+        files = self._files()
+        if self.sha256 is not None and isinstance(self.sha256, str) != isinstance(files, str):
+            raise ValueError("sha256 must be one for one file, a list for a list of files")
+        if isinstance(self.sha256, list) and len(self.sha256) != len(files):
+            raise ValueError(f"sha256 has {len(self.sha256)} hashes for {len(files)} files")
+        self.sources()  # checks the rest
+        return self
+
+    @model_validator(mode="after")
+    def _texts(self) -> Self:
+        if self.max_words is not None and self.max_words < self.min_words:
+            raise ValueError(f"max_words: {self.max_words} is less than min_words, {self.min_words}")
+        if self.split_sentences and self.column2 is not None:
+            raise ValueError("split_sentences: a pair cannot be cut into sentences; remove the key")
         if not re.fullmatch("[a-z]{2,3}", self.language):
             raise ValueError(
                 f"language: {self.language!r} is no code of a language; write en, de, fr ..., or xx for any"
@@ -236,16 +250,6 @@ class Unlabelled(Model):
             raise ValueError("language goes with split_sentences: true")
         if self.column2 == self.column:
             raise ValueError(f"column2: {self.column!r} is the column of the first sentence, too")
-        files = self._files()
-        if self.sha256 is not None and isinstance(self.sha256, str) != isinstance(files, str):
-            raise ValueError("sha256 must be one for one file, a list for a list of files")
-        if isinstance(self.sha256, list) and len(self.sha256) != len(files):
-            raise ValueError(f"sha256 has {len(self.sha256)} hashes for {len(files)} files")
-        if self.max_words is not None and self.max_words < self.min_words:
-            raise ValueError(f"max_words: {self.max_words} is less than min_words, {self.min_words}")
-        if self.split_sentences and self.column2 is not None:
-            raise ValueError("split_sentences: a pair cannot be cut into sentences; remove the key")
-        self.sources()  # checks the rest
         return self
 
     def _files(self) -> str | list[str]:
