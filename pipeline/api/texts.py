@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 SHARES = {"train": 0.9, "validation": 0.1}
 """The shares of the splits where the caller gives none."""
-_WORDS = {"text.bad_rows.": "bad_rows."}
+_WORDS = {"text.bad_rows.": "bad_rows.", "text.unlabelled: ": ""}
 """Parts of messages for a task's file, and the argument for each."""
 
 
