@@ -307,8 +307,8 @@ class Words:
         self._ids = np.concatenate([self._ids, ids])
         self._starts = np.concatenate([self._starts, self._starts[-1] + np.cumsum(sizes)])
         self._certain = np.append(self._certain, certain)
-        alone = [not self._reads_ends and word.isascii() and word.isprintable() for word in words.to_pylist()]
-        self._alone = np.append(self._alone, np.array(alone, np.bool_))
+        alone = np.asarray(pc.and_(pc.string_is_ascii(words), pc.ascii_is_printable(words)))
+        self._alone = np.append(self._alone, alone & (not self._reads_ends))
         self._known = pa.concat_arrays([self._known, words])
 
     def _encode_words(self, new: pa.StringArray) -> None:

@@ -30,7 +30,7 @@ class Made:
     written: list[str]
     """The files that are new, or have new lines, relative to the folder."""
     summary: str
-    """What the task's files hold, and what was done beside writing files."""
+    """What the task's files hold, and what was done in addition to writing files."""
     commands: list[str]
     """What to run next, in the folder."""
 

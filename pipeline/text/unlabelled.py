@@ -253,7 +253,7 @@ class _Filter:
         """
         split = np.full(len(self.kept), -1, np.int8)
         for place, batch in self._batches():
-            split[place] = own.splits_of(keys_of(*self._check.cleaned(batch)))
+            split[place] = own.splits_of(keys_of(*(batch[column] for column in self._check.words)))
         if of_documents:
             split = np.maximum(split, np.concatenate(of_documents))
         for number, name in enumerate(SPLITS):
